@@ -1,0 +1,310 @@
+"""The public entry: explain pairs of texts with one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from attribution_core.contributions import Contributor, Quadrature
+from attribution_core.directions import Products
+from attribution_core.directions.cost import TextLoad, choose_ways
+from attribution_core.directions.generic import GenericProducts
+from attribution_core.directions.structured import StructuredProducts, supports
+from attribution_core.encoder import Encoder, ReadText, Role
+from attribution_core.errors import SettingError, TextError
+from attribution_core.grouping import UNITS
+from attribution_core.loading import load_model
+from attribution_core.memory import DEFAULT_BUDGET
+from attribution_core.precision import choose_precision
+from attribution_core.quadrature import check_rule
+from attribution_core.results import Contributions, Floats, PairAttribution
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+MODES = ("symmetric", "retrieval")
+PRODUCTS = ("auto", "generic", "structured")
+WAYS = ("auto", "forward", "reverse", "partner")
+PAPER_NODES = 50
+REFINEMENT = 8.0
+# float32 cannot show a residual below this.
+FINEST_TOLERANCE = 2e-6
+
+
+class Attributor:
+    """Explains the similarity of two texts by which of their tokens met.
+
+    ``layer`` is the first layer above the cut (0 … n−1, or negative); ``groups`` is token, word or sentence;
+    ``mode`` says whether both texts are encoded by ``encode``'s rules (symmetric) or the first as a query and the
+    second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
+    ``tolerance``·‖e‖, up to ``max_nodes``) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
+    A pair whose identity error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``memory`` bounds
+    the activations of one chunk, in bytes. ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.
+    ``products`` and ``way`` override what is chosen for speed: hand-linearised layers where the family has them, else
+    torch.func; forward with one direction a group, reverse with one a coordinate of the embedding, or partner with one
+    a group of the texts it is paired with, for one text of each pair. ``precision`` is that of tangents (float32, tf32,
+    bf16; auto: TF32 on GPUs); a text whose residual then misses the tolerance is computed again in full precision.
+
+    Raises:
+        ModelError: where the model cannot be loaded or attributed.
+        SettingError: where a setting has a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer | str | Path,
+        *,
+        layer: int = -2,
+        similarity: str | None = None,
+        groups: str = "word",
+        mode: str = "symmetric",
+        quadrature: str = "gauss",
+        tolerance: float = 2e-3,
+        pair_tolerance: float = 1e-2,
+        nodes: int | None = None,
+        max_nodes: int = 256,
+        memory: int = DEFAULT_BUDGET,
+        device: str | None = None,
+        dtype: str = "float32",
+        prompt_a: str | None = None,
+        prompt_b: str | None = None,
+        trust_remote_code: bool = False,
+        products: str = "auto",
+        way: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        rule = check_rule(quadrature, nodes, max_nodes, tolerance)
+        self.groups = _one_of("groups", groups, UNITS)
+        self.mode = _one_of("mode", mode, MODES)
+        if dtype not in ("float32", "float64"):
+            raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
+        if not isinstance(memory, int) or memory < 1 << 20:
+            raise SettingError(f"memory is {memory!r}; it must be a number of bytes, at least {1 << 20} (1 MiB)")
+        self.model_name, loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
+        self.encoder = Encoder(
+            loaded,
+            layer=layer,
+            similarity=similarity,
+            device=device,
+            dtype=torch.float64 if dtype == "float64" else torch.float32,
+            prompts=_prompts(self.mode, prompt_a, prompt_b),
+        )
+        if rule == "riemann" and nodes is None:
+            nodes = PAPER_NODES
+        self.quadrature = Quadrature(rule, tolerance, nodes, max_nodes)
+        self.pair_tolerance = pair_tolerance
+        self.contributor = Contributor(
+            self.encoder,
+            _products(self.encoder, _one_of("products", products, PRODUCTS)),
+            self.quadrature,
+            memory,
+            _one_of("way", way, WAYS),
+            choose_precision(precision, self.encoder.device, self.encoder.dtype),
+        )
+
+    @property
+    def layer(self) -> int:
+        """The first layer above the cut, counted from 0."""
+        return self.encoder.layer
+
+    @property
+    def similarity(self) -> str:
+        """The similarity that is attributed: cosine or dot."""
+        return self.encoder.similarity
+
+    @property
+    def roles(self) -> tuple[Role, Role]:
+        """The roles in which the first and the second text of a pair are encoded."""
+        return ("query", "document") if self.mode == "retrieval" else ("text", "text")
+
+    def attribute(self, a: str, b: str) -> PairAttribution:
+        """Explain one pair.
+
+        Raises:
+            TextError: where one of the texts has nothing to attribute.
+        """
+        return self.attribute_pairs([(a, b)])[0]
+
+    def attribute_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[PairAttribution]:
+        """Explain many pairs; each distinct text is computed once.
+
+        Raises:
+            TextError: where a text has nothing to attribute, naming the pair.
+        """
+        sides: list[list[ReadText]] = []
+        index: list[list[int]] = []
+        for side, role in enumerate(self.roles):
+            distinct = list(dict.fromkeys(_checked(pair[side], at, side) for at, pair in enumerate(pairs)))
+            place = {text: at for at, text in enumerate(distinct)}
+            sides.append(self.read(distinct, role))
+            index.append([place[pair[side]] for pair in pairs])
+        for at, (i, j) in enumerate(zip(*index, strict=True)):
+            for name, read in (("first", sides[0][i]), ("second", sides[1][j])):
+                if read.problem is not None:
+                    raise TextError(f"pair {at}: the {name} text has {read.problem}: {read.text[:60]!r}")
+        return self.pairs(sides[0], sides[1], list(zip(*index, strict=True)))
+
+    def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
+        """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
+        return self.encoder.read(texts, role, self.groups)
+
+    def contributions(self, texts: Sequence[ReadText]) -> list[Contributions]:
+        """Contributions of texts, in their order; equal texts share one result."""
+        distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
+        found = dict(zip(distinct, self.contributor.contributions(list(distinct.values())), strict=True))
+        return [found[text.role, text.text] for text in texts]
+
+    def pairs(
+        self, a: Sequence[ReadText], b: Sequence[ReadText], index: Sequence[tuple[int, int]]
+    ) -> list[PairAttribution]:
+        """Explain the pairs (a[i], b[j]) of texts that have been read, in the order of ``index``."""
+        numbers: dict[tuple[str, str], int] = {}
+        distinct: list[ReadText] = []
+        for text in (*a, *b):
+            if numbers.setdefault((text.role, text.text), len(distinct)) == len(distinct):
+                distinct.append(text)
+        of_a = [numbers[text.role, text.text] for text in a]
+        of_b = [numbers[text.role, text.text] for text in b]
+        edges = [(of_a[i], of_b[j]) for i, j in index]
+        found = self._explain(distinct, edges)
+        if self.quadrature.nodes is None:
+            for at, (i, j) in enumerate(edges):
+                if abs(found[at].error) > self.pair_tolerance:
+                    found[at] = self._refined(distinct[i], distinct[j], found[at])
+        return found
+
+    def _explain(self, texts: list[ReadText], edges: list[tuple[int, int]]) -> list[PairAttribution]:
+        """Pairs of distinct texts: first the texts by a way of their own, then those that go through their partners."""
+        loads = [TextLoad(len(text), len(text.groups)) for text in texts]
+        ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
+        alone = [at for at in range(len(texts)) if ways[at] != "partner"]
+        known = dict(zip(alone, self.contributor.contributions([texts[at] for at in alone]), strict=True))
+        through: dict[int, dict[int, slice]] = {at: {} for at in range(len(texts)) if ways[at] == "partner"}
+        stacks: dict[int, list[Floats]] = {at: [] for at in through}
+        for i, j in edges:
+            for own, other in ((i, j), (j, i)):
+                if own in through and other not in through[own]:
+                    low = sum(len(rows) for rows in stacks[own])
+                    stacks[own].append(known[other].values_GD)
+                    through[own][other] = slice(low, low + len(known[other].values_GD))
+        pulled = self.contributor.projections(
+            [texts[at] for at in through], [np.concatenate(s) for s in stacks.values()]
+        )
+        known.update(zip(through, pulled, strict=True))
+        pairs: list[PairAttribution] = []
+        for i, j in edges:
+            if j in through:
+                products = known[j].values_GD[:, through[j][i]].T
+            elif i in through:
+                products = known[i].values_GD[:, through[i][j]]
+            else:
+                products = known[i].values_GD @ known[j].values_GD.T
+            pairs.append(self._pair(known[i], known[j], products))
+        return pairs
+
+    def fingerprint(self) -> str:
+        """A hash of everything in the model that decides its attributions."""
+        return self.encoder.fingerprint()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in force, as plain values."""
+        return {
+            "model": self.model_name,
+            "layer": self.layer,
+            "similarity": self.similarity,
+            "groups": self.groups,
+            "mode": self.mode,
+            "quadrature": self.quadrature.rule,
+            "tolerance": self.quadrature.tolerance,
+            "nodes": self.quadrature.nodes,
+            "max_nodes": self.quadrature.max_nodes,
+        }
+
+    def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution) -> PairAttribution:
+        """The pair again with a smaller tolerance on both texts, until its identity error is small enough.
+
+        A text whose residual meets its tolerance can still miss it for the pair, because e − e_r may be up to three
+        times as long as e. Only the pair at hand is refined: what a text gets never depends on its other partners.
+        """
+        tolerance = self.quadrature.tolerance
+        most = self.quadrature.max_nodes
+        while abs(pair.error) > self.pair_tolerance and min(pair.a.nodes, pair.b.nodes) < most:
+            tolerance /= REFINEMENT
+            refined = self.contributor.contributions([a, b], tolerance=tolerance)
+            pair = self._pair(refined[0], refined[1], refined[0].values_GD @ refined[1].values_GD.T)
+            if tolerance < FINEST_TOLERANCE:
+                break
+        return pair
+
+    def _pair(self, a: Contributions, b: Contributions, products: Floats) -> PairAttribution:
+        """A_ij = c_i(a) · c_j(b) / norm, the four terms of the identity, and the error between its two sides."""
+        e_a, e_b, r_a, r_b = (
+            v.astype(np.float64) for v in (a.embedding_D, b.embedding_D, a.reference_D, b.reference_D)
+        )
+        norms = float(np.linalg.norm(e_a) * np.linalg.norm(e_b))
+        norm = norms if self.similarity == "cosine" else 1.0
+        matrix = products / norm
+        exact = matrix.astype(np.float64)
+        score, reference_a = float(e_a @ e_b) / norm, float(e_a @ r_b) / norm
+        reference_b, reference_ab = float(r_a @ e_b) / norm, float(r_a @ r_b) / norm
+        total = float(exact.sum())
+        return PairAttribution(
+            a=a.explained,
+            b=b.explained,
+            matrix=matrix.astype(np.float32),
+            row_sums=exact.sum(1).astype(np.float32),
+            col_sums=exact.sum(0).astype(np.float32),
+            score=score,
+            reference_a=reference_a,
+            reference_b=reference_b,
+            reference_ab=reference_ab,
+            total=total,
+            error=(total - (score - reference_a - reference_b + reference_ab)) * norm / norms,
+            similarity=self.similarity,
+            layer=self.layer,
+            model=self.model_name,
+        )
+
+
+def _checked(text: str, at: int, side: int) -> str:
+    if not isinstance(text, str):
+        raise TextError(f"pair {at}: the {('first', 'second')[side]} text is {type(text).__name__}, not text")
+    if not _encodable(text):
+        raise TextError(
+            f"pair {at}: the {('first', 'second')[side]} text has half a surrogate pair, which is no character"
+        )
+    return text
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> Any:
+    if value not in allowed:
+        raise SettingError(f"{name} {value!r} is unknown; allowed are {', '.join(allowed)}")
+    return value
+
+
+def _products(encoder: Encoder, asked: str) -> Products:
+    if asked == "generic" or (asked == "auto" and not supports(encoder)):
+        return GenericProducts(encoder)
+    if not supports(encoder):
+        raise SettingError("products 'structured' needs layers of BERT's kind and a single pooling mode; use 'generic'")
+    return StructuredProducts(encoder)
+
+
+def _prompts(mode: str, prompt_a: str | None, prompt_b: str | None) -> dict[str, str | None]:
+    if mode == "retrieval":
+        return {"query": prompt_a, "document": prompt_b}
+    if prompt_a != prompt_b:
+        raise SettingError("in symmetric mode both texts have the same prompt; use mode 'retrieval' for two prompts")
+    return {"text": prompt_a}

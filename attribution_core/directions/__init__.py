@@ -1,0 +1,67 @@
+"""Jacobian products along the path: what the ways of computing contributions have in common.
+
+The contribution of group i is c_i = Σ_k w_k J_g(γ(α_k)) · (x − r)|_i. *Forward* products push (x − r)|_i through g,
+one direction a group; *reverse* products pull cotangents u back, one direction a cotangent, and give u · c_i for all
+groups at once. Both are linear in the weights w, so nodes and directions can be cut into chunks at will.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attribution_core.encoder import TextBatch
+
+
+@dataclass(frozen=True, eq=False)
+class PathSegment:
+    """Some nodes of the straight paths of one batch of texts.
+
+    ``alpha_N`` and ``weight_N`` serve every text; ``slot_BS`` says which direction a token's row belongs to (−1: none)
+    and ``slots`` how many directions there are. ``tangents`` is the type that directions are pushed and pulled in;
+    products come back in the type of the features.
+    """
+
+    batch: TextBatch
+    alpha_N: Tensor
+    weight_N: Tensor
+    slot_BS: Tensor
+    slots: int
+    tangents: torch.dtype | None = None
+
+    @property
+    def delta_BSd(self) -> Tensor:
+        """x − r."""
+        return self.batch.x_BSd - self.batch.r_BSd
+
+    def points_BNSd(self) -> Tensor:
+        """γ(α_k) = r + α_k (x − r), [B, N, S, d]."""
+        alpha = self.alpha_N.view(1, -1, 1, 1)
+        return self.batch.r_BSd.unsqueeze(1) + alpha * self.delta_BSd.unsqueeze(1)
+
+
+class Linearisation(Protocol):
+    """The Jacobian of g at the nodes of one segment."""
+
+    def forward(self, low: int, high: int) -> Tensor:
+        """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
+        ...
+
+    def reverse(self, cotangent_BKD: Tensor) -> Tensor:
+        """Σ_k w_k u · J_g(γ_k) · (x − r)|_i for every cotangent u and slot i, [B, K, slots]."""
+        ...
+
+
+class Products(Protocol):
+    """One way of multiplying with the Jacobian of g along a path."""
+
+    def embed(self, hidden_BSd: Tensor, batch: TextBatch) -> Tensor:
+        """g itself, [B, D]."""
+        ...
+
+    def linearise(self, segment: PathSegment) -> Linearisation:
+        """What the nodes of a segment share over all directions, computed once."""
+        ...

@@ -1,0 +1,248 @@
+"""One pair as a self-contained piece of HTML: for notebooks and pages, without scripts, in light and dark."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.display_view import (
+    View,
+    decimals_for,
+    model_words,
+    names,
+    notes,
+    number,
+    printable,
+    shortened,
+    step,
+    surroundings,
+    terms,
+    top_cells,
+    unit_words,
+    warns,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+STEPS = 8
+MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
+LONGEST_LABEL = 60
+# (background, ink) from weak to strong: equal distances for the eye from one step to the next, and a contrast of 4.5
+# or more between each background and its ink. Blue against orange.
+LIGHT = {
+    "p": [
+        "#e9f2fc #101010",
+        "#c6d9ee #101010",
+        "#a4c1e0 #101010",
+        "#80a8d5 #101010",
+        "#5a8fcd #101010",
+        "#3074c7 #ffffff",
+        "#0b5ab5 #ffffff",
+        "#004395 #ffffff",
+    ],
+    "n": [
+        "#faefe3 #101010",
+        "#ead2ba #101010",
+        "#dcb591 #101010",
+        "#d09666 #101010",
+        "#c47637 #101010",
+        "#b25701 #ffffff",
+        "#944202 #ffffff",
+        "#772e00 #ffffff",
+    ],
+}
+DARK = {
+    "p": [
+        "#1c2430 #ffffff",
+        "#273952 #ffffff",
+        "#314f76 #ffffff",
+        "#39669c #ffffff",
+        "#3b7fc6 #0a0a0a",
+        "#4a98e7 #0a0a0a",
+        "#6fb3f6 #0a0a0a",
+        "#9acdfe #0a0a0a",
+    ],
+    "n": [
+        "#2c2219 #ffffff",
+        "#473420 #ffffff",
+        "#644729 #ffffff",
+        "#835b2f #ffffff",
+        "#a56e2f #0a0a0a",
+        "#c9832c #0a0a0a",
+        "#e79b3d #0a0a0a",
+        "#ffb764 #0a0a0a",
+    ],
+}
+PAGE = {
+    "light": {"paper": "#ffffff", "ink": "#1b1b1b", "faint": "#5c5c5c", "rule": "#d5d5d5", "scale": LIGHT},
+    "dark": {"paper": "#161616", "ink": "#ececec", "faint": "#a8a8a8", "rule": "#444444", "scale": DARK},
+}
+
+# Notebooks have a theme of their own, which the system's preference says nothing about: their marks come last.
+TEMPLATE = """\
+{% macro colours(page) %}--paper:{{ page.paper }};--ink:{{ page.ink }};--faint:{{ page.faint }};--rule:{{ page.rule }};
+{%- for sign, steps in page.scale.items() %}{% for pair in steps %}
+{%- set n = sign ~ loop.index %}--{{ n }}:{{ pair.split()[0] }};--{{ n }}i:{{ pair.split()[1] }};
+{%- endfor %}{% endfor %}{% endmacro -%}
+{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
+<section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
+<style>
+.tokenpair-pair{ {{ colours(page.light) }} }
+@media (prefers-color-scheme:dark){.tokenpair-pair{ {{ colours(page.dark) }} }}
+[data-jp-theme-light=true] .tokenpair-pair,.vscode-light .tokenpair-pair{ {{ colours(page.light) }} }
+[data-jp-theme-light=false] .tokenpair-pair,.vscode-dark .tokenpair-pair{ {{ colours(page.dark) }} }
+.tokenpair-pair{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:12px;
+ max-width:100%;box-sizing:border-box;text-align:left}
+.tokenpair-pair p{margin:4px 0;overflow-wrap:anywhere}
+.tokenpair-pair .faint{color:var(--faint)}
+.tokenpair-pair .scroll{overflow:auto;max-height:36em;margin:12px 0}
+.tokenpair-pair table{border-collapse:separate;border-spacing:0;margin:12px 0;color:inherit;font-size:13px}
+.tokenpair-pair .scroll table{margin:0}
+.tokenpair-pair caption{text-align:left;font-weight:600;padding:0 0 6px;color:inherit;white-space:nowrap}
+.tokenpair-pair caption span{font-weight:400;color:var(--faint)}
+.tokenpair-pair tr,.tokenpair-pair tbody tr:nth-child(odd),.tokenpair-pair tr:hover{background:none}
+.tokenpair-pair th,.tokenpair-pair td{padding:3px 7px;border:0;text-align:right;white-space:nowrap;
+ font-variant-numeric:tabular-nums;background:var(--paper);color:inherit}
+.tokenpair-pair th{font-weight:600;max-width:16em;overflow:hidden;text-overflow:ellipsis}
+.tokenpair-pair .left{text-align:left;font-weight:400}
+.tokenpair-pair .matrix td,.tokenpair-pair .matrix thead th{text-align:center}
+.tokenpair-pair .matrix thead th{position:sticky;top:0;z-index:1}
+.tokenpair-pair .matrix tbody th{position:sticky;left:0}
+.tokenpair-pair .other{font-weight:400;font-style:italic}
+.tokenpair-pair .sum td{border-top:1px solid var(--rule)}
+.tokenpair-pair .bar{width:14em}
+.tokenpair-pair .bar span{display:block;height:.8em;min-width:1px}
+{% for sign in "pn" %}{% for n in range(1, steps + 1) -%}
+.tokenpair-pair .{{ sign }}{{ n }}{background:var(--{{ sign }}{{ n }});color:var(--{{ sign }}{{ n }}i)}
+{% endfor %}{% endfor -%}
+.tokenpair-pair .matrix td.p8,.tokenpair-pair .matrix td.n8{font-weight:600}
+</style>
+{% for name, words in texts %}<p dir="auto"><strong>{{ name }}</strong>&ensp;{{ text(words) }}</p>
+{% endfor -%}
+<table><caption>What the score is made of</caption>
+<tbody>
+<tr><th scope="row" class="left"><strong>score ({{ similarity }})</strong></th>
+ <td><strong>{{ "%.3f" | format(score) }}</strong></td></tr>
+{% for term in terms %}<tr>
+ <th scope="row" class="left">{{ "−" if term.sign == "-" else term.sign }} {{ term.words }}</th>
+ <td>{{ "%.3f" | format(term.value) }}</td></tr>
+{% endfor -%}
+<tr class="sum"><th scope="row" class="left faint">identity error</th>
+ <td class="faint">{{ "%.0e" | format(error) }}</td></tr>
+</tbody></table>
+{% for note in notes %}<p role="note"{% if not warns(note) %} class="faint"{% endif %}>{{ note }}</p>
+{% endfor -%}
+<p class="faint">“Blank” is the same text with padding in place of every word.{% if model %}
+ Model {{ text(model) }}, layer {{ layer }}.{% endif %}</p>
+{% if rows -%}
+<div class="scroll" tabindex="0" role="region" aria-label="Matrix of {{ unit }} pairs">
+<table class="matrix"><caption>All {{ unit }} pairs
+ <span>rows: {{ names[0] }}, columns: {{ names[1] }}; blue <span class="p6">&ensp;+&ensp;</span> raises the score,
+ orange <span class="n6">&ensp;−&ensp;</span> lowers it</span></caption>
+<thead><tr><td></td>{% for col in cols %}<th scope="col"{% if col.other %} class="other"{% endif -%}
+{% if col.full %} title="{{ col.full }}"{% endif %}>{{ text(col.label) }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}<tr><th scope="row"{% if row.head.other %} class="other"{% endif -%}
+{% if row.head.full %} title="{{ row.head.full }}"{% endif %}>{{ text(row.head.label) }}</th>
+{%- for cell in row.cells %}<td{% if cell.level %} class="{{ cell.level }}"{% endif %} title="{{ cell.title }}">
+{{- cell.number }}</td>{% endfor %}</tr>
+{% endfor -%}
+</tbody></table></div>
+{% if left_out %}<p class="faint">{{ left_out }}</p>{% endif %}
+{%- endif %}
+{% if strongest -%}
+<table><caption>Strongest {{ unit }} pairs</caption>
+<thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
+<th scope="col">value</th><td></td></tr></thead>
+<tbody>
+{% for cell in strongest %}<tr><th scope="row" class="left">{{ text(cell.a) }}
+{%- if cell.near_a %} <span class="faint">({{ text(cell.near_a) }})</span>{% endif %}</th>
+<td class="left">{{ text(cell.b) }}
+{%- if cell.near_b %} <span class="faint">({{ text(cell.near_b) }})</span>{% endif %}</td>
+<td>{{ cell.number }}</td>
+<td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
+{% endfor -%}
+</tbody></table>
+{% endif -%}
+</section>
+"""
+
+
+def html_of(view: View) -> str:
+    """``view`` as one ``<section>`` with its own style; every piece of text in it is escaped."""
+    pair = view.pair
+    sizes = len(view.rows), len(view.cols)
+    rows = min(sizes[0], MOST_ROWS)
+    drawn = view.smaller(rows, MOST_CELLS // max(rows, 1))
+    decimals = decimals_for(view.limit)
+    heads = [_head(label, pair.a.groups.kinds[i]) for label, i in zip(drawn.row_labels, drawn.rows, strict=True)]
+    cols = [_head(label, pair.b.groups.kinds[j]) for label, j in zip(drawn.col_labels, drawn.cols, strict=True)]
+    table = []
+    for head, values in zip(heads, drawn.cells, strict=True):
+        cells = [
+            {
+                "level": _level(float(value), view.limit),
+                "number": number(float(value), decimals),
+                "title": f"{head['label']} × {col['label']}: {_exactly(float(value))}",
+            }
+            for col, value in zip(cols, values, strict=True)
+        ]
+        table.append({"head": head, "cells": cells})
+    strongest = top_cells(view, 10)
+    largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
+    context: dict[str, Any] = {
+        "page": PAGE,
+        "steps": STEPS,
+        "texts": [
+            (name, shortened(printable(text.text), MOST_TEXT))
+            for name, text in zip(names(pair), (pair.a, pair.b), strict=True)
+        ],
+        "names": names(pair),
+        "unit": unit_words(pair),
+        "score": pair.score,
+        "similarity": printable(pair.similarity),
+        "terms": terms(pair),
+        "error": abs(pair.error),
+        "model": printable(model_words(pair)),
+        "layer": pair.layer,
+        "notes": notes(view),
+        "warns": warns,
+        "rows": table if cols else [],
+        "cols": cols,
+        "left_out": drawn.left_out(*sizes),
+        "strongest": [
+            {
+                "a": shortened(printable(cell.a), LONGEST_LABEL),
+                "b": shortened(printable(cell.b), LONGEST_LABEL),
+                "near_a": printable(near_a) if (near_a := surroundings(pair.a, cell.i)) else "",
+                "near_b": printable(near_b) if (near_b := surroundings(pair.b, cell.j)) else "",
+                "number": f"{cell.value:+.{max(decimals, 2) + 1}f}",
+                "share": f"{100 * abs(cell.value) / largest:.1f}",
+                "level": "p6" if cell.value >= 0 else "n6",
+            }
+            for cell in strongest
+        ],
+    }
+    return _template().render(context)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+
+
+def _head(label: str, kind: str) -> dict[str, Any]:
+    short = shortened(label, LONGEST_LABEL)
+    return {"label": short, "full": shortened(label, 400) if short != label else "", "other": kind != "text"}
+
+
+def _level(value: float, limit: float) -> str:
+    strength = step(value, limit, STEPS)
+    return "" if not strength else f"{'p' if strength > 0 else 'n'}{abs(strength)}"
+
+
+def _exactly(value: float) -> str:
+    return "not stored" if value != value else f"{value:+.4g}"

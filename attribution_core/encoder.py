@@ -1,0 +1,399 @@
+"""A loaded SentenceTransformer cut at a layer: what it reads, the features at the cut, the reference, and g.
+
+The encoder e is split as e = g ∘ h. h reads a text and gives features x [S, d] at the input of layer ``layer``; g is
+everything above: the remaining layers, pooling, Dense heads. The reference r is h of the same token ids with every
+token but special and prompt tokens replaced by the padding token, at the same length and under full attention.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attribution_core.architectures import Family, family_of, first_layer_above, hidden_of
+from attribution_core.errors import ModelError, SettingError
+from attribution_core.grouping import Groups, Kind, Unit, group_tokens
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Role = Literal["text", "query", "document"]
+Similarity = Literal["cosine", "dot"]
+POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+READ_AT_ONCE = 512
+
+
+@dataclass(frozen=True, eq=False)
+class ReadText:
+    """One text as the tokenizer read it.
+
+    ``ids``, ``types``, ``kept``, ``tokens`` and ``groups.of_token`` have one entry a token; ``kept`` marks the
+    tokens that the reference keeps. ``problem`` says why the text cannot be attributed, if so.
+    """
+
+    text: str
+    role: Role
+    prompt: str
+    prompt_length: int | None
+    ids: tuple[int, ...]
+    types: tuple[int, ...] | None
+    kept: tuple[bool, ...]
+    tokens: tuple[str, ...]
+    groups: Groups
+    truncated: bool
+    cut_at: int | None
+    problem: str | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    """Features of some texts at the cut, right-padded to one length.
+
+    ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
+    mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
+    arguments of each layer above the cut.
+    """
+
+    x_BSd: Tensor
+    r_BSd: Tensor
+    pool_BMS: Tensor
+    mask_BS: Tensor
+    group_BS: Tensor
+    groups: int
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+
+
+class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward pass as soon as the features at the cut are known."""
+
+
+class Encoder:
+    """A private float copy of a model with eager attention; the caller's model stays as it was.
+
+    Raises:
+        ModelError: where the model cannot be attributed, with the reason.
+        SettingError: where ``similarity``, a prompt or a dtype is not one that is allowed.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        layer: int = -2,
+        similarity: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        prompts: dict[str, str | None] | None = None,
+    ) -> None:
+        self.device = torch.device(device) if device is not None else model.device
+        self.model = copy.deepcopy(model).to(self.device).to(dtype).eval()
+        self.dtype = dtype
+        self.prompts = prompts or {}
+        self.similarity: Similarity = _similarity(model, similarity)
+        self.transformer, self.pooling, self.head = _modules(self.model, self.similarity)
+        self.pooling_modes = pooling_modes(self.pooling)
+        backbone = self.transformer.model
+        self.family: Family = family_of(backbone)
+        backbone.set_attn_implementation("eager")
+        self.layers = self.family.find_layers(backbone)
+        self.layer = first_layer_above(layer, len(self.layers))
+        self.above: list[nn.Module] = list(self.layers[self.layer :])
+        self.tokenizer = self.model.tokenizer
+        if self.tokenizer.pad_token_id is None:
+            raise ModelError("the tokenizer has no padding token, so there is no reference to attribute against")
+        self.pad_id = int(self.tokenizer.pad_token_id)
+        self.width = int(backbone.config.hidden_size)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
+        """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups."""
+        read: list[ReadText] = []
+        for at in range(0, len(texts), READ_AT_ONCE):
+            read.extend(self._read_some(list(texts[at : at + READ_AT_ONCE]), role, unit))
+        return read
+
+    def prompt(self, role: Role) -> str:
+        """The prompt put before a text of this role, by the rules of encode, encode_query or encode_document.
+
+        What was asked for is the name of one of the model's prompts, or else the prompt itself.
+        """
+        asked = self.prompts.get(role)
+        if asked is not None:
+            return self.model.prompts.get(asked, asked) or ""
+        names = {"text": (), "query": ("query",), "document": ("document", "passage", "corpus")}[role]
+        for name in names:
+            if name in self.model.prompts:
+                return self.model.prompts[name] or ""
+        if self.model.default_prompt_name is not None:
+            return self.model.prompts.get(self.model.default_prompt_name) or ""
+        return ""
+
+    def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
+        prompt = self.prompt(role)
+        task: dict[str, str] = {} if role == "text" else {"task": role}
+        read = self._preprocess(texts, prompt, task)
+        prompt_length = read.get("prompt_length")
+        limit = self._most_tokens(role)
+        found: list[ReadText] = []
+        for row, text in enumerate(texts):
+            length = int(read["attention_mask"][row].sum())
+            seen = read["attention_mask"][row].bool()
+            ids = read["input_ids"][row][seen].tolist()
+            added = read["special_tokens_mask"][row][seen].tolist()
+            spans = [(a - len(prompt), b - len(prompt)) for a, b in read["offset_mapping"][row][seen].tolist()]
+            assert len(ids) == length
+            kinds: list[Kind] = [
+                "special" if add else "prompt" if end <= 0 and prompt else "text"
+                for add, (_, end) in zip(added, spans, strict=True)
+            ]
+            tokens = self.tokenizer.convert_ids_to_tokens(ids)
+            last = max((end for (_, end), kind in zip(spans, kinds, strict=True) if kind == "text"), default=0)
+            # A full row alone does not tell: the text may just fit. Nor does text behind the last token: normalisers
+            # shift offsets by a combining mark.
+            full = limit is None or length >= limit
+            truncated = full and bool(text[last:].strip()) and self._has_tokens(text[last:])
+            problem = None if "text" in kinds else "no token to attribute"
+            if problem and truncated:
+                problem = "the prompt leaves no room for the text"
+            found.append(
+                ReadText(
+                    text=text,
+                    role=role,
+                    prompt=prompt,
+                    prompt_length=None if prompt_length is None else int(prompt_length),
+                    ids=tuple(ids),
+                    types=tuple(read["token_type_ids"][row][seen].tolist()) if "token_type_ids" in read else None,
+                    kept=tuple(kind != "text" for kind in kinds),
+                    tokens=tuple(tokens),
+                    groups=group_tokens(text, tokens, spans, kinds, unit),
+                    truncated=truncated,
+                    cut_at=last if truncated else None,
+                    problem=problem,
+                )
+            )
+        return found
+
+    def _preprocess(self, texts: list[str], prompt: str, task: dict[str, str]) -> dict[str, Any]:
+        extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        try:
+            return self.model.preprocess(texts, prompt=prompt or None, processing_kwargs={"text": extra}, **task)
+        except NotImplementedError as error:
+            raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
+
+    def _most_tokens(self, role: Role) -> int | None:
+        """How many tokens the model reads of a text in this role; None where that is not known."""
+        own = {"query": "query_length", "document": "document_length"}.get(role)
+        limit = getattr(self.transformer, own, None) if own else None
+        return limit if limit is not None else self.model.max_seq_length
+
+    def _has_tokens(self, rest: str) -> bool:
+        return bool(self.tokenizer(rest, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+    # Features ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def batch(self, texts: Sequence[ReadText], *, length: int | None = None) -> TextBatch:
+        """Features of texts and references at the cut; ``length`` pads further than the longest text needs."""
+        assert texts, "a batch has at least one text"
+        assert len({text.prompt_length for text in texts}) == 1, "one batch holds texts of one prompt length"
+        b, s = len(texts), max(length or 0, *(len(text) for text in texts))
+        ids_BS = torch.full((b, s), self.pad_id)
+        mask_BS = torch.zeros((b, s), dtype=torch.long)
+        kept_BS = torch.ones((b, s), dtype=torch.bool)
+        group_BS = torch.full((b, s), -1)
+        types_BS = torch.zeros((b, s), dtype=torch.long)
+        for row, text in enumerate(texts):
+            n = len(text)
+            ids_BS[row, :n] = torch.tensor(text.ids)
+            mask_BS[row, :n] = 1
+            kept_BS[row, :n] = torch.tensor(text.kept)
+            group_BS[row, :n] = torch.tensor(text.groups.of_token)
+            if text.types is not None:
+                types_BS[row, :n] = torch.tensor(text.types)
+        ids_BS, mask_BS, kept_BS = ids_BS.to(self.device), mask_BS.to(self.device), kept_BS.to(self.device)
+        reference_BS = torch.where(kept_BS, ids_BS, torch.full_like(ids_BS, self.pad_id))
+        features: dict[str, Any] = {
+            "input_ids": torch.cat([ids_BS, reference_BS]),
+            "attention_mask": torch.cat([mask_BS, mask_BS]),
+            "modality": "text",
+        }
+        if texts[0].types is not None:
+            features["token_type_ids"] = torch.cat([types_BS, types_BS]).to(self.device)
+        hidden, calls = self._run_to_cut(features, b)
+        return TextBatch(
+            x_BSd=hidden[:b],
+            r_BSd=hidden[b:],
+            pool_BMS=self._pool_weights(mask_BS, texts[0].prompt_length),
+            mask_BS=mask_BS,
+            group_BS=group_BS.to(self.device),
+            groups=max(len(text.groups) for text in texts),
+            calls=calls,
+        )
+
+    def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
+        """Hidden states at the cut for texts and references, and each upper layer's further arguments for the texts."""
+        hidden: list[Tensor] = []
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not hidden:
+                hidden.append(args[0])
+            calls.append((_first_rows(args[1:], 2 * b, b), _first_rows(kwargs, 2 * b, b)))
+            if self.family.uniform:
+                raise _ReachedCut
+
+        hooks = [layer.register_forward_pre_hook(capture, with_kwargs=True) for layer in self.above]
+        try:
+            self.transformer(features)
+        except _ReachedCut:
+            calls = calls * len(self.above)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return hidden[0], tuple(calls)
+
+    def _pool_weights(self, mask_BS: Tensor, prompt_length: int | None) -> Tensor:
+        """What the model's own pooling does to token embeddings, as weights [B, M, S].
+
+        Every supported pooling mode sums rows with weights that depend on the mask alone, so pooling the rows of an
+        identity matrix reads the weights off.
+        """
+        b, s = mask_BS.shape
+        eye_BSS = torch.eye(s, dtype=self.dtype, device=self.device).expand(b, s, s)
+        features: dict[str, Any] = {"token_embeddings": eye_BSS, "attention_mask": mask_BS}
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
+        pooled = self.pooling(features)["sentence_embedding"]
+        return pooled.view(b, -1, s)
+
+    # g -----------------------------------------------------------------------------------------------------------
+
+    def g(self, hidden_BSd: Tensor, batch: TextBatch, *, copies: int = 1) -> Tensor:
+        """Embeddings [B, D] from features at the cut, without the trailing Normalize where similarity is cosine.
+
+        With ``copies`` > 1 the first axis holds that many rows of each text one after another, [B·copies, S, d].
+        """
+        for layer, (args, kwargs) in zip(self.above, batch.calls, strict=True):
+            args, kwargs = repeat_rows(args, len(batch.x_BSd), copies), repeat_rows(kwargs, len(batch.x_BSd), copies)
+            hidden_BSd = hidden_of(layer(hidden_BSd, *args, **kwargs))
+        pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
+        return self.embed_pooled((pool_BMS @ hidden_BSd).flatten(1))
+
+    def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
+        """The head behind pooling: Dense modules, inner Normalize, truncation."""
+        for module in self.head:
+            pooled_BD = module({"sentence_embedding": pooled_BD})["sentence_embedding"]
+        if self.model.truncate_dim is not None:
+            pooled_BD = pooled_BD[..., : self.model.truncate_dim]
+        return pooled_BD
+
+    @property
+    def embedding_width(self) -> int:
+        """D, the number of values of one embedding."""
+        full = self.model.get_embedding_dimension()
+        assert full is not None
+        return min(full, self.model.truncate_dim or full)
+
+    def fingerprint(self) -> str:
+        """A hash of weights, modules and tokenizer: two models with the same one give the same attributions."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        digest.update(repr(self.model).encode())
+        digest.update(repr((sorted(self.model.prompts.items()), self.model.default_prompt_name)).encode())
+        digest.update(
+            repr(
+                (
+                    self.model.max_seq_length,
+                    self.model.truncate_dim,
+                    self.tokenizer.get_vocab_size()
+                    if hasattr(self.tokenizer, "get_vocab_size")
+                    else len(self.tokenizer),
+                )
+            ).encode()
+        )
+        return digest.hexdigest()[:32]
+
+
+def repeat_rows(value: Any, b: int, copies: int) -> Any:
+    """Repeat every tensor whose first axis is the batch ``copies`` times, row by row, inside nested containers."""
+    if copies == 1:
+        return value
+    if isinstance(value, Tensor):
+        return (
+            value.repeat_interleave(copies, 0)
+            if value.ndim and value.shape[0] == b and b > 1
+            else _spread(value, b, copies)
+        )
+    if isinstance(value, dict):
+        return {key: repeat_rows(item, b, copies) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(repeat_rows(item, b, copies) for item in value)
+    return value
+
+
+def _spread(value: Tensor, b: int, copies: int) -> Tensor:
+    # One text's tensors broadcast over its copies without being copied; shared ones are left alone.
+    return value.expand(copies, *value.shape[1:]) if b == 1 and value.ndim and value.shape[0] == 1 else value
+
+
+def _first_rows(value: Any, rows: int, keep: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[:keep] if value.ndim and value.shape[0] == rows else value
+    if isinstance(value, dict):
+        return {key: _first_rows(item, rows, keep) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_first_rows(item, rows, keep) for item in value)
+    return value
+
+
+def pooling_modes(pooling: Any) -> tuple[str, ...]:
+    """The names of a pooling module's modes."""
+    return (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
+
+
+def _similarity(model: SentenceTransformer, asked: str | None) -> Similarity:
+    name = str(asked or model.similarity_fn_name or "cosine")
+    if name in ("euclidean", "manhattan"):
+        raise SettingError(
+            f"similarity {name!r} cannot be attributed: it is not a product of two embeddings, so it does not split "
+            "into pairs of tokens; ask for 'cosine' or 'dot'"
+        )
+    if name not in ("cosine", "dot"):
+        raise SettingError(f"similarity {name!r} is unknown; ask for 'cosine' or 'dot'")
+    return "cosine" if name == "cosine" else "dot"
+
+
+def _modules(model: SentenceTransformer, similarity: Similarity) -> tuple[Any, nn.Module, list[nn.Module]]:
+    """Transformer, pooling and head of a model made of modules that can be attributed."""
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    modules = list(model)
+    names = " → ".join(type(module).__name__ for module in modules)
+    if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
+        raise ModelError(
+            f"the model's modules are {names}; needed are Transformer → Pooling → (Dense, LayerNorm, Normalize)"
+        )
+    pooling, head = modules[1], modules[2:]
+    for mode in pooling_modes(pooling):
+        if mode not in POOLING_MODES:
+            why = " (not smooth, so no path integral exists)" if mode == "max" else ""
+            raise ModelError(f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}")
+    for module in head:
+        if not isinstance(module, (Dense, LayerNorm, Normalize)):
+            raise ModelError(f"module {type(module).__name__} behind pooling cannot be attributed (modules: {names})")
+    while similarity == "cosine" and head and isinstance(head[-1], Normalize):
+        head = head[:-1]
+    return modules[0], pooling, head

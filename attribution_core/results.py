@@ -1,0 +1,132 @@
+"""What an attribution returns: the explained texts, one pair's matrix, its strongest cells.
+
+Shapes use the letters of the package's legend (see ``attribution_core/__init__.py``): I and J are the groups of
+the first and the second text, D is the embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution_core.grouping import Groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float32]
+
+
+class Cell(NamedTuple):
+    """One token-pair attribution: group ``i`` of a met group ``j`` of b and gave ``value``."""
+
+    i: int
+    j: int
+    a: str
+    b: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ExplainedText:
+    """One text as the model read it, and how its contributions were computed.
+
+    ``nodes`` is the number of integration nodes used, ``residual`` the completeness error
+    ‖Σ c_i − (e − e_r)‖ / ‖e‖, ``converged`` whether that met the tolerance asked for. ``cut_at`` is the character
+    offset in ``text`` behind the last token the model saw, where the text was longer than the model reads.
+    """
+
+    text: str
+    role: str
+    groups: Groups
+    tokens: tuple[str, ...]
+    prompt: str = ""
+    truncated: bool = False
+    cut_at: int | None = None
+    nodes: int = 0
+    residual: float = 0.0
+    converged: bool = True
+    way: str = "forward"
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each group of one text brought to its embedding (path-integrated Jacobian times input difference).
+
+    ``values_GD`` sums over G to ``embedding_D - reference_D`` within ``explained.residual``.
+    """
+
+    explained: ExplainedText
+    values_GD: Floats
+    embedding_D: Floats
+    reference_D: Floats
+
+
+@dataclass(frozen=True)
+class PairAttribution:
+    """Which group of a met which group of b to make the score.
+
+    ``matrix[i, j]`` is A_ij = c_i(a) · c_j(b) / norm, [I, J], with a row for each of ``a.groups.labels`` and a column
+    for each of ``b.groups.labels``, special tokens included; NaN marks a cell that a finished run did not store.
+    ``total`` is Σ A over all cells, and by the pair identity equals
+    ``score - reference_a - reference_b + reference_ab``; ``error`` is the difference of the two sides in units of
+    ‖e(a)‖‖e(b)‖. ``row_sums`` [I] and ``col_sums`` [J] are exact also where cells are
+    missing, and so is ``special``, the sum over cells of special and prompt tokens, in a pair that was read from a run.
+    """
+
+    a: ExplainedText
+    b: ExplainedText
+    matrix: Floats
+    row_sums: Floats
+    col_sums: Floats
+    score: float
+    reference_a: float
+    reference_b: float
+    reference_ab: float
+    total: float
+    error: float
+    similarity: str = "cosine"
+    layer: int = 0
+    model: str = ""
+    pair_id: str = ""
+    special: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def converged(self) -> bool:
+        """Whether both texts met the tolerance."""
+        return self.a.converged and self.b.converged
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of the matrix is known."""
+        return not bool(np.isnan(self.matrix).any())
+
+    def top(self, k: int = 10, *, special: bool = False) -> list[Cell]:
+        """The ``k`` cells largest by absolute value, strongest first.
+
+        Cells in the row or column of a special or prompt token are left out unless ``special`` is true.
+        """
+        from attribution_core.sparse import largest_cells
+
+        return largest_cells(self.matrix, self.a.groups, self.b.groups, k, special=special)
+
+    def plot(self, *, special: bool = False) -> tuple[Figure, Axes]:
+        """The matrix as a heatmap with a scale symmetric about zero; needs matplotlib."""
+        from attribution_core.display import plot_pair
+
+        return plot_pair(self, special=special)
+
+    def __str__(self) -> str:
+        from attribution_core.display import pair_text
+
+        return pair_text(self)
+
+    def _repr_html_(self) -> str:
+        from attribution_core.display import pair_html
+
+        return pair_html(self)

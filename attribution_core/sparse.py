@@ -1,0 +1,80 @@
+"""The strongest cells of a matrix, and exact sums of all that is not kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution_core.grouping import Groups
+from attribution_core.results import Cell, Floats, PairAttribution
+
+SHARES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.50)
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """What is stored of a pair beside its strongest cells; all in the similarity's own unit.
+
+    ``positive`` and ``negative`` split the total by sign, ``special`` is the sum over cells in the row or column of a
+    special or prompt token, ``exact`` over cells whose two groups are the same word (letter case aside).
+    ``largest[k]`` is the sum of the share ``SHARES[k]`` of cells that are largest by absolute value (at least one).
+    """
+
+    positive: float
+    negative: float
+    special: float
+    exact: float
+    row_sums: Floats
+    col_sums: Floats
+    largest: tuple[float, ...]
+    top: list[Cell]
+
+
+def summarise(pair: PairAttribution, top_k: int) -> PairSums:
+    """The sums and the ``top_k`` strongest cells of a complete matrix."""
+    assert pair.complete, "sums are taken of whole matrices"
+    matrix = pair.matrix.astype(np.float64)
+    text_cells = _text_cells(pair.a.groups, pair.b.groups)
+    words_a, words_b = _words(pair.a.groups), _words(pair.b.groups)
+    same = (words_a[:, None] == words_b[None, :]) & text_cells
+    flat = matrix.ravel()
+    descending = flat[np.argsort(-np.abs(flat), kind="stable")]
+    cumulated = np.cumsum(descending)
+    counts = [max(1, int(np.ceil(share * flat.size - 1e-9))) for share in SHARES]
+    return PairSums(
+        positive=float(matrix[matrix > 0].sum()),
+        negative=float(matrix[matrix < 0].sum()),
+        special=float(matrix[~text_cells].sum()),
+        exact=float(matrix[same].sum()),
+        row_sums=pair.row_sums,
+        col_sums=pair.col_sums,
+        largest=tuple(float(cumulated[count - 1]) for count in counts),
+        top=largest_cells(pair.matrix, pair.a.groups, pair.b.groups, top_k),
+    )
+
+
+def largest_cells(matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool = False) -> list[Cell]:
+    """The ``k`` cells largest by absolute value, strongest first, ties in reading order; unknown cells are left out."""
+    strength = np.abs(matrix.astype(np.float64))
+    allowed = ~np.isnan(strength)
+    if not special:
+        allowed &= _text_cells(a, b)
+    order = np.argsort(-np.where(allowed, strength, -1.0), axis=None, kind="stable")[: max(k, 0)]
+    cells: list[Cell] = []
+    for at in order:
+        i, j = divmod(int(at), matrix.shape[1])
+        if allowed[i, j]:
+            cells.append(Cell(i, j, a.labels[i], b.labels[j], float(matrix[i, j])))
+    return cells
+
+
+def _text_cells(a: Groups, b: Groups) -> NDArray[np.bool_]:
+    text_a = np.array([kind == "text" for kind in a.kinds], dtype=bool)
+    text_b = np.array([kind == "text" for kind in b.kinds], dtype=bool)
+    return text_a[:, None] & text_b[None, :]
+
+
+def _words(groups: Groups) -> NDArray[np.str_]:
+    return np.array([label.casefold() for label in groups.labels], dtype=np.str_)

