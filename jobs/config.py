@@ -1,0 +1,352 @@
+"""One validated job: what a job file or the flags of ``tokenpair run`` may say, and what it means.
+
+Every field's ``description`` is the sentence that an error message gives for what is allowed there, so that the
+rule and its explanation stand in one place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from jobs.errors import JobError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
+_SMALLEST_MEMORY = 16 << 20
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as ``2GiB``, ``512MB`` or a plain number; ValueError when it is none."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?\s*", str(text), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise ValueError(f"not a size: {text!r}")
+    unit = (match[2] or "").lower()
+    return int(float(match[1]) * (_BINARY_UNITS | _UNITS)[unit])
+
+
+def _no_bool(value: object) -> object:
+    # YAML's `yes` and `true` would otherwise pass for 1.
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a truth value")
+    return value
+
+
+def _no_secret(value: object) -> object:
+    """Refuse an address that carries credentials, without repeating it."""
+    if isinstance(value, str) and re.match(r"\w+://[^/]*@", value):
+        raise PydanticCustomError("secret", "an address with credentials in it")
+    return value
+
+
+def absolute(place: str) -> str:
+    """A local path made absolute, so that a rerun from another folder is the same job; addresses stay as they are."""
+    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def _place(value: object) -> object:
+    return absolute(value) if isinstance(value, str) and value.strip() else value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\A[^\x00]*\S[^\x00]*\z")]
+Place = Annotated[Text, BeforeValidator(_place), BeforeValidator(_no_secret)]
+Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Column = StrictInt | Text
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+
+
+class Columns(_Settings):
+    """Where a row has its texts and ids; numbers (from 1) where the input has no header."""
+
+    a: Column | None = Field(None, description="the name of the first text's column, or its number from 1")
+    b: Column | None = Field(None, description="the name of the second text's column, or its number from 1")
+    id: Column | None = Field(None, description="the name of the column with the pair's id, or its number from 1")
+    a_id: Column | None = Field(None, description="the name of the column with the first text's id, or its number")
+    b_id: Column | None = Field(None, description="the name of the column with the second text's id, or its number")
+
+    def given(self) -> dict[str, str | int]:
+        """The columns that were named, by role."""
+        return {role: column for role, column in self if column is not None}
+
+
+class Quadrature(_Settings):
+    """How the path integral is taken; see ``attribution_core.quadrature``."""
+
+    rule: Literal["gauss", "riemann"] = Field("gauss", description="gauss or riemann")
+    tolerance: Real = Field(2e-3, gt=0, le=1, description="a residual in units of ‖e‖, above 0 and at most 1")
+    nodes: StrictInt | None = Field(
+        None, ge=1, le=100_000, description="a whole number from 1 to 100000, or null to choose it for every text"
+    )
+    max_nodes: StrictInt = Field(256, ge=1, le=100_000, description="a whole number from 1 to 100000")
+
+
+class Workers(_Settings):
+    """How many processes share the work; null means what the machine or cluster has."""
+
+    count: StrictInt | None = Field(None, ge=1, le=10_000, description="a whole number of at least 1, or null")
+    gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
+    cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise PydanticCustomError("fraction", "a fraction above 1")
+        return gpus
+
+
+class StorageOptions(_Settings):
+    """How an object store is reached. Credentials are never settings: they come from the usual AWS environment."""
+
+    endpoint_url: Annotated[Text, BeforeValidator(_no_secret)] | None = Field(
+        None,
+        pattern=r"\Ahttps?://[^\s/]+/?\S*\z",
+        description="an address such as http://127.0.0.1:8333 without credentials, or null",
+    )
+    region: Text | None = Field(None, description="the name of a region, or null")
+    profile: Text | None = Field(None, description="the name of a profile in the AWS configuration, or null")
+
+
+class JobConfig(_Settings):
+    """Everything that decides a job. ``identity()`` is the part that decides its rows."""
+
+    model: Annotated[Text, BeforeValidator(_no_secret)] = Field(
+        description="the name of a sentence-transformers model, or a folder that holds one"
+    )
+    input: list[Place] = Field(
+        min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
+    )
+    columns: Columns = Field(default_factory=Columns, description="settings a, b, id, a_id, b_id")
+    header: bool = Field(True, strict=True, description="true or false")
+    keep: Literal["all"] | list[Column] = Field("all", description="all, or a list of column names")
+    output: Place = Field(description="a folder for the run, local or s3://bucket/…")
+    mode: Literal["symmetric", "retrieval"] = Field("symmetric", description="symmetric or retrieval")
+    layer: StrictInt = Field(
+        -2, ge=-1000, le=1000, description="a layer's number, from 0, or from the top as -1, -2, …"
+    )
+    groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
+    similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
+    quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
+    top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    store: Literal["top", "full"] = Field("top", description="top or full")
+    format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
+    shards: StrictInt | None = Field(
+        None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the work"
+    )
+    limit: StrictInt | None = Field(None, ge=1, description="a whole number of at least 1, or null for every pair")
+    memory: str = Field("2GiB", description="a size of at least 16MiB, such as 2GiB or 500MB")
+    workers: Workers = Field(default_factory=Workers, description="settings count, gpus, cpus")
+    storage: StorageOptions = Field(
+        default_factory=StorageOptions, description="settings endpoint_url, region, profile"
+    )
+    trust_remote_code: bool = Field(False, strict=True, description="true or false")
+
+    @field_validator("model", mode="after")
+    @classmethod
+    def _local_model_is_absolute(cls, model: str) -> str:
+        # A worker may run in another folder; a name on the hub stays a name.
+        folder = Path(model).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else model
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory_is_a_size(cls, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise PydanticCustomError("size", "not a size")
+        try:
+            size = parse_size(value)
+        except ValueError:
+            raise PydanticCustomError("size", "not a size") from None
+        if not _SMALLEST_MEMORY <= size < 2**50:
+            raise PydanticCustomError("size", "out of range")
+        return str(value)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory budget of a worker's computation, in bytes."""
+        return parse_size(self.memory)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the rows of the result: all but where and with what means they are computed."""
+        return self.model_dump(mode="json", exclude={"output", "workers", "memory", "storage"})
+
+
+def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
+    """The job of a YAML file (or of none), with ``overrides`` laid over it; nested mappings merge, None is not given.
+
+    Raises JobError with one line a wrong field: the field, what was found, what is allowed.
+    """
+    settings = _read_yaml(Path(path)) if path is not None else {}
+    # What a run adds to its job.yaml was found out and is no setting.
+    settings = {name: value for name, value in settings.items() if name != "run" or not isinstance(value, dict)}
+    return parse_job(_merged(settings, overrides or {}), where=str(path) if path is not None else "")
+
+
+def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
+    """A validated job of plain settings; raises JobError as ``load_job`` does."""
+    try:
+        job = JobConfig.model_validate(dict(settings))
+    except ValidationError as error:
+        lines = list(dict.fromkeys(_explain(error, settings, where)))
+        raise JobError("\n".join(lines)) from None
+    except RecursionError:
+        raise JobError(f"{where or 'the job'}: nested too deeply to be a job") from None
+    return _with_columns_as_told(job, where)
+
+
+def _with_columns_as_told(job: JobConfig, where: str) -> JobConfig:
+    """Columns are numbers without a header and names with one; ``a: 2`` in YAML may be meant as either."""
+    columns: dict[str, str | int | None] = {}
+    for role, column in job.columns:
+        if column is None or isinstance(column, bool):
+            columns[role] = column
+        elif job.header:
+            columns[role] = str(column)
+        elif str(column).isascii() and str(column).isdigit() and int(column) >= 1:
+            columns[role] = int(column)
+        else:
+            prefix = f"{where}: " if where else ""
+            raise JobError(
+                f"{prefix}columns.{role}: found {_shown(column)}; allowed: with header: false, a column's number from 1"
+            )
+    return job.model_copy(update={"columns": Columns.model_validate(columns)})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        if path.is_dir():
+            raise JobError(f"{path}: is a folder, not a job file")
+        if path.stat().st_size > _MAX_JOB_FILE:
+            raise JobError(f"{path}: is larger than 1 MiB; this is not a job file")
+        settings = yaml.load(path.read_text("utf-8"), Loader=_unique_key_loader())
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from None
+    except yaml.YAMLError as error:
+        raise JobError(f"{path}: is not valid YAML: {_one_line(error)}") from None
+    except (RecursionError, ValueError) as error:
+        # ValueError: impossible dates, numbers of too many digits.
+        raise JobError(f"{path}: is not valid YAML: {_one_line(error)}") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise JobError(f"{path}: found {_shown(settings)}; allowed: settings such as 'model: NAME', one a line")
+    return {str(key): value for key, value in settings.items()}
+
+
+def _unique_key_loader() -> type:
+    """PyYAML's safe loader, but a key given twice is an error and not silently the last one."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            inner = _merged(below if isinstance(below, Mapping) else {}, value)
+            if inner or isinstance(below, Mapping):
+                merged[key] = inner
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError, settings: Mapping[str, Any], where: str) -> Iterator[str]:
+    """One line for each wrong field, from pydantic's list of complaints."""
+    prefix = f"{_one_line(where)}: " if where else ""
+    for complaint in error.errors(include_url=False, include_input=False):
+        path, owner, allowed = _field_of(complaint["loc"])
+        name = _one_line(".".join(path))[:200]
+        if complaint["type"] == "extra_forbidden":
+            beside = _value_at(settings, path[:-1])
+            given = beside if isinstance(beside, Mapping) else {}
+            yield f"{prefix}{name}: is not a setting{_closest(path[-1], owner, given)}"
+        elif complaint["type"] == "missing":
+            yield f"{prefix}{name}: is missing; give {allowed}"
+        elif complaint["type"] == "secret":
+            yield f"{prefix}{name}: found an address with credentials in it (not repeated here); allowed: {allowed}"
+        else:
+            yield f"{prefix}{name}: found {_shown(_value_at(settings, path))}; allowed: {allowed}"
+
+
+def _field_of(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel], str]:
+    """The setting a complaint is about: its path, the settings it is one of, and what is allowed there.
+
+    Pydantic's locations go on into list positions and union members; only names of settings are kept.
+    """
+    owner: type[BaseModel] = JobConfig
+    path: list[str] = []
+    allowed = "settings such as 'model: NAME'"
+    for step in location:
+        path.append(str(step))
+        field = owner.model_fields.get(str(step))
+        if field is None:
+            break
+        allowed = field.description or ""
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, _Settings)):
+            break
+        if len(location) > len(path):
+            owner = field.annotation
+    return path, owner, allowed
+
+
+def _closest(name: str, owner: type[BaseModel], given: Mapping[str, object]) -> str:
+    known = list(owner.model_fields)
+    near = get_close_matches(name, known, n=len(known))
+    # A setting that must be there and is not is the likelier one meant, whatever a shorter name has in common.
+    near.sort(key=lambda field: field in given or not owner.model_fields[field].is_required())
+    return f"; did you mean {near[0]}?" if near else f"; the settings here are {', '.join(known)}"
+
+
+def _value_at(settings: object, path: list[str]) -> object:
+    for step in path:
+        settings = settings.get(step) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _shown(value: object) -> str:
+    """What was found, short, on one line and never with credentials."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    short = reprlib.Repr()
+    short.maxstring, short.maxother, short.maxlevel = 60, 60, 2
+    return re.sub(r"//[^/'\"\s]*@", "//…@", _one_line(short.repr(value)))
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

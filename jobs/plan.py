@@ -1,0 +1,284 @@
+"""The plan of a job: every good pair in exactly one shard, every distinct text owned by one, on disk in the run.
+
+The files are functions of the input and the job's settings alone, byte for byte. Data files carry their content's
+hash in their name and the manifest, written last and once, names them: what a killed planner leaves is never read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.database import first_row
+from jobs.errors import RunError, SourceError
+from jobs.progress import counted
+from jobs.sharding import ShardInfo, assign_shards
+from jobs.sources import InputFile, PairReader, read_pairs
+from jobs.staging import Staging
+from jobs.stores import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.config import JobConfig
+
+MANIFEST = "plan/manifest.json"
+VERSION = 1
+# Columns of a shard's pairs that come before those passed through.
+PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
+
+__all__ = ["Plan", "Shard", "ShardInfo", "load_plan", "make_plan", "read_shard"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
+
+    ``inputs`` has a dict a file: file, size, modified, fingerprint. ``kept`` is the schema of the columns passed
+    through, under their names in the output.
+    """
+
+    shards: tuple[ShardInfo, ...]
+    pairs: int
+    texts: int
+    characters: int
+    mode: str
+    rejected: dict[str, int]
+    inputs: list[dict[str, Any]]
+    kept: pa.Schema
+    notices: list[str]
+    pairs_file: str
+    texts_file: str
+    _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """``pairs``: ordinal, pair_id, text_a_id, text_b_id, file, row and the kept columns, by ordinal.
+
+    ``texts``: text_id, role, text, owner; every text of the pairs once.
+    """
+
+    index: int
+    pairs: pa.Table
+    texts: pa.Table
+
+
+def make_plan(job: JobConfig, run: Store) -> Plan:
+    """Read the input of ``job`` and commit its plan to ``run``; a plan that is there already is returned as it is.
+
+    Raises SourceError (nothing usable in the input) and StoreError.
+    """
+    present = load_plan(run)
+    if present is not None:
+        return present
+    reader = read_pairs(job, job.storage)
+    with tempfile.TemporaryDirectory(prefix="tokenpair-plan-") as name:
+        folder = Path(name)
+        staging = Staging(folder, retrieval=job.mode == "retrieval")
+        try:
+            _stage(staging, reader, job.limit)
+            return _write(staging, reader, job, run, folder)
+        finally:
+            staging.close()
+
+
+def load_plan(run: Store) -> Plan | None:
+    """The plan of a run, or None where none was finished; RunError when it cannot be understood."""
+    import pyarrow as pa
+
+    if not run.exists(MANIFEST):
+        return None
+    try:
+        found = json.loads(run.read(MANIFEST))
+        if found["version"] != VERSION:
+            raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
+        kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
+        shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
+        same = ("pairs", "texts", "characters", "mode", "rejected", "inputs", "notices", "pairs_file", "texts_file")
+        return Plan(shards=shards, kept=kept, **{key: found[key] for key in same})
+    except (ValueError, KeyError, TypeError, pa.ArrowException):
+        raise RunError(f"{run.url}/{MANIFEST}: is not a plan of tokenpair") from None
+
+
+def read_shard(run: Store, plan: Plan, index: int) -> Shard:
+    """The pairs and texts of shard ``index``; RunError when the plan's files do not hold it."""
+    return Shard(index, _row_group(run, plan, plan.pairs_file, index), _row_group(run, plan, plan.texts_file, index))
+
+
+def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def read() -> pa.Table:
+        with run.open_input(name) as raw:
+            # The footer grows with the number of shards: once a process is enough.
+            parquet = pq.ParquetFile(raw, metadata=plan._footers.get(name))
+            plan._footers[name] = parquet.metadata
+            if not 0 <= index < parquet.num_row_groups:
+                raise RunError(f"{run.url}/{name}: has no shard {index}")
+            return parquet.read_row_group(index)
+
+    try:
+        return run.attempt("read", name, read)
+    except pa.ArrowException:
+        raise RunError(f"{run.url}/{name}: is damaged") from None
+
+
+def _stage(staging: Staging, reader: PairReader, limit: int | None) -> None:
+    wanted = limit
+    for batch in reader:
+        staging.add(batch)
+        if limit is not None and wanted is not None and staging.rows >= wanted:
+            staging.flush()
+            good = staging.drop_duplicates()
+            if good >= limit:
+                break
+            wanted = staging.rows + limit - good
+    staging.flush()
+    good = staging.drop_duplicates()
+    if limit is not None and good >= limit:
+        staging.cut(limit)
+    if not good:
+        reasons = "; ".join(f"{n} × {reason}" for reason, n in list(staging.rejected().items())[:5])
+        raise SourceError(f"no row of the input can be attributed: {reasons}")
+
+
+def _write(staging: Staging, reader: PairReader, job: JobConfig, run: Store, folder: Path) -> Plan:
+    from jobs.dataset import reserved_names, write_rejects
+
+    notices = reader.notices
+    kept = staging.kept.collect(staging.con, {*reserved_names(), *PAIR_COLUMNS}, notices)
+    staging.describe_rejects()
+    shards = assign_shards(staging.con, staging.role_b, job.shards)
+    if job.shards is not None and len(shards) < job.shards:
+        notices.append(
+            f"{counted(len(shards), 'shard')} instead of {job.shards}: a text stays in one shard with all its partners"
+        )
+    pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, kept))
+    texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
+    write_rejects(run, "plan", _rejects(staging), job.format)
+    query = "SELECT count(*), sum(characters) FROM texts WHERE no IN (SELECT no FROM shard_texts)"
+    characters = first_row(staging.con, query)
+    assert characters is not None
+    plan = Plan(
+        shards=tuple(shards),
+        pairs=staging.count("pairs"),
+        texts=int(characters[0]),
+        characters=int(characters[1]),
+        mode=job.mode,
+        rejected=staging.rejected(),
+        inputs=[_input(file) for file in reader.files],
+        kept=kept,
+        notices=list(dict.fromkeys(notices)),
+        pairs_file=pairs_file,
+        texts_file=texts_file,
+    )
+    if run.commit(MANIFEST, _manifest(plan)):
+        return plan
+    present = load_plan(run)  # another planner was first
+    assert present is not None
+    return present
+
+
+def _manifest(plan: Plan) -> bytes:
+    fields = {k: v for k, v in vars(plan).items() if k not in ("shards", "kept") and not k.startswith("_")}
+    fields["version"] = VERSION
+    fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()
+    fields["shards"] = [asdict(shard) for shard in plan.shards]
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, indent=1).encode()
+
+
+def _input(file: InputFile) -> dict[str, Any]:
+    return {"file": file.url, "size": file.size, "modified": file.modified, "fingerprint": file.fingerprint()}
+
+
+def _pair_tables(staging: Staging, kept: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    columns = "".join(f", k{i}" for i in range(len(kept)))
+    join = "LEFT JOIN kept USING (ordinal)" if len(kept) else ""
+    query = f"""
+        SELECT shard, ordinal, coalesce(id, name || ':' || row) AS pair_id, a_key, b_key, name, row{columns}
+        FROM pairs JOIN numbered USING (ordinal) JOIN files ON files.no = pairs.file {join} ORDER BY shard, ordinal
+    """
+    types = [pa.int64(), pa.string(), pa.string(), pa.string(), pa.string(), pa.int64()]
+    schema = pa.schema([*zip(PAIR_COLUMNS, types, strict=True), *kept])
+    return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 14), schema)
+
+
+def _text_tables(staging: Staging, mode: str) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
+    query = f"""
+        SELECT shard, key, {role} AS role_name, text, owner FROM shard_texts JOIN texts USING (no) ORDER BY shard, no
+    """
+    schema = pa.schema([("text_id", pa.string()), ("role", pa.string()), ("text", pa.string()), ("owner", pa.bool_())])
+    return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 12), schema)
+
+
+def _rejects(staging: Staging) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    query = """
+        SELECT coalesce(id, name || ':' || row) AS pair_id, name AS file, row, reason, row_text
+        FROM rejects JOIN files ON files.no = rejects.file ORDER BY rejects.file, row, reason, row_text
+    """
+    for batch in staging.con.sql(query).to_arrow_reader(1 << 14):
+        yield pa.Table.from_batches([batch])
+
+
+def _by_shard(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows sorted by their first column, ``shard``, as one table a shard without it."""
+    import numpy as np
+    import pyarrow as pa
+
+    current: int | None = None
+    parts: list[pa.RecordBatch] = []
+
+    def whole() -> pa.Table:
+        # One chunk a column: how the rows arrived must not show in the bytes.
+        table = pa.Table.from_batches(parts).drop_columns(["shard"]).rename_columns(schema.names)
+        return table.cast(schema).combine_chunks()
+
+    for batch in batches:
+        shards = batch.column(0).to_numpy()
+        starts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        for start, end in itertools.pairwise(starts):
+            if start == end:
+                continue
+            if parts and shards[start] != current:
+                yield whole()
+                parts = []
+            current = int(shards[start])
+            parts.append(batch.slice(start, end - start))
+    if parts:
+        yield whole()
+
+
+def _commit(run: Store, folder: Path, kind: str, tables: Iterator[pa.Table]) -> str:
+    """Write the tables as row groups of one Parquet file under a name that holds the content's hash."""
+    import pyarrow.parquet as pq
+
+    path = folder / f"{kind}.parquet"
+    writer: Any = None
+    for table in tables:
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd", write_statistics=False)
+        writer.write_table(table, row_group_size=max(1, len(table)))
+    assert writer is not None, "a plan has at least one shard"
+    writer.close()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    name = f"plan/{kind}-{digest}.parquet"
+    run.commit_file(name, path)
+    path.unlink()
+    return name

@@ -1,0 +1,121 @@
+"""What can be told of a job before its input is read: no such model, no such layer, no such GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attribution_core.errors import ModelError
+from jobs.schedule import staffing
+
+if TYPE_CHECKING:
+    from jobs.config import JobConfig
+
+DESCRIPTIONS = ("modules.json", "config.json")
+# Where the families that can be attributed keep their number of layers.
+LAYER_COUNTS = ("num_hidden_layers", "n_layers")
+HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
+
+
+def check_before_planning(job: JobConfig) -> None:
+    """ModelError or JobError for what would end the run once it is planned, where that shows without loading a model.
+
+    On a cluster only its workers can tell most of it, and they do.
+    """
+    folder = _model_folder(job.model)
+    if folder is not None:
+        _check_layer(job.layer, folder)
+    if job.workers.gpus:
+        resources = _resources()
+        if resources is not None:
+            staffing(job.workers, resources, shards=job.workers.count or 1, memory=job.memory_bytes)
+
+
+def _model_folder(model: str) -> Path | None:
+    """The folder with the model's description, None where only the workers will see it."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in DESCRIPTIONS):
+            raise ModelError(f"folder {model} holds no model: neither modules.json nor config.json is there")
+        return folder
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    if folder.is_absolute() or model.startswith((".", "~")):
+        raise ModelError(f"there is no model folder {model}")
+    return _cached(model)
+
+
+def _cached(name: str) -> Path | None:
+    """The cached description of a model of the hub; ModelError where neither cache nor hub can have it."""
+    unknown = ModelError(
+        f"model {name} cannot be loaded: there is neither a folder nor a reachable model of the hub named {name!r}"
+    )
+    if re.fullmatch(HUB_NAME, name, re.ASCII) is None:
+        raise unknown
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    # sentence-transformers takes its own models without their owner.
+    for owner in ("", "sentence-transformers/"):
+        for file in DESCRIPTIONS if owner == "" or "/" not in name else ():
+            try:
+                found = try_to_load_from_cache(owner + name, file)
+            except HFValidationError:
+                raise unknown from None
+            if isinstance(found, str):
+                return Path(found).parent
+    # Online the hub is asked by whoever loads the model: without an answer it is asked for half a minute.
+    if constants.HF_HUB_OFFLINE:
+        raise unknown
+    return None
+
+
+def _check_layer(layer: int, folder: Path) -> None:
+    count = _layer_count(folder)
+    if count is not None and not -count <= layer < count:
+        raise ModelError(
+            f"layer {layer} does not exist: the model has {count} layers, so layer is {-count} … {count - 1}"
+        )
+
+
+def _layer_count(folder: Path) -> int | None:
+    """The number of layers that the description of the model's first module gives; None where it gives none."""
+    modules = _json(folder / "modules.json")
+    first = modules[0] if isinstance(modules, list) and modules else {}
+    path = first.get("path") if isinstance(first, dict) else None
+    config = _json(folder / (path if isinstance(path, str) else "") / "config.json")
+    counts = [config.get(name) for name in LAYER_COUNTS] if isinstance(config, dict) else []
+    return next((count for count in counts if type(count) is int and count > 0), None)
+
+
+def _json(path: Path) -> object:
+    # What is wrong with a file is for the library to say that reads it in earnest.
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _resources() -> dict[str, float] | None:
+    """What Ray would find on this machine, without starting it; None where that cannot be known."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        found: dict[str, float] = ray.cluster_resources()
+        return found
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    try:
+        from ray._private.accelerators import get_accelerator_manager_for_resource
+
+        manager = get_accelerator_manager_for_resource("GPU")
+        count = manager.get_current_node_num_accelerators() if manager is not None else 0
+        visible = manager.get_current_process_visible_accelerator_ids() if manager is not None else None
+    except Exception:
+        return None
+    # Ray's own parts may change: then its word is awaited, as for everything else that it has to say.
+    cores = os.cpu_count() or 1
+    return {"CPU": float(cores), "GPU": float(count if visible is None else min(count, len(visible)))}

@@ -1,0 +1,138 @@
+"""How far a run is: a bar in a terminal, one plain line a minute elsewhere, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+SECONDS_A_LINE = 60.0
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished."""
+
+    shards: int
+    all_shards: int
+    pairs: int
+    all_pairs: int
+    pairs_now: int
+    workers: int
+    retries: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Pairs a second since this start."""
+        return self.pairs_now / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the rate so far; None until there is one."""
+        return (self.all_pairs - self.pairs) / self.rate if self.rate > 0 else None
+
+    def line(self) -> str:
+        """The state as one plain line."""
+        words = [
+            f"{self.shards}/{counted(self.all_shards, 'shard')}",
+            f"{self.pairs:,}/{counted(self.all_pairs, 'pair')}",
+        ]
+        if self.rate:
+            words.append(f"{self.rate:,.1f} pairs/s")
+        words.append(counted(self.workers, "worker"))
+        if self.retries:
+            words.append(counted(self.retries, "retry"))
+        if self.seconds_left is not None and self.shards < self.all_shards:
+            words.append(f"{duration(self.seconds_left)} left")
+        return ", ".join(words)
+
+
+def counted(number: int, what: str) -> str:
+    """A number with what it counts: 1 row, 2 rows, 12,000 rows."""
+    plural = what if number == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:,} {plural}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Takes the state of a run whenever it changes, and about once a second; this one shows nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def waiting(self, what: str) -> None:
+        """Something is going on that has no measure, such as a model being loaded."""
+
+    def update(self, state: State) -> None:
+        """The run stands at ``state``."""
+
+
+class Lines(Progress):
+    """One plain line a minute through ``echo``."""
+
+    def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._echo = echo
+        self._clock = clock
+        self._next = clock() + SECONDS_A_LINE
+
+    def update(self, state: State) -> None:
+        if self._clock() >= self._next:
+            self._next = self._clock() + SECONDS_A_LINE
+            self._echo(state.line())
+
+
+class Bar(Progress):
+    """A bar that is rewritten in place, on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar: Any = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None, state="")
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def waiting(self, what: str) -> None:
+        self._bar.update(self._task, description=what)
+
+    def update(self, state: State) -> None:
+        self._bar.update(
+            self._task, description="", total=max(state.all_pairs, 1), completed=state.pairs, state=state.line()
+        )
+
+
+def make_progress(echo: Callable[[str], None], *, quiet: bool) -> Progress:
+    """What fits: nothing when quiet, a bar where standard error is a terminal, else a line a minute."""
+    if quiet:
+        return Progress()
+    return Bar() if sys.stderr.isatty() else Lines(echo)

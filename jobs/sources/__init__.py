@@ -1,0 +1,68 @@
+"""Pairs of texts from where users have them; every format ends in the same batches of judged rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobs.errors import SourceError
+from jobs.s3 import StorageSettings
+from jobs.sources.columns import ColumnChooser
+from jobs.sources.files import InputFile, resolve_inputs
+from jobs.sources.rows import PairBatch, Reject
+
+if TYPE_CHECKING:
+    from jobs.config import JobConfig
+
+__all__ = ["InputFile", "PairBatch", "PairReader", "Reject", "input_files", "read_pairs", "resolve_inputs"]
+
+
+@dataclass
+class PairReader:
+    """The rows of a job's input in order, read once by iterating; ``notices`` grow while it is read."""
+
+    files: list[InputFile]
+    header: bool
+    chooser: ColumnChooser
+    notices: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for file in self.files:
+            seen = False
+            for batch in self._read(file):
+                seen = seen or len(batch) > 0 or bool(batch.rejects)
+                yield batch
+            if not seen:
+                if len(self.files) == 1:
+                    raise SourceError(f"{file.url}: has no rows")
+                self.notices.append(f"{file.name}: has no rows")
+
+    def _read(self, file: InputFile) -> Iterator[PairBatch]:
+        from jobs.sources.arrow import read_ipc, read_parquet
+        from jobs.sources.text import read_delimited, read_jsonl
+
+        if file.kind == "parquet":
+            return read_parquet(file, self.chooser)
+        if file.kind == "arrow":
+            return read_ipc(file, self.chooser)
+        if file.kind == "jsonl":
+            return read_jsonl(file, self.chooser)
+        return read_delimited(file, self.chooser, self.header, self.notices)
+
+
+def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:
+    """The input of ``job`` without what its own run has written; SourceError or StoreError when there is none."""
+    files = resolve_inputs(job.input, options or job.storage)
+    inside = job.output.rstrip("/") + "/"
+    files = [file for file in files if not file.url.startswith(inside)]
+    if not files:
+        raise SourceError("the input holds nothing but the run directory itself")
+    return files
+
+
+def read_pairs(job: JobConfig, options: StorageSettings | None = None) -> PairReader:
+    """A reader over the input of ``job``; SourceError or StoreError when there is nothing to read."""
+    files = input_files(job, options)
+    notices: list[str] = []
+    return PairReader(files, job.header, ColumnChooser(job.columns, job.keep, notices), notices)

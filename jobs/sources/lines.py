@@ -1,0 +1,134 @@
+"""Lines and delimited records of text files, read so that one bad line costs one row and no more."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+LINE_BYTES = 16 << 20
+QUOTED_CHARACTERS = 4 << 20
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line without its line feed; ``problem`` says why its text is not to be trusted."""
+
+    number: int
+    text: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """The fields of one delimited row, or why it has none. ``number`` is the line it begins at."""
+
+    number: int
+    fields: list[str]
+    text: str
+    problem: str | None = None
+
+
+def read_lines(stream: BinaryIO) -> Iterator[Line]:
+    """The lines of UTF-8 text; an over-long line is skipped over, never held in memory."""
+    number = 0
+    pending = b""
+    too_long = False
+    while True:
+        chunk = stream.read(CHUNK_BYTES)
+        parts = chunk.split(b"\n") if chunk else [b""]
+        parts[0] = pending + parts[0]
+        pending = parts.pop()
+        for part in parts:
+            number += 1
+            yield _long_line(number, part) if too_long or len(part) > LINE_BYTES else _line(number, part)
+            too_long = False
+        if not chunk:
+            # `pending` was moved into parts[0] and taken out again: the last line may lack its line feed.
+            if pending or too_long:
+                yield _long_line(number + 1, pending) if too_long else _line(number + 1, pending)
+            return
+        if len(pending) > LINE_BYTES:
+            too_long, pending = True, pending[:1000]
+
+
+def _line(number: int, data: bytes) -> Line:
+    if number == 1:
+        data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return Line(number, data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return Line(number, data.decode("utf-8", "backslashreplace"), "invalid UTF-8")
+
+
+def _long_line(number: int, data: bytes) -> Line:
+    return Line(number, data[:1000].decode("utf-8", "backslashreplace"), f"line longer than {LINE_BYTES >> 20} MiB")
+
+
+class _Lines:
+    """Lines that can be taken back, for a quoted cell that turned out to be none."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._back: deque[Line] = deque()
+
+    def next(self) -> Line | None:
+        return self._back.popleft() if self._back else next(self._lines, None)
+
+    def take_back(self, lines: list[Line]) -> None:
+        self._back.extendleft(reversed(lines))
+
+
+def read_records(lines: Iterator[Line], delimiter: str, *, literal: bool) -> Iterator[Record]:
+    """Rows of delimited text; blank lines are passed over.
+
+    Quoted cells may hold delimiters, doubled quotes and line feeds. ``literal``: where a quote does not work out
+    as a quoted cell it is an ordinary character (TSV files are written both ways); else the row has a problem.
+    """
+    csv.field_size_limit(sys.maxsize)
+    source = _Lines(lines)
+    width = 0
+    while (line := source.next()) is not None:
+        text = line.text.removesuffix("\r")
+        if not text:
+            continue
+        if line.problem is not None:
+            yield Record(line.number, [], text, line.problem)
+            continue
+        if '"' not in text:
+            record = Record(line.number, text.split(delimiter), text)
+        else:
+            record = _quoted(line, source, delimiter, literal, width)
+        width = width or len(record.fields)
+        yield record
+
+
+def _quoted(line: Line, source: _Lines, delimiter: str, literal: bool, width: int) -> Record:
+    """The record that begins at ``line``; lines taken for it in vain are given back."""
+    more: list[Line] = []
+
+    def pull() -> Iterator[str]:
+        yield line.text + "\n"
+        size = 0
+        while size < QUOTED_CHARACTERS and (following := source.next()) is not None:
+            more.append(following)
+            size += len(following.text)
+            yield following.text + "\n"
+
+    problem = "quotes that do not match"
+    try:
+        fields = next(csv.reader(pull(), delimiter=delimiter, strict=True))
+        bad = next((one.problem for one in more if one.problem), None)
+        if not more or bad is not None or not width or len(fields) == width:
+            return Record(line.number, [] if bad else fields, "\n".join([line.text, *(one.text for one in more)]), bad)
+    except csv.Error:
+        pass
+    source.take_back(more)
+    text = line.text.removesuffix("\r")
+    if literal:
+        return Record(line.number, text.split(delimiter), text)
+    return Record(line.number, [], text, problem)
