@@ -1,0 +1,348 @@
+"""The commands. Everything heavy is imported by the command that needs it, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from attribution_core.errors import TextError, TokenpairError
+
+if TYPE_CHECKING:
+    from attribution_core.results import PairAttribution
+    from jobs.config import StorageOptions
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tokenpair",
+    help="Which words of one text answered which words of another, in the eyes of a bi-encoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
+Layer = Annotated[int, typer.Option(help="First layer above the cut: 0 is the embeddings' end, -2 two from the top.")]
+Unit = Annotated[str, typer.Option(help="What is attributed as one: token, word or sentence.")]
+Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
+Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
+Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the matrix as well.")]
+Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix as well.")]
+Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
+Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    context.obj = debug
+    if version:
+        print_version()
+        raise typer.Exit
+
+
+@app.command("version")
+def print_version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"tokenpair {version('tokenpair')}")
+    except PackageNotFoundError:
+        typer.echo("tokenpair (not installed)")
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    job_file: Annotated[
+        Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A sentence-transformers model: a folder, or a hub name.")] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="PLACE", help="A file, folder or glob, local or s3://; repeatable.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
+    a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
+    b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
+    id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
+    header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
+    mode: Annotated[str | None, typer.Option(help="symmetric (the default) or retrieval.")] = None,
+    layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
+    groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Residual to reach, of the embedding's length.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
+    store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
+    format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the work.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what the run directory holds.")] = False,
+) -> None:
+    """Attribute every pair of a job; run the same command again to go on with an unfinished one."""
+    with _told(context, resume=True):
+        from jobs.config import load_job
+
+        overrides = {
+            "model": model,
+            "input": input or None,
+            "output": output,
+            "columns": {"a": a, "b": b, "id": id},
+            "header": header,
+            "mode": mode,
+            "layer": layer,
+            "groups": groups,
+            "similarity": similarity,
+            "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
+            "top_k": top_k,
+            "store": store,
+            "format": format,
+            "shards": shards,
+            "limit": limit,
+            "memory": memory,
+            "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
+            "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
+            "trust_remote_code": trust_remote_code,
+        }
+        job = load_job(job_file, overrides)
+        from jobs.engine import run_job
+
+        outcome = run_job(job, quiet=quiet, echo=_note, restart=restart)
+        for line in outcome.lines():
+            _print(line)
+        code = outcome.exit_code
+    raise typer.Exit(code)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    text_a: Annotated[str, typer.Argument(metavar="A", help="The first text.")],
+    text_b: Annotated[str, typer.Argument(metavar="B", help="The second text.")],
+    model: Model,
+    layer: Layer = -2,
+    groups: Unit = "word",
+    mode: Mode = "symmetric",
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    special: Special = False,
+    top: Top = 10,
+    html: Html = None,
+    png: Png = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = False,
+) -> None:
+    """Explain the similarity of two texts."""
+    with _told(context):
+        _check_targets(html, png)
+        for name, text in (("first", text_a), ("second", text_b)):
+            if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise TextError(f"the {name} text is not valid UTF-8")
+        from jobs.quiet import quiet_libraries
+
+        quiet_libraries()
+        from attribution_core.attribution import Attributor
+
+        attributor = Attributor(
+            model,
+            layer=layer,
+            groups=groups,
+            mode=mode,
+            similarity=similarity,
+            trust_remote_code=trust_remote_code,
+        )
+        try:
+            pair = attributor.attribute(text_a, text_b)
+        except TextError as error:
+            # There is but one pair here, and its number says nothing.
+            raise TextError(str(error).removeprefix("pair 0: ")) from None
+        _display(pair, special=special, top=top, html=html, png=png)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
+    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")],
+    special: Special = False,
+    top: Top = 10,
+    html: Html = None,
+    png: Png = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Show one pair of a run."""
+    with _told(context):
+        _check_targets(html, png)
+        from jobs.dataset import open_run
+
+        pair = open_run(run_directory, _storage(endpoint_url, region, profile)).pair(pair_id)
+        _display(pair, special=special, top=top, html=html, png=png)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the example goes.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave the lines about progress out.")] = False,
+) -> None:
+    """Run the built-in example: questions about Python's standard library; no network, no file."""
+    with _told(context, resume=True):
+        from jobs.quiet import quiet_libraries
+
+        quiet_libraries()
+        from jobs.demo import run_demo
+
+        code = run_demo(output, quiet)
+    raise typer.Exit(code)
+
+
+def main() -> NoReturn:
+    """The console script: exit code 0, 1 (unfinished, or a bug), 2 (something the user can mend), or a signal's."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    arguments = sys.argv[1:]
+    texts = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" in arguments[:texts]:
+        # An option of the program that users put behind the command.
+        arguments = ["--debug", *(word for word in arguments[:texts] if word != "--debug"), *arguments[texts:]]
+    app(arguments, prog_name="tokenpair")
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
+    """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``."""
+    debug = bool(context.find_root().obj)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        _complain("stopped; " + ("the same command goes on where it stopped" if resume else "nothing was written"))
+        raise typer.Exit(getattr(stop, "exit_code", INTERRUPTED)) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain of it again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except TokenpairError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            _complain(f"error: {line}")
+        raise typer.Exit(USER_ERROR) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        _complain(f"this is a bug in tokenpair: {type(error).__name__}: {first} (--debug shows the traceback)")
+        raise typer.Exit(1) from None
+
+
+def _display(pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None) -> None:
+    from rich.console import Console
+
+    from attribution_core.display import pair_html, plot_pair, terminal_pair
+
+    terminal_pair(pair, Console(), top=top, special=special)
+    if html is not None:
+        page = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
+            '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
+            f"{pair_html(pair, special=special)}\n</body></html>\n"
+        )
+        _write(html, page.encode("utf-8", "backslashreplace"))
+    if png is not None:
+        import io
+
+        picture = io.BytesIO()
+        plot_pair(pair, special=special)[0].savefig(picture, format="png", dpi=150, bbox_inches="tight")
+        _write(png, picture.getvalue())
+
+
+def _check_targets(*paths: Path | None) -> None:
+    """StoreError where a file cannot be written, before anything is computed for it."""
+    from jobs.errors import StoreError
+
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise StoreError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise StoreError(f"cannot write {path}: it is a folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise StoreError(f"cannot write {path}: permission denied")
+
+
+def _write(path: Path, data: bytes) -> None:
+    from jobs.errors import StoreError
+
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {(error.strerror or type(error).__name__).lower()}") from None
+    _note(f"wrote {path}")
+
+
+def _storage(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:
+    from pydantic import ValidationError
+
+    from jobs.config import StorageOptions
+    from jobs.errors import JobError
+
+    try:
+        return StorageOptions(endpoint_url=endpoint_url, region=region, profile=profile)
+    except ValidationError as error:
+        name = str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+        allowed = StorageOptions.model_fields[name].description
+        raise JobError(f"--{name.replace('_', '-')}: allowed is {allowed}") from None
+
+
+def _printable(text: str) -> str:
+    # File names and reasons come from elsewhere; escape sequences in them must not reach a terminal.
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _print(line: str) -> None:
+    typer.echo(_printable(line))
+
+
+def _note(line: str) -> None:
+    print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _complain(line: str) -> None:
+    _note(f"tokenpair: {line}")
+
+
+__all__: list[Any] = ["app", "main"]

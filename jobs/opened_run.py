@@ -1,0 +1,191 @@
+"""A run directory opened for reading: its pairs as attributions again, its tables, its state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from attribution_core.grouping import Groups
+from attribution_core.results import ExplainedText, PairAttribution
+from jobs.dataset import (
+    JOB_FILE,
+    SUCCESS,
+    attribution_schema,
+    finished_shards,
+    reject_schema,
+    reserved_names,
+    text_schema,
+)
+from jobs.errors import RunError
+from jobs.plan import Plan, load_plan
+from jobs.stores import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset
+
+
+class Run:
+    """What a job has written so far; everything is read when asked for, and a part that is there is whole."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.url = store.url
+        if not (store.exists(JOB_FILE) or store.exists("plan/manifest.json")):
+            raise RunError(f"{store.url}: is not a run of tokenpair (it has no {JOB_FILE})")
+
+    def __repr__(self) -> str:
+        return f"Run({self.url!r})"
+
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """What `job.yaml` says: the settings, versions and the model's fingerprint; empty where it is missing."""
+        import yaml
+
+        if not self.store.exists(JOB_FILE):
+            return {}
+        try:
+            found = yaml.safe_load(self.store.read(JOB_FILE))
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise RunError(f"{self.url}/{JOB_FILE}: is not valid YAML") from None
+        if not isinstance(found, dict):
+            raise RunError(f"{self.url}/{JOB_FILE}: is not a job of tokenpair")
+        return found
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan, or None where planning was not finished."""
+        return load_plan(self.store)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned shard is there."""
+        return self.store.exists(SUCCESS)
+
+    def finished_shards(self) -> set[int]:
+        """Numbers of the shards that are there."""
+        return finished_shards(self.store)
+
+    def dataset(self, folder: str = "attributions") -> pyarrow.dataset.Dataset:
+        """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
+        empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
+        return self.store.dataset(folder, self._format, empty)
+
+    def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """`attributions` as a table, one row a pair; all columns, or those named."""
+        dataset = self.dataset()
+        missing = [name for name in columns or () if name not in dataset.schema.names]
+        if missing:
+            raise RunError(f"{self.url}: no column {missing[0]!r}; the columns are {', '.join(dataset.schema.names)}")
+        return self._table(dataset, columns=list(columns) if columns is not None else None)
+
+    def texts(self) -> pa.Table:
+        """One row a distinct (text, role) that has been explained."""
+        return self._table(self.dataset("texts"))
+
+    def rejects(self) -> pa.Table:
+        """The rows that were turned away, with place and reason."""
+        return self._table(self.dataset("rejects"))
+
+    def pair(self, pair_id: str) -> PairAttribution:
+        """One pair's attribution; its matrix is NaN where a cell was not stored, its sums are exact.
+
+        RunError when the run has no such pair, or not yet, or turned it away.
+        """
+        row = self._row(str(pair_id))
+        roles = ("query", "document") if self._mode == "retrieval" else ("text", "text")
+        a = self._text(row["text_a_id"], roles[0])
+        b = self._text(row["text_b_id"], roles[1])
+        own = reserved_names()
+        return PairAttribution(
+            a=a,
+            b=b,
+            matrix=_matrix(row),
+            row_sums=np.asarray(row["row_sums"], np.float32),
+            col_sums=np.asarray(row["col_sums"], np.float32),
+            **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
+            similarity=str(self._setting("similarity") or "cosine"),
+            layer=int(self._setting("layer") or 0),
+            model=str(self._setting("model") or ""),
+            pair_id=str(pair_id),
+            special=row["special"],
+            extra={name: value for name, value in row.items() if name not in own},
+        )
+
+    def _row(self, pair_id: str) -> dict[str, Any]:
+        import pyarrow.compute as pc
+
+        wanted = pc.field("pair_id") == pair_id
+        with self.store.guard("read", "attributions"):
+            for fragment in self.dataset().get_fragments(wanted):  # the ids first: rows are wide
+                if fragment.count_rows(filter=wanted):
+                    return cast("dict[str, Any]", fragment.to_table(filter=wanted).to_pylist()[0])
+        turned_away = self._table(self.dataset("rejects"), filter=wanted).to_pylist()
+        if turned_away:
+            one = turned_away[0]
+            raise RunError(f"pair {pair_id!r} was turned away: {one['reason']} ({one['file']}, row {one['row']})")
+        state = "" if self.finished else "; the run is not finished"
+        raise RunError(f"{self.url}: there is no pair {pair_id!r}{state}")
+
+    def _text(self, text_id: str, role: str) -> ExplainedText:
+        import pyarrow.compute as pc
+
+        wanted = (pc.field("text_id") == text_id) & (pc.field("role") == role)
+        rows = self._table(self.dataset("texts"), filter=wanted).to_pylist()
+        if not rows:
+            state = "lacks it" if self.finished else "has not written it yet"
+            raise RunError(f"{self.url}: the pair's text {text_id!r} ({role}) is not there: the run {state}")
+        row = rows[0]
+        groups = Groups(
+            unit=self._setting("groups") or "word",
+            labels=tuple(row.pop("groups")),
+            starts=tuple(row.pop("starts")),
+            ends=tuple(row.pop("ends")),
+            kinds=tuple(row.pop("kinds")),
+            of_token=(),  # not kept on disk: groups, not tokens, are what was attributed
+        )
+        row.pop("text_id")
+        return ExplainedText(groups=groups, tokens=tuple(row.pop("tokens")), **row)
+
+    @property
+    def _mode(self) -> str:
+        return self.plan.mode if self.plan is not None else str(self._setting("mode") or "symmetric")
+
+    @cached_property
+    def _format(self) -> str:
+        for folder in ("attributions", "texts", "rejects"):
+            for name in self.store.list(folder):
+                return "arrow" if name.endswith(".arrow") else "parquet"
+        return str(self._setting("format") or "parquet")
+
+    def _setting(self, name: str) -> Any:
+        # What was found out in the run (a layer counted from below, the model's own similarity) before what was asked.
+        found = self.job.get("run")
+        return found[name] if isinstance(found, dict) and name in found else self.job.get(name)
+
+    def _attribution_schema(self) -> pa.Schema:
+        kept = self.plan.kept if self.plan is not None else None
+        return attribution_schema(str(self._setting("store") or "top"), kept)
+
+    def _table(self, dataset: pyarrow.dataset.Dataset, **keywords: Any) -> pa.Table:
+        import pyarrow as pa
+
+        try:
+            with self.store.guard("read", ""):
+                return dataset.to_table(**keywords)
+        except pa.ArrowException:
+            raise RunError(f"{self.url}: a part of it is damaged") from None
+
+
+def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The cells that were stored, [rows, cols]; NaN elsewhere."""
+    shape = (row["rows"], row["cols"])
+    if row.get("matrix") is not None:
+        return (np.asarray(row["matrix"], np.float32) * np.float32(row["matrix_scale"])).reshape(shape)
+    matrix = np.full(shape, np.nan, np.float32)
+    for cell in row["top"]:
+        matrix[cell["i"], cell["j"]] = cell["value"]
+    return matrix

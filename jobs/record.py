@@ -1,0 +1,167 @@
+"""What a run directory says of its job (``job.yaml``), and whether it is the job at hand.
+
+``job.yaml`` is a job file that can be run again. Its extra section ``run`` holds what was found out: versions, the
+model's fingerprint, the layer and similarity in force, the input files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.config import JobConfig
+from jobs.dataset import JOB_FILE, SUCCESS
+from jobs.errors import RunError
+from jobs.sources.files import FINGERPRINT_BYTES
+from jobs.stores import PENDING, LocalStore, Store
+
+if TYPE_CHECKING:
+    from jobs.sources import InputFile
+    from jobs.worker import WorkerFacts
+
+FOUND = "run"
+FOLDERS = ("plan", "attributions", "texts", "rejects", "statistics")
+OWN_FILES = {
+    "plan": r"(pairs|texts)-[0-9a-f]+\.parquet|manifest\.json|settings\.json",
+    "attributions": r"part-\d+\.(parquet|arrow)",
+    "texts": r"part-\d+\.(parquet|arrow)",
+    "rejects": r"part-(\d+|plan)\.(parquet|arrow)",
+}
+OWN_AT_TOP = ("report.html",)
+
+
+def read_record(run: Store) -> dict[str, Any] | None:
+    """What ``job.yaml`` says, or None where there is none; RunError when it is not tokenpair's."""
+    import yaml
+
+    if not run.exists(JOB_FILE):
+        return None
+    try:
+        record = yaml.safe_load(run.read(JOB_FILE))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get(FOUND), dict):
+        raise RunError(f"{run.url}/{JOB_FILE}: was not written by a run of tokenpair; choose another output directory")
+    return record
+
+
+def make_record(job: JobConfig, facts: WorkerFacts, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record of ``job`` as it runs now."""
+    found = {
+        "versions": facts.versions,
+        "fingerprint": facts.fingerprint,
+        "layer": facts.layer,
+        "similarity": facts.similarity,
+        "inputs": inputs,
+    }
+    return job.model_dump(mode="json") | {FOUND: found}
+
+
+def encoded_record(record: Mapping[str, Any]) -> bytes:
+    """The record as the bytes of ``job.yaml``."""
+    import yaml
+
+    text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=120)
+    return (
+        "# Written by tokenpair. The settings can be run again; what stands under 'run' was found out and is ignored.\n"
+        + text
+    ).encode()
+
+
+def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> None:
+    """RunError, naming every differing setting with both values, where the run directory is another job's."""
+    wanted = dict(_flat(job.identity()))
+    present = dict(_flat({name: record.get(name) for name in job.identity()}))
+    differing = [
+        f"{name}: {present.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in dict.fromkeys([*wanted, *present])
+        if wanted.get(name) != present.get(name)
+    ]
+    _refuse(run, differing, "holds another job")
+
+
+def check_same_inputs(run: Store, record: Mapping[str, Any], files: Sequence[InputFile]) -> None:
+    """RunError where the input files are not those that the run was planned from."""
+    _refuse(run, differing_inputs(record[FOUND].get("inputs") or [], files), "was planned from other input")
+
+
+def differing_inputs(planned: Sequence[Mapping[str, Any]], files: Sequence[InputFile]) -> list[str]:
+    """What tells ``files`` from those of a plan, a line a file. A small one that was only touched is the same."""
+    present = {str(one.get("file")): one for one in planned}
+    now = {file.url: file for file in files}
+    differing: list[str] = []
+    for name in dict.fromkeys([*present, *now]):
+        if name not in now or name not in present:
+            differing.append(f"{name}: {'no longer among the inputs' if name in present else 'not among its inputs'}")
+            continue
+        then, file = present[name], now[name]
+        if then.get("size") != file.size:
+            differing.append(f"{name}: size {then.get('size')!r} then, {file.size!r} now")
+        # A store sets an object's time itself; on a file system it may be set to anything.
+        elif file.system is not None and then.get("modified") == file.modified:
+            continue
+        # The fingerprint leaves out the middle of a large file, so there the time has to decide.
+        elif then.get("fingerprint") != file.fingerprint() or (
+            file.size > 2 * FINGERPRINT_BYTES and then.get("modified") != file.modified
+        ):
+            differing.append(f"{name}: other content, modified {then.get('modified')} then, {file.modified} now")
+    return differing
+
+
+def check_same_model(run: Store, record: Mapping[str, Any], facts: WorkerFacts) -> None:
+    """RunError where the model of that name has other weights than when the run began."""
+    present = record[FOUND].get("fingerprint")
+    if present != facts.fingerprint:
+        _refuse(run, [f"fingerprint {present} then, {facts.fingerprint} now"], "was begun with other model weights")
+
+
+def check_ours(run: Store) -> None:
+    """RunError where a directory without ``job.yaml`` holds anything that a run would not have put there."""
+    foreign = [name for name in run.list("") if name not in (SUCCESS, *OWN_AT_TOP)]
+    foreign += [name for folder in FOLDERS for name in run.list(folder) if not is_own(name)]
+    # Parts without a job.yaml are not taken for this job's.
+    foreign += [name for name in run.list("attributions") if is_own(name)]
+    if foreign:
+        some = ", ".join(foreign[:3])
+        raise RunError(f"{run.url}: is not empty and not a run of tokenpair (it holds {some}); choose another output")
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` is one that a run writes below its folders."""
+    folder, _, file = name.partition("/")
+    pattern = OWN_FILES.get(folder)
+    return folder == "statistics" or (pattern is not None and re.fullmatch(pattern, file) is not None)
+
+
+def wipe(run: Store) -> int:
+    """Remove a run's own files, and no others; the number removed. ``job.yaml`` goes last: until then it is a run."""
+    names = [name for name in (SUCCESS, *OWN_AT_TOP) if run.exists(name)]
+    for folder in reversed(FOLDERS):
+        names += [name for name in run.list(folder) if is_own(name)]
+    names += [JOB_FILE] if run.exists(JOB_FILE) else []
+    for name in names:
+        run.remove(name)
+    return len(names)
+
+
+def tidy(run: Store) -> None:
+    """Remove the folder that only helped to write the run, unless another process has something there."""
+    if isinstance(run, LocalStore):
+        with contextlib.suppress(OSError):
+            (run.root / PENDING).rmdir()
+
+
+def _refuse(run: Store, differing: list[str], why: str) -> None:
+    if differing:
+        ways = "choose another output, or --restart to throw that run away"
+        raise RunError(f"{run.url}: {why} ({ways}): {'; '.join(differing)}")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

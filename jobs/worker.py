@@ -1,0 +1,307 @@
+"""One process that turns shards into parts. A plain class: it runs without Ray, which only wraps it.
+
+Its methods may be called from several threads. Reading the next shard and writing the last one then overlap with
+computing, which all happens in one thread of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs.config import parse_job
+from jobs.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from attribution_core.attribution import Attributor
+    from attribution_core.encoder import ReadText
+    from attribution_core.results import ExplainedText, PairAttribution
+    from jobs.plan import Plan, Shard
+
+MOST_PAIRS_AT_ONCE = 8192
+# Matrices wait as float32 and once more as float64 while they are summed up.
+BYTES_A_CELL = 32
+
+TextKey = tuple[str, str]  # text id, role
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What a worker is, once its model is loaded."""
+
+    fingerprint: str
+    layer: int
+    similarity: str
+    versions: dict[str, str]
+    device: str
+    host: str
+    process: int
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of one shard. ``written`` is false where another worker had committed it before."""
+
+    index: int
+    pairs: int
+    texts: int
+    rejected: dict[str, int]
+    written: bool
+    read_seconds: float
+    compute_seconds: float
+    write_seconds: float
+
+
+@dataclass
+class _Computed:
+    """Rows of one shard, in the order of its pairs."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    texts: dict[TextKey, ExplainedText] = field(default_factory=dict)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Worker:
+    """Attributes shards of the job ``settings`` and commits them to the run directory ``run_url``.
+
+    ``threads`` is the number of threads to compute with and ``device`` where (None: a GPU where there is one).
+    ``pairs_file`` names the plan that is meant, so that another driver's is not taken for it.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        run_url: str,
+        threads: int = 1,
+        device: str | None = None,
+        pairs_file: str | None = None,
+    ) -> None:
+        self._job = parse_job(settings)
+        self._run_url = run_url
+        self._threads = threads
+        self._device = device
+        self._pairs_file = pairs_file
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._planning = threading.Lock()
+        self._plan: Plan | None = None
+        self._attributor: Attributor | None = None
+
+    def load(self) -> WorkerFacts:
+        """Load the model and open the run directory; ModelError, SettingError or StoreError where that fails."""
+        from jobs.stores import Store
+
+        # OpenMP reads this when torch is imported.
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)
+        self._attributor = self._computing.submit(self._load_model).result()
+        self._store = Store.open(self._run_url, self._job.storage)
+        return WorkerFacts(
+            fingerprint=self._attributor.fingerprint(),
+            layer=self._attributor.layer,
+            similarity=self._attributor.similarity,
+            versions=versions(),
+            device=str(self._attributor.encoder.device),
+            host=platform.node(),
+            process=os.getpid(),
+        )
+
+    def run_shard(self, index: int) -> ShardReport:
+        """Read, attribute and commit shard ``index`` of the plan; whatever another writer committed stays."""
+        from jobs.dataset import commit_shard, reject_table, text_row, text_table
+        from jobs.plan import read_shard
+
+        clock = [time.perf_counter()]
+        shard = read_shard(self._store, self._planned(), index)
+        clock.append(time.perf_counter())
+        computed = self._computing.submit(self._compute, shard).result()
+        clock.append(time.perf_counter())
+        texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
+        written = commit_shard(
+            self._store,
+            index,
+            self._attributions(shard, computed),
+            texts,
+            reject_table(computed.rejects),
+            self._job.format,
+        )
+        clock.append(time.perf_counter())
+        rejected = dict(Counter(reject["reason"] for reject in computed.rejects))
+        seconds = [end - start for start, end in itertools.pairwise(clock)]
+        return ShardReport(index, len(computed.rows), len(texts), rejected, written, *seconds)
+
+    def _load_model(self) -> Attributor:
+        from jobs.quiet import quiet_libraries
+
+        quiet_libraries()
+        import torch
+
+        from attribution_core.attribution import Attributor
+        from attribution_core.memory import hand_back_freed_memory
+
+        hand_back_freed_memory()
+        torch.set_num_threads(self._threads)
+        return make_attributor(Attributor, self._job, self._device)
+
+    def _planned(self) -> Plan:
+        from jobs.plan import load_plan
+
+        with self._planning:
+            if self._plan is None:
+                self._plan = load_plan(self._store)
+            if self._plan is None:
+                raise RunError(f"{self._run_url}: its plan is gone")
+            if self._pairs_file not in (None, self._plan.pairs_file):
+                self._plan = None
+                raise RunError(f"{self._run_url}: its plan was replaced while it ran")
+            return self._plan
+
+    def _compute(self, shard: Shard) -> _Computed:
+        assert self._attributor is not None, "load() comes before run_shard()"
+        role_a, role_b = self._attributor.roles
+        read = self._read(shard)
+        of_a: list[TextKey] = [(key, role_a) for key in shard.pairs["text_a_id"].to_pylist()]
+        of_b: list[TextKey] = [(key, role_b) for key in shard.pairs["text_b_id"].to_pylist()]
+        computed = _Computed()
+        for at, (a, b) in enumerate(zip(of_a, of_b, strict=True)):
+            problems = [(side, read[key].problem) for side, key in (("a", a), ("b", b)) if read[key].problem]
+            if problems:
+                computed.rejects.append(_reject(shard.pairs, at, problems, read[a].text, read[b].text))
+            else:
+                computed.kept.append(at)
+        ids = shard.pairs["pair_id"].to_pylist()
+        for part in _slices(computed.kept, of_a, of_b, read, self._job.memory_bytes):
+            for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
+                computed.rows.append(self._row(pair, ids[at], of_a[at][0], of_b[at][0]))
+                for key, text in ((of_a[at], pair.a), (of_b[at], pair.b)):
+                    # A pair that was refined carries more nodes than the text has by itself.
+                    present = computed.texts.setdefault(key, text)
+                    if text.nodes < present.nodes:
+                        computed.texts[key] = text
+        computed.texts = self._owned(shard, computed.texts, read)
+        return computed
+
+    def _read(self, shard: Shard) -> dict[TextKey, ReadText]:
+        """Every text of the shard, tokenised."""
+        assert self._attributor is not None
+        by_role: dict[str, list[tuple[str, str]]] = {}
+        for text_id, role, text in zip(*(shard.texts[n].to_pylist() for n in ("text_id", "role", "text")), strict=True):
+            by_role.setdefault(role, []).append((text_id, text))
+        read: dict[TextKey, ReadText] = {}
+        for role, found in by_role.items():
+            texts = self._attributor.read([text for _, text in found], role)  # type: ignore[arg-type]
+            read.update({(text_id, role): text for (text_id, _), text in zip(found, texts, strict=True)})
+        return read
+
+    def _attribute(
+        self, part: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText]
+    ) -> list[PairAttribution]:
+        assert self._attributor is not None
+        place_a = {key: n for n, key in enumerate(dict.fromkeys(of_a[at] for at in part))}
+        place_b = {key: n for n, key in enumerate(dict.fromkeys(of_b[at] for at in part))}
+        return self._attributor.pairs(
+            [read[key] for key in place_a],
+            [read[key] for key in place_b],
+            [(place_a[of_a[at]], place_b[of_b[at]]) for at in part],
+        )
+
+    def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
+        from attribution_core.sparse import summarise
+        from jobs.dataset import attribution_row
+
+        sums = summarise(pair, self._job.top_k)
+        return attribution_row(
+            pair, sums, pair_id=pair_id, text_a_id=text_a_id, text_b_id=text_b_id, store=self._job.store
+        )
+
+    def _owned(
+        self, shard: Shard, explained: dict[TextKey, ExplainedText], read: dict[TextKey, ReadText]
+    ) -> dict[TextKey, ExplainedText]:
+        """The texts whose rows this shard writes, in the plan's order.
+
+        A text may be owned here though each of its pairs here was turned away: another shard's pairs still need it.
+        """
+        assert self._attributor is not None
+        names = ("text_id", "role", "owner")
+        rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
+        owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
+        lone = [key for key in owned if key not in explained]
+        alone = self._attributor.contributions([read[key] for key in lone]) if lone else []
+        explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
+        return {key: explained[key] for key in owned}
+
+    def _attributions(self, shard: Shard, computed: _Computed) -> pa.Table:
+        import pyarrow as pa
+
+        from jobs.dataset import attribution_table
+
+        kept = shard.pairs.select(self._planned().kept.names).take(pa.array(computed.kept, pa.int64()))
+        return attribution_table(computed.rows, kept, self._job.store)
+
+
+def make_attributor(kind: type[Attributor], job: Any, device: str | None = None) -> Attributor:
+    """The Attributor that ``job`` asks for."""
+    return kind(
+        job.model,
+        layer=job.layer,
+        similarity=job.similarity,
+        groups=job.groups,
+        mode=job.mode,
+        quadrature=job.quadrature.rule,
+        tolerance=job.quadrature.tolerance,
+        nodes=job.quadrature.nodes,
+        max_nodes=job.quadrature.max_nodes,
+        memory=job.memory_bytes,
+        device=device,
+        trust_remote_code=job.trust_remote_code,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("tokenpair", "torch", "sentence-transformers", "transformers", "ray"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _slices(
+    pairs: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText], memory: int
+) -> Iterator[list[int]]:
+    """Runs of pairs whose matrices fit into ``memory`` bytes together."""
+    part: list[int] = []
+    size = 0
+    for at in pairs:
+        cells = len(read[of_a[at]].groups) * len(read[of_b[at]].groups) * BYTES_A_CELL
+        if part and (len(part) >= MOST_PAIRS_AT_ONCE or size + cells > memory):
+            yield part
+            part, size = [], 0
+        part.append(at)
+        size += cells
+    if part:
+        yield part
+
+
+def _reject(pairs: pa.Table, at: int, problems: list[tuple[str, str | None]], a: str, b: str) -> dict[str, Any]:
+    from jobs.sources.rows import row_text
+
+    row = pairs.slice(at, 1).to_pylist()[0]
+    place = {name: row.pop(name) for name in ("pair_id", "file", "row")}
+    for name in ("ordinal", "text_a_id", "text_b_id"):
+        row.pop(name)
+    reason = "; ".join(f"{side}: {problem}" for side, problem in problems)
+    return place | {"reason": reason, "row_text": row_text({"a": a, "b": b, **row})}

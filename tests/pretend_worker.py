@@ -1,0 +1,78 @@
+"""A worker without a model that fails on command: the engine's tests need the faults, not the numbers.
+
+The job's ``model`` is a folder of commands. ``NAME/`` holds one empty file for each time that the fault ``NAME`` is to
+happen: ``raise-3``, ``crash-3`` (shard 3), ``start``, ``refuse``. What was tried is written to ``tried/``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+from attribution_core.errors import ModelError
+from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.plan import read_shard
+from jobs.stores import Store
+from jobs.worker import ShardReport, Worker, WorkerFacts, versions
+
+
+def command(folder: Path, fault: str, times: int) -> None:
+    """Have ``fault`` happen ``times`` times."""
+    (folder / fault).mkdir(exist_ok=True)
+    for number in range(times):
+        (folder / fault / str(number)).touch()
+
+
+def tried(folder: Path) -> list[str]:
+    """What was tried: ``start``, or a shard's number, once a try."""
+    return sorted(path.name.split("~")[0] for path in (folder / "tried").iterdir())
+
+
+class PretendWorker(Worker):
+    """Commits parts with the pairs' ids and zeros."""
+
+    def load(self) -> WorkerFacts:
+        self._try("start")
+        if self._due("start"):
+            raise OSError("no room on this machine")
+        if self._due("refuse"):
+            raise ModelError("model pretend cannot be loaded: it is refused")
+        self._store = Store.open(self._run_url, self._job.storage)
+        weights = Path(self._job.model) / "weights"
+        fingerprint = weights.read_text() if weights.exists() else "zeros"
+        return WorkerFacts(fingerprint, 4, "cosine", versions(), "cpu", "here", os.getpid())
+
+    def run_shard(self, index: int) -> ShardReport:
+        self._try(str(index))
+        shard = read_shard(self._store, self._planned(), index)
+        slow = Path(self._job.model) / "slow"
+        time.sleep(float(slow.read_text()) if slow.exists() else 0)
+        if self._due(f"crash-{index}"):
+            os._exit(1)
+        if self._due(f"raise-{index}"):
+            raise ArithmeticError(f"shard {index} does not add up")
+        zeros = {field.name: 0 for field in attribution_schema()} | {
+            name: [] for name in ("row_sums", "col_sums", "largest", "top")
+        }
+        ids = ("pair_id", "text_a_id", "text_b_id")
+        rows = [zeros | {name: row[name] for name in ids} for row in shard.pairs.to_pylist()]
+        kept = shard.pairs.select(self._planned().kept.names)
+        table = attribution_table(rows, kept, self._job.store)
+        written = commit_shard(self._store, index, table, text_table([]), reject_table([]), self._job.format)
+        return ShardReport(index, len(rows), 0, {}, written, 0.0, 0.0, 0.0)
+
+    def _try(self, what: str) -> None:
+        folder = Path(self._job.model) / "tried"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{what}~{uuid.uuid4().hex}").touch()
+
+    def _due(self, fault: str) -> bool:
+        for token in (Path(self._job.model) / fault).glob("*"):
+            try:
+                token.unlink()
+            except FileNotFoundError:
+                continue  # another process took this one
+            return True
+        return False
