@@ -1,0 +1,100 @@
+"""Peak memory of the contribution pass against the budget it was given.
+
+Each cell runs in a process of its own. On a CPU the peak is the growth of the process's resident set over what it was
+when model and features were there; on a GPU it is the allocator's own peak over the same base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from machine import describe, minilm, read_exactly
+
+from attribution_core import Attributor
+from attribution_core.memory import hand_back_freed_memory
+
+
+class Watch(threading.Thread):
+    """Samples the resident set while something runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.base = self.peak = resident()
+        self.running = True
+
+    def run(self) -> None:
+        """Sample until told to stop."""
+        while self.running:
+            self.peak = max(self.peak, resident())
+            time.sleep(0.001)
+
+
+def resident() -> int:
+    """Bytes of the process that are in memory now."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int) -> int:
+    """Peak bytes of one text's contributions."""
+    torch.set_num_threads(1)
+    hand_back_freed_memory()
+    attributor = Attributor(
+        minilm(), nodes=nodes, memory=budget, groups=groups, way=way, quadrature="riemann", layer=layer
+    )
+    attributor.encoder.model.max_seq_length = 512
+    small = read_exactly(attributor, 8)
+    attributor.contributor.contributions(small)
+    texts = read_exactly(attributor, tokens)
+    # One linearisation is enough for the peak: later nodes reuse what the first chunk took.
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        base = torch.cuda.memory_allocated()
+        attributor.contributor.contributions(texts)
+        return torch.cuda.max_memory_allocated() - base
+    watch = Watch()
+    watch.start()
+    attributor.contributor.contributions(texts)
+    watch.running = False
+    watch.join()
+    return watch.peak - watch.base
+
+
+def main() -> None:
+    """A grid of text lengths, node counts and budgets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", nargs="+", type=int, default=[8, 64, 256, 512])
+    parser.add_argument("--nodes", nargs="+", type=int, default=[4, 32])
+    parser.add_argument("--budgets", nargs="+", type=int, default=[256, 1024], help="MiB")
+    parser.add_argument("--groups", default="token")
+    parser.add_argument("--way", default="forward", choices=["forward", "reverse"])
+    parser.add_argument("--layer", type=int, default=-2)
+    parser.add_argument("--cell", nargs=3, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        tokens, nodes, budget = options.cell
+        print("peak", measure(tokens, nodes, budget << 20, options.groups, options.way, options.layer))
+        return
+    print(f"{describe()}; {options.groups} groups, {options.way}, layer {options.layer}")
+    print(f"{'tokens':>7}{'nodes':>7}{'budget MiB':>12}{'peak MiB':>10}{'share':>8}")
+    for budget in options.budgets:
+        for tokens in options.tokens:
+            for nodes in options.nodes:
+                command = [sys.executable, __file__, "--cell", str(tokens), str(nodes), str(budget)]
+                command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
+                out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                peak = int(out.split("peak")[1]) / 2**20
+                print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
