@@ -1,18 +1,29 @@
-"""The mesh of a model and layer, learned once from texts that every run has at hand.
+"""The quadrature of a model and layer, learned once from texts that every run has at hand.
 
 The sample is fixed, so that the nodes, and with them every result, depend on nothing but the model, the layer and the
-text itself: not on the shard a text is in, nor on which text was asked for first. The mesh only decides where nodes
-stand; whether they suffice is measured on every text.
+text itself: not on the shard a text is in, nor on which text was asked for first. The sample only decides where
+nodes stand and what they weigh; whether they suffice is measured on every text.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.polynomial import chebyshev
+from numpy.polynomial import chebyshev, legendre
 
-from attribution_core.quadrature import UNIFORM, Doubles, Mesh, gauss, ladder, mesh_from_speeds, mesh_points
+from attribution_core.quadrature import (
+    NODE_COUNTS,
+    UNIFORM,
+    Doubles,
+    Mesh,
+    gauss,
+    ladder,
+    mesh_from_speeds,
+    mesh_points,
+)
 
 SAMPLE = (
     "Rain.",
@@ -39,35 +50,130 @@ SAMPLE = (
 )
 
 
-@dataclass(frozen=True)
+# Rules with more nodes than this are left as they are: the sample is too small to better them.
+MOST_FITTED = 16
+NEIGHBOURS = 5
+FINE_POINTS = 64
+# A rule is replaced by its fit only where the sample's residual falls below this share of what it was.
+WORTH_FITTING = 0.8
+
+
+@dataclass(frozen=True, eq=False)
 class CalibratedMesh:
-    """A mesh, and the smallest node count that is worth trying: few texts of the sample met the tolerance below it."""
+    """Where nodes stand for one model and layer, and how many a text is likely to need.
+
+    ``fitted`` holds nodes and weights by their count, better than the mesh's own; ``needed`` the tokens of each text of
+    the sample, ascending, and the nodes that met the tolerance on it.
+    """
 
     mesh: Mesh = UNIFORM
-    start: int = 4
+    fitted: Mapping[int, tuple[Doubles, Doubles]] = field(default_factory=dict)
+    needed: tuple[tuple[int, int], ...] = ()
+
+    def nodes(self, count: int) -> tuple[Doubles, Doubles]:
+        """Nodes α [N] and weights [N]."""
+        return self.fitted[count] if count in self.fitted else gauss(count, self.mesh)
+
+    def start(self, tokens: int) -> int:
+        """The node count to try first: what the sample's texts of about that length needed in the middle."""
+        if not self.needed:
+            return NODE_COUNTS[0]
+        like = sorted(self.needed, key=lambda one: (abs(math.log(one[0] / tokens)), one))[:NEIGHBOURS]
+        return sorted(count for _, count in like)[len(like) // 2]
 
 
-def calibrate(path_BND: Doubles, tolerance: float, max_nodes: int) -> CalibratedMesh:
-    """The mesh for paths given by their embeddings at :func:`mesh_points`, and where to start on the ladder.
+def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_nodes: int) -> CalibratedMesh:
+    """Mesh, fitted rules and first counts, from the embeddings of some texts at :func:`mesh_points` of their paths.
 
-    The start is the count that a fifth of the sample needs: lower counts would be tried in vain on most texts.
+    ``tokens`` [B] are the texts' lengths.
     """
-    points = 2.0 * mesh_points() - 1.0
     # One polynomial for each coordinate of each text, through the embeddings; its derivative is exact for it.
-    values = np.moveaxis(path_BND, 1, 0).reshape(len(points), -1)
-    series = chebyshev.chebfit(points, values, len(points) - 1)
-    slope = 2.0 * chebyshev.chebder(series)
+    degree = path_BND.shape[1] - 1
+    values = np.moveaxis(path_BND, 1, 0).reshape(degree + 1, -1)
+    slope = 2.0 * chebyshev.chebder(chebyshev.chebfit(2.0 * mesh_points() - 1.0, values, degree))
+    norm_B = np.linalg.norm(path_BND[:, -1], axis=1)
 
     def derivative(alpha: Doubles) -> Doubles:
         at_nodes = chebyshev.chebval(2.0 * alpha - 1.0, slope)
-        return np.moveaxis(at_nodes.reshape(len(path_BND), -1, len(alpha)), 2, 1)
+        return np.moveaxis(at_nodes.reshape(len(path_BND), -1, len(alpha)), 2, 1) / norm_B[:, None, None]
 
     mesh = mesh_from_speeds(np.linalg.norm(derivative(mesh_points()), axis=2))
-    target_BD, norm_B = path_BND[:, -1] - path_BND[:, 0], np.linalg.norm(path_BND[:, -1], axis=1)
-    for count in ladder(max_nodes):
-        alpha, weight = gauss(count, mesh)
-        sum_BD = np.einsum("bnD,n->bD", derivative(alpha), weight)
-        residual_B = np.linalg.norm(sum_BD - target_BD, axis=1) / norm_B
-        if (residual_B <= tolerance).mean() >= 0.2:
-            return CalibratedMesh(mesh, count)
-    return CalibratedMesh(mesh, max_nodes)
+    counts = ladder(max_nodes)
+    family = PathFamily.of(derivative)
+    fitted = {count: rule for count in counts if count <= MOST_FITTED and (rule := family.fit(*gauss(count, mesh)))}
+    found = CalibratedMesh(mesh, fitted)
+    target_BD = (path_BND[:, -1] - path_BND[:, 0]) / norm_B[:, None]
+    needed = np.full(len(path_BND), max_nodes)
+    for count in reversed(counts):
+        alpha, weight = found.nodes(count)
+        residual_B = np.linalg.norm(np.einsum("bnD,n->bD", derivative(alpha), weight) - target_BD, axis=1)
+        needed = np.where(residual_B <= tolerance, count, needed)
+    return replace(found, needed=tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True))))
+
+
+@dataclass(frozen=True, eq=False)
+class PathFamily:
+    """The principal components over [0, 1] of the derivatives along some paths.
+
+    ``series`` are their Legendre coefficients [n, J], ``integrals`` [J] their integrals, ``strength`` [J] how much of
+    each a text has. A quadrature that is exact for the strong ones serves texts that are like the sample.
+    """
+
+    series: Doubles
+    integrals: Doubles
+    strength: Doubles
+
+    @staticmethod
+    def of(derivative: Callable[[Doubles], Doubles]) -> PathFamily:
+        """The components of derivative(α [n]), [B, n, D]."""
+        x, weight = legendre.leggauss(FINE_POINTS)
+        alpha, weight = (x + 1.0) / 2.0, weight / 2.0
+        found = derivative(alpha)
+        curves = np.moveaxis(found, 1, 0).reshape(FINE_POINTS, -1)
+        u, strength, _ = np.linalg.svd(np.sqrt(weight)[:, None] * curves, full_matrices=False)
+        kept = max(1, int((strength > 1e-9 * strength[0]).sum()))
+        components = u[:, :kept] / np.sqrt(weight)[:, None]
+        order = 2 * np.arange(FINE_POINTS) + 1
+        series = order[:, None] * (legendre.legvander(x, FINE_POINTS - 1).T @ (weight[:, None] * components))
+        return PathFamily(series, weight @ components, strength[:kept] / math.sqrt(len(found)))
+
+    def fit(self, alpha: Doubles, weight: Doubles) -> tuple[Doubles, Doubles] | None:
+        """Nodes and weights that integrate the family better than those given, None where it is not worth it.
+
+        A generalised Gauss rule in the sense of least squares, found by Levenberg and Marquardt's method.
+        """
+        slope_series = 2.0 * legendre.legder(self.series)
+        n = len(alpha)
+
+        def residual(point: Doubles) -> Doubles:
+            at = legendre.legvander(2.0 * point[:n] - 1.0, len(self.series) - 1) @ self.series
+            return np.asarray(self.strength * (point[n:] @ at - self.integrals))
+
+        point = np.concatenate([alpha, weight])
+        error = residual(point)
+        first = cost = float(error @ error)
+        damping = 1e-3
+        for _ in range(60):
+            x = 2.0 * point[:n] - 1.0
+            at = legendre.legvander(x, len(self.series) - 1) @ self.series
+            slope = legendre.legvander(x, len(slope_series) - 1) @ slope_series
+            jacobian = np.concatenate([point[n:, None] * slope, at]).T * self.strength[:, None]
+            normal, gradient = jacobian.T @ jacobian, jacobian.T @ error
+            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-300), gradient)
+            following = point - step
+            inside = bool((following[:n] > 0).all() and (following[:n] < 1).all() and (following[n:] > 0).all())
+            new = residual(following) if inside else error
+            if inside and float(new @ new) < cost:
+                settled = float(new @ new) > cost * (1.0 - 1e-6)
+                point, error, cost = following, new, float(new @ new)
+                damping = max(damping / 5.0, 1e-12)
+                if settled:
+                    break
+            else:
+                damping *= 5.0
+                if damping > 1e6:
+                    break
+        if not cost < WORTH_FITTING**2 * first:
+            return None
+        order = np.argsort(point[:n])
+        return point[:n][order], point[n:][order]

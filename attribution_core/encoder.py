@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from attribution_core.architectures import Family, family_of, first_layer_above, hidden_of
 from attribution_core.errors import ModelError, SettingError
 from attribution_core.grouping import Groups, Kind, Unit, group_tokens
+from attribution_core.memory import RecentTensors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,6 +28,7 @@ Role = Literal["text", "query", "document"]
 Similarity = Literal["cosine", "dot"]
 POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 READ_AT_ONCE = 512
+REFERENCE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,14 @@ class ReadText:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def reference(self, pad_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """Ids and types of the reference: kept tokens stay, every other one becomes padding.
+
+        Texts of one length mostly share theirs, so it is the key under which its features are kept.
+        """
+        ids = tuple(one if kept else pad_id for one, kept in zip(self.ids, self.kept, strict=True))
+        return ids, self.types
+
 
 @dataclass(frozen=True, eq=False)
 class TextBatch:
@@ -70,6 +80,22 @@ class TextBatch:
     group_BS: Tensor
     groups: int
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+
+    def select(self, rows: list[int]) -> TextBatch:
+        """Some texts of the batch."""
+        b = len(self.x_BSd)
+        if rows == list(range(b)):
+            return self
+        index_B = torch.tensor(rows, device=self.x_BSd.device)
+        return TextBatch(
+            x_BSd=self.x_BSd[index_B],
+            r_BSd=self.r_BSd[index_B],
+            pool_BMS=self.pool_BMS[index_B],
+            mask_BS=self.mask_BS[index_B],
+            group_BS=self.group_BS[index_B],
+            groups=self.groups,
+            calls=_pick(self.calls, b, index_B),
+        )
 
 
 class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
@@ -112,6 +138,7 @@ class Encoder:
             raise ModelError("the tokenizer has no padding token, so there is no reference to attribute against")
         self.pad_id = int(self.tokenizer.pad_token_id)
         self.width = int(backbone.config.hidden_size)
+        self._references = RecentTensors(REFERENCE_BYTES)
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -207,32 +234,39 @@ class Encoder:
         assert texts, "a batch has at least one text"
         assert len({text.prompt_length for text in texts}) == 1, "one batch holds texts of one prompt length"
         b, s = len(texts), max(length or 0, *(len(text) for text in texts))
-        ids_BS = torch.full((b, s), self.pad_id)
-        mask_BS = torch.zeros((b, s), dtype=torch.long)
-        kept_BS = torch.ones((b, s), dtype=torch.bool)
+        references = [text.reference(self.pad_id) for text in texts]
+        fresh = [one for one in dict.fromkeys(references) if one not in self._references]
+        rows = b + len(fresh)
+        ids_RS = torch.full((rows, s), self.pad_id)
+        mask_RS = torch.zeros((rows, s), dtype=torch.long)
+        types_RS = torch.zeros((rows, s), dtype=torch.long)
         group_BS = torch.full((b, s), -1)
-        types_BS = torch.zeros((b, s), dtype=torch.long)
+        for row, (ids, types) in enumerate([*((text.ids, text.types) for text in texts), *fresh]):
+            ids_RS[row, : len(ids)] = torch.tensor(ids)
+            mask_RS[row, : len(ids)] = 1
+            if types is not None:
+                types_RS[row, : len(ids)] = torch.tensor(types)
         for row, text in enumerate(texts):
-            n = len(text)
-            ids_BS[row, :n] = torch.tensor(text.ids)
-            mask_BS[row, :n] = 1
-            kept_BS[row, :n] = torch.tensor(text.kept)
-            group_BS[row, :n] = torch.tensor(text.groups.of_token)
-            if text.types is not None:
-                types_BS[row, :n] = torch.tensor(text.types)
-        ids_BS, mask_BS, kept_BS = ids_BS.to(self.device), mask_BS.to(self.device), kept_BS.to(self.device)
-        reference_BS = torch.where(kept_BS, ids_BS, torch.full_like(ids_BS, self.pad_id))
+            group_BS[row, : len(text)] = torch.tensor(text.groups.of_token)
+        mask_BS = mask_RS[:b].to(self.device)
         features: dict[str, Any] = {
-            "input_ids": torch.cat([ids_BS, reference_BS]),
-            "attention_mask": torch.cat([mask_BS, mask_BS]),
+            "input_ids": ids_RS.to(self.device),
+            "attention_mask": mask_RS.to(self.device),
             "modality": "text",
         }
         if texts[0].types is not None:
-            features["token_type_ids"] = torch.cat([types_BS, types_BS]).to(self.device)
+            features["token_type_ids"] = types_RS.to(self.device)
         hidden, calls = self._run_to_cut(features, b)
+        for row, one in enumerate(fresh, b):
+            self._references[one] = hidden[row, : len(one[0])].clone()
+        # Where a row is padded the text is its own reference, so that nothing moves there.
+        r_BSd = hidden[:b].clone()
+        for row, one in enumerate(references):
+            r_BSd[row, : len(one[0])] = self._references[one]
+        self._references.shrink()
         return TextBatch(
             x_BSd=hidden[:b],
-            r_BSd=hidden[b:],
+            r_BSd=r_BSd,
             pool_BMS=self._pool_weights(mask_BS, texts[0].prompt_length),
             mask_BS=mask_BS,
             group_BS=group_BS.to(self.device),
@@ -241,14 +275,15 @@ class Encoder:
         )
 
     def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
-        """Hidden states at the cut for texts and references, and each upper layer's further arguments for the texts."""
+        """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""
         hidden: list[Tensor] = []
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
         def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not hidden:
                 hidden.append(args[0])
-            calls.append((_first_rows(args[1:], 2 * b, b), _first_rows(kwargs, 2 * b, b)))
+            rows = len(hidden[0])
+            calls.append((_pick(args[1:], rows, slice(b)), _pick(kwargs, rows, slice(b))))
             if self.family.uniform:
                 raise _ReachedCut
 
@@ -348,13 +383,14 @@ def _spread(value: Tensor, b: int, copies: int) -> Tensor:
     return value.expand(copies, *value.shape[1:]) if b == 1 and value.ndim and value.shape[0] == 1 else value
 
 
-def _first_rows(value: Any, rows: int, keep: int) -> Any:
+def _pick(value: Any, rows: int, index: Tensor | slice) -> Any:
+    """Some rows of every tensor that has one a text, inside nested containers; shared ones are left alone."""
     if isinstance(value, Tensor):
-        return value[:keep] if value.ndim and value.shape[0] == rows else value
+        return value[index] if value.ndim and value.shape[0] == rows and rows > 1 else value
     if isinstance(value, dict):
-        return {key: _first_rows(item, rows, keep) for key, item in value.items()}
+        return {key: _pick(item, rows, index) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_first_rows(item, rows, keep) for item in value)
+        return type(value)(_pick(item, rows, index) for item in value)
     return value
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from attribution_core.errors import TokenpairError
 
@@ -58,8 +59,11 @@ class LayerShape:
         return self.bytes * tokens * (self.layers * layer + working)
 
     def direction_bytes(self, tokens: int) -> int:
-        """Bytes that one direction at one node of one text holds at its peak, inside attention or feed-forward."""
-        return self.bytes * tokens * (max(12 * self.d, 5 * self.d + 2 * self.inner) + 3 * self.heads * tokens)
+        """Bytes that one direction at one node of one text holds at its peak, inside attention or feed-forward.
+
+        What grows with the square of the length lives a few heads at a time (``directions.layer``).
+        """
+        return self.bytes * tokens * max(12 * self.d, 5 * self.d + 2 * self.inner)
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,35 @@ class Chunk:
 
 
 def plan_chunk(shape: LayerShape, budget: int, *, tokens: int, texts: int, nodes: int, directions: int) -> Chunk:
-    """The largest chunk within ``budget`` bytes: first all directions of a node, then more nodes, then more texts.
+    """The largest chunk within ``budget`` bytes: first all nodes, then more directions of each, then more texts.
 
     A chunk of b texts × n nodes × k directions takes b·n points and b·n·k directions.
     """
     point, direction = shape.point_bytes(tokens), shape.direction_bytes(tokens)
     budget = int(budget * USABLE)
-    k = max(1, min(directions, (budget - point) // direction))
-    n = max(1, min(nodes, budget // (point + k * direction)))
+    n = max(1, min(nodes, budget // (point + direction)))
+    k = max(1, min(directions, (budget // n - point) // direction))
     b = max(1, min(texts, budget // (n * (point + k * direction))))
     return Chunk(b, n, k)
+
+
+class RecentTensors(dict[Hashable, Tensor]):
+    """Tensors by key, of which those used last are kept within so many bytes."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__()
+        self.budget = budget
+
+    def __getitem__(self, key: Hashable) -> Tensor:
+        value = self.pop(key)
+        self[key] = value
+        return value
+
+    def shrink(self) -> None:
+        """Let go of what was not used for longest, until the rest is within the budget."""
+        held = sum(value.nbytes for value in self.values())
+        while held > self.budget:
+            held -= self.pop(next(iter(self))).nbytes
 
 
 T = TypeVar("T")

@@ -3,11 +3,13 @@
 The paper uses right-hand Riemann sums. The integrand peaks somewhere on the path, always in much the same place for
 one model and layer; a *mesh* learned from some texts puts nodes there: Gauss–Legendre in a variable u(α) whose speed
 follows the arc length of the embedding along the path, de Boor's equidistribution. Since u is analytic (the logarithm
-of its density is a polynomial), the rule keeps the exponential convergence of Gauss–Legendre.
+of its density is a polynomial), the rule keeps the exponential convergence of Gauss–Legendre. Rules of few nodes are
+then fitted to the sample's paths themselves (``attribution_core.calibration``).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -21,8 +23,11 @@ from attribution_core.errors import SettingError
 
 Rule = Literal["gauss", "riemann"]
 RULES: tuple[str, ...] = ("gauss", "riemann")
-NODE_COUNTS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
-MESH_POINTS = 25
+NODE_COUNTS = (
+    *(3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256),
+    *(320, 384, 448, 512, 640, 768, 896, 1024),
+)
+MESH_POINTS = 33
 MESH_DEGREE = 14
 ARC_LENGTH_EXPONENT = 0.7
 
@@ -60,6 +65,7 @@ def mesh_from_speeds(speed_BN: Doubles) -> Mesh:
     return Mesh(tuple(float(c) for c in series))
 
 
+@functools.lru_cache(maxsize=256)
 def gauss(count: int, mesh: Mesh = UNIFORM) -> tuple[Doubles, Doubles]:
     """Nodes α [N] and weights [N] of Gauss–Legendre in the mesh's variable u; the weights sum to 1 as N grows."""
     u, weight = legendre.leggauss(count)
@@ -80,11 +86,6 @@ def gauss(count: int, mesh: Mesh = UNIFORM) -> tuple[Doubles, Doubles]:
 def riemann(count: int) -> tuple[Doubles, Doubles]:
     """The paper's right-hand rule: α = 1/N, 2/N … 1, weights 1/N."""
     return np.arange(1, count + 1) / count, np.full(count, 1.0 / count)
-
-
-def rule_nodes(rule: Rule, count: int, mesh: Mesh) -> tuple[Doubles, Doubles]:
-    """Nodes and weights of a rule with ``count`` nodes."""
-    return gauss(count, mesh) if rule == "gauss" else riemann(count)
 
 
 def check_rule(rule: str, nodes: int | None, max_nodes: int, tolerance: float) -> Rule:

@@ -160,7 +160,7 @@ def test_chunk_sizes_change_nothing(products: str, way: str, tiny: TinyModels, r
     wide = contributions(Attributor(model, **settings), texts)
     narrow = Attributor(model, memory=1 << 20, **settings)
     smallest = Attributor(model, memory=1 << 20, **settings)
-    smallest.contributor.budget = 1
+    smallest.contributor.integrator.budget = 1
     for first, second, third in zip(wide, contributions(narrow, texts), contributions(smallest, texts), strict=True):
         assert distance(first, second) <= 1e-5
         assert distance(first, third) <= 1e-5
@@ -281,7 +281,7 @@ def test_running_out_of_memory_halves_the_budget_and_changes_nothing(
     )
     with caplog.at_level(logging.WARNING, logger="tokenpair"):
         found = contributions(disturbed, texts)
-    assert disturbed.contributor.budget == 1 << 28
+    assert disturbed.contributor.integrator.budget == 1 << 28
     assert "out of memory: going on with chunks of 512 MiB" in caplog.text
     assert all(distance(one, two) <= 1e-5 for one, two in zip(undisturbed, found, strict=True))
 
@@ -293,10 +293,10 @@ def test_other_errors_are_not_taken_for_out_of_memory(
     """Halving on any RuntimeError would hide bugs behind ever smaller chunks."""
     attributor = Attributor(tiny.load("bert"), nodes=4)
     monkeypatch.setattr(attributor.contributor.products, "linearise", failing_first(None, iter([error])))
-    budget = attributor.contributor.budget
+    budget = attributor.contributor.integrator.budget
     with pytest.raises(type(error), match=str(error.args[0])):
         attributor.attribute("rain falls", "the coffee is good")
-    assert attributor.contributor.budget == budget
+    assert attributor.contributor.integrator.budget == budget
     assert not is_out_of_memory(error)
 
 

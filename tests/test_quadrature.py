@@ -21,7 +21,6 @@ from attribution_core.quadrature import (
     mesh_from_speeds,
     mesh_points,
     riemann,
-    rule_nodes,
 )
 
 
@@ -107,7 +106,6 @@ def test_riemann_is_the_papers_right_hand_rule() -> None:
     alpha, weight = riemann(4)
     np.testing.assert_array_equal(alpha, [0.25, 0.5, 0.75, 1.0])
     np.testing.assert_array_equal(weight, [0.25] * 4)
-    assert rule_nodes("riemann", 4, peaked_mesh())[0].tolist() == alpha.tolist()
 
 
 @given(most=st.integers(1, 5000))
@@ -118,15 +116,64 @@ def test_the_ladder_climbs_to_the_most_nodes_allowed(most: int) -> None:
     assert rungs[-1] == most
 
 
-def test_calibration_starts_where_texts_begin_to_meet_the_tolerance() -> None:
-    """Straight paths need the fewest nodes; peaked ones more; and a path without end stops at the most."""
+def bent_paths(rng: random.Random, texts: int, width: float = 0.15) -> np.ndarray:
+    """Embeddings [B, N, 6] along paths that all bend near the middle, each in its own way."""
+    alpha = mesh_points()
+    curves = [
+        np.stack([peak(alpha, 0.4 + 0.1 * rng.random(), width * (0.8 + 0.4 * rng.random())) for _ in range(6)], 1)
+        for _ in range(texts)
+    ]
+    return np.stack([curve * [1.0, 2.0, 0.5, 1.0, 0.2, 0.7] + 2.0 for curve in curves])
+
+
+def residuals(path_BND: np.ndarray, alpha: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """‖Σ w de/dα − (e(1) − e(0))‖ / ‖e(1)‖ of each path, by the derivative of the polynomial through it."""
+    points = 2.0 * mesh_points() - 1.0
+    found = []
+    for path_ND in path_BND:
+        series = np.polynomial.chebyshev.chebfit(points, path_ND, len(points) - 1)
+        slope_DN = 2.0 * np.polynomial.chebyshev.chebval(2.0 * alpha - 1.0, np.polynomial.chebyshev.chebder(series))
+        found.append(np.linalg.norm(slope_DN @ weight - (path_ND[-1] - path_ND[0])) / np.linalg.norm(path_ND[-1]))
+    return np.array(found)
+
+
+def test_a_first_count_is_what_texts_of_that_length_needed() -> None:
+    """Straight paths need the fewest nodes, peaked ones more, long texts what long texts need."""
     rng = random.Random(1)
     alpha = mesh_points()
-    straight = np.stack([np.outer(alpha, [rng.random() + 1.0 for _ in range(5)]) for _ in range(4)])
-    assert calibrate(straight, 2e-3, 256).start == ladder(256)[0]
-    bent = np.stack([np.outer(peak(alpha, 0.4 + 0.01 * k, 0.15), [1.0, 2.0]) + 2.0 for k in range(4)])
-    assert calibrate(bent, 1e-6, 256).start > calibrate(bent, 1e-2, 256).start
-    assert calibrate(bent, 1e-300, 8).start == 8
+    straight = np.stack([np.outer(alpha, [rng.random() + 1.0 for _ in range(6)]) for _ in range(6)])
+    bent = bent_paths(rng, 6)
+    tokens = [4, 5, 6, 7, 8, 9]
+    assert calibrate(straight, tokens, 2e-3, 256).start(6) == ladder(256)[0]
+    assert calibrate(bent, tokens, 1e-6, 256).start(6) > calibrate(bent, tokens, 1e-2, 256).start(6)
+    assert calibrate(bent, tokens, 1e-300, 8).start(6) == 8
+    both = calibrate(np.concatenate([straight, bent]), [*tokens, *(100 * n for n in tokens)], 1e-4, 256)
+    assert both.start(5) == ladder(256)[0]
+    assert both.start(700) == both.start(100_000) > both.start(5)
+
+
+@pytest.mark.parametrize("count", [3, 5, 8])
+def test_a_fitted_rule_serves_texts_that_it_has_not_seen_better_than_its_mesh(count: int) -> None:
+    """A fit that only memorised its sample would be worse than what it replaced."""
+    rng = random.Random(count)
+    found = calibrate(bent_paths(rng, 16), [10] * 16, 2e-3, 256)
+    assert count in found.fitted
+    unseen = bent_paths(rng, 40)
+    fitted, mesh = residuals(unseen, *found.nodes(count)), residuals(unseen, *gauss(count, found.mesh))
+    assert np.median(fitted) < 0.8 * np.median(mesh)
+    alpha, weight = found.nodes(count)
+    assert alpha.shape == weight.shape == (count,)
+    assert (np.diff(alpha) > 0).all()
+    assert alpha[0] > 0
+    assert alpha[-1] < 1
+    assert (weight > 0).all()
+
+
+def test_rules_of_many_nodes_are_the_meshs_own() -> None:
+    """The sample is too small to fit them, and they converge by themselves."""
+    found = calibrate(bent_paths(random.Random(2), 16), [10] * 16, 2e-3, 256)
+    for count in (24, 64, 256):
+        np.testing.assert_array_equal(found.nodes(count)[0], gauss(count, found.mesh)[0])
 
 
 @pytest.mark.parametrize(

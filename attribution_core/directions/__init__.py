@@ -7,7 +7,7 @@ groups at once. Both are linear in the weights w, so nodes and directions can be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -21,8 +21,7 @@ class PathSegment:
     """Some nodes of the straight paths of one batch of texts.
 
     ``alpha_N`` and ``weight_N`` serve every text; ``slot_BS`` says which direction a token's row belongs to (−1: none)
-    and ``slots`` how many directions there are. ``tangents`` is the type that directions are pushed and pulled in;
-    products come back in the type of the features.
+    and ``slots`` how many directions there are.
     """
 
     batch: TextBatch
@@ -30,7 +29,10 @@ class PathSegment:
     weight_N: Tensor
     slot_BS: Tensor
     slots: int
-    tangents: torch.dtype | None = None
+
+    def select(self, rows: list[int]) -> PathSegment:
+        """The same nodes of some of the texts."""
+        return replace(self, batch=self.batch.select(rows), slot_BS=self.slot_BS[rows])
 
     @property
     def delta_BSd(self) -> Tensor:
@@ -44,7 +46,24 @@ class PathSegment:
 
 
 class Linearisation(Protocol):
-    """The Jacobian of g at the nodes of one segment."""
+    """The Jacobian of g at the nodes of one segment. Products come back in the type of the features."""
+
+    @property
+    def slots(self) -> int:
+        """How many directions there are forward."""
+        ...
+
+    def total(self) -> Tensor:
+        """Σ_k w_k J_g(γ_k) (x − r), [B, D]: the sum of all contributions for the price of one direction."""
+        ...
+
+    def select(self, rows: list[int]) -> Linearisation:
+        """The same for some texts of the segment."""
+        ...
+
+    def cast(self, dtype: torch.dtype) -> Linearisation:
+        """The same with directions pushed and pulled in another type, where that can be had."""
+        ...
 
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""

@@ -11,13 +11,14 @@ and pulled back the same four terms give every token's share without any array o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attribution_core.directions.layer import LinearLayer
+from attribution_core.architectures import LayerParts
+from attribution_core.directions.layer import LinearLayer, blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,20 @@ class FirstLayer:
     slot_RQ: Tensor
     rows_RQ: Tensor | None
 
+    def points(self, index_R: Tensor) -> FirstLayer:
+        """The layer at some of its points."""
+        names = ("delta_RQd", "dv_RHSh", "m_RHQS", "own_RHQh", "slot_RQ")
+        rows = None if self.rows_RQ is None else self.rows_RQ[index_R]
+        tensors = {name: getattr(self, name)[index_R] for name in names}
+        return replace(self, layer=self.layer.points(index_R), rows_RQ=rows, **tensors)
+
+    def cast(self, parts: LayerParts, dtype: torch.dtype) -> FirstLayer:
+        """The layer and its directions in another type, with ``parts`` that are in it already."""
+        names = ("delta_RQd", "dv_RHSh", "m_RHQS", "own_RHQh")
+        return replace(self, layer=self.layer.cast(parts, dtype), **{n: getattr(self, n).to(dtype) for n in names})
+
     def push_attention(self, members_RGW: Tensor, low: int) -> tuple[Tensor, Tensor]:
-        """Tangents of the heads' outputs and of the residual input, [R, G, Q, d] each.
+        """Tangents of the heads' outputs and of the residual input, [R, Q, G, d] each.
 
         ``members_RGW`` are the token positions of each direction's group (S where there are fewer), of slots
         ``low`` onwards.
@@ -41,41 +54,66 @@ class FirstLayer:
         layer = self.layer
         r, g, w = members_RGW.shape
         heads, q, h = layer.q_RHQh.shape[1:]
-        flat = members_RGW.view(r, 1, g * w).expand(r, heads, g * w)
-        p_cols = _columns(layer.p_RHQS, flat).view(r, heads, g, w, q)
-        m_cols = _columns(self.m_RHQS, flat).view(r, heads, g, w, q)
-        left = torch.cat([p_cols, m_cols], 3).view(-1, 2 * w, q).transpose(1, 2)
-        dv, v = _tokens(self.dv_RHSh, flat), _tokens(layer.v_RHSh, flat)
-        right = torch.cat([dv.view(r, heads, g, w, h), v.view(r, heads, g, w, h)], 3).view(-1, 2 * w, h)
-        out = torch.bmm(left, right).view(r, heads, g, q, h)
-        out.addcmul_(m_cols.sum(3).unsqueeze(-1), layer.ctx_RHQh.unsqueeze(2), value=-1.0)
+        s = layer.p_RHQS.shape[-1]
+        index = members_RGW.reshape(r, 1, g * w).expand(r, heads, g * w).reshape(r * heads, g * w)
+        p, m = layer.p_RHQS.view(-1, q, s), self.m_RHQS.view(-1, q, s)
+        dv, v = self.dv_RHSh.reshape(-1, s, h), layer.v_RHSh.view(-1, s, h)
+        ctx = layer.ctx_RHQh.view(-1, 1, q, h)
+        out = self.delta_RQd.new_empty(r * heads, g, q, h)
+        for at in blocks(r * heads, 2 * g * w * q, out):
+            n = at.stop - at.start
+            # Each direction has the columns of its own few tokens: P dv + M v, as one product of that depth.
+            left = out.new_empty(n, g, 2, w, q)
+            left[:, :, 0] = _columns(p[at], index[at]).view(n, g, w, q)
+            left[:, :, 1] = _columns(m[at], index[at]).view(n, g, w, q)
+            right = out.new_empty(n, g, 2, w, h)
+            right[:, :, 0] = _tokens(dv[at], index[at]).view(n, g, w, h)
+            right[:, :, 1] = _tokens(v[at], index[at]).view(n, g, w, h)
+            product = torch.bmm(left.view(-1, 2 * w, q).transpose(1, 2), right.view(-1, 2 * w, h))
+            out[at] = product.view(n, g, q, h)
+            out[at].addcmul_(left[:, :, 1].sum(2).unsqueeze(-1), ctx[at], value=-1.0)
+        out = out.view(r, heads, g, q, h)
         mine = (self.slot_RQ >= low) & (self.slot_RQ < low + g)
         slot = torch.where(mine, self.slot_RQ - low, 0)
         own = self.own_RHQh * mine[:, None, :, None]
         out.scatter_add_(2, slot[:, None, None, :, None].expand(r, heads, 1, q, h), own.unsqueeze(2))
-        residual = self.delta_RQd.new_zeros(r, g, q, heads * h)
-        moved = (self.delta_RQd * mine.unsqueeze(-1)).unsqueeze(1)
-        residual.scatter_add_(1, slot[:, None, :, None].expand_as(moved), moved)
-        return out.permute(0, 2, 3, 1, 4).reshape(r, g, q, heads * h), residual
+        residual = self.delta_RQd.new_zeros(r, q, g, heads * h)
+        moved = (self.delta_RQd * mine.unsqueeze(-1)).unsqueeze(2)
+        residual.scatter_add_(2, slot[:, :, None, None].expand_as(moved), moved)
+        return out.permute(0, 3, 2, 1, 4).reshape(r, q, g, heads * h), residual
 
-    def pull_attention(self, ctx_RKQd: Tensor, residual_RKQd: Tensor) -> Tensor:
+    def push_total(self) -> tuple[Tensor, Tensor]:
+        """Like :meth:`push_attention` for the one direction x − r itself, in which every token moves; [R, Q, 1, d]."""
+        layer = self.layer
+        dctx = torch.matmul(layer.p_RHQS, self.dv_RHSh) + torch.matmul(self.m_RHQS, layer.v_RHSh)
+        dctx.addcmul_(self.m_RHQS.sum(-1, keepdim=True), layer.ctx_RHQh, value=-1.0)
+        dctx += self.own_RHQh
+        r, heads, q, h = dctx.shape
+        return dctx.transpose(1, 2).reshape(r, q, 1, heads * h), self.delta_RQd.unsqueeze(2)
+
+    def pull_attention(self, ctx_RQKd: Tensor, residual_RQKd: Tensor) -> Tensor:
         """u · J (x − r)|_token for every cotangent and token, [R, K, S]."""
         layer = self.layer
-        r, n, q, d = ctx_RKQd.shape
+        r, q, n, d = ctx_RQKd.shape
         heads, h = layer.q_RHQh.shape[1], layer.q_RHQh.shape[3]
         s = layer.p_RHQS.shape[-1]
-        g = ctx_RKQd.view(r, n, q, heads, h).permute(0, 3, 2, 1, 4).reshape(r, heads, q, n * h)
-        along = (g.view(r, heads, q, n, h) * layer.ctx_RHQh.unsqueeze(3)).sum(-1)
+        # Beside g stands g · ctx, against 0 beside dv and −1 beside v.
+        g = ctx_RQKd.new_empty(r, heads, q, n, h + 1)
+        g[..., :h] = ctx_RQKd.view(r, q, n, heads, h).permute(0, 3, 1, 2, 4)
+        g[..., h] = (g[..., :h] * layer.ctx_RHQh.unsqueeze(3)).sum(-1)
+        against = g.new_zeros(r, heads, 2, s, h + 1)
+        against[:, :, 0, :, :h] = self.dv_RHSh
+        against[:, :, 1, :, :h] = layer.v_RHSh
+        against[:, :, 1, :, h] = -1.0
         both = torch.cat([layer.p_RHQS, self.m_RHQS], 3).transpose(2, 3)
-        mixed = torch.matmul(both, g).view(r, heads, 2, s, n, h)
-        out = torch.einsum("rhsnw,rhsw->rns", mixed[:, :, 0], self.dv_RHSh)
-        out += torch.einsum("rhsnw,rhsw->rns", mixed[:, :, 1], layer.v_RHSh)
-        out -= torch.matmul(self.m_RHQS.transpose(2, 3), along).sum(1).transpose(1, 2)
-        own = self.own_RHQh.permute(0, 2, 1, 3).reshape(r, 1, q, d)
-        rows = (ctx_RKQd * own).sum(-1) + (residual_RKQd * self.delta_RQd.unsqueeze(1)).sum(-1)
+        mixed = torch.matmul(both, g.view(r, heads, q, n * (h + 1))).view(r * heads * 2 * s, n, h + 1)
+        out = torch.bmm(mixed, against.view(-1, h + 1, 1)).view(r, heads * 2, s, n).sum(1)
+        own = self.own_RHQh.permute(0, 2, 1, 3).reshape(r * q, d, 1)
+        rows = torch.bmm(ctx_RQKd.reshape(r * q, n, d), own).view(r, q, n)
+        rows += torch.bmm(residual_RQKd.reshape(r * q, n, d), self.delta_RQd.reshape(r * q, d, 1)).view(r, q, n)
         if self.rows_RQ is None:
-            return out + rows
-        return out.scatter_add_(2, self.rows_RQ.unsqueeze(1).expand(r, n, q), rows)
+            return (out + rows).transpose(1, 2)
+        return out.scatter_add_(1, self.rows_RQ.unsqueeze(2).expand(r, q, n), rows).transpose(1, 2)
 
 
 def first_layer(
@@ -114,13 +152,12 @@ def slot_members(slot_BS: Tensor, slots: int) -> Tensor:
     return position.sort(-1).values[..., :width]
 
 
-def _columns(values_RHQS: Tensor, index_RHW: Tensor) -> Tensor:
-    """Columns of S at an index as rows, [R, H, W, Q]; index S gives zeros."""
-    q = values_RHQS.shape[2]
-    padded = F.pad(values_RHQS.transpose(2, 3), (0, 0, 0, 1))
-    return padded.gather(2, index_RHW.unsqueeze(-1).expand(-1, -1, -1, q))
+def _columns(values_nQS: Tensor, index_nW: Tensor) -> Tensor:
+    """Columns of S at an index as rows, [n, W, Q]; index S gives zeros."""
+    return _tokens(values_nQS.transpose(1, 2), index_nW)
 
 
-def _tokens(values_RHSh: Tensor, index_RHW: Tensor) -> Tensor:
-    padded = F.pad(values_RHSh, (0, 0, 0, 1))
-    return padded.gather(2, index_RHW.unsqueeze(-1).expand(-1, -1, -1, values_RHSh.shape[-1]))
+def _tokens(values_nSh: Tensor, index_nW: Tensor) -> Tensor:
+    """Rows at an index, [n, W, ·]; index S gives zeros."""
+    padded = F.pad(values_nSh, (0, 0, 0, 1))
+    return padded.gather(1, index_nW.unsqueeze(-1).expand(-1, -1, values_nSh.shape[-1]))

@@ -32,16 +32,29 @@ class GenericLinearisation:
     """g along one segment as a function that torch.func differentiates."""
 
     def __init__(self, encoder: Encoder, segment: PathSegment) -> None:
+        self.encoder = encoder
         self.segment = segment
         self.points_RSd = segment.points_BNSd().flatten(0, 1)
         self.g = partial(encoder.g, batch=segment.batch, copies=len(segment.alpha_N))
 
+    @property
+    def slots(self) -> int:
+        """How many directions there are forward."""
+        return self.segment.slots
+
+    def total(self) -> Tensor:
+        """Σ_k w_k J_g(γ_k) (x − r), [B, D]."""
+        return self._push((self.segment.slot_BS >= 0).unsqueeze(0))[:, 0]
+
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
+        wanted = torch.arange(low, high, device=self.segment.slot_BS.device)
+        return self._push(self.segment.slot_BS.unsqueeze(0) == wanted.view(-1, 1, 1))
+
+    def _push(self, member_GBS: Tensor) -> Tensor:
+        """Directions given by the tokens that move in each, [B, G, D]."""
         segment = self.segment
         n = len(segment.alpha_N)
-        wanted = torch.arange(low, high, device=segment.slot_BS.device)
-        member_GBS = segment.slot_BS.unsqueeze(0) == wanted.view(-1, 1, 1)
         tangents = member_GBS.unsqueeze(-1) * segment.delta_BSd
 
         def push(tangent_BSd: Tensor) -> Tensor:
@@ -69,6 +82,14 @@ class GenericLinearisation:
 
         with torch.no_grad():
             return sum_slots(vmap(products)(cotangents).transpose(0, 1), segment)
+
+    def select(self, rows: list[int]) -> GenericLinearisation:
+        """Some texts of the segment."""
+        return GenericLinearisation(self.encoder, self.segment.select(rows))
+
+    def cast(self, dtype: torch.dtype) -> GenericLinearisation:
+        """Itself: torch.func differentiates in the type of the model."""
+        return self
 
 
 def sum_slots(values_BKS: Tensor, segment: PathSegment) -> Tensor:

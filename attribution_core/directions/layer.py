@@ -1,12 +1,19 @@
 """One BERT-like encoder layer, linearised by hand at some points of the path.
 
 R counts points (texts × nodes), H heads, h the width of a head, f the feed-forward width, Q the rows whose output is
-wanted (all S, or those that pooling looks at), G directions pushed forward, K cotangents pulled back. The formulas are
-those of section "layer" in the README; every product with a weight matrix runs over all points and directions at once.
+wanted (all S, or those that pooling looks at), G directions pushed forward, K cotangents pulled back. Directions stand
+behind tokens ([R, S, G, d]), so that every product with a weight matrix runs over all points and directions at once,
+and every product inside attention over all directions of a head. With P = softmax(S):
+
+    dS = (dq kᵀ + q dkᵀ)/√h,    d ctx = (P ⊙ dS) v − rowsum(P ⊙ dS) ctx + P dv,
+
+and back, for a cotangent g of ctx: dS = P ⊙ (g vᵀ − g · ctx)/√h, dq = dS k, dk = dSᵀ q, dv = Pᵀ g. dS is the only array
+that grows with the square of the length for each direction; it lives a few heads at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -15,6 +22,9 @@ from torch import Tensor
 from torch.func import jvp
 
 from attribution_core.architectures import LayerParts
+
+# Bytes of attention tangents alive at once: what stays in a core's caches, or fills a GPU.
+ATTENTION_BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,75 +79,78 @@ class LinearLayer:
             gain2_RQd=tokens(self.gain2_RQd),
         )
 
+    def points(self, index_R: Tensor) -> LinearLayer:
+        """The layer at some of its points."""
+        tensors = {
+            f.name: getattr(self, f.name)[index_R] for f in fields(self) if f.name not in ("parts", "weight_qkv")
+        }
+        return replace(self, **tensors)
+
     def cast(self, parts: LayerParts, dtype: torch.dtype) -> LinearLayer:
         """The layer in another type, with ``parts`` that are in it already."""
         tensors = {f.name: getattr(self, f.name).to(dtype) for f in fields(self) if f.name != "parts"}
         return LinearLayer(parts=parts, **tensors)
 
-    # Forward: tangents [R, G, Q, ·] --------------------------------------------------------------------------------
+    # Forward: tangents [R, S, G, ·] --------------------------------------------------------------------------------
 
-    def push_attention(self, t_RGSd: Tensor, rows_RQ: Tensor | None) -> Tensor:
-        """Tangent of the heads' outputs, [R, G, Q, d], from a tangent of the layer's input."""
-        r, g, s, d = t_RGSd.shape
-        q, heads, h = self.q_RHQh.shape[2], self.q_RHQh.shape[1], self.q_RHQh.shape[3]
+    def push_attention(self, t_RSGd: Tensor, rows_RQ: Tensor | None) -> Tensor:
+        """Tangent of the heads' outputs, [R, Q, G, d], from a tangent of the layer's input."""
+        r, s, g, d = t_RSGd.shape
+        heads, q, h = self.q_RHQh.shape[1:]
         if rows_RQ is None:
-            t_qkv = F.linear(t_RGSd, self.weight_qkv)
-            dq = t_qkv[..., :d]
-            dkv = t_qkv[..., d:]
+            moved = F.linear(t_RSGd, self.weight_qkv)
+            dq, dk, dv = moved[..., :d], moved[..., d : 2 * d], moved[..., 2 * d :]
         else:
-            dq = F.linear(_rows(t_RGSd, rows_RQ), self.weight_qkv[:d])
-            dkv = F.linear(t_RGSd, self.weight_qkv[d:])
-        # dS = (dq kᵀ + q dkᵀ)/√h in one product of twice the depth.
-        left = dq.new_empty(r, heads, g, q, 2 * h)
-        left[..., :h] = dq.view(r, g, q, heads, h).permute(0, 3, 1, 2, 4)
-        left[..., h:] = self.q_RHQh.unsqueeze(2)
-        right = dq.new_empty(r, heads, g, s, 2 * h)
-        right[..., :h] = self.k_RHSh.unsqueeze(2)
-        right[..., h:] = dkv[..., :d].view(r, g, s, heads, h).permute(0, 3, 1, 2, 4)
-        dv = dkv[..., d:].view(r, g, s, heads, h).permute(0, 3, 1, 2, 4).reshape(-1, s, h)
-        ds = torch.bmm(left.view(-1, q, 2 * h), right.view(-1, s, 2 * h).transpose(1, 2)).view(r, heads, g, q, s)
-        p = self.p_RHQS.unsqueeze(2)
-        ds.mul_(p).mul_(self.scale)
-        ds.addcmul_(p, ds.sum(-1, keepdim=True), value=-1.0)
-        v = self.v_RHSh.unsqueeze(2).expand(r, heads, g, s, h).reshape(-1, s, h)
-        out = torch.bmm(ds.view(-1, q, s), v)
-        p_flat = p.expand(r, heads, g, q, s).reshape(-1, q, s)
-        out.baddbmm_(p_flat, dv)
-        return out.view(r, heads, g, q, h).permute(0, 2, 3, 1, 4).reshape(r, g, q, d)
+            dq = F.linear(token_rows(t_RSGd, rows_RQ), self.weight_qkv[:d])
+            moved = F.linear(t_RSGd, self.weight_qkv[d:])
+            dk, dv = moved[..., :d], moved[..., d:]
+        # One head's products run over all directions at once: the direction stands beside the tokens it is joined with.
+        dq = dq.view(r, q, g, heads, h).permute(0, 3, 1, 2, 4).reshape(r * heads, q * g, h)
+        dk = dk.view(r, s, g, heads, h).permute(0, 3, 2, 1, 4).reshape(r * heads, g * s, h)
+        dv = dv.view(r, s, g, heads, h).permute(0, 3, 1, 2, 4).reshape(r * heads, s, g * h)
+        del moved
+        queries, keys, p, ctx = (_by_head(x) for x in (self.q_RHQh, self.k_RHSh, self.p_RHQS, self.ctx_RHQh))
+        v1 = _with_ones(_by_head(self.v_RHSh))
+        out = torch.bmm(p, dv).view(r * heads, q, g, h)
+        for at in blocks(r * heads, g * q * s, t_RSGd):
+            n = at.stop - at.start
+            # dS = (dq kᵀ + q dkᵀ)/√h, then P ⊙ dS; its row sums come as one more column of the product with v.
+            ds = torch.bmm(dq[at], keys[at].transpose(1, 2))
+            ds.view(n, q, g * s).baddbmm_(queries[at], dk[at].transpose(1, 2))
+            ds.view(n, q, g, s).mul_((p[at] * self.scale).unsqueeze(2))
+            mixed = torch.bmm(ds, v1[at]).view(n, q, g, h + 1)
+            out[at] += mixed[..., :h]
+            out[at].addcmul_(mixed[..., h:], ctx[at].unsqueeze(2), value=-1.0)
+        return out.view(r, heads, q, g, h).permute(0, 2, 3, 1, 4).reshape(r, q, g, d)
 
-    def push_norm1(self, t_RGQd: Tensor) -> Tensor:
-        """Through the first LayerNorm, in place."""
-        return _push_norm(t_RGQd, self.norm1_RQd, self.gain1_RQd)
-
-    def push_rest(self, ctx_RGQd: Tensor, residual_RGQd: Tensor) -> Tensor:
+    def push_rest(self, ctx_RQGd: Tensor, residual_RQGd: Tensor) -> Tensor:
         """From tangents of the heads' outputs and of the layer's input to a tangent of its output."""
-        y = self.push_norm1(_add_linear(residual_RGQd, ctx_RGQd, self.parts.output.weight))
-        u = F.linear(y, self.parts.up.weight).mul_(self.gate_RQf.unsqueeze(1))
+        y = _push_norm(_add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight), self.norm1_RQd, self.gain1_RQd)
+        u = F.linear(y, self.parts.up.weight).mul_(self.gate_RQf.unsqueeze(2))
         return _push_norm(_add_linear(y, u, self.parts.down.weight), self.norm2_RQd, self.gain2_RQd)
 
-    def push_pooled(self, ctx_RGQd: Tensor, residual_RGQd: Tensor, pool_RQ: Tensor) -> Tensor:
+    def push_pooled(self, ctx_RQGd: Tensor, residual_RQGd: Tensor, pool_RQ: Tensor) -> Tensor:
         """Like :meth:`push_rest`, summed over rows with the pooling weights, [R, G, d].
 
         The second projection of the feed-forward block is applied once a direction, after pooling.
         """
-        d = ctx_RGQd.shape[-1]
-        y = self.push_norm1(_add_linear(residual_RGQd, ctx_RGQd, self.parts.output.weight))
-        weight2 = self.parts.output_norm.weight
+        r, q, g, d = ctx_RQGd.shape
+        y = _push_norm(_add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight), self.norm1_RQd, self.gain1_RQd)
         share_RQ1 = pool_RQ.unsqueeze(-1) * self.inverse2_RQ1
-        u = F.linear(y, self.parts.up.weight).mul_((self.gate_RQf * share_RQ1).unsqueeze(1)).sum(2)
+        u = F.linear(y, self.parts.up.weight).mul_((self.gate_RQf * share_RQ1).unsqueeze(2)).sum(1)
         pooled = F.linear(u, self.parts.down.weight)
-        pooled += torch.matmul(share_RQ1.transpose(1, 2).unsqueeze(1), y).squeeze(2)
-        beta_RGQ = (y * self._probe().unsqueeze(1)).sum(-1).div_(d)
+        pooled += torch.bmm(share_RQ1.transpose(1, 2), y.view(r, q, g * d)).view(r, g, d)
+        beta_RQG = (y * self._probe().unsqueeze(2)).sum(-1).div_(d)
         pooled -= pooled.mean(-1, keepdim=True)
-        pooled -= torch.bmm(beta_RGQ, self.norm2_RQd * share_RQ1)
-        return pooled * weight2
+        pooled -= torch.bmm(beta_RQG.transpose(1, 2), self.norm2_RQd * share_RQ1)
+        return pooled * self.parts.output_norm.weight
 
-    # Reverse: cotangents [R, K, Q, ·] ------------------------------------------------------------------------------
+    # Reverse: cotangents [R, Q, K, ·] ------------------------------------------------------------------------------
 
-    def pull_rest(self, o_RKQd: Tensor) -> tuple[Tensor, Tensor]:
+    def pull_rest(self, o_RQKd: Tensor) -> tuple[Tensor, Tensor]:
         """From a cotangent of the layer's output to those of the heads' outputs and of the residual input."""
-        b = _pull_norm(o_RKQd, self.norm2_RQd, self.gain2_RQd)
-        u = F.linear(b, self.parts.down.weight.t()).mul_(self.gate_RQf.unsqueeze(1))
+        b = _pull_norm(o_RQKd, self.norm2_RQd, self.gain2_RQd)
+        u = F.linear(b, self.parts.down.weight.t()).mul_(self.gate_RQf.unsqueeze(2))
         return self._pull_first_half(b, u)
 
     def pull_pooled(self, p_RKd: Tensor, pool_RQ: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,38 +159,45 @@ class LinearLayer:
         c_RKd = p_RKd * self.parts.output_norm.weight
         c_RKd = c_RKd - c_RKd.mean(-1, keepdim=True)
         share_RQ1 = pool_RQ.unsqueeze(-1) * self.inverse2_RQ1
-        gamma_RKQ1 = torch.bmm(c_RKd, self.norm2_RQd.transpose(1, 2)).div_(d).unsqueeze(-1)
-        b = (c_RKd.unsqueeze(2) - self.norm2_RQd.unsqueeze(1) * gamma_RKQ1).mul_(share_RQ1.unsqueeze(1))
+        gamma_RQK1 = torch.bmm(self.norm2_RQd, c_RKd.transpose(1, 2)).div_(d).unsqueeze(-1)
+        b = torch.addcmul(c_RKd.unsqueeze(1), self.norm2_RQd.unsqueeze(2), gamma_RQK1, value=-1.0)
+        b.mul_(share_RQ1.unsqueeze(2))
         down_RKf = F.linear(c_RKd, self.parts.down.weight.t())
         down_norm_RQf = F.linear(self.norm2_RQd, self.parts.down.weight.t())
-        gate_RQf = self.gate_RQf * share_RQ1
-        u = torch.addcmul(down_RKf.unsqueeze(2), down_norm_RQf.unsqueeze(1), gamma_RKQ1, value=-1.0)
-        return self._pull_first_half(b, u.mul_(gate_RQf.unsqueeze(1)))
+        u = torch.addcmul(down_RKf.unsqueeze(1), down_norm_RQf.unsqueeze(2), gamma_RQK1, value=-1.0)
+        return self._pull_first_half(b, u.mul_((self.gate_RQf * share_RQ1).unsqueeze(2)))
 
-    def pull_attention(self, ctx_RKQd: Tensor, residual_RKQd: Tensor, rows_RQ: Tensor | None) -> Tensor:
-        """A cotangent of the layer's input, [R, K, S, d]."""
-        r, n, q, d = ctx_RKQd.shape
+    def pull_attention(self, ctx_RQKd: Tensor, residual_RQKd: Tensor, rows_RQ: Tensor | None) -> Tensor:
+        """A cotangent of the layer's input, [R, S, K, d]."""
+        r, q, n, d = ctx_RQKd.shape
         heads, s, h = self.k_RHSh.shape[1:]
-        g = ctx_RKQd.view(r, n, q, heads, h).permute(0, 3, 1, 2, 4).contiguous()
-        v = self.v_RHSh.unsqueeze(2).expand(r, heads, n, s, h).reshape(-1, s, h)
-        p = self.p_RHQS.unsqueeze(2)
-        dv = torch.matmul(self.p_RHQS.transpose(2, 3).unsqueeze(2), g)
-        ds = torch.bmm(g.view(-1, q, h), v.transpose(1, 2)).view(r, heads, n, q, s)
-        ds.sub_((g * self.ctx_RHQh.unsqueeze(2)).sum(-1, keepdim=True)).mul_(p).mul_(self.scale)
-        dq = torch.matmul(ds, self.k_RHSh.unsqueeze(2))
-        dk = torch.matmul(ds.transpose(3, 4), self.q_RHQh.unsqueeze(2))
+        split = ctx_RQKd.view(r, q, n, heads, h)
+        by_token = split.permute(0, 3, 1, 2, 4).reshape(r * heads, q, n * h)
+        # With g · ctx as one more coordinate, against −1 beside v, the product is g · (v_k − ctx_t) at once.
+        by_direction = ctx_RQKd.new_empty(r, heads, n, q, h + 1)
+        by_direction[..., :h] = split.permute(0, 3, 2, 1, 4)
+        by_direction[..., h] = (by_direction[..., :h] * self.ctx_RHQh.unsqueeze(2)).sum(-1).neg_()
+        by_direction = by_direction.view(r * heads, n * q, h + 1)
+        queries, keys, p = (_by_head(x) for x in (self.q_RHQh, self.k_RHSh, self.p_RHQS))
+        v1 = _with_ones(_by_head(self.v_RHSh))
+        dq = ctx_RQKd.new_empty(r * heads, n * q, h)
+        dk = ctx_RQKd.new_empty(r * heads, s * n, h)
+        for at in blocks(r * heads, n * q * s, ctx_RQKd):
+            size = at.stop - at.start
+            ds = torch.bmm(v1[at], by_direction[at].transpose(1, 2))
+            ds.view(size, s, n, q).mul_((p[at] * self.scale).transpose(1, 2).contiguous().unsqueeze(2))
+            torch.bmm(ds.transpose(1, 2), keys[at], out=dq[at])
+            torch.bmm(ds.view(size, s * n, q), queries[at], out=dk[at])
+        dv = torch.bmm(p.transpose(1, 2), by_token).view(r, heads, s, n, h).permute(0, 2, 3, 1, 4)
+        dk = dk.view(r, heads, s, n, h).permute(0, 2, 3, 1, 4)
+        dq = dq.view(r, heads, n, q, h).permute(0, 3, 2, 1, 4)
         if rows_RQ is None:
-            joined = dq.new_empty(r, n, s, 3, heads, h)
-            for at, part in enumerate((dq, dk, dv)):
-                joined[:, :, :, at] = part.permute(0, 2, 3, 1, 4)
-            return _add_linear(residual_RKQd, joined.view(r, n, s, 3 * d), self.weight_qkv.t())
-        joined = dq.new_empty(r, n, s, 2, heads, h)
-        for at, part in enumerate((dk, dv)):
-            joined[:, :, :, at] = part.permute(0, 2, 3, 1, 4)
-        out = F.linear(joined.view(r, n, s, 2 * d), self.weight_qkv[d:].t())
-        queries = dq.permute(0, 2, 3, 1, 4).reshape(r, n, q, d)
-        back = _add_linear(residual_RKQd, queries, self.weight_qkv[:d].t())
-        return out.scatter_add_(2, rows_RQ[:, None, :, None].expand(r, n, q, d), back)
+            joined = torch.stack([dq, dk, dv], 3).view(r, s, n, 3 * d)
+            return _add_linear(residual_RQKd, joined, self.weight_qkv.t())
+        joined = torch.stack([dk, dv], 3).view(r, s, n, 2 * d)
+        out = F.linear(joined, self.weight_qkv[d:].t())
+        back = _add_linear(residual_RQKd, dq.reshape(r, q, n, d), self.weight_qkv[:d].t())
+        return out.scatter_add_(1, rows_RQ[:, :, None, None].expand(r, q, n, d), back)
 
     def _pull_first_half(self, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         y = _add_linear(b, u, self.parts.up.weight.t())
@@ -221,21 +241,22 @@ def _normalise(x: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor, Ten
     return hat, inverse, torch.addcmul(norm.bias, hat, norm.weight)
 
 
-def _push_norm(t_RGQd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
+def _push_norm(t_RQGd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
     """dy = (dx − mean dx − x̂ · mean(x̂ ⊙ dx)) · gain, in place; x̂ has mean zero, so centring first changes nothing."""
-    hat = hat_RQd.unsqueeze(1)
-    t_RGQd -= t_RGQd.mean(-1, keepdim=True)
-    along = torch.linalg.vecdot(t_RGQd, hat).div_(hat.shape[-1]).unsqueeze(-1)
-    return t_RGQd.addcmul_(hat, along, value=-1.0).mul_(gain_RQd.unsqueeze(1))
+    return _project(t_RQGd, hat_RQd).mul_(gain_RQd.unsqueeze(2))
 
 
-def _pull_norm(o_RKQd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
+def _pull_norm(o_RQKd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
     """The transpose: gain first, then the projection (which is symmetric)."""
-    hat = hat_RQd.unsqueeze(1)
-    out = o_RKQd * gain_RQd.unsqueeze(1)
-    out -= out.mean(-1, keepdim=True)
-    along = torch.linalg.vecdot(out, hat).div_(hat.shape[-1]).unsqueeze(-1)
-    return out.addcmul_(hat, along, value=-1.0)
+    return _project(o_RQKd * gain_RQd.unsqueeze(2), hat_RQd)
+
+
+def _project(t_RQGd: Tensor, hat_RQd: Tensor) -> Tensor:
+    """t without its mean and without its share along x̂, in place."""
+    r, q, g, d = t_RQGd.shape
+    t_RQGd -= t_RQGd.mean(-1, keepdim=True)
+    along = torch.bmm(t_RQGd.view(r * q, g, d), hat_RQd.reshape(r * q, d, 1)).view(r, q, g, 1).div_(d)
+    return t_RQGd.addcmul_(hat_RQd.unsqueeze(2), along, value=-1.0)
 
 
 def _add_linear(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -244,6 +265,23 @@ def _add_linear(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return flat.view(*x.shape[:-1], weight.shape[0])
 
 
-def _rows(t_RGSd: Tensor, rows_RQ: Tensor) -> Tensor:
-    r, g, _, d = t_RGSd.shape
-    return t_RGSd.gather(2, rows_RQ[:, None, :, None].expand(r, g, rows_RQ.shape[1], d))
+def token_rows(t_RSGd: Tensor, rows_RQ: Tensor) -> Tensor:
+    """The rows of some tokens, [R, Q, G, d]."""
+    r, _, g, d = t_RSGd.shape
+    return t_RSGd.gather(1, rows_RQ[:, :, None, None].expand(r, rows_RQ.shape[1], g, d))
+
+
+def _by_head(x_RHSh: Tensor) -> Tensor:
+    return x_RHSh.reshape(-1, *x_RHSh.shape[2:])
+
+
+def _with_ones(v: Tensor) -> Tensor:
+    return torch.cat([v, v.new_ones(*v.shape[:-1], 1)], -1)
+
+
+def blocks(count: int, values: int, like: Tensor) -> Iterator[slice]:
+    """Heads in runs whose attention tangents, ``values`` each, stay in the processor's cache."""
+    most = ATTENTION_BLOCK_BYTES["cuda" if like.is_cuda else "cpu"] // (like.element_size() * values)
+    size = max(1, most)
+    for low in range(0, count, size):
+        yield slice(low, min(count, low + size))

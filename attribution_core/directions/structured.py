@@ -7,6 +7,8 @@ pooling, all rows of the last layer but one; and it makes fewer, larger matrix p
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
@@ -15,7 +17,7 @@ from attribution_core.architectures import LayerParts
 from attribution_core.directions import PathSegment
 from attribution_core.directions.first import FirstLayer, first_layer, slot_members
 from attribution_core.directions.generic import sum_slots
-from attribution_core.directions.layer import LinearLayer, linearise
+from attribution_core.directions.layer import LinearLayer, linearise, token_rows
 from attribution_core.encoder import Encoder, TextBatch, repeat_rows
 
 
@@ -34,97 +36,155 @@ class StructuredProducts:
         with torch.no_grad():
             return self.encoder.g(hidden_BSd, batch)
 
+    @torch.no_grad()
     def linearise(self, segment: PathSegment) -> StructuredLinearisation:
         """g's Jacobian at the nodes of a segment."""
-        with torch.no_grad():
-            dtype = segment.tangents or self.encoder.dtype
-            if dtype not in self._cast:
-                self._cast[dtype] = [part.cast(dtype) for part in self.parts]
-            return StructuredLinearisation(self.encoder, self.parts, self._cast[dtype], segment)
-
-
-class StructuredLinearisation:
-    """The linearised layers at every node of every text of a segment."""
-
-    def __init__(self, encoder: Encoder, parts: list[LayerParts], cast: list[LayerParts], segment: PathSegment) -> None:
-        self.encoder = encoder
-        self.segment = segment
-        self.dtype = cast[0].query.weight.dtype
         batch, nodes = segment.batch, len(segment.alpha_N)
-        b = len(batch.x_BSd)
         bias = attention_bias(batch)
-        bias = None if bias is None else repeat_rows(bias, b, nodes)
-        self.pool_RQ, self.rows_RQ = _pooled_rows(batch.pool_BMS[:, 0], nodes)
+        bias = None if bias is None else repeat_rows(bias, len(batch.x_BSd), nodes)
+        pool_RQ, rows_RQ = _pooled_rows(batch.pool_BMS[:, 0], nodes)
         x_RSd = segment.points_BNSd().flatten(0, 1)
         layers: list[LinearLayer] = []
-        for part, part_cast in zip(parts, cast, strict=True):
+        for part in self.parts:
             layer, x_RSd = linearise(part, x_RSd, bias)
-            layers.append(layer if part is part_cast else layer.cast(part_cast, self.dtype))
+            layers.append(layer)
         weights_RS = batch.pool_BMS[:, 0].repeat_interleave(nodes, 0)
-        self.pooled_Rd = torch.bmm(weights_RS.unsqueeze(1), x_RSd).squeeze(1)
-        self.pool_RQ = self.pool_RQ.to(self.dtype)
-        self.only = len(layers) == 1
-        rows = self.rows_RQ if self.only else None
-        delta_BSd = segment.delta_BSd.to(self.dtype)
-        self.first: FirstLayer = first_layer(layers[0], delta_BSd, nodes, segment.slot_BS, rows)
-        self.middle = layers[1:-1]
-        self.last = layers[-1] if self.rows_RQ is None else layers[-1].restrict(self.rows_RQ)
-        self.members_BGW = slot_members(segment.slot_BS, segment.slots)
+        only = len(layers) == 1
+        first = first_layer(layers[0], segment.delta_BSd, nodes, segment.slot_BS, rows_RQ if only else None)
+        return StructuredLinearisation(
+            products=self,
+            segment=segment,
+            members_BGW=slot_members(segment.slot_BS, segment.slots),
+            first=first,
+            middle=layers[1:-1],
+            last=None if only else layers[-1] if rows_RQ is None else layers[-1].restrict(rows_RQ),
+            pooled_Rd=torch.bmm(weights_RS.unsqueeze(1), x_RSd).squeeze(1),
+            pool_RQ=pool_RQ,
+            rows_RQ=rows_RQ,
+        )
+
+    def cast_parts(self, dtype: torch.dtype) -> list[LayerParts]:
+        """The layers' weights in another type, made once."""
+        if dtype not in self._cast:
+            self._cast[dtype] = [part.cast(dtype) for part in self.parts]
+        return self._cast[dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class StructuredLinearisation:
+    """The linearised layers at every node of every text of a segment.
+
+    ``members_BGW`` are the tokens of each slot. ``last`` is None where one layer is first and last. ``pool_RQ`` and
+    ``rows_RQ`` say what pooling takes of the rows (None: of all). ``pooled_Rd`` is where the head is linearised.
+    """
+
+    products: StructuredProducts
+    segment: PathSegment
+    members_BGW: Tensor
+    first: FirstLayer
+    middle: list[LinearLayer]
+    last: LinearLayer | None
+    pooled_Rd: Tensor
+    pool_RQ: Tensor
+    rows_RQ: Tensor | None
+
+    @property
+    def slots(self) -> int:
+        """How many directions there are forward."""
+        return self.segment.slots
+
+    @torch.no_grad()
+    def total(self) -> Tensor:
+        """Σ_k w_k J_g(γ_k) (x − r), [B, D]."""
+        return self._push(*self.first.push_total()).squeeze(1)
 
     @torch.no_grad()
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
-        segment = self.segment
-        nodes = len(segment.alpha_N)
-        members = self.members_BGW[:, low:high].repeat_interleave(nodes, 0)
-        ctx, residual = self.first.push_attention(members, low)
-        if self.only:
-            return self._weigh(self.first.layer.push_pooled(ctx, residual, self.pool_RQ))
-        t = self.first.layer.push_rest(ctx, residual)
-        for layer in self.middle:
-            t = layer.push_rest(layer.push_attention(t, None), t)
-        ctx = self.last.push_attention(t, self.rows_RQ)
-        residual = t if self.rows_RQ is None else _gather_rows(t, self.rows_RQ)
-        return self._weigh(self.last.push_pooled(ctx, residual, self.pool_RQ))
+        members_RGW = self.members_BGW[:, low:high].repeat_interleave(len(self.segment.alpha_N), 0)
+        return self._push(*self.first.push_attention(members_RGW, low))
 
     @torch.no_grad()
     def reverse(self, cotangent_BKD: Tensor) -> Tensor:
         """Σ_k w_k u · J_g(γ_k) · (x − r)|_i for every cotangent u and slot i, [B, K, slots]."""
         segment = self.segment
-        nodes = len(segment.alpha_N)
         b, k, _ = cotangent_BKD.shape
         weighted = cotangent_BKD.unsqueeze(1) * segment.weight_N.view(1, -1, 1, 1)
-        p_RKd = self._pull_head(weighted.flatten(0, 1)).to(self.dtype)
-        ctx, residual = self.last.pull_pooled(p_RKd, self.pool_RQ)
-        if not self.only:
+        p_RKd = self._pull_head(weighted.flatten(0, 1)).to(self.pool_RQ.dtype)
+        ctx, residual = (self.last or self.first.layer).pull_pooled(p_RKd, self.pool_RQ)
+        if self.last is not None:
             o = self.last.pull_attention(ctx, residual, self.rows_RQ)
             for layer in reversed(self.middle):
                 ctx, residual = layer.pull_rest(o)
                 o = layer.pull_attention(ctx, residual, None)
             ctx, residual = self.first.layer.pull_rest(o)
-        tokens_RKS = self.first.pull_attention(ctx, residual)
-        tokens_RKS = tokens_RKS.to(self.encoder.dtype)
-        return sum_slots(tokens_RKS.view(b, nodes, k, -1).sum(1), segment)
+        tokens_RKS = self.first.pull_attention(ctx, residual).to(segment.weight_N.dtype)
+        return sum_slots(tokens_RKS.view(b, len(segment.alpha_N), k, -1).sum(1), segment)
+
+    def select(self, rows: list[int]) -> StructuredLinearisation:
+        """Some texts of the segment."""
+        if len(rows) == len(self.members_BGW):
+            return self
+        nodes = len(self.segment.alpha_N)
+        index_B = torch.tensor(rows, device=self.members_BGW.device)
+        index_R = (index_B.unsqueeze(1) * nodes + torch.arange(nodes, device=index_B.device)).flatten()
+        return replace(
+            self,
+            segment=self.segment.select(rows),
+            members_BGW=self.members_BGW[index_B],
+            first=self.first.points(index_R),
+            middle=[layer.points(index_R) for layer in self.middle],
+            last=None if self.last is None else self.last.points(index_R),
+            pooled_Rd=self.pooled_Rd[index_R],
+            pool_RQ=self.pool_RQ[index_R],
+            rows_RQ=None if self.rows_RQ is None else self.rows_RQ[index_R],
+        )
+
+    def cast(self, dtype: torch.dtype) -> StructuredLinearisation:
+        """The same layers with tangents in another type; what they are multiplied into stays as it is."""
+        if dtype == self.pool_RQ.dtype:
+            return self
+        parts = self.products.cast_parts(dtype)
+        return replace(
+            self,
+            first=self.first.cast(parts[0], dtype),
+            middle=[layer.cast(part, dtype) for layer, part in zip(self.middle, parts[1:-1], strict=True)],
+            last=None if self.last is None else self.last.cast(parts[-1], dtype),
+            pool_RQ=self.pool_RQ.to(dtype),
+        )
+
+    def _push(self, ctx: Tensor, residual: Tensor) -> Tensor:
+        """From tangents of the first layer's heads and of its input to embeddings, [B, G, D]."""
+        if self.last is None:
+            return self._weigh(self.first.layer.push_pooled(ctx, residual, self.pool_RQ))
+        t = self.first.layer.push_rest(ctx, residual)
+        for layer in self.middle:
+            t = layer.push_rest(layer.push_attention(t, None), t)
+        ctx = self.last.push_attention(t, self.rows_RQ)
+        residual = t if self.rows_RQ is None else token_rows(t, self.rows_RQ)
+        return self._weigh(self.last.push_pooled(ctx, residual, self.pool_RQ))
 
     def _weigh(self, pooled_RGd: Tensor) -> Tensor:
         """Through the head and summed over the nodes with their weights, [B, G, D]."""
-        segment = self.segment
-        pooled_RGd = pooled_RGd.to(self.encoder.dtype)
-        if not self._trivial_head():
-            pooled_RGd = vmap(lambda t: jvp(self.encoder.embed_pooled, (self.pooled_Rd,), (t,))[1], 1, 1)(pooled_RGd)
+        weight_N = self.segment.weight_N
+        pooled_RGd = pooled_RGd.to(weight_N.dtype)
+        encoder = self.products.encoder
+        if not _trivial_head(encoder):
+            pooled_RGd = vmap(lambda t: jvp(encoder.embed_pooled, (self.pooled_Rd,), (t,))[1], 1, 1)(pooled_RGd)
         r, g, width = pooled_RGd.shape
-        nodes = len(segment.weight_N)
-        return torch.einsum("bngD,n->bgD", pooled_RGd.view(r // nodes, nodes, g, width), segment.weight_N)
+        return torch.einsum("bngD,n->bgD", pooled_RGd.view(r // len(weight_N), len(weight_N), g, width), weight_N)
 
     def _pull_head(self, cotangent_RKD: Tensor) -> Tensor:
-        if self._trivial_head():
+        encoder = self.products.encoder
+        if _trivial_head(encoder):
             return cotangent_RKD
-        _, pull, *_ = vjp(self.encoder.embed_pooled, self.pooled_Rd)
+        _, pull, *_ = vjp(encoder.embed_pooled, self.pooled_Rd)
         pulled: Tensor = vmap(lambda u: pull(u)[0], 1, 1)(cotangent_RKD)
         return pulled
 
-    def _trivial_head(self) -> bool:
-        return not self.encoder.head and self.encoder.model.truncate_dim is None
+
+def _trivial_head(encoder: Encoder) -> bool:
+    return not encoder.head and encoder.model.truncate_dim is None
 
 
 def supports(encoder: Encoder) -> bool:
@@ -151,8 +211,3 @@ def _pooled_rows(pool_BS: Tensor, nodes: int) -> tuple[Tensor, Tensor | None]:
     _, rows_BQ = (pool_BS != 0).long().topk(used, dim=1)
     weights_BQ = pool_BS.gather(1, rows_BQ)
     return weights_BQ.repeat_interleave(nodes, 0), rows_BQ.repeat_interleave(nodes, 0)
-
-
-def _gather_rows(t_RGSd: Tensor, rows_RQ: Tensor) -> Tensor:
-    r, g, _, d = t_RGSd.shape
-    return t_RGSd.gather(2, rows_RQ[:, None, :, None].expand(r, g, rows_RQ.shape[1], d))

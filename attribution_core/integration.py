@@ -1,0 +1,237 @@
+"""Contributions of some texts with a given number of nodes, within a budget, judged by what they must sum to.
+
+The sum of a text's contributions is known beforehand (completeness) and costs one direction where its contributions
+cost many. So the layers are linearised at the nodes, the sum is looked at, and only the texts that have nodes enough go
+on to their directions, with the linearisation that is there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from attribution_core.calibration import CalibratedMesh
+from attribution_core.directions import Linearisation, PathSegment, Products
+from attribution_core.encoder import Encoder, TextBatch
+from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
+from attribution_core.precision import Precision, products_in, tangent_dtype
+from attribution_core.quadrature import Rule, riemann
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What the contributions of some texts must sum to, ``target_BD``, and how near: ``tolerance`` in units of ‖e‖.
+
+    With ``final`` whatever comes out is taken. ``cotangent_BKD``, where there, are the partners' contributions.
+    """
+
+    target_BD: Tensor
+    norm_B: Tensor
+    tolerance: float
+    final: bool
+    cotangent_BKD: Tensor | None = None
+
+    def residual(self, sum_BD: Tensor) -> Tensor:
+        """‖Σ_i c_i − (e − e_r)‖ / ‖e‖, [B]."""
+        return (sum_BD - self.target_BD).norm(dim=1) / self.norm_B
+
+    def residual_along(self, values_BQK: Tensor) -> Tensor:
+        """The same seen along the cotangents alone: the largest along any of them, [B]."""
+        assert self.cotangent_BKD is not None
+        expected_BK = torch.einsum("bkD,bD->bk", self.cotangent_BKD, self.target_BD)
+        length_BK = self.cotangent_BKD.norm(dim=2).clamp_min(torch.finfo(expected_BK.dtype).tiny)
+        return ((values_BQK.sum(1) - expected_BK).abs() / length_BK).amax(1) / self.norm_B
+
+    def met(self, sum_BD: Tensor) -> list[int]:
+        """The texts whose sum is near enough."""
+        return [row for row, residual in enumerate(self.residual(sum_BD).tolist()) if residual <= self.tolerance]
+
+    def select(self, rows: list[int]) -> Goal:
+        """The goal of some of the texts."""
+        pulled = None if self.cotangent_BKD is None else self.cotangent_BKD[rows]
+        return replace(self, target_BD=self.target_BD[rows], norm_B=self.norm_B[rows], cotangent_BKD=pulled)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What came out for the texts ``rows`` of a batch, those that met the goal.
+
+    ``values`` are contributions [G, D], or their products with the cotangents [G, K]; ``residuals`` are measured on
+    the values, ``sums`` on the cheap sum in full precision.
+    """
+
+    way: str
+    rows: list[int]
+    values: list[Tensor]
+    residuals: list[float]
+    sums: list[float]
+
+    def add(self, rows: list[int], values: Tensor, residuals: list[float], sums: list[float]) -> None:
+        """Some more texts."""
+        self.rows.extend(rows)
+        self.values.extend(values)
+        self.residuals.extend(residuals)
+        self.sums.extend(sums)
+
+
+@dataclass(eq=False)
+class Integrator:
+    """One encoder's integrals by one kind of products; ``budget`` (bytes) shrinks where memory runs out."""
+
+    encoder: Encoder
+    products: Products
+    shape: LayerShape
+    rule: Rule
+    budget: int
+    way: str
+    precision: Precision
+
+    def integrate(self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal) -> Found:
+        """Contributions with ``count`` nodes of those texts whose sum meets the goal."""
+        found = self._within_budget(batch, count, mesh, goal, self.precision)
+        if self.precision == "float32":
+            return found
+        # What coarse products alone made miss the tolerance is computed again without them.
+        rough = [at for at, residual in enumerate(found.residuals) if residual > goal.tolerance >= found.sums[at]]
+        if rough:
+            rows = [found.rows[at] for at in rough]
+            again = replace(goal.select(rows), final=True)
+            redone = self._within_budget(batch.select(rows), count, mesh, again, "float32")
+            for at, values, residual in zip(rough, redone.values, redone.residuals, strict=True):
+                found.values[at], found.residuals[at] = values, residual
+        return found
+
+    def _within_budget(
+        self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision
+    ) -> Found:
+        with products_in(precision):
+            found, self.budget = with_halving(
+                lambda budget: self._in_chunks(batch, count, mesh, goal, precision, budget), self.budget
+            )
+        return found
+
+    def _in_chunks(
+        self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision, budget: int
+    ) -> Found:
+        slot_BS, slot_of_BG, slots = moving_groups(batch)
+        b, s, _ = batch.x_BSd.shape
+        way, pulled_BKD = self._way(goal, slots, b)
+        directions = slots if pulled_BKD is None else pulled_BKD.shape[1]
+        width = self.encoder.embedding_width if pulled_BKD is None else directions
+        chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
+        found = Found(way, [], [], [], [])
+        for low in range(0, b, chunk.texts):
+            rows = list(range(low, min(b, low + chunk.texts)))
+            some, part = goal.select(rows), batch.select(rows)
+            work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[rows])
+            if slots:
+                segments = list(self._segments(part, count, mesh, chunk.nodes, slot_BS[rows], slots))
+                sum_BD, kept, values = self._pass(segments, work, chunk, tangent_dtype(precision, self.encoder.dtype))
+            else:  # every token is its own reference
+                sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))
+                values = some.target_BD.new_zeros(len(rows), 0, width)
+            if not kept:
+                continue
+            padded = torch.cat([values, values.new_zeros(len(kept), 1, width)], 1)
+            index = slot_of_BG[rows][kept].unsqueeze(-1).expand(-1, -1, width)
+            judged = some.select(kept)
+            sums = judged.residual(sum_BD[kept])
+            if way != "partner":
+                measured = judged.residual(values.sum(1))
+            else:
+                # There are no contributions at hand, but their sum; coarse products show along the partners.
+                measured = sums if precision == "float32" else torch.maximum(sums, judged.residual_along(values))
+            found.add([low + row for row in kept], padded.gather(1, index), measured.tolist(), sums.tolist())
+        return found
+
+    def _way(self, goal: Goal, slots: int, texts: int) -> tuple[str, Tensor | None]:
+        """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""
+        if goal.cotangent_BKD is not None:
+            return "partner", goal.cotangent_BKD
+        width = self.encoder.embedding_width
+        way = self.way if self.way in ("forward", "reverse") else "forward" if slots <= width else "reverse"
+        if way == "forward":
+            return way, None
+        eye_DD = torch.eye(width, dtype=self.encoder.dtype, device=self.encoder.device)
+        return way, eye_DD.expand(texts, -1, -1)
+
+    def _pass(
+        self, segments: list[PathSegment], goal: Goal, chunk: Chunk, dtype: torch.dtype
+    ) -> tuple[Tensor, list[int], Tensor]:
+        """Σ_i c_i [B, D], the texts for which that meets the goal, and their values [kept, slots, D or K]."""
+        if len(segments) > 1 and not goal.final:
+            # Too many nodes to keep them all while they are judged: once for the sum, once more for what is kept.
+            sum_BD = _total(self.products.linearise(segment).total() for segment in segments)
+            kept = goal.met(sum_BD)
+            if kept:
+                goal = goal.select(kept)
+                linears = (self.products.linearise(segment.select(kept)) for segment in segments)
+                return sum_BD, kept, _total(self._directions(one.cast(dtype), goal, chunk) for one in linears)
+            return sum_BD, kept, sum_BD
+        sums: list[Tensor] = []
+        values: list[Tensor] = []
+        kept = list(range(len(goal.target_BD)))
+        for segment in segments:
+            linear = self.products.linearise(segment)
+            sums.append(linear.total())
+            if not goal.final:
+                kept = goal.met(sums[0])
+                if not kept:
+                    return sums[0], kept, sums[0]
+                linear, goal = linear.select(kept), goal.select(kept)
+            linear = linear.cast(dtype)
+            values.append(self._directions(linear, goal, chunk))
+        return _total(iter(sums)), kept, _total(iter(values))
+
+    def _directions(self, linear: Linearisation, goal: Goal, chunk: Chunk) -> Tensor:
+        """Products of one segment, [B, slots, D] or [B, slots, K], so many directions at a time."""
+        pulled_BKD = goal.cotangent_BKD
+        if pulled_BKD is None:
+            return torch.cat([linear.forward(r.start, r.stop) for r in ranges(linear.slots, chunk.directions)], 1)
+        parts = ranges(pulled_BKD.shape[1], chunk.directions)
+        return torch.cat([linear.reverse(pulled_BKD[:, r.start : r.stop]) for r in parts], 1).transpose(1, 2)
+
+    def _segments(
+        self, batch: TextBatch, count: int, mesh: CalibratedMesh, at_once: int, slot_BS: Tensor, slots: int
+    ) -> Iterator[PathSegment]:
+        alpha, weight = mesh.nodes(count) if self.rule == "gauss" else riemann(count)
+        to = partial(torch.tensor, dtype=self.encoder.dtype, device=self.encoder.device)
+        for r in ranges(count, at_once):
+            some = slice(r.start, r.stop)
+            yield PathSegment(batch, to(alpha[some]), to(weight[some]), slot_BS, slots)
+
+
+def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
+    """Directions for the groups whose rows differ from the reference; the rest contribute exactly nothing.
+
+    Returns slots per token [B, S] (−1: none), the slot of each group [B, G] (``slots`` itself: none), and the number
+    of slots, the largest of any text in the batch.
+    """
+    b = len(batch.x_BSd)
+    moves_BS = (batch.x_BSd != batch.r_BSd).any(-1) & (batch.group_BS >= 0)
+    group_BS = torch.where(batch.group_BS < 0, batch.groups, batch.group_BS)
+    moves_BG = torch.zeros(b, batch.groups + 1, dtype=torch.long, device=group_BS.device)
+    moves_BG.scatter_reduce_(1, group_BS, moves_BS.long(), "amax")
+    moves_BG = moves_BG[:, : batch.groups]
+    slots = int(moves_BG.sum(1).max())
+    slot_of_BG = torch.where(moves_BG > 0, moves_BG.cumsum(1) - 1, slots)
+    padded_BG = torch.cat([slot_of_BG, torch.full((b, 1), slots, device=slot_of_BG.device)], 1)
+    slot_BS = padded_BG.gather(1, group_BS)
+    return torch.where(slot_BS == slots, -1, slot_BS), slot_of_BG, slots
+
+
+def ranges(count: int, at_once: int) -> Iterator[range]:
+    """0 … count in runs of ``at_once``."""
+    for low in range(0, count, at_once):
+        yield range(low, min(count, low + at_once))
+
+
+def _total(parts: Iterator[Tensor]) -> Tensor:
+    total = next(parts)
+    for part in parts:
+        total = total + part
+    return total
