@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,22 @@ BAR_POSITIVE_16, BAR_NEGATIVE_16 = "bright_blue", "red"
 WIDEST = 160
 SHORTEST_LABEL, USUAL_LABEL = 7, 12
 EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def plain_console(file: TextIO, width: int = 100) -> Console:
+    """A console that prints the same in a terminal, a pipe and a notebook: everything that rich would otherwise find
+    out about its surroundings is said here."""
+    from rich.console import Console
+
+    return Console(
+        file=file,
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+        _environ={},
+    )
 
 
 class Sheet:

@@ -16,6 +16,7 @@ from attribution_core.errors import TextError, TokenpairError
 if TYPE_CHECKING:
     from attribution_core.results import PairAttribution
     from jobs.config import StorageOptions
+    from jobs.query.result import QueryResult
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -190,22 +191,37 @@ def explain(
 def show(
     context: typer.Context,
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
-    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")],
+    pair_id: Annotated[str | None, typer.Argument(metavar="[PAIR_ID]", help="The pair's id in the run.")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="QID", help="Show a query of the log with its documents instead.")
+    ] = None,
+    doc: Annotated[
+        str | None, typer.Option("--doc", metavar="DOCID", help="Of that query, this one document in full.")
+    ] = None,
     special: Special = False,
-    top: Top = 10,
+    top: Annotated[
+        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, or of a query's documents.")
+    ] = 10,
     html: Html = None,
     png: Png = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Show one pair of a run."""
+    """Show one pair of a run, or one query with the documents it was ranked with."""
     with _told(context):
+        _check_asked(pair_id, query, doc, png)
         _check_targets(html, png)
         from jobs.dataset import open_run
 
-        pair = open_run(run_directory, _storage(endpoint_url, region, profile)).pair(pair_id)
-        _display(pair, special=special, top=top, html=html, png=png)
+        opened = open_run(run_directory, _storage(endpoint_url, region, profile))
+        if query is not None and doc is None:
+            _display_query(opened.query(query), special=special, top=top, html=html)
+            return
+        if query is not None and doc is not None:
+            pair_id = opened.query(query).document(doc).pair_id
+        assert pair_id is not None, "checked above"
+        _display(opened.pair(pair_id), special=special, top=top, html=html, png=png)
 
 
 @app.command()
@@ -275,18 +291,48 @@ def _display(pair: PairAttribution, *, special: bool, top: int, html: Path | Non
 
     terminal_pair(pair, Console(), top=top, special=special)
     if html is not None:
-        page = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
-            '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
-            f"{pair_html(pair, special=special)}\n</body></html>\n"
-        )
-        _write(html, page.encode("utf-8", "backslashreplace"))
+        _write(html, _page(pair_html(pair, special=special)))
     if png is not None:
         import io
 
         picture = io.BytesIO()
         plot_pair(pair, special=special)[0].savefig(picture, format="png", dpi=150, bbox_inches="tight")
         _write(png, picture.getvalue())
+
+
+def _display_query(result: QueryResult, *, special: bool, top: int, html: Path | None) -> None:
+    from rich.console import Console
+
+    from jobs.query.display import query_html, terminal_query
+
+    terminal_query(result, Console(), top=top, special=special)
+    if html is not None:
+        _write(html, _page(query_html(result, top=top, special=special)))
+
+
+def _page(fragment: str) -> bytes:
+    """A fragment as a page that fits a phone's width too."""
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
+        f"{fragment}\n</body></html>\n"
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None) -> None:
+    """JobError unless exactly one thing to show was asked for."""
+    from jobs.errors import JobError
+
+    if doc is not None and query is None:
+        raise JobError(f"--doc {doc} needs the query it was found for: add --query QID")
+    if pair_id is None and query is None:
+        raise JobError("nothing to show: give a PAIR_ID, or --query QID for a query with its documents")
+    if pair_id is not None and query is not None:
+        raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
+    if png is not None and query is not None and doc is None:
+        raise JobError("--png draws one pair: add --doc DOCID, or use --html for the query's page")
 
 
 def _check_targets(*paths: Path | None) -> None:
