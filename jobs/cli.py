@@ -14,9 +14,7 @@ import typer
 from attribution_core.errors import TextError, TokenpairError
 
 if TYPE_CHECKING:
-    from attribution_core.results import PairAttribution
     from jobs.config import StorageOptions
-    from jobs.query.result import QueryResult
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -162,7 +160,9 @@ def explain(
 ) -> None:
     """Explain the similarity of two texts."""
     with _told(context):
-        _check_targets(html, png)
+        from jobs.showing import check_targets, show_pair
+
+        check_targets(html, png)
         for name, text in (("first", text_a), ("second", text_b)):
             if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
                 raise TextError(f"the {name} text is not valid UTF-8")
@@ -184,7 +184,7 @@ def explain(
         except TextError as error:
             # There is but one pair here, and its number says nothing.
             raise TextError(str(error).removeprefix("pair 0: ")) from None
-        _display(pair, special=special, top=top, html=html, png=png)
+        show_pair(pair, special=special, top=top, html=html, png=png, told=_note)
 
 
 @app.command()
@@ -210,18 +210,20 @@ def show(
 ) -> None:
     """Show one pair of a run, or one query with the documents it was ranked with."""
     with _told(context):
+        from jobs.showing import check_targets, show_pair, show_query
+
         _check_asked(pair_id, query, doc, png)
-        _check_targets(html, png)
+        check_targets(html, png)
         from jobs.dataset import open_run
 
         opened = open_run(run_directory, _storage(endpoint_url, region, profile))
         if query is not None and doc is None:
-            _display_query(opened.query(query), special=special, top=top, html=html)
+            show_query(opened.query(query), special=special, top=top, html=html, told=_note)
             return
         if query is not None and doc is not None:
             pair_id = opened.query(query).document(doc).pair_id
         assert pair_id is not None, "checked above"
-        _display(opened.pair(pair_id), special=special, top=top, html=html, png=png)
+        show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=_note)
 
 
 @app.command()
@@ -284,43 +286,6 @@ def _told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _display(pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None) -> None:
-    from rich.console import Console
-
-    from attribution_core.display import pair_html, plot_pair, terminal_pair
-
-    terminal_pair(pair, Console(), top=top, special=special)
-    if html is not None:
-        _write(html, _page(pair_html(pair, special=special)))
-    if png is not None:
-        import io
-
-        picture = io.BytesIO()
-        plot_pair(pair, special=special)[0].savefig(picture, format="png", dpi=150, bbox_inches="tight")
-        _write(png, picture.getvalue())
-
-
-def _display_query(result: QueryResult, *, special: bool, top: int, html: Path | None) -> None:
-    from rich.console import Console
-
-    from jobs.query.display import query_html, terminal_query
-
-    terminal_query(result, Console(), top=top, special=special)
-    if html is not None:
-        _write(html, _page(query_html(result, top=top, special=special)))
-
-
-def _page(fragment: str) -> bytes:
-    """A fragment as a page that fits a phone's width too."""
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
-        f"{fragment}\n</body></html>\n"
-    )
-    return page.encode("utf-8", "backslashreplace")
-
-
 def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None) -> None:
     """JobError unless exactly one thing to show was asked for."""
     from jobs.errors import JobError
@@ -333,31 +298,6 @@ def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: P
         raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
     if png is not None and query is not None and doc is None:
         raise JobError("--png draws one pair: add --doc DOCID, or use --html for the query's page")
-
-
-def _check_targets(*paths: Path | None) -> None:
-    """StoreError where a file cannot be written, before anything is computed for it."""
-    from jobs.errors import StoreError
-
-    for path in paths:
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise StoreError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise StoreError(f"cannot write {path}: it is a folder")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise StoreError(f"cannot write {path}: permission denied")
-
-
-def _write(path: Path, data: bytes) -> None:
-    from jobs.errors import StoreError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {(error.strerror or type(error).__name__).lower()}") from None
-    _note(f"wrote {path}")
 
 
 def _storage(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:
