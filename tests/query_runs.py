@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import yaml
 from display_pairs import explained, pair_of
@@ -95,10 +94,6 @@ def small_log() -> list[list[Ranked]]:
         ],
         [
             row("q1", "d1", "Nothing at all", 2, 0.3, None, design_all=-0.2),
-            row("q1", "d3", "A layer on the wing", 1, 0.5, 2, wing_wing=0.6, design_on=-0.3),
+            row("q1", "d3", "A layer on the wing", 1, 0.5, 2, wing_wing=0.6, design_on=-0.5),
         ],
     ]
-
-
-def sums(values: np.ndarray[Any, Any]) -> list[float]:
-    return [float(value) for value in values]

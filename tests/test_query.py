@@ -118,11 +118,14 @@ def test_a_word_longer_than_the_room_is_cut(tmp_path: Path) -> None:
 
 
 def test_what_is_marked_stands_out_of_its_document(rng: random.Random) -> None:
-    """Would catch a text of equal words in which all are marked, and a strong word that is not."""
-    flat = whole(document_of("a b c d e f g h", [1, 1.1, 0.9, 1, 1.3, 1, 0.8, 1]))
-    assert [span.text for span in flat.marked] == ["e"]
-    clear = whole(document_of("a b c d e f g h", [0.1, 2, 0.1, -1.5, 0.1, 0.1, 0.1, 0.1]))
+    """Would catch a text in which most words are marked, and a strong word that is not."""
+    clear = whole(document_of("a b c d e f g h", [0.1, 2, 0.1, -1.1, 0.1, 0.9, 0.1, 0.1]))
     assert [span.text for span in clear.marked] == ["b", "d"]
+    for _ in range(20):
+        values = [rng.expovariate(1) * rng.choice([1, -1]) for _ in range(200)]
+        marked = whole(document_of("word " * 200, values)).marked
+        assert 1 <= len(marked) < 60
+        assert max(values, key=abs) in [pytest.approx(span.value) for span in marked]
     assert whole(document_of("a b", [0, 0])).marked == []
 
 

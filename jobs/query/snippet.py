@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from jobs.query.result import QueryDocument, Span
 
-# A word is marked where it brought at least this share of what the strongest word of its document did, and this many
-# times what a word of it does on average: a text in which most words are marked shows nothing.
-MARKED_SHARE, MARKED_TIMES = 0.2, 2.0
+# A word is marked where it brought this many times what a word of its document does on average, or half of what the
+# strongest word does, and never below a fifth of that: a text in which most words are marked shows nothing.
+MARKED_TIMES, STRONG_SHARE, LEAST_SHARE = 2.0, 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def snippet(document: QueryDocument, room: int, width: Callable[[str], int] = le
     text, spans = document.text, document.spans
     sizes = [abs(span.value) for span in spans]
     limit = max(sizes, default=0.0)
-    # Of two words both are near the average; the strongest is always marked.
-    threshold = min(limit, max(MARKED_SHARE * limit, MARKED_TIMES * sum(sizes) / max(len(sizes), 1)))
+    usual = sum(sizes) / max(len(sizes), 1)
+    threshold = max(min(MARKED_TIMES * usual, STRONG_SHARE * limit), LEAST_SHARE * limit)
     start, end = _window(text, spans, room, width)
     return Snippet(start, end, len(text), limit, threshold, tuple(_pieces(text, spans, start, end)))
 
