@@ -37,7 +37,7 @@ class Span:
     cell: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to "equal?"
 class QueryDocument:
     """One document of a query's ranking.
 
@@ -86,7 +86,7 @@ class QueryDocument:
         return tuple(spans)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QueryResult(Sequence[QueryDocument]):
     """A query and its documents in rank order: iterable, indexable by place (0 is the best), and it prints itself.
 
