@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,7 +88,8 @@ class Run:
     def dataset(self, folder: str = "attributions") -> pyarrow.dataset.Dataset:
         """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
-        return self.store.dataset(folder, self._format, empty)
+        with self._reading():
+            return self.store.dataset(folder, self._format, empty)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """`attributions` as a table, one row a pair; all columns, or those named."""
@@ -173,7 +175,7 @@ class Run:
 
     def first(self, column: str, count: int) -> list[Any]:
         """Up to ``count`` different values of a column of `attributions`, from its first rows."""
-        with self.store.guard("read", "attributions"):
+        with self._reading():
             head = self.dataset().head(FIRST_ROWS, columns=[column])
         return list(dict.fromkeys(head[column].to_pylist()))[:count]
 
@@ -245,11 +247,16 @@ class Run:
         return attribution_schema(str(self.setting("store") or "top"), kept)
 
     def _table(self, dataset: pyarrow.dataset.Dataset | pyarrow.dataset.Fragment, **keywords: Any) -> pa.Table:
+        with self._reading():
+            return dataset.to_table(**keywords)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         import pyarrow as pa
 
         try:
             with self.store.guard("read", ""):
-                return dataset.to_table(**keywords)
+                yield
         except pa.ArrowException:
             raise RunError(f"{self.url}: a part of it is damaged") from None
 

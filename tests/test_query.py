@@ -58,6 +58,13 @@ def test_without_ranks_the_score_decides(tmp_path: Path) -> None:
     assert (result[0].log_score, result[0].relevance, result[0].tag) == (None, None, None)
 
 
+def test_a_document_may_have_the_querys_id(tmp_path: Path) -> None:
+    """Would catch the query's text shown as the document's, where queries and documents are numbered alike."""
+    run = write_run(tmp_path / "run", QUERIES, [[Ranked("q1", "q1", "some words", kept={"rank": 1})]])
+    result = open_run(run.url).query("q1")
+    assert (result.text, result[0].text) == ("hot wing design", "some words")
+
+
 def test_ranks_that_came_as_text_are_numbers(tmp_path: Path) -> None:
     """Would catch rank 10 before rank 9 where a CSV file brought the ranks."""
     rows = [Ranked("q1", f"d{rank}", "some words", kept={"rank": str(rank)}) for rank in (10, 9, 11)]
@@ -191,8 +198,12 @@ def test_a_finished_run_says_nothing_of_the_kind(tmp_path: Path) -> None:
 
 def test_parts_without_the_query_are_not_read_but_for_their_ids(tmp_path: Path) -> None:
     """Would catch a query that loads the whole run: what lies in the other parts' wide columns is rubbish here."""
-    q1, q2 = ([Ranked(q, f"d{n}", "some words", kept={"rank": n}) for n in range(30)] for q in ("q1", "q2"))
-    run = write_run(tmp_path / "run", QUERIES, [q1, q2], schema=LOG)
+    # The broken part holds the ids on either side, so that its smallest and largest id do not tell.
+    asked, other = (
+        [Ranked(names[n % len(names)], f"d{n}", "some words", kept={"rank": n}) for n in range(30)]
+        for names in (["q1"], ["q0", "q2"])
+    )
+    run = write_run(tmp_path / "run", QUERIES | {"q0": "a wing"}, [asked, other], schema=LOG)
     path = tmp_path / "run" / "attributions" / "part-00001.parquet"
     group = pq.ParquetFile(path).metadata.row_group(0)
     broken = bytearray(path.read_bytes())
@@ -205,6 +216,17 @@ def test_parts_without_the_query_are_not_read_but_for_their_ids(tmp_path: Path) 
     with pytest.raises(TokenpairError):
         open_run(run.url).to_table()
     assert len(open_run(run.url).query("q1")) == 30
+
+
+@pytest.mark.parametrize("folder", ["attributions", "texts"])
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_damaged_part_is_told_in_one_line(tmp_path: Path, folder: str, part: int) -> None:
+    """Would catch an error of the Arrow library in a user's hands."""
+    run = write_run(tmp_path / "run", QUERIES, small_log())
+    (tmp_path / "run" / folder / f"part-{part:05d}.parquet").write_bytes(b"junk")
+    for query in ("q1", "q9"):
+        with pytest.raises(RunError, match=r"run: (a part of it is damaged|there is no query 'q9')"):
+            open_run(run.url).query(query)
 
 
 def test_a_run_in_a_bucket_answers_too(

@@ -157,6 +157,7 @@ def test_a_long_document_is_shown_where_it_answers(tmp_path: Path) -> None:
     assert words == filler[filler.index(words[0]) : filler.index(words[-1]) + 1]
     assert "ANSWER" in words
     folded, unfolded = query_html(result).split("<details>")
+    assert " ".join(filler) in " ".join("".join(Page(query_html(result)).words).split())
     assert "ANSWER" in folded
     assert "word0 " not in folded
     assert "word299" in unfolded
