@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attribution_core.grouping import Groups
+from attribution_core.grouping import Groups, Unit
 from attribution_core.results import Cell, ExplainedText
 from jobs.errors import RunError
 from jobs.query.result import QueryDocument, QueryResult
@@ -31,13 +31,14 @@ def read_query(run: Run, query_id: str) -> QueryResult:
     if not rows:
         raise RunError(_no_query(run, query_id))
     role_a, role_b = run.roles
-    query = run.explained([query_id], role_a).get(query_id) or _unwritten(rows, "rows", "i", "a", role_a)
+    unit: Unit = run.setting("groups") or "word"
+    query = run.explained([query_id], role_a).get(query_id) or _unwritten(rows, ("rows", "i", "a"), role_a, unit)
     texts = run.explained(list({row["text_b_id"] for row in rows}), role_b)
     # In a log without ranks the score decides, and of two equals the id, so that the order is always the same.
     rows.sort(key=lambda row: (_place(row), -row["score"], row["text_b_id"]))
     documents = []
     for place, row in enumerate(rows, start=1):
-        text = texts.get(row["text_b_id"]) or _unwritten([row], "cols", "j", "b", role_b)
+        text = texts.get(row["text_b_id"]) or _unwritten([row], ("cols", "j", "b"), role_b, unit)
         documents.append(_document(row, place, text))
     return QueryResult(
         id=query_id,
@@ -82,12 +83,16 @@ def _number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _unwritten(rows: list[dict[str, Any]], size: str, index: str, label: str, role: str) -> ExplainedText:
-    """A text of which an unfinished run has not written the row yet: the words that its stored cells name."""
+def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: str, unit: Unit) -> ExplainedText:
+    """A text of which an unfinished run has not written the row yet: the words that its stored cells name.
+
+    ``names`` are what its side calls the number of groups in a row, and a group's index and label in a cell.
+    """
+    size, index, label = names
     known = {cell[index]: cell[label] for row in rows for cell in row["top"]}
     count = rows[0][size]
     groups = Groups(
-        unit="word",
+        unit=unit,
         labels=tuple(known.get(g, "…") for g in range(count)),
         starts=(0,) * count,
         ends=(0,) * count,

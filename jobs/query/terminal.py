@@ -15,8 +15,8 @@ from jobs.query.view import Bars, bars_of, document_notes, facts, heading, query
 BAR = 5
 SNIPPET_LINES = 3
 INDENT = 3
-# Documents up to which all words of the query are shown, in as many blocks of columns as it takes.
-MOST_BLOCK_LINES = 48
+# Blocks of columns below each other, for the words of a long query: so many, and so many lines in all.
+MOST_BLOCKS, MOST_BLOCK_LINES = 4, 48
 
 
 class QuerySheet(Sheet):
@@ -59,7 +59,7 @@ class QuerySheet(Sheet):
         labels = [self.safe(result.words[i]) for i in bars.words]
         negative = bool((bars.values < 0).any())
         cell = BAR + negative
-        blocks = max(1, min(4, MOST_BLOCK_LINES // (len(documents) + 2)))
+        blocks = max(1, min(MOST_BLOCKS, MOST_BLOCK_LINES // (len(documents) + 2)))
         available = self.width - width - 1
         kept, widths = self.fit(
             [cell_len(label) for label in labels], np.abs(bars.values).sum(0), available, cell, blocks
