@@ -35,8 +35,8 @@ Unit = Annotated[str, typer.Option(help="What is attributed as one: token, word 
 Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
 Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the matrix as well.")]
-Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix as well.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is shown as a page too.")]
+Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix too.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
 Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
@@ -191,7 +191,7 @@ def explain(
 def show(
     context: typer.Context,
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
-    pair_id: Annotated[str | None, typer.Argument(metavar="[PAIR_ID]", help="The pair's id in the run.")] = None,
+    pair_id: Annotated[str | None, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")] = None,
     query: Annotated[
         str | None, typer.Option("--query", metavar="QID", help="Show a query of the log with its documents instead.")
     ] = None,
