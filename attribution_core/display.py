@@ -42,19 +42,10 @@ def pair_text(pair: PairAttribution, *, top: int = 5) -> str:
     line feed at the end, the same in a terminal, a pipe and a notebook."""
     import io
 
-    from rich.console import Console as RichConsole
+    from attribution_core.display_sheet import plain_console
 
     file = io.StringIO()
-    # Everything that rich would otherwise find out about its surroundings is said here.
-    console = RichConsole(
-        file=file,
-        width=100,
-        color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
-        legacy_windows=False,
-        _environ={},
-    )
+    console = plain_console(file)
     terminal_pair(pair, console, top=top, compact=True)
     return file.getvalue().rstrip("\n")
 

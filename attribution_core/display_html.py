@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.display_colours import STEPS, level, style_of
 from attribution_core.display_view import (
     View,
     decimals_for,
@@ -25,73 +26,13 @@ from attribution_core.display_view import (
 if TYPE_CHECKING:
     from jinja2 import Template
 
-STEPS = 8
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
-# (background, ink) from weak to strong: equal distances for the eye from one step to the next, and a contrast of 4.5
-# or more between each background and its ink. Blue against orange.
-LIGHT = {
-    "p": [
-        "#e9f2fc #101010",
-        "#c6d9ee #101010",
-        "#a4c1e0 #101010",
-        "#80a8d5 #101010",
-        "#5a8fcd #101010",
-        "#3074c7 #ffffff",
-        "#0b5ab5 #ffffff",
-        "#004395 #ffffff",
-    ],
-    "n": [
-        "#faefe3 #101010",
-        "#ead2ba #101010",
-        "#dcb591 #101010",
-        "#d09666 #101010",
-        "#c47637 #101010",
-        "#b25701 #ffffff",
-        "#944202 #ffffff",
-        "#772e00 #ffffff",
-    ],
-}
-DARK = {
-    "p": [
-        "#1c2430 #ffffff",
-        "#273952 #ffffff",
-        "#314f76 #ffffff",
-        "#39669c #ffffff",
-        "#3b7fc6 #0a0a0a",
-        "#4a98e7 #0a0a0a",
-        "#6fb3f6 #0a0a0a",
-        "#9acdfe #0a0a0a",
-    ],
-    "n": [
-        "#2c2219 #ffffff",
-        "#473420 #ffffff",
-        "#644729 #ffffff",
-        "#835b2f #ffffff",
-        "#a56e2f #0a0a0a",
-        "#c9832c #0a0a0a",
-        "#e79b3d #0a0a0a",
-        "#ffb764 #0a0a0a",
-    ],
-}
-PAGE = {
-    "light": {"paper": "#ffffff", "ink": "#1b1b1b", "faint": "#5c5c5c", "rule": "#d5d5d5", "scale": LIGHT},
-    "dark": {"paper": "#161616", "ink": "#ececec", "faint": "#a8a8a8", "rule": "#444444", "scale": DARK},
-}
-
-# Notebooks have a theme of their own, which the system's preference says nothing about: their marks come last.
 TEMPLATE = """\
-{% macro colours(page) %}--paper:{{ page.paper }};--ink:{{ page.ink }};--faint:{{ page.faint }};--rule:{{ page.rule }};
-{%- for sign, steps in page.scale.items() %}{% for pair in steps %}
-{%- set n = sign ~ loop.index %}--{{ n }}:{{ pair.split()[0] }};--{{ n }}i:{{ pair.split()[1] }};
-{%- endfor %}{% endfor %}{% endmacro -%}
 {% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
 <section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
 <style>
-.tokenpair-pair{ {{ colours(page.light) }} }
-@media (prefers-color-scheme:dark){.tokenpair-pair{ {{ colours(page.dark) }} }}
-[data-jp-theme-light=true] .tokenpair-pair,.vscode-light .tokenpair-pair{ {{ colours(page.light) }} }
-[data-jp-theme-light=false] .tokenpair-pair,.vscode-dark .tokenpair-pair{ {{ colours(page.dark) }} }
+{{ colours | safe }}
 .tokenpair-pair{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:12px;
  max-width:100%;box-sizing:border-box;text-align:left}
 .tokenpair-pair p{margin:4px 0;overflow-wrap:anywhere}
@@ -113,9 +54,6 @@ TEMPLATE = """\
 .tokenpair-pair .sum td{border-top:1px solid var(--rule)}
 .tokenpair-pair .bar{width:14em}
 .tokenpair-pair .bar span{display:block;height:.8em;min-width:1px}
-{% for sign in "pn" %}{% for n in range(1, steps + 1) -%}
-.tokenpair-pair .{{ sign }}{{ n }}{background:var(--{{ sign }}{{ n }});color:var(--{{ sign }}{{ n }}i)}
-{% endfor %}{% endfor -%}
 .tokenpair-pair .matrix td.p8,.tokenpair-pair .matrix td.n8{font-weight:600}
 </style>
 {% for name, words in texts %}<p dir="auto"><strong>{{ name }}</strong>&ensp;{{ text(words) }}</p>
@@ -182,7 +120,7 @@ def html_of(view: View) -> str:
     for head, values in zip(heads, drawn.cells, strict=True):
         cells = [
             {
-                "level": _level(float(value), view.limit),
+                "level": level(step(float(value), view.limit, STEPS)),
                 "number": number(float(value), decimals),
                 "title": f"{head['label']} × {col['label']}: {_exactly(float(value))}",
             }
@@ -192,8 +130,7 @@ def html_of(view: View) -> str:
     strongest = top_cells(view, 10)
     largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
     context: dict[str, Any] = {
-        "page": PAGE,
-        "steps": STEPS,
+        "colours": style_of("tokenpair-pair"),
         "texts": [
             (name, shortened(printable(text.text), MOST_TEXT))
             for name, text in zip(names(pair), (pair.a, pair.b), strict=True)
@@ -237,11 +174,6 @@ def _template() -> Template:
 def _head(label: str, kind: str) -> dict[str, Any]:
     short = shortened(label, LONGEST_LABEL)
     return {"label": short, "full": shortened(label, 400) if short != label else "", "other": kind != "text"}
-
-
-def _level(value: float, limit: float) -> str:
-    strength = step(value, limit, STEPS)
-    return "" if not strength else f"{'p' if strength > 0 else 'n'}{abs(strength)}"
 
 
 def _exactly(value: float) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from attribution_core.display_sheet import STEPS, Sheet, runs, set_right
 from attribution_core.display_view import (
-    MISSING,
     Term,
     View,
     decimals_for,
@@ -18,7 +18,6 @@ from attribution_core.display_view import (
     names,
     notes,
     number,
-    printable,
     step,
     surroundings,
     terms,
@@ -32,45 +31,20 @@ if TYPE_CHECKING:
 
     from attribution_core.results import Cell, ExplainedText
 
-# Background per step away from zero; the first step, hardly more than nothing, has none. All of about the same
-# lightness, so that a cell stands out from a white and from a black terminal alike, and strength is told by saturation
-# and hue; white text has a contrast of 4.5 or more on each. Blue against orange and red is told apart with every
-# common colour blindness.
-POSITIVE = ("#5f767e", "#4b758d", "#39729d", "#2a6dac", "#1d67bb", "#185ecd", "#2351de")
-NEGATIVE = ("#7a705e", "#826b49", "#8d6334", "#995721", "#a44914", "#ae3815", "#b71a18")
-STEPS = len(POSITIVE) + 1
-INK = "#ffffff"
-# The same for 256 colours, as numbers in that palette, where rounding would make neighbours equal; 231 is white.
-POSITIVE_256 = (60, 24, 25, 26, 26, 27, 21)
-NEGATIVE_256 = (95, 94, 130, 124, 124, 160, 160)
-INK_256 = 231
-# The same for the basic 16: names, because each terminal has its own idea of what they look like.
-POSITIVE_16 = (*["black on cyan"] * 3, *["bright_white on blue"] * 4)
-NEGATIVE_16 = (*["black on yellow"] * 3, *["bright_white on red"] * 4)
-# Text and bars in these are readable on white and on black.
-BAR_POSITIVE, BAR_NEGATIVE = "#2f7fd0", "#d0661a"
-BAR_POSITIVE_16, BAR_NEGATIVE_16 = "bright_blue", "red"
-WIDEST = 160
-SHORTEST_LABEL, USUAL_LABEL = 7, 12
 MOST_ROWS, MATRIX_LINES = 24, 40
-EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def print_pair(view: View, console: Console, top: int, compact: bool) -> None:
     """Prints ``view`` on ``console``; ``compact`` keeps to a few lines for a listing of several pairs."""
-    Sheet(console, compact).print_pair(view, top)
+    PairSheet(console, compact).print_pair(view, top)
 
 
-class Sheet:
-    """Where to print: a console, the width used of it, and what its encoding can show."""
+class PairSheet(Sheet):
+    """A sheet for one pair; ``compact`` leaves out what a listing of several pairs can do without."""
 
     def __init__(self, console: Console, compact: bool) -> None:
-        self.console = console
+        super().__init__(console)
         self.compact = compact
-        self.width = max(min(console.width, WIDEST), 30)
-        self.ascii = console.options.ascii_only
-        self.coloured = console.color_system is not None and not console.no_color
-        self.basic = console.color_system in ("standard", "windows")
 
     def print_pair(self, view: View, top: int) -> None:
         pair = view.pair
@@ -140,7 +114,10 @@ class Sheet:
         decimals = decimals_for(view.limit)
         cell = max(len(number(value, decimals)) for value in (view.limit, -view.limit))
         blocks = 1 if self.compact else max(1, min(3, MATRIX_LINES // (len(view.rows) + 2)))
-        view, widths = self.fit(view, self.width - row_width - 1, cell, blocks)
+        lengths = [cell_len(self.safe(label)) for label in view.col_labels]
+        sizes = np.abs(np.nan_to_num(view.cells)).sum(0)
+        kept, widths = self.fit(lengths, sizes, self.width - row_width - 1, cell, blocks)
+        view = view.smaller(len(view.rows), len(kept))
         self.legend(view)
         for first, last in runs(widths, self.width - row_width - 1):
             if first:
@@ -159,23 +136,6 @@ class Sheet:
         left_out = view.left_out(all_rows, all_cols)
         if left_out:
             self.line(left_out, "dim")
-
-    def fit(self, view: View, available: int, cell: int, blocks: int) -> tuple[View, list[int]]:
-        """The columns that are shown, and their widths: all of them with labels shortened as little as possible, in
-        one block if that leaves labels readable, else in up to ``blocks``; else those with the largest numbers."""
-        lengths = [cell_len(self.safe(label)) for label in view.col_labels]
-        for cap in range(max([*lengths, SHORTEST_LABEL]), SHORTEST_LABEL - 1, -1):
-            widths = column_widths(lengths, cap, cell)
-            spare = available - sum(widths)
-            if spare >= 0:
-                return view, [width + (spare >= len(widths)) for width in widths]
-        usual = max(min(USUAL_LABEL, available - 1), cell)
-        for count in range(len(lengths), 0, -1):
-            smaller = view.smaller(len(view.rows), count)
-            widths = column_widths([cell_len(self.safe(label)) for label in smaller.col_labels], usual, cell)
-            if len(runs(widths, available)) <= blocks:
-                return smaller, widths
-        raise AssertionError("one column always fits")
 
     def legend(self, view: View) -> None:
         a, b = names(view.pair)
@@ -211,10 +171,9 @@ class Sheet:
         for cell, text_a, text_b in zip(cells, left, right, strict=True):
             for text, width in ((text_a, width_a), (text_b, width_b)):
                 text.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
-            styles = (BAR_POSITIVE_16, BAR_NEGATIVE_16) if self.basic else (BAR_POSITIVE, BAR_NEGATIVE)
-            style = styles[cell.value < 0]
             drawn = self.bar(abs(cell.value) / largest, bar)
-            self.put(Text.assemble(text_a, "  ", text_b, f" {cell.value:>+8.{decimals}f} ", (drawn, style)))
+            value = f" {cell.value:>+8.{decimals}f} "
+            self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(cell.value))))
 
     def in_place(self, label: str, index: int, text: ExplainedText) -> Text:
         """A label; one that its text has several times comes with its neighbours, so that a reader knows which."""
@@ -224,83 +183,9 @@ class Sheet:
             shown.append(f" ({self.safe(near)})", "dim")
         return shown
 
-    # --- pieces
-
-    def bar(self, share: float, width: int) -> str:
-        """A bar of ``share`` of ``width`` characters, to an eighth of one; never empty."""
-        if self.ascii:
-            return "#" * max(round(share * width), 1)
-        whole, rest = divmod(max(round(share * width * 8), 1), 8)
-        return "█" * whole + EIGHTHS[rest].strip()
-
-    def background(self, strength: int) -> str:
-        place = abs(strength) - 2
-        if place < 0 or not self.coloured:
-            return ""
-        if self.basic:
-            return (POSITIVE_16 if strength > 0 else NEGATIVE_16)[place]
-        if self.console.color_system == "256":
-            return f"color({INK_256}) on color({(POSITIVE_256 if strength > 0 else NEGATIVE_256)[place]})"
-        return f"{INK} on {(POSITIVE if strength > 0 else NEGATIVE)[place]}"
-
-    def safe(self, text: str) -> str:
-        """``text`` without anything that the terminal would obey or that its encoding cannot show."""
-        text = printable(text)
-        if self.ascii:
-            text = text.replace(MISSING, ".")
-        encoding = self.console.encoding
-        return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
-
-    def shorten(self, text: str, width: int) -> str:
-        """``text`` in at most ``width`` terminal cells, with an ellipsis where something was cut."""
-        if cell_len(text) <= width:
-            return text
-        mark = "~" if self.ascii else "…"
-        return set_cell_size(text, max(width - 1, 0)).rstrip() + mark
-
-    def centred(self, text: str, width: int) -> str:
-        text = self.shorten(text, width - 1)
-        left = (width - cell_len(text) + 1) // 2
-        return " " * left + text + " " * (width - left - cell_len(text))
-
-    def line(self, text: str, style: str) -> None:
-        """A sentence, wrapped to the width."""
-        for piece in Text(self.safe(text), style).wrap(self.console, self.width):
-            self.put(piece)
-
-    def put(self, text: Text) -> None:
-        # Text objects are never read as markup, and what is cut to size above needs no wrapping.
-        if not self.coloured:
-            text.rstrip()
-        self.console.print(text, no_wrap=True, overflow="crop", highlight=False)
-
-    def blank(self) -> None:
-        self.console.print()
-
 
 def joined(term: Term) -> str:
     """A term's sign and number inside a sentence: a negative number turns the sign, so "- 0.053", not "+ -0.053"."""
     if term.sign == "=" or not term.value < 0:
         return f"{term.sign} {term.value:.3f}"
     return f"{'-' if term.sign == '+' else '+'} {-term.value:.3f}"
-
-
-def column_widths(lengths: Sequence[int], cap: int, cell: int) -> list[int]:
-    """The width of each column: its label, at most ``cap``, at least a number, and one space."""
-    return [max(min(length, cap), cell) + 1 for length in lengths]
-
-
-def runs(widths: Sequence[int], available: int) -> list[tuple[int, int]]:
-    """Consecutive columns that fit beside each other: (first, last) with last exclusive."""
-    blocks: list[tuple[int, int]] = []
-    first = used = 0
-    for column, width in enumerate(widths):
-        if used + width > available and column > first:
-            blocks.append((first, column))
-            first, used = column, 0
-        used += width
-    return [*blocks, (first, len(widths))]
-
-
-def set_right(text: str, width: int) -> str:
-    return " " * max(width - cell_len(text), 0) + text

@@ -52,8 +52,8 @@ class View:
     def smaller(self, rows: int, cols: int) -> View:
         """The ``rows`` and ``cols`` with the largest sums of absolute values, in reading order."""
         sizes = np.abs(np.nan_to_num(self.cells))
-        keep_rows = _largest(sizes.sum(1), rows)
-        keep_cols = _largest(sizes.sum(0), cols)
+        keep_rows = largest(sizes.sum(1), rows)
+        keep_cols = largest(sizes.sum(0), cols)
         cells = self.cells[np.ix_(keep_rows, keep_cols)]
         return View(self.pair, self.rows[keep_rows], self.cols[keep_cols], cells, self.limit, self.special)
 
@@ -164,16 +164,9 @@ def special_sum(pair: PairAttribution) -> float | None:
 def notes(view: View) -> list[str]:
     """What a reader must know before trusting the numbers, one sentence each; empty for an ordinary pair."""
     pair = view.pair
-    lines = []
+    lines: list[str] = []
     for name, text in zip(names(pair), (pair.a, pair.b), strict=True):
-        if not text.converged:
-            lines.append(
-                f"Approximate: the integration of {name} missed its tolerance"
-                f" (residual {text.residual:.1e} after {text.nodes} nodes)."
-            )
-        if text.truncated:
-            where = "" if text.cut_at is None else f": characters 1 to {text.cut_at:,} of {len(text.text):,}"
-            lines.append(f"Truncated: {name} is longer than the model reads{where} are explained.")
+        lines += text_notes(name, text)
     if np.isnan(view.cells).any():
         lines.append(f'"{MISSING}" marks a cell that the run did not store.')
     if not view.special:
@@ -183,6 +176,20 @@ def notes(view: View) -> list[str]:
             which = "special and prompt" if "prompt" in kinds else "special"
             told = "" if left_out is None else f" (together {left_out:+.3f})"
             lines.append(f"Cells of {which} tokens are counted above and not shown{told}.")
+    return lines
+
+
+def text_notes(name: str, text: ExplainedText) -> list[str]:
+    """What a reader must know of one text, which the page calls ``name``: that it is approximate, or was cut."""
+    lines = []
+    if not text.converged:
+        lines.append(
+            f"Approximate: the integration of {name} missed its tolerance"
+            f" (residual {text.residual:.1e} after {text.nodes} nodes)."
+        )
+    if text.truncated:
+        where = "" if text.cut_at is None else f": characters 1 to {text.cut_at:,} of {len(text.text):,}"
+        lines.append(f"Truncated: {name} is longer than the model reads{where} are explained.")
     return lines
 
 
@@ -241,6 +248,6 @@ def spelled(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _largest(sizes: Floats, count: int) -> NDArray[np.intp]:
+def largest(sizes: NDArray[np.floating], count: int) -> NDArray[np.intp]:
     """Indices of the ``count`` largest, ascending; the earlier one of two equals."""
     return np.sort(np.argsort(-sizes, kind="stable")[: max(count, 0)])

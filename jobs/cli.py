@@ -14,7 +14,6 @@ import typer
 from attribution_core.errors import TextError, TokenpairError
 
 if TYPE_CHECKING:
-    from attribution_core.results import PairAttribution
     from jobs.config import StorageOptions
 
 USER_ERROR = 2
@@ -36,8 +35,8 @@ Unit = Annotated[str, typer.Option(help="What is attributed as one: token, word 
 Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
 Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the matrix as well.")]
-Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix as well.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is shown as a page too.")]
+Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix too.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
 Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
@@ -161,7 +160,9 @@ def explain(
 ) -> None:
     """Explain the similarity of two texts."""
     with _told(context):
-        _check_targets(html, png)
+        from jobs.showing import check_targets, show_pair
+
+        check_targets(html, png)
         for name, text in (("first", text_a), ("second", text_b)):
             if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
                 raise TextError(f"the {name} text is not valid UTF-8")
@@ -183,29 +184,46 @@ def explain(
         except TextError as error:
             # There is but one pair here, and its number says nothing.
             raise TextError(str(error).removeprefix("pair 0: ")) from None
-        _display(pair, special=special, top=top, html=html, png=png)
+        show_pair(pair, special=special, top=top, html=html, png=png, told=_note)
 
 
 @app.command()
 def show(
     context: typer.Context,
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
-    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")],
+    pair_id: Annotated[str | None, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="QID", help="Show a query of the log with its documents instead.")
+    ] = None,
+    doc: Annotated[
+        str | None, typer.Option("--doc", metavar="DOCID", help="Of that query, this one document in full.")
+    ] = None,
     special: Special = False,
-    top: Top = 10,
+    top: Annotated[
+        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, or of a query's documents.")
+    ] = 10,
     html: Html = None,
     png: Png = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Show one pair of a run."""
+    """Show one pair of a run, or one query with the documents it was ranked with."""
     with _told(context):
-        _check_targets(html, png)
+        from jobs.showing import check_targets, show_pair, show_query
+
+        _check_asked(pair_id, query, doc, png)
+        check_targets(html, png)
         from jobs.dataset import open_run
 
-        pair = open_run(run_directory, _storage(endpoint_url, region, profile)).pair(pair_id)
-        _display(pair, special=special, top=top, html=html, png=png)
+        opened = open_run(run_directory, _storage(endpoint_url, region, profile))
+        if query is not None and doc is None:
+            show_query(opened.query(query), special=special, top=top, html=html, told=_note)
+            return
+        if query is not None and doc is not None:
+            pair_id = opened.query(query).document(doc).pair_id
+        assert pair_id is not None, "checked above"
+        show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=_note)
 
 
 @app.command()
@@ -268,50 +286,18 @@ def _told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _display(pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None) -> None:
-    from rich.console import Console
+def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None) -> None:
+    """JobError unless exactly one thing to show was asked for."""
+    from jobs.errors import JobError
 
-    from attribution_core.display import pair_html, plot_pair, terminal_pair
-
-    terminal_pair(pair, Console(), top=top, special=special)
-    if html is not None:
-        page = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
-            '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
-            f"{pair_html(pair, special=special)}\n</body></html>\n"
-        )
-        _write(html, page.encode("utf-8", "backslashreplace"))
-    if png is not None:
-        import io
-
-        picture = io.BytesIO()
-        plot_pair(pair, special=special)[0].savefig(picture, format="png", dpi=150, bbox_inches="tight")
-        _write(png, picture.getvalue())
-
-
-def _check_targets(*paths: Path | None) -> None:
-    """StoreError where a file cannot be written, before anything is computed for it."""
-    from jobs.errors import StoreError
-
-    for path in paths:
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise StoreError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise StoreError(f"cannot write {path}: it is a folder")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise StoreError(f"cannot write {path}: permission denied")
-
-
-def _write(path: Path, data: bytes) -> None:
-    from jobs.errors import StoreError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {(error.strerror or type(error).__name__).lower()}") from None
-    _note(f"wrote {path}")
+    if doc is not None and query is None:
+        raise JobError(f"--doc {doc} needs the query it was found for: add --query QID")
+    if pair_id is None and query is None:
+        raise JobError("nothing to show: give a PAIR_ID, or --query QID for a query with its documents")
+    if pair_id is not None and query is not None:
+        raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
+    if png is not None and query is not None and doc is None:
+        raise JobError("--png draws one pair: add --doc DOCID, or use --html for the query's page")
 
 
 def _storage(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:

@@ -19,3 +19,7 @@ class StoreError(TokenpairError):
 
 class RunError(TokenpairError):
     """A run directory does not hold what was asked of it."""
+
+
+class ExportError(TokenpairError):
+    """A package that only an export needs is not installed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,8 +25,15 @@ from jobs.plan import Plan, load_plan
 from jobs.stores import Store
 
 if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.dataset
+
+    from jobs.query.result import QueryResult
+
+# Rows looked at for examples of what a column holds.
+FIRST_ROWS = 10_000
 
 
 class Run:
@@ -65,6 +73,14 @@ class Run:
         """Whether every planned shard is there."""
         return self.store.exists(SUCCESS)
 
+    @property
+    def unfinished(self) -> str:
+        """A sentence for a reader of a run that has more to come, else ""."""
+        if self.finished:
+            return ""
+        there = f", {len(self.finished_shards())} of {len(self.plan.shards)} shards are there" if self.plan else ""
+        return f"The run is not finished{there}: documents may be missing."
+
     def finished_shards(self) -> set[int]:
         """Numbers of the shards that are there."""
         return finished_shards(self.store)
@@ -72,7 +88,8 @@ class Run:
     def dataset(self, folder: str = "attributions") -> pyarrow.dataset.Dataset:
         """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
-        return self.store.dataset(folder, self._format, empty)
+        with self._reading():
+            return self.store.dataset(folder, self._format, empty)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """`attributions` as a table, one row a pair; all columns, or those named."""
@@ -81,6 +98,18 @@ class Run:
         if missing:
             raise RunError(f"{self.url}: no column {missing[0]!r}; the columns are {', '.join(dataset.schema.names)}")
         return self._table(dataset, columns=list(columns) if columns is not None else None)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """:meth:`to_table` as a pandas DataFrame, lists as arrays; ExportError where pandas is not installed."""
+        from jobs.export import frame_of
+
+        return frame_of(self.to_table(columns))
+
+    def to_datasets(self, columns: Sequence[str] | None = None) -> datasets.Dataset:
+        """:meth:`to_table` as a Dataset of Hugging Face; ExportError where the package datasets is not installed."""
+        from jobs.export import dataset_of
+
+        return dataset_of(self.to_table(columns))
 
     def texts(self) -> pa.Table:
         """One row a distinct (text, role) that has been explained."""
@@ -96,9 +125,8 @@ class Run:
         RunError when the run has no such pair, or not yet, or turned it away.
         """
         row = self._row(str(pair_id))
-        roles = ("query", "document") if self._mode == "retrieval" else ("text", "text")
-        a = self._text(row["text_a_id"], roles[0])
-        b = self._text(row["text_b_id"], roles[1])
+        a = self._text(row["text_a_id"], self.roles[0])
+        b = self._text(row["text_b_id"], self.roles[1])
         own = reserved_names()
         return PairAttribution(
             a=a,
@@ -107,22 +135,75 @@ class Run:
             row_sums=np.asarray(row["row_sums"], np.float32),
             col_sums=np.asarray(row["col_sums"], np.float32),
             **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
-            similarity=str(self._setting("similarity") or "cosine"),
-            layer=int(self._setting("layer") or 0),
-            model=str(self._setting("model") or ""),
+            similarity=str(self.setting("similarity") or "cosine"),
+            layer=int(self.setting("layer") or 0),
+            model=str(self.setting("model") or ""),
             pair_id=str(pair_id),
             special=row["special"],
             extra={name: value for name, value in row.items() if name not in own},
         )
 
+    def query(self, query_id: str) -> QueryResult:
+        """A query and its documents in rank order, with the words that made their scores.
+
+        ``query_id`` is the first text's id, as the log gave it. Only the rows of that query are read. RunError when the
+        run has no such query, or none of its rows yet.
+        """
+        from jobs.query.reading import read_query
+
+        return read_query(self, str(query_id))
+
+    def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that meet the pyarrow expression ``wanted``.
+
+        Rows are wide and what is asked of them is narrow: the columns of ``wanted`` are read first, and then the rest
+        of those parts alone that hold such a row, one after the other.
+        """
+        import pyarrow as pa
+
+        dataset = self.dataset(folder)
+        chosen = list(columns) if columns is not None else None
+        holding = set(self._table(dataset, columns=["__filename"], filter=wanted)["__filename"].to_pylist())
+        parts = [
+            self._table(fragment, schema=dataset.schema, columns=chosen, filter=wanted)
+            for fragment in dataset.get_fragments()
+            if getattr(fragment, "path", None) in holding
+        ]
+        if not parts:
+            return dataset.schema.empty_table().select(chosen if chosen is not None else dataset.schema.names)
+        return pa.concat_tables(parts)
+
+    def first(self, column: str, count: int) -> list[Any]:
+        """Up to ``count`` different values of a column of `attributions`, from its first rows."""
+        with self._reading():
+            head = self.dataset().head(FIRST_ROWS, columns=[column])
+        return list(dict.fromkeys(head[column].to_pylist()))[:count]
+
+    def explained(self, text_ids: Collection[str], role: str) -> dict[str, ExplainedText]:
+        """The texts of those ids, as the model read them; those that are not written yet are left out."""
+        import pyarrow.compute as pc
+
+        wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
+        return {row["text_id"]: self._explained(row) for row in self.rows(wanted, "texts").to_pylist()}
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """The roles of a pair's two texts, as they stand in `texts`."""
+        return ("query", "document") if self._mode == "retrieval" else ("text", "text")
+
+    def setting(self, name: str) -> Any:
+        """A setting of the job, or None; what was found out in the run (a layer counted from below, the model's own
+        similarity) before what was asked."""
+        found = self.job.get("run")
+        return found[name] if isinstance(found, dict) and name in found else self.job.get(name)
+
     def _row(self, pair_id: str) -> dict[str, Any]:
         import pyarrow.compute as pc
 
         wanted = pc.field("pair_id") == pair_id
-        with self.store.guard("read", "attributions"):
-            for fragment in self.dataset().get_fragments(wanted):  # the ids first: rows are wide
-                if fragment.count_rows(filter=wanted):
-                    return cast("dict[str, Any]", fragment.to_table(filter=wanted).to_pylist()[0])
+        found = self.rows(wanted).slice(0, 1).to_pylist()
+        if found:
+            return cast("dict[str, Any]", found[0])
         turned_away = self._table(self.dataset("rejects"), filter=wanted).to_pylist()
         if turned_away:
             one = turned_away[0]
@@ -131,16 +212,16 @@ class Run:
         raise RunError(f"{self.url}: there is no pair {pair_id!r}{state}")
 
     def _text(self, text_id: str, role: str) -> ExplainedText:
-        import pyarrow.compute as pc
-
-        wanted = (pc.field("text_id") == text_id) & (pc.field("role") == role)
-        rows = self._table(self.dataset("texts"), filter=wanted).to_pylist()
-        if not rows:
+        found = self.explained([text_id], role)
+        if not found:
             state = "lacks it" if self.finished else "has not written it yet"
             raise RunError(f"{self.url}: the pair's text {text_id!r} ({role}) is not there: the run {state}")
-        row = rows[0]
+        return found[text_id]
+
+    def _explained(self, row: dict[str, Any]) -> ExplainedText:
+        row = dict(row)
         groups = Groups(
-            unit=self._setting("groups") or "word",
+            unit=self.setting("groups") or "word",
             labels=tuple(row.pop("groups")),
             starts=tuple(row.pop("starts")),
             ends=tuple(row.pop("ends")),
@@ -152,30 +233,30 @@ class Run:
 
     @property
     def _mode(self) -> str:
-        return self.plan.mode if self.plan is not None else str(self._setting("mode") or "symmetric")
+        return self.plan.mode if self.plan is not None else str(self.setting("mode") or "symmetric")
 
     @cached_property
     def _format(self) -> str:
         for folder in ("attributions", "texts", "rejects"):
             for name in self.store.list(folder):
                 return "arrow" if name.endswith(".arrow") else "parquet"
-        return str(self._setting("format") or "parquet")
-
-    def _setting(self, name: str) -> Any:
-        # What was found out in the run (a layer counted from below, the model's own similarity) before what was asked.
-        found = self.job.get("run")
-        return found[name] if isinstance(found, dict) and name in found else self.job.get(name)
+        return str(self.setting("format") or "parquet")
 
     def _attribution_schema(self) -> pa.Schema:
         kept = self.plan.kept if self.plan is not None else None
-        return attribution_schema(str(self._setting("store") or "top"), kept)
+        return attribution_schema(str(self.setting("store") or "top"), kept)
 
-    def _table(self, dataset: pyarrow.dataset.Dataset, **keywords: Any) -> pa.Table:
+    def _table(self, dataset: pyarrow.dataset.Dataset | pyarrow.dataset.Fragment, **keywords: Any) -> pa.Table:
+        with self._reading():
+            return dataset.to_table(**keywords)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         import pyarrow as pa
 
         try:
             with self.store.guard("read", ""):
-                return dataset.to_table(**keywords)
+                yield
         except pa.ArrowException:
             raise RunError(f"{self.url}: a part of it is damaged") from None
 

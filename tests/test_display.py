@@ -19,9 +19,9 @@ from rich.color import Color
 from rich.console import Console
 
 from attribution_core.display import pair_html, pair_text, plot_pair, terminal_pair
-from attribution_core.display_html import DARK, LIGHT
-from attribution_core.display_html import STEPS as HTML_STEPS
-from attribution_core.display_terminal import (
+from attribution_core.display_colours import DARK, LIGHT
+from attribution_core.display_colours import STEPS as HTML_STEPS
+from attribution_core.display_sheet import (
     INK,
     NEGATIVE,
     NEGATIVE_16,
@@ -30,7 +30,7 @@ from attribution_core.display_terminal import (
     POSITIVE_16,
     POSITIVE_256,
 )
-from attribution_core.display_terminal import STEPS as TERMINAL_STEPS
+from attribution_core.display_sheet import STEPS as TERMINAL_STEPS
 from attribution_core.display_view import number, printable, step
 from attribution_core.results import PairAttribution
 

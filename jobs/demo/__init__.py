@@ -122,6 +122,7 @@ def _show(console: Console, run: Run, folder: Path, model: Path) -> None:
     where = shlex.quote(str(folder / RUN))
     for command in (
         f"tokenpair show {where} {shlex.quote(_another(table, chosen))}",
+        f"tokenpair show {where} --query {shlex.quote(_question(table, chosen[0]))}",
         f'tokenpair explain "The coffee is bad." "This is not a good coffee." --model {shlex.quote(str(model))}',
         "tokenpair run --help",
     ):
@@ -151,6 +152,11 @@ def _another(table: pa.Table, shown: list[str]) -> str:
     """A pair that has not been shown, for the reader to look at."""
     ids = sorted(table["pair_id"].to_pylist())
     return next((pair_id for pair_id in ids if pair_id not in shown), ids[0])
+
+
+def _question(table: pa.Table, pair_id: str) -> str:
+    """The id of the question of a pair."""
+    return str(dict(zip(table["pair_id"].to_pylist(), table["text_a_id"].to_pylist(), strict=True))[pair_id])
 
 
 def _say(console: Console, line: str, *, wrap: bool = True) -> None:

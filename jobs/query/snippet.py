@@ -1,0 +1,124 @@
+"""Which part of a document is shown, and which of its words are marked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jobs.query.result import QueryDocument, Span
+
+# A word is marked where it brought this many times what a word of its document does on average, or half of what the
+# strongest word does, and never below a fifth of that: a text in which most words are marked shows nothing.
+MARKED_TIMES, STRONG_SHARE, LEAST_SHARE = 2.0, 0.5, 0.2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the document's text, character for character; with its span where it is one of its words."""
+
+    text: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A window of a document: the pieces make ``text[start:end]``.
+
+    ``limit`` is the |value| of the document's strongest word, and words of ``threshold`` or more are marked.
+    """
+
+    start: int
+    end: int
+    length: int
+    limit: float
+    threshold: float
+    pieces: tuple[Piece, ...]
+
+    @property
+    def cut_before(self) -> bool:
+        return self.start > 0
+
+    @property
+    def cut_after(self) -> bool:
+        return self.end < self.length
+
+    def marks(self, span: Span) -> bool:
+        """Whether the word is strong enough to be marked."""
+        return self.limit > 0 and abs(span.value) >= self.threshold
+
+    @property
+    def marked(self) -> list[Span]:
+        """The marked words that are in the window."""
+        return [piece.span for piece in self.pieces if piece.span is not None and self.marks(piece.span)]
+
+
+def snippet(document: QueryDocument, room: int, width: Callable[[str], int] = len) -> Snippet:
+    """The window of ``document`` whose words brought most by absolute value, ``width`` of it at most ``room``.
+
+    The first of equals; all of a document that fits. A word longer than ``room`` is cut.
+    """
+    text, spans = document.text, document.spans
+    sizes = [abs(span.value) for span in spans]
+    limit = max(sizes, default=0.0)
+    usual = sum(sizes) / max(len(sizes), 1)
+    threshold = max(min(MARKED_TIMES * usual, STRONG_SHARE * limit), LEAST_SHARE * limit)
+    start, end = _window(text, spans, room, width)
+    return Snippet(start, end, len(text), limit, threshold, tuple(_pieces(text, spans, start, end)))
+
+
+def whole(document: QueryDocument) -> Snippet:
+    """All of ``document``."""
+    return snippet(document, len(document.text))
+
+
+def _window(text: str, spans: Sequence[Span], room: int, width: Callable[[str], int]) -> tuple[int, int]:
+    if len(text) <= room and width(text) <= room:
+        return 0, len(text)
+    if not spans:
+        return 0, _reach(text, 0, room, width)
+    words = [width(span.text) for span in spans]
+    gaps = [0, *(width(text[a.end : b.start]) for a, b in itertools.pairwise(spans))]
+    best, chosen = -1.0, (0, 0)
+    last = -1  # the window is first … last
+    used, mass = 0, 0.0
+    for first, span in enumerate(spans):
+        if last < first:
+            last, used, mass = first, words[first], abs(span.value)
+        while last + 1 < len(spans) and used + gaps[last + 1] + words[last + 1] <= room:
+            last += 1
+            used += gaps[last] + words[last]
+            mass += abs(spans[last].value)
+        # Sums of the same words taken in another order differ in the last digits.
+        if mass > best + 1e-9:
+            best, chosen = mass, (first, last)
+        used -= words[first] + (gaps[first + 1] if first < last else 0)
+        mass -= abs(span.value)
+    start, end = spans[chosen[0]].start, spans[chosen[1]].end
+    if words[chosen[0]] > room:
+        return start, _reach(text, start, room, width)
+    # What stands before the first word and behind the last, such as a bracket, is no reason for an ellipsis.
+    return (0 if not text[:start].strip() else start), (len(text) if not text[end:].strip() else end)
+
+
+def _reach(text: str, start: int, room: int, width: Callable[[str], int]) -> int:
+    """The end of what fits into ``room`` from ``start`` on; at least one character."""
+    end = start + room
+    while end > start + 1 and width(text[start:end]) > room:
+        end -= 1
+    return min(end, len(text))
+
+
+def _pieces(text: str, spans: Sequence[Span], start: int, end: int) -> list[Piece]:
+    pieces: list[Piece] = []
+    at = start
+    for span in spans:
+        if span.end <= start or span.start >= end:
+            continue
+        if span.start > at:
+            pieces.append(Piece(text[at : span.start]))
+        pieces.append(Piece(text[max(span.start, start) : min(span.end, end)], span))
+        at = min(span.end, end)
+    if at < end:
+        pieces.append(Piece(text[at:end]))
+    return pieces
