@@ -22,7 +22,11 @@ from attribution_core.quadrature import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
 
 WINDOW_TOKENS = 4096
-LONGEST_WASTE = 1.15
+# How much more than the texts themselves a window may compute because of padding, before and after it has so many
+# tokens × directions (each counts once a node).
+LONGEST_WASTE = 1.2
+LITTLE_WASTE = 1.03
+ENOUGH_WORK = 2048
 
 
 @dataclass(frozen=True)
@@ -207,24 +211,33 @@ def _windows(
 ) -> Iterator[list[int]]:
     """Indices of texts in windows of like length and like number of cotangents, of one role and prompt each.
 
-    What is padded away in one window stays below ``waste`` on either axis; ``most`` says how many of a length fit.
+    What is padded stays below ``waste`` while a window is small, and below ``LITTLE_WASTE`` once it has work enough to
+    keep the processor busy; ``most`` says how many texts of a length fit.
     """
 
+    def kind(at: int) -> tuple[object, ...]:
+        return texts[at].role, texts[at].prompt_length or 0, partners[at] > 0
+
+    def directions(at: int) -> int:
+        return partners[at] or len(texts[at].groups)
+
     def key(at: int) -> tuple[object, ...]:
-        text = texts[at]
-        size = int(math.log(max(len(text), 1)) / math.log(waste))
-        return text.role, text.prompt_length or 0, partners[at] > 0, size, partners[at], len(text), at
+        size = int(math.log(max(len(texts[at]), 1)) / math.log(LONGEST_WASTE))
+        return *kind(at), size if partners[at] else 0, partners[at], len(texts[at]), at
 
     window: list[int] = []
-    longest = 0
+    work = 0
     for at in sorted(range(len(texts)), key=key):
-        length = max(longest, len(texts[at]))
-        same = bool(window) and key(at)[:4] == key(window[0])[:4]
-        like = bool(window) and partners[at] <= partners[window[0]] * 1.25 + 2
-        if window and not (same and like and len(window) < most(length)):
-            yield window
-            window, length = [], len(texts[at])
+        own = len(texts[at]) * directions(at)
+        if window:
+            together = [*window, at]
+            padded = len(together) * max(len(texts[n]) for n in together) * max(directions(n) for n in together)
+            allowed = waste if work < ENOUGH_WORK else LITTLE_WASTE
+            fits = len(window) < most(max(len(texts[n]) for n in together))
+            if kind(at) != kind(window[0]) or not fits or padded > allowed * (work + own):
+                yield window
+                window, work = [], 0
         window.append(at)
-        longest = length
+        work += own
     if window:
         yield window

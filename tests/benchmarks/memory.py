@@ -7,6 +7,7 @@ when model and features were there; on a GPU it is the allocator's own peak over
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -22,17 +23,21 @@ from attribution_core.memory import hand_back_freed_memory
 
 
 class Watch(threading.Thread):
-    """Samples the resident set while something runs."""
+    """Samples the resident set; after ``limit`` seconds it prints the peak and ends the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__(daemon=True)
         self.base = self.peak = resident()
         self.running = True
+        self.end = time.monotonic() + limit
 
     def run(self) -> None:
         """Sample until told to stop."""
         while self.running:
             self.peak = max(self.peak, resident())
+            if time.monotonic() > self.end:
+                print("peak", self.peak - self.base, flush=True)
+                os._exit(0)
             time.sleep(0.001)
 
 
@@ -44,7 +49,7 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int) -> int:
+def measure(tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int, limit: float) -> int:
     """Peak bytes of one text's contributions."""
     torch.set_num_threads(1)
     hand_back_freed_memory()
@@ -55,13 +60,12 @@ def measure(tokens: int, nodes: int, budget: int, groups: str, way: str, layer: 
     small = read_exactly(attributor, 8)
     attributor.contributor.contributions(small)
     texts = read_exactly(attributor, tokens)
-    # One linearisation is enough for the peak: later nodes reuse what the first chunk took.
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         base = torch.cuda.memory_allocated()
         attributor.contributor.contributions(texts)
         return torch.cuda.max_memory_allocated() - base
-    watch = Watch()
+    watch = Watch(limit)
     watch.start()
     attributor.contributor.contributions(texts)
     watch.running = False
@@ -73,16 +77,22 @@ def main() -> None:
     """A grid of text lengths, node counts and budgets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", nargs="+", type=int, default=[8, 64, 256, 512])
-    parser.add_argument("--nodes", nargs="+", type=int, default=[4, 32])
+    parser.add_argument("--nodes", nargs="+", type=int, default=[4, 32, 256])
     parser.add_argument("--budgets", nargs="+", type=int, default=[256, 1024], help="MiB")
     parser.add_argument("--groups", default="token")
     parser.add_argument("--way", default="forward", choices=["forward", "reverse"])
     parser.add_argument("--layer", type=int, default=-2)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="how long a cell is watched at most: later chunks take what earlier ones took",
+    )
     parser.add_argument("--cell", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
         tokens, nodes, budget = options.cell
-        print("peak", measure(tokens, nodes, budget << 20, options.groups, options.way, options.layer))
+        print("peak", measure(tokens, nodes, budget << 20, options.groups, options.way, options.layer, options.seconds))
         return
     print(f"{describe()}; {options.groups} groups, {options.way}, layer {options.layer}")
     print(f"{'tokens':>7}{'nodes':>7}{'budget MiB':>12}{'peak MiB':>10}{'share':>8}")
@@ -91,6 +101,7 @@ def main() -> None:
             for nodes in options.nodes:
                 command = [sys.executable, __file__, "--cell", str(tokens), str(nodes), str(budget)]
                 command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
+                command += ["--seconds", str(options.seconds)]
                 out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 peak = int(out.split("peak")[1]) / 2**20
                 print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)

@@ -18,7 +18,7 @@ def main() -> None:
     """One row a case: seconds by way, the choice, and how far it is from the best."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--partners", nargs="+", type=int, default=[1, 10])
+    parser.add_argument("--partners", nargs="+", type=int, default=[1, 10, 100])
     parser.add_argument("--groups", nargs="+", default=["token", "word", "sentence"])
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--reverse", action="store_true", help="time full reverse as well (slow, D directions)")
