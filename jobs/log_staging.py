@@ -27,7 +27,7 @@ DUPLICATE = "a second row for the same query and document"
 NO_TEXT = {"query": "query id without text", "document": "document id without text"}
 BLANK = {"query": "the query is empty", "document": "the document is empty"}
 MAX_UNREADABLE = 0.01
-FLUSH_ROWS = 1 << 20
+FLUSH_BYTES = 128 << 20
 SHOWN_IDS = 5
 # From this share of ids without a text on, it is looked whether queries and corpus were mixed up.
 SUSPICIOUS = 0.1
@@ -161,29 +161,42 @@ class LogStaging:
         self._drop_second_texts()
 
     def _read_texts(self, what: str, files: list[InputFile]) -> None:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         job, role = self._job, 0 if what == "query" else 1
         columns = job.query_columns if what == "query" else job.corpus_columns
+        self.con.execute(f"CREATE TEMP TABLE sought AS SELECT id, no FROM wanted WHERE role = {role}")
         empty: list[str] = []
+        waiting: list[pa.Table] = []
         rows = empties = 0
+
+        def keep() -> None:
+            # All ids are looked through each time, so it is done with many texts at once.
+            if waiting:
+                self._insert(
+                    f"INSERT INTO texts SELECT {role}, id, no, length(text), blank, text, place FROM incoming "
+                    "JOIN sought USING (id)",
+                    pa.concat_tables(waiting),
+                )
+                waiting.clear()
+
         for file in files:
             number = self._number(file)
             for batch in read_texts(file, columns, titles=job.titles and what == "document", notices=self.notices):
                 self._reject(number, batch.rejects)
-                table = batch.table
-                blank = pc.equal(pc.utf8_trim_whitespace(table["text"]), "")
-                without = table.filter(blank)["id"] if pc.any(blank).as_py() else []
-                empties += len(without)
-                empty += [str(one) for one in without[: SHOWN_IDS - len(empty)]] if len(without) else []
-                self._insert(
-                    f"""
-                    INSERT INTO texts SELECT {role}, id, no, length(text), blank, text, {rows} + nth FROM incoming
-                    JOIN wanted USING (id) WHERE wanted.role = {role}
-                    """,
-                    table.append_column("blank", blank),
-                )
-                rows += len(table)
+                blank = pc.equal(pc.utf8_trim_whitespace(batch.table["text"]), "")
+                if pc.any(blank).as_py():
+                    without = batch.table.filter(blank)["id"].to_pylist()
+                    empties += len(without)
+                    empty += without[: SHOWN_IDS - len(empty)]
+                places = pa.array(range(rows, rows + len(batch.table)), pa.int64())
+                waiting.append(batch.table.append_column("blank", blank).append_column("place", places))
+                rows += len(batch.table)
+                if sum(table.nbytes for table in waiting) > FLUSH_BYTES:
+                    keep()
+        keep()
+        self.con.execute("DROP TABLE sought")
         if empties:
             told = ", ".join(empty) + (" …" if empties > len(empty) else "")
             whose = f"{empties} {'query is' if what == 'query' else 'document is'} empty"

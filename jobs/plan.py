@@ -334,7 +334,11 @@ def _commit(run: Store, folder: Path, kind: str, tables: Iterator[pa.Table]) -> 
     writer: Any = None
     for table in tables:
         if writer is None:
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd", write_statistics=False)
+            # Texts differ, so looking for equal ones among them is lost time.
+            names = [name for name in table.schema.names if name != "text"]
+            writer = pq.ParquetWriter(
+                path, table.schema, compression="zstd", write_statistics=False, use_dictionary=names
+            )
         writer.write_table(table, row_group_size=max(1, len(table)))
     assert writer is not None, "a plan has at least one shard"
     writer.close()

@@ -61,9 +61,9 @@ def assign_shards(
 ) -> tuple[list[ShardInfo], str]:
     """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner) and ``costs``; the side that has shards.
 
-    ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no), the texts in them. The side is ``a_no`` or
-    ``b_no``: the number of the expensive text, which is in one shard. Every text is owned by the first shard that
-    holds it. Shards follow the input's order.
+    ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no) with those of
+    the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
+    owned by the first shard that holds it. Shards follow the input's order.
     """
     width = calibration.width
     con.execute(f"""

@@ -87,7 +87,12 @@ class InputFile:
 
         try:
             yield
-        except (SourceError, StoreError):
+        except SourceError as error:
+            # What is found further in does not know which file it is in.
+            if self.url in str(error):
+                raise
+            raise SourceError(f"{self.url}: {error}") from None
+        except StoreError:
             raise
         except (OSError, EOFError, zlib.error, pa.ArrowException, BotoCoreError, ClientError) as error:
             failure = failure_of(error)

@@ -10,19 +10,16 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from jobs.errors import SourceError
 from jobs.sources.files import InputFile
+from jobs.sources.lines import read_blocks
 from jobs.sources.rows import Reject, shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK_BYTES = 16 << 20
-LONGEST_BLOCK = 64 << 20
 LINE_BYTES = 1 << 20
-BOM = b"\xef\xbb\xbf"
 FIELDS = {
     "trec": ("query", "q0", "document", "place", "score", "tag"),
     "msmarco": ("query", "document", "place"),
@@ -92,29 +89,10 @@ def read_run(file: InputFile, format: str) -> Iterator[LogBatch]:
     """
     with file.guard(), file.open_text() as stream:
         start = 1
-        for block in _blocks(file, stream):
+        for block in read_blocks(stream):
             batch = _at_once(file.name, block, start, format) or _by_line(file.name, block, start, format)
             start += block.count(b"\n")
             yield batch
-
-
-def _blocks(file: InputFile, stream: BinaryIO) -> Iterator[bytes]:
-    """The file in pieces of whole lines, each ended by a line feed."""
-    rest = b""
-    first = True
-    while chunk := stream.read(BLOCK_BYTES):
-        if first:
-            chunk, first = chunk.removeprefix(BOM), False
-        cut = chunk.rfind(b"\n") + 1
-        if not cut:
-            rest += chunk
-            if len(rest) > LONGEST_BLOCK:
-                raise SourceError(f"{file.url}: has a line of more than {LONGEST_BLOCK >> 20} MiB; this is not a run")
-            continue
-        yield rest + chunk[:cut]
-        rest = chunk[cut:]
-    if rest:
-        yield rest + b"\n"
 
 
 def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | None:

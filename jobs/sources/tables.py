@@ -7,6 +7,7 @@ header). A document with a title is read as title + " " + text, as BEIR, MTEB an
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from jobs.errors import SourceError
 from jobs.settings import TextColumns
 from jobs.sources.columns import listed, named
 from jobs.sources.files import LINES, InputFile
-from jobs.sources.lines import Line, read_lines, read_records
+from jobs.sources.lines import Line, read_blocks, read_lines, read_records
 from jobs.sources.rows import Reject, shortened, shown_name
 
 if TYPE_CHECKING:
@@ -118,27 +119,69 @@ def with_title(title: str, text: str) -> str:
 
 
 def _read_jsonl(file: InputFile, columns: TextColumns, titles: bool, notices: list[str]) -> Iterator[IdTexts]:
+    """Blocks of plain objects go through Arrow's reader, a block with anything odd in it line by line."""
     with file.guard(), file.open_text() as stream:
-        gathered = _Gathered()
         chosen: _Chosen | None = None
-        for line in read_lines(stream):
-            if not line.text or line.text.isspace():
-                continue
-            cells, problem = _object(line)
-            if cells is not None:
-                # The first object tells the ids' and texts' names; a title may be missing from some.
-                if chosen is None:
-                    chosen = _choose(file, list(cells), columns, titles, notices)
-                    if chosen is None:
-                        raise _unknown(file, list(cells))
-                # Only an escape can make half a surrogate pair, and looking for one takes time.
-                problem = _take_object(gathered, line.number, cells, chosen, escapes="\\u" in line.text)
-            if problem is not None:
-                gathered.rejects.append(Reject(file.name, line.number, None, problem, shortened(line.text)))
-            if gathered.full:
-                yield gathered.batch(file.name)
-                gathered = _Gathered()
-        yield gathered.batch(file.name)
+        start = 1
+        for block in read_blocks(stream):
+            # The first object tells the ids' and texts' names; a title may be missing from some.
+            chosen = chosen or _choose_by_object(file, block, columns, titles, notices)
+            at_once = _objects_at_once(file, block, chosen, start) if chosen is not None else None
+            yield at_once or _objects_by_line(file, block, chosen, start)
+            start += block.count(b"\n")
+
+
+def _choose_by_object(
+    file: InputFile, block: bytes, columns: TextColumns, titles: bool, notices: list[str]
+) -> _Chosen | None:
+    for line in read_lines(io.BytesIO(block)):
+        cells, _ = _object(line)
+        if cells is not None:
+            chosen = _choose(file, list(cells), columns, titles, notices)
+            if chosen is None:
+                raise _unknown(file, list(cells))
+            return chosen
+    return None
+
+
+def _objects_at_once(file: InputFile, block: bytes, chosen: _Chosen, start: int) -> IdTexts | None:
+    """The block by Arrow's reader, or None where a line of it needs a closer look."""
+    import pyarrow as pa
+    from pyarrow import json as pj
+
+    if b"\\ud" in block or b"\\uD" in block:  # half of a surrogate pair cannot be stored
+        return None
+    names = [name for name in (chosen.id, chosen.text, chosen.title) if name is not None]
+    schema = pa.schema([(name, pa.string()) for name in names])
+    try:
+        found = pj.read_json(
+            io.BytesIO(block),
+            pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        if len(found) != block.count(b"\n"):
+            return None
+        one = found.select(names).combine_chunks().to_batches()[0]
+        one.validate(full=True)
+    except pa.ArrowInvalid:
+        return None
+    batch = _arrow_batch(file, one, chosen, start)
+    return None if batch.rejects else batch
+
+
+def _objects_by_line(file: InputFile, block: bytes, chosen: _Chosen | None, start: int) -> IdTexts:
+    gathered = _Gathered()
+    for line in read_lines(io.BytesIO(block)):
+        if not line.text or line.text.isspace():
+            continue
+        cells, problem = _object(line)
+        number = start + line.number - 1
+        if cells is not None and chosen is not None:
+            # Only an escape can make half a surrogate pair, and looking for one takes time.
+            problem = _take_object(gathered, number, cells, chosen, escapes="\\u" in line.text)
+        if problem is not None:
+            gathered.rejects.append(Reject(file.name, number, None, problem, shortened(line.text)))
+    return gathered.batch(file.name)
 
 
 def _object(line: Line) -> tuple[dict[str, Any] | None, str | None]:

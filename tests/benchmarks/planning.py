@@ -1,8 +1,8 @@
 """Time and peak memory of planning a synthetic retrieval log, and what a driver holds of the plan afterwards.
 
-Ten documents of 1 kB a query, each document in ten pairs: 0.1, 1 and 10 million pairs by default. The log is written to a
-folder of its own below --folder and removed. Each plan is made in a process of its own, whose largest resident set
-is what the operating system counted; --twice makes it again and compares the files' hashes.
+Ten documents of 1 kB a query, each document in about ten pairs: 0.1, 1 and 10 million pairs by default. The log is
+written to a folder of its own below --folder and removed. Each plan is made in a process of its own, whose largest
+resident set is what the operating system counted; --twice makes it again and compares the files' hashes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> None:
     """One row a size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", nargs="+", type=float, default=[0.1, 1, 10], help="pairs of each log")
-    parser.add_argument("--folder", default=None, help="where the logs are written, a few GB; default: the system's own")
+    parser.add_argument(
+        "--folder", default=None, help="where the logs are written, a few GB; default: the system's own"
+    )
     parser.add_argument("--model", default=None, help="a model's folder whose tokenizer is asked; default: MiniLM")
     parser.add_argument("--twice", action="store_true", help="plan twice and compare the files byte for byte")
     parser.add_argument("--plan", nargs=2, metavar=("FOLDER", "OUTPUT"), help=argparse.SUPPRESS)
@@ -38,7 +40,9 @@ def main() -> None:
     if options.plan:
         plan_once(*map(Path, options.plan), options.model)
         return
-    print(f"{'pairs':>12}{'documents':>11}{'log, MB':>9}{'s':>8}{'peak, MiB':>11}{'driver, MiB':>13}{'shards':>8}  same")
+    print(
+        f"{'pairs':>12}{'documents':>11}{'log, MB':>9}{'s':>8}{'peak, MiB':>11}{'driver, MiB':>13}{'shards':>8}  same"
+    )
     for millions in options.millions:
         row(int(millions * 1e6), options)
 
