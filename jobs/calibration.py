@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.errors import ModelError
+
 if TYPE_CHECKING:
     from jobs.config import JobConfig
 
@@ -92,12 +94,7 @@ class Calibration:
 
 def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibration:
     """Rates of the job's model on ``samples`` of its texts by role; assumed ones where its tokenizer is not at hand."""
-    from jobs.preflight import model_folder
-
-    try:
-        folder = model_folder(job.model)
-    except Exception:  # whoever loads the model says what is wrong with it
-        folder = None
+    folder = _folder(job)
     if folder is None:
         return Calibration({role: Rate() for role in samples})
     width = 0
@@ -108,6 +105,21 @@ def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibrati
         width = max(width, _whole(config.get("hidden_size") or config.get("dim")) or 0)
         rates[role] = _rate(job, folder, module, role, list(texts))
     return Calibration(rates, width or ASSUMED_WIDTH)
+
+
+def model_description(job: JobConfig, role: str) -> dict[str, Any]:
+    """The configuration of the transformer that reads texts of ``role``; empty where it is not at hand."""
+    folder = _folder(job)
+    return {} if folder is None else _json(_module(folder, role) / "config.json")
+
+
+def _folder(job: JobConfig) -> Path | None:
+    from jobs.preflight import model_folder
+
+    try:
+        return model_folder(job.model)
+    except ModelError:  # whoever loads the model says what is wrong with it
+        return None
 
 
 def _rate(job: JobConfig, folder: Path, module: Path, role: str, texts: list[str]) -> Rate:
