@@ -88,7 +88,7 @@ class LogStaging:
 
     def _read_log(self) -> None:
         """Tables ``log`` and ``brought`` (texts of queries that stood in the log itself)."""
-        ordinal = 0
+        ordinal = brought = 0
         for file in self._files.log:
             number, before, bad = self._number(file), ordinal, 0
             for batch in read_log(file, self._job.log_format, self._job.log_part):
@@ -97,7 +97,8 @@ class LogStaging:
                 columns = "row, query, document, score, place, tag"
                 self._insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
                 if batch.queries is not None:
-                    self._insert("INSERT INTO brought SELECT id, text, 0 FROM incoming", batch.queries)
+                    self._insert(f"INSERT INTO brought SELECT id, text, {brought} + nth FROM incoming", batch.queries)
+                    brought += len(batch.queries)
                 ordinal += len(batch.table)
             if ordinal == before and not bad:
                 raise SourceError(f"{file.url}: has no rows")
