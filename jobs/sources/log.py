@@ -76,15 +76,21 @@ def sniffed_format(file: InputFile) -> str:
         first = head.split("\n", 1)[0]
         if '"results"' in first and re.search(r'"query_id"\s*:', first) and META not in first:
             return "predictions"
+        if re.search(r'"text"\s*:\s*"', first):
+            raise SourceError(f"{file.url}: is not a log but a table of texts; it goes under queries or corpus")
         return "mteb"
     fields = head.split("\n", 1)[0].split()
-    if len(fields) in (3, 6):
-        return "trec" if len(fields) == 6 else "msmarco"
+    if len(fields) == 6:
+        return "trec"
+    if len(fields) == 3 and fields[2].isdigit():
+        return "msmarco"
     if not fields:
         raise SourceError(f"{file.url}: has no rows")
     seen = f"its first line has {len(fields)} fields"
-    if len(fields) == 4:
+    if len(fields) == 4 or fields[-1] == "score":
         seen += " (as in qrels)"
+    elif len(fields) == 3:
+        seen += " and the third is no rank"
     raise SourceError(
         f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or say log_format if that line is bad"
     )
