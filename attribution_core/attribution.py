@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
 from attribution_core.directions.generic import GenericProducts
 from attribution_core.directions.structured import StructuredProducts, supports
-from attribution_core.encoder import Encoder, ReadText, Role
-from attribution_core.errors import SettingError, TextError
+from attribution_core.encoder import Encoder, ReadText, Role, route_of
+from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.grouping import UNITS
 from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET
@@ -85,26 +85,39 @@ class Attributor:
         if not isinstance(memory, int) or memory < 1 << 20:
             raise SettingError(f"memory is {memory!r}; it must be a number of bytes, at least {1 << 20} (1 MiB)")
         self.model_name, loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-        self.encoder = Encoder(
-            loaded,
-            layer=layer,
-            similarity=similarity,
-            device=device,
-            dtype=torch.float64 if dtype == "float64" else torch.float32,
-            prompts=_prompts(self.mode, prompt_a, prompt_b),
-        )
+        dtype_ = torch.float64 if dtype == "float64" else torch.float32
+        prompts = _prompts(self.mode, prompt_a, prompt_b)
         if rule == "riemann" and nodes is None:
             nodes = PAPER_NODES
         self.quadrature = Quadrature(rule, tolerance, nodes, max_nodes)
         self.pair_tolerance = pair_tolerance
-        self.contributor = Contributor(
-            self.encoder,
-            _products(self.encoder, _one_of("products", products, PRODUCTS)),
-            self.quadrature,
-            memory,
-            _one_of("way", way, WAYS),
-            choose_precision(precision, self.encoder.device, self.encoder.dtype),
-        )
+        asked = _one_of("products", products, PRODUCTS)
+
+        def contributor(encoder: Encoder) -> Contributor:
+            return Contributor(
+                encoder,
+                _products(encoder, asked),
+                self.quadrature,
+                memory,
+                _one_of("way", way, WAYS),
+                choose_precision(precision, encoder.device, encoder.dtype),
+            )
+
+        common: dict[str, Any] = {"layer": layer, "similarity": similarity, "dtype": dtype_, "prompts": prompts}
+        first, second = self.roles
+        self.encoder = Encoder(loaded, device=device, role=first, **common)
+        self.contributor = contributor(self.encoder)
+        # The contributor of each role's route; but for a Router there is one route.
+        self._of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
+        private = self.encoder.model
+        if [id(m) for m in route_of(private, first)] != [id(m) for m in route_of(private, second)]:
+            other = Encoder(private, device=self.encoder.device, role=second, private=True, **common)
+            if other.embedding_width != self.encoder.embedding_width:
+                raise ModelError(
+                    f"a {first}'s embedding has {self.encoder.embedding_width} values and a {second}'s "
+                    f"{other.embedding_width}: they have no product"
+                )
+            self._of_role[second] = contributor(other)
 
     @property
     def layer(self) -> int:
@@ -150,12 +163,12 @@ class Attributor:
 
     def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
-        return self.encoder.read(texts, role, self.groups)
+        return self._route(role).encoder.read(texts, role, self.groups)
 
     def contributions(self, texts: Sequence[ReadText]) -> list[Contributions]:
         """Contributions of texts, in their order; equal texts share one result."""
         distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
-        found = dict(zip(distinct, self.contributor.contributions(list(distinct.values())), strict=True))
+        found = dict(zip(distinct, self._contributions(list(distinct.values())), strict=True))
         return [found[text.role, text.text] for text in texts]
 
     def pairs(
@@ -182,7 +195,7 @@ class Attributor:
         loads = [TextLoad(len(text), len(text.groups)) for text in texts]
         ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
-        known = dict(zip(alone, self.contributor.contributions([texts[at] for at in alone]), strict=True))
+        known = dict(zip(alone, self._contributions([texts[at] for at in alone]), strict=True))
         through: dict[int, dict[int, slice]] = {at: {} for at in range(len(texts)) if ways[at] == "partner"}
         stacks: dict[int, list[Floats]] = {at: [] for at in through}
         for i, j in edges:
@@ -191,9 +204,7 @@ class Attributor:
                     low = sum(len(rows) for rows in stacks[own])
                     stacks[own].append(known[other].values_GD)
                     through[own][other] = slice(low, low + len(known[other].values_GD))
-        pulled = self.contributor.projections(
-            [texts[at] for at in through], [np.concatenate(s) for s in stacks.values()]
-        )
+        pulled = self._projections([texts[at] for at in through], [np.concatenate(s) for s in stacks.values()])
         known.update(zip(through, pulled, strict=True))
         pairs: list[PairAttribution] = []
         for i, j in edges:
@@ -224,6 +235,28 @@ class Attributor:
             "max_nodes": self.quadrature.max_nodes,
         }
 
+    def _route(self, role: str) -> Contributor:
+        return self._of_role.get(role, self.contributor)
+
+    def _contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
+        """Contributions of texts of any role, each by its role's route, in their order."""
+        return self._by_route(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
+
+    def _projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
+        """Products of texts' contributions with their cotangents [K, D], likewise."""
+        return self._by_route(
+            texts, lambda route, at: route.projections([texts[i] for i in at], [cotangents[i] for i in at])
+        )
+
+    def _by_route(
+        self, texts: Sequence[ReadText], compute: Callable[[Contributor, list[int]], list[Contributions]]
+    ) -> list[Contributions]:
+        found: dict[int, Contributions] = {}
+        for route in dict.fromkeys(self._route(text.role) for text in texts):
+            at = [place for place, text in enumerate(texts) if self._route(text.role) is route]
+            found.update(zip(at, compute(route, at), strict=True))
+        return [found[place] for place in range(len(texts))]
+
     def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution) -> PairAttribution:
         """The pair again with a smaller tolerance on both texts, until its identity error is small enough.
 
@@ -234,7 +267,7 @@ class Attributor:
         most = self.quadrature.max_nodes
         while abs(pair.error) > self.pair_tolerance and min(pair.a.nodes, pair.b.nodes) < most:
             tolerance /= REFINEMENT
-            refined = self.contributor.contributions([a, b], tolerance=tolerance)
+            refined = self._contributions([a, b], tolerance=tolerance)
             pair = self._pair(refined[0], refined[1], refined[0].values_GD @ refined[1].values_GD.T)
             if tolerance < FINEST_TOLERANCE:
                 break

@@ -148,7 +148,7 @@ class Contributor:
 
     def _references(self, texts: list[ReadText], batch: TextBatch) -> Tensor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
-        keys = [text.reference(self.encoder.pad_id) for text in texts]
+        keys = [(text.prompt_length, text.reference(self.encoder.pad_id)) for text in texts]
         fresh = [row for row, key in enumerate(keys) if key not in self._known and key not in keys[:row]]
         if fresh:
             part = batch.select(fresh)

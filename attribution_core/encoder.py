@@ -11,24 +11,33 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from attribution_core.architectures import Family, family_of, first_layer_above, hidden_of
-from attribution_core.errors import ModelError, SettingError
+from attribution_core.errors import ModelError
 from attribution_core.grouping import Groups, Kind, Unit, group_tokens
 from attribution_core.memory import RecentTensors
+from attribution_core.modules import (
+    POOLING_MODES,
+    Role,
+    Similarity,
+    cut_modules,
+    pooling_modes,
+    route_of,
+    similarity_of,
+    text_lengths,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Role = Literal["text", "query", "document"]
-Similarity = Literal["cosine", "dot"]
-POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 READ_AT_ONCE = 512
 REFERENCE_BYTES = 64 << 20
+
+__all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "TextBatch", "repeat_rows", "route_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +114,9 @@ class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
 class Encoder:
     """A private float copy of a model with eager attention; the caller's model stays as it was.
 
+    ``role`` says whose route is taken through a model with a Router; ``model`` is used as it is where it is already a
+    ``private`` copy, so that the encoders of two routes share one.
+
     Raises:
         ModelError: where the model cannot be attributed, with the reason.
         SettingError: where ``similarity``, a prompt or a dtype is not one that is allowed.
@@ -119,13 +131,16 @@ class Encoder:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         prompts: dict[str, str | None] | None = None,
+        role: Role = "text",
+        private: bool = False,
     ) -> None:
         self.device = torch.device(device) if device is not None else model.device
-        self.model = copy.deepcopy(model).to(self.device).to(dtype).eval()
+        self.model = model if private else copy.deepcopy(model).to(self.device).to(dtype).eval()
+        self.role = role
         self.dtype = dtype
         self.prompts = prompts or {}
-        self.similarity: Similarity = _similarity(model, similarity)
-        self.transformer, self.pooling, self.head = _modules(self.model, self.similarity)
+        self.similarity: Similarity = similarity_of(model, similarity)
+        self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
         self.pooling_modes = pooling_modes(self.pooling)
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
@@ -133,7 +148,8 @@ class Encoder:
         self.layers = self.family.find_layers(backbone)
         self.layer = first_layer_above(layer, len(self.layers))
         self.above: list[nn.Module] = list(self.layers[self.layer :])
-        self.tokenizer = self.model.tokenizer
+        # A Router's own tokenizer is that of its first route.
+        self.tokenizer = self.transformer.tokenizer
         if self.tokenizer.pad_token_id is None:
             raise ModelError("the tokenizer has no padding token, so there is no reference to attribute against")
         self.pad_id = int(self.tokenizer.pad_token_id)
@@ -167,7 +183,9 @@ class Encoder:
 
     def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
         prompt = self.prompt(role)
-        task: dict[str, str] = {} if role == "text" else {"task": role}
+        # A text without a role goes the way of this encoder's route.
+        task: dict[str, str] = {"task": role if role != "text" else self.role}
+        task = {} if task["task"] == "text" else task
         read = self._preprocess(texts, prompt, task)
         prompt_length = read.get("prompt_length")
         limit = self._most_tokens(role)
@@ -221,7 +239,7 @@ class Encoder:
         """How many tokens the model reads of a text in this role; None where that is not known."""
         own = {"query": "query_length", "document": "document_length"}.get(role)
         limit = getattr(self.transformer, own, None) if own else None
-        return limit if limit is not None else self.model.max_seq_length
+        return limit if limit is not None else self.transformer.max_seq_length
 
     def _has_tokens(self, rest: str) -> bool:
         return bool(self.tokenizer(rest, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
@@ -335,8 +353,8 @@ class Encoder:
     @property
     def embedding_width(self) -> int:
         """D, the number of values of one embedding."""
-        full = self.model.get_embedding_dimension()
-        assert full is not None
+        sized = [module for module in (self.pooling, *self.head) if hasattr(module, "get_embedding_dimension")]
+        full = int(sized[-1].get_embedding_dimension())
         return min(full, self.model.truncate_dim or full)
 
     def fingerprint(self) -> str:
@@ -352,6 +370,7 @@ class Encoder:
                 (
                     self.model.max_seq_length,
                     self.model.truncate_dim,
+                    text_lengths(self.model),
                     self.tokenizer.get_vocab_size()
                     if hasattr(self.tokenizer, "get_vocab_size")
                     else len(self.tokenizer),
@@ -392,44 +411,3 @@ def _pick(value: Any, rows: int, index: Tensor | slice) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_pick(item, rows, index) for item in value)
     return value
-
-
-def pooling_modes(pooling: Any) -> tuple[str, ...]:
-    """The names of a pooling module's modes."""
-    return (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
-
-
-def _similarity(model: SentenceTransformer, asked: str | None) -> Similarity:
-    name = str(asked or model.similarity_fn_name or "cosine")
-    if name in ("euclidean", "manhattan"):
-        raise SettingError(
-            f"similarity {name!r} cannot be attributed: it is not a product of two embeddings, so it does not split "
-            "into pairs of tokens; ask for 'cosine' or 'dot'"
-        )
-    if name not in ("cosine", "dot"):
-        raise SettingError(f"similarity {name!r} is unknown; ask for 'cosine' or 'dot'")
-    return "cosine" if name == "cosine" else "dot"
-
-
-def _modules(model: SentenceTransformer, similarity: Similarity) -> tuple[Any, nn.Module, list[nn.Module]]:
-    """Transformer, pooling and head of a model made of modules that can be attributed."""
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
-
-    modules = list(model)
-    names = " → ".join(type(module).__name__ for module in modules)
-    if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
-        raise ModelError(
-            f"the model's modules are {names}; needed are Transformer → Pooling → (Dense, LayerNorm, Normalize)"
-        )
-    pooling, head = modules[1], modules[2:]
-    for mode in pooling_modes(pooling):
-        if mode not in POOLING_MODES:
-            why = " (not smooth, so no path integral exists)" if mode == "max" else ""
-            raise ModelError(f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}")
-    for module in head:
-        if not isinstance(module, (Dense, LayerNorm, Normalize)):
-            raise ModelError(f"module {type(module).__name__} behind pooling cannot be attributed (modules: {names})")
-    while similarity == "cosine" and head and isinstance(head[-1], Normalize):
-        head = head[:-1]
-    return modules[0], pooling, head

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from attribution_core.errors import TextError, TokenpairError
+from jobs.job_flags import Endpoint, JobFile, Profile, Region, job_command
 
 if TYPE_CHECKING:
     from jobs.config import StorageOptions
@@ -37,9 +38,6 @@ Special = Annotated[bool, typer.Option("--special", help="Show special and promp
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is shown as a page too.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix too.")]
-Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
-Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -66,71 +64,20 @@ def print_version() -> None:
 
 
 @app.command()
+@job_command
 def run(
     context: typer.Context,
-    job_file: Annotated[
-        Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="A sentence-transformers model: a folder, or a hub name.")] = None,
-    input: Annotated[
-        list[str] | None, typer.Option(metavar="PLACE", help="A file, folder or glob, local or s3://; repeatable.")
-    ] = None,
-    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
-    a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
-    b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
-    id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
-    header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
-    mode: Annotated[str | None, typer.Option(help="symmetric (the default) or retrieval.")] = None,
-    layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
-    groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
-    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
-    rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Residual to reach, of the embedding's length.")] = None,
-    nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
-    store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
-    format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
-    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the work.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    profile: Profile = None,
-    trust_remote_code: Annotated[
-        bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = None,
+    job_file: JobFile,
+    settings: dict[str, Any],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what the run directory holds.")] = False,
 ) -> None:
     """Attribute every pair of a job; run the same command again to go on with an unfinished one."""
     with _told(context, resume=True):
         from jobs.config import load_job
+        from jobs.sources.beir import with_beir
 
-        overrides = {
-            "model": model,
-            "input": input or None,
-            "output": output,
-            "columns": {"a": a, "b": b, "id": id},
-            "header": header,
-            "mode": mode,
-            "layer": layer,
-            "groups": groups,
-            "similarity": similarity,
-            "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
-            "top_k": top_k,
-            "store": store,
-            "format": format,
-            "shards": shards,
-            "limit": limit,
-            "memory": memory,
-            "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
-            "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
-            "trust_remote_code": trust_remote_code,
-        }
-        job = load_job(job_file, overrides)
+        job = load_job(job_file, with_beir(settings))
         from jobs.engine import run_job
 
         outcome = run_job(job, quiet=quiet, echo=_note, restart=restart)
@@ -138,6 +85,29 @@ def run(
             _print(line)
         code = outcome.exit_code
     raise typer.Exit(code)
+
+
+@app.command()
+@job_command
+def plan(
+    context: typer.Context,
+    job_file: JobFile,
+    settings: dict[str, Any],
+    on: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An accelerator to tell hours and money for, such as h100 or l4.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="What an hour of it costs, in your currency.")] = None,
+) -> None:
+    """Say what a job would be and cost, before anything is computed; nothing is written."""
+    with _told(context):
+        from jobs.estimate import accelerator, plan_lines
+
+        chosen = accelerator(on, price)
+        from jobs.config import load_job
+        from jobs.sources.beir import with_beir
+
+        for line in plan_lines(lambda output: load_job(job_file, with_beir(settings) | {"output": output}), chosen):
+            _print(line)
 
 
 @app.command()

@@ -6,7 +6,6 @@ rule and its explanation stand in one place.
 
 from __future__ import annotations
 
-import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -14,125 +13,86 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import JobError
+from jobs.settings import (
+    Column,
+    Columns,
+    Place,
+    Prompts,
+    Quadrature,
+    Settings,
+    Share,
+    StorageOptions,
+    Text,
+    TextColumns,
+    Workers,
+    absolute,
+    no_secret,
+    parse_size,
+)
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+__all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "load_job", "parse_job", "parse_size"]
+
 _MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
 _SMALLEST_MEMORY = 16 << 20
 
 
-def parse_size(text: str | int) -> int:
-    """Bytes of a size such as ``2GiB``, ``512MB`` or a plain number; ValueError when it is none."""
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?\s*", str(text), re.IGNORECASE | re.ASCII)
-    if match is None:
-        raise ValueError(f"not a size: {text!r}")
-    unit = (match[2] or "").lower()
-    return int(float(match[1]) * (_BINARY_UNITS | _UNITS)[unit])
-
-
-def _no_bool(value: object) -> object:
-    # YAML's `yes` and `true` would otherwise pass for 1.
-    if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a truth value")
-    return value
-
-
-def _no_secret(value: object) -> object:
-    """Refuse an address that carries credentials, without repeating it."""
-    if isinstance(value, str) and re.match(r"\w+://[^/]*@", value):
-        raise PydanticCustomError("secret", "an address with credentials in it")
-    return value
-
-
-def absolute(place: str) -> str:
-    """A local path made absolute, so that a rerun from another folder is the same job; addresses stay as they are."""
-    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
-
-
-def _place(value: object) -> object:
-    return absolute(value) if isinstance(value, str) and value.strip() else value
-
-
-Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\A[^\x00]*\S[^\x00]*\z")]
-Place = Annotated[Text, BeforeValidator(_place), BeforeValidator(_no_secret)]
-Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Column = StrictInt | Text
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
-
-
-class Columns(_Settings):
-    """Where a row has its texts and ids; numbers (from 1) where the input has no header."""
-
-    a: Column | None = Field(None, description="the name of the first text's column, or its number from 1")
-    b: Column | None = Field(None, description="the name of the second text's column, or its number from 1")
-    id: Column | None = Field(None, description="the name of the column with the pair's id, or its number from 1")
-    a_id: Column | None = Field(None, description="the name of the column with the first text's id, or its number")
-    b_id: Column | None = Field(None, description="the name of the column with the second text's id, or its number")
-
-    def given(self) -> dict[str, str | int]:
-        """The columns that were named, by role."""
-        return {role: column for role, column in self if column is not None}
-
-
-class Quadrature(_Settings):
-    """How the path integral is taken; see ``attribution_core.quadrature``."""
-
-    rule: Literal["gauss", "riemann"] = Field("gauss", description="gauss or riemann")
-    tolerance: Real = Field(2e-3, gt=0, le=1, description="a residual in units of ‖e‖, above 0 and at most 1")
-    nodes: StrictInt | None = Field(
-        None, ge=1, le=100_000, description="a whole number from 1 to 100000, or null to choose it for every text"
-    )
-    max_nodes: StrictInt = Field(256, ge=1, le=100_000, description="a whole number from 1 to 100000")
-
-
-class Workers(_Settings):
-    """How many processes share the work; null means what the machine or cluster has."""
-
-    count: StrictInt | None = Field(None, ge=1, le=10_000, description="a whole number of at least 1, or null")
-    gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
-    cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
-
-    @field_validator("gpus")
-    @classmethod
-    def _whole_above_one(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise PydanticCustomError("fraction", "a fraction above 1")
-        return gpus
-
-
-class StorageOptions(_Settings):
-    """How an object store is reached. Credentials are never settings: they come from the usual AWS environment."""
-
-    endpoint_url: Annotated[Text, BeforeValidator(_no_secret)] | None = Field(
-        None,
-        pattern=r"\Ahttps?://[^\s/]+/?\S*\z",
-        description="an address such as http://127.0.0.1:8333 without credentials, or null",
-    )
-    region: Text | None = Field(None, description="the name of a region, or null")
-    profile: Text | None = Field(None, description="the name of a profile in the AWS configuration, or null")
-
-
-class JobConfig(_Settings):
+class JobConfig(Settings):
     """Everything that decides a job. ``identity()`` is the part that decides its rows."""
 
-    model: Annotated[Text, BeforeValidator(_no_secret)] = Field(
+    model: Annotated[Text, BeforeValidator(no_secret)] = Field(
         description="the name of a sentence-transformers model, or a folder that holds one"
     )
-    input: list[Place] = Field(
-        min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
+    input: list[Place] | None = Field(
+        None, min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
+    )
+    log: list[Place] | None = Field(
+        None, min_length=1, description="a retrieval log's file (local or s3://bucket/…), or a list of them"
+    )
+    log_format: Literal["auto", "trec", "msmarco", "predictions", "mteb"] = Field(
+        "auto", description="auto, trec, msmarco, predictions (sentence-transformers) or mteb"
+    )
+    log_part: Text | None = Field(
+        None, description="the subset/split to take of MTEB predictions, or null for the only one"
+    )
+    queries: list[Place] | None = Field(
+        None, min_length=1, description="the file of the log's queries (JSONL, Parquet, Arrow, TSV, CSV), or a list"
+    )
+    query_columns: TextColumns = Field(default_factory=TextColumns, description="settings id, text")
+    corpus: list[Place] | None = Field(
+        None, min_length=1, description="the file or folder of the log's documents (JSONL, Parquet, Arrow, TSV, CSV)"
+    )
+    corpus_columns: TextColumns = Field(default_factory=TextColumns, description="settings id, text, title")
+    titles: bool = Field(True, strict=True, description="true (title, a space, text) or false (the text alone)")
+    qrels: list[Place] | None = Field(
+        None, min_length=1, description="the file of relevance judgments (TREC, or BEIR's TSV), a list, or null"
+    )
+    depth: StrictInt | None = Field(
+        None, ge=1, le=1_000_000, description="how many documents a query, from 1 to 1000000, or null for all"
+    )
+    max_rejects: Share | None = Field(
+        None, description="a share from 0 to 1 of unreadable rows that is put up with, or null (0.01 for a log)"
+    )
+    max_missing: Share | None = Field(
+        None, description="a share from 0 to 1 of rows without a text that is put up with, or null for any"
     )
     columns: Columns = Field(default_factory=Columns, description="settings a, b, id, a_id, b_id")
     header: bool = Field(True, strict=True, description="true or false")
     keep: Literal["all"] | list[Column] = Field("all", description="all, or a list of column names")
     output: Place = Field(description="a folder for the run, local or s3://bucket/…")
     mode: Literal["symmetric", "retrieval"] = Field("symmetric", description="symmetric or retrieval")
+    prompts: Prompts = Field(default_factory=Prompts, description="settings query, document, text")
     layer: StrictInt = Field(
         -2, ge=-1000, le=1000, description="a layer's number, from 0, or from the top as -1, -2, …"
     )
@@ -146,6 +106,12 @@ class JobConfig(_Settings):
         None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the work"
     )
     limit: StrictInt | None = Field(None, ge=1, description="a whole number of at least 1, or null for every pair")
+    sample: StrictInt | None = Field(
+        None, ge=1, description="how many queries (first texts) to take by chance, at least 1, or null for all"
+    )
+    seed: StrictInt = Field(
+        0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
+    )
     memory: str = Field("2GiB", description="a size of at least 16MiB, such as 2GiB or 500MB")
     workers: Workers = Field(default_factory=Workers, description="settings count, gpus, cpus")
     storage: StorageOptions = Field(
@@ -160,7 +126,14 @@ class JobConfig(_Settings):
         folder = Path(model).expanduser()
         return str(folder.resolve()) if folder.is_dir() else model
 
-    @field_validator("input", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _a_log_is_retrieval(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("log") is not None and given.get("mode") is None:
+            return given | {"mode": "retrieval"}
+        return given
+
+    @field_validator("input", "log", "queries", "corpus", "qrels", mode="before")
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -208,7 +181,42 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
         raise JobError("\n".join(lines)) from None
     except RecursionError:
         raise JobError(f"{where or 'the job'}: nested too deeply to be a job") from None
+    _check_together(job, where)
     return _with_columns_as_told(job, where)
+
+
+def _check_together(job: JobConfig, where: str) -> None:
+    """JobError for settings that are each allowed and make no job together."""
+    wrong: list[str] = []
+    if job.input is None and job.log is None:
+        wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
+    elif job.input is not None and job.log is not None:
+        wrong.append("log: found beside input; allowed: one of the two")
+    if job.log is not None and job.corpus is None:
+        wrong.append(f"corpus: is missing; give {_allowed('corpus')}")
+    if job.log is not None and job.queries is None and job.log_format not in ("auto", "predictions"):
+        wrong.append(f"queries: is missing; give {_allowed('queries')}")
+    if job.log is None:
+        wrong += [
+            f"{name}: found without log; it belongs to a retrieval log"
+            for name in ("queries", "corpus", "qrels", "depth", "log_part")
+            if getattr(job, name) is not None
+        ]
+    if job.log is not None and job.mode != "retrieval":
+        wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts says what stands before texts)")
+    roles = ("query", "document") if job.mode == "retrieval" else ("text",)
+    wrong += [
+        f"prompts.{name}: found {_shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"
+        for name, prompt in job.prompts
+        if prompt is not None and name not in roles
+    ]
+    if wrong:
+        prefix = f"{_one_line(where)}: " if where else ""
+        raise JobError("\n".join(prefix + line for line in wrong))
+
+
+def _allowed(name: str) -> str:
+    return JobConfig.model_fields[name].description or ""
 
 
 def _with_columns_as_told(job: JobConfig, where: str) -> JobConfig:
@@ -316,7 +324,7 @@ def _field_of(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseMode
         if field is None:
             break
         allowed = field.description or ""
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, _Settings)):
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
             break
         if len(location) > len(path):
             owner = field.annotation

@@ -28,3 +28,11 @@ def first_row(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...] | N
     """The first row of a short result; it is fetched whole, because an open result blocks its connection."""
     rows = con.execute(query).fetchall()
     return rows[0] if rows else None
+
+
+def sampled(table: str, column: str, seed: int, count: int) -> str:
+    """SQL that keeps ``count`` rows of ``table`` by chance: the same ones for the same seed, wherever they stand."""
+    order = f"md5('{int(seed)}:' || {column}), {column}"
+    return (
+        f"DELETE FROM {table} WHERE {column} NOT IN (SELECT {column} FROM {table} ORDER BY {order} LIMIT {int(count)})"
+    )

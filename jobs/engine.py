@@ -340,7 +340,7 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: _Attempt, secon
 
 def _finished_before(run: Store) -> Outcome:
     try:
-        totals = Totals(**json.loads(run.read(SUCCESS)))
+        totals = Totals.of(json.loads(run.read(SUCCESS)))
     except (ValueError, TypeError):
         totals = Totals()
     return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True)

@@ -7,6 +7,7 @@ hash in their name and the manifest, written last and once, names them: what a k
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import json
@@ -16,11 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.calibration import ROLES, SAMPLE, Calibration, calibrate
 from jobs.database import first_row
 from jobs.errors import RunError, SourceError
+from jobs.log_staging import LogStaging
 from jobs.progress import counted
-from jobs.sharding import ShardInfo, assign_shards
+from jobs.rejection import check_share
+from jobs.sharding import ShardInfo, Work, assign_shards, total_work
 from jobs.sources import InputFile, PairReader, read_pairs
+from jobs.sources.log import log_files
 from jobs.staging import Staging
 from jobs.stores import Store
 
@@ -30,8 +35,9 @@ if TYPE_CHECKING:
     from jobs.config import JobConfig
 
 MANIFEST = "plan/manifest.json"
-VERSION = 1
+VERSION = 2
 # Columns of a shard's pairs that come before those passed through.
+PERCENTILES = (0, 10, 50, 90, 99, 100)
 PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
 
 __all__ = ["Plan", "Shard", "ShardInfo", "load_plan", "make_plan", "read_shard"]
@@ -42,7 +48,8 @@ class Plan:
     """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
 
     ``inputs`` has a dict a file: file, size, modified, fingerprint. ``kept`` is the schema of the columns passed
-    through, under their names in the output.
+    through, under their names in the output. ``calibration`` is by what rates lengths were taken for costs,
+    ``lengths`` the characters of distinct texts by role and percentile, ``work`` what it all takes.
     """
 
     shards: tuple[ShardInfo, ...]
@@ -56,6 +63,9 @@ class Plan:
     notices: list[str]
     pairs_file: str
     texts_file: str
+    calibration: Calibration
+    lengths: dict[str, dict[str, int]]
+    work: Work
     _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -79,15 +89,19 @@ def make_plan(job: JobConfig, run: Store) -> Plan:
     present = load_plan(run)
     if present is not None:
         return present
-    reader = read_pairs(job, job.storage)
     with tempfile.TemporaryDirectory(prefix="tokenpair-plan-") as name:
         folder = Path(name)
+        if job.input is None:
+            files = log_files(job)
+            log = LogStaging(folder, job, files)
+            with contextlib.closing(log):
+                log.stage()
+                return _write(log, files.all, [], job, run, folder)
+        reader = read_pairs(job, job.storage)
         staging = Staging(folder, retrieval=job.mode == "retrieval")
-        try:
-            _stage(staging, reader, job.limit)
-            return _write(staging, reader, job, run, folder)
-        finally:
-            staging.close()
+        with contextlib.closing(staging):
+            _stage(staging, reader, job)
+            return _write(staging, reader.files, reader.notices, job, run, folder)
 
 
 def load_plan(run: Store) -> Plan | None:
@@ -103,7 +117,14 @@ def load_plan(run: Store) -> Plan | None:
         kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
         shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
         same = ("pairs", "texts", "characters", "mode", "rejected", "inputs", "notices", "pairs_file", "texts_file")
-        return Plan(shards=shards, kept=kept, **{key: found[key] for key in same})
+        return Plan(
+            shards=shards,
+            kept=kept,
+            calibration=Calibration.of(found["calibration"]),
+            lengths={role: {k: int(v) for k, v in one.items()} for role, one in found["lengths"].items()},
+            work=Work(**{k: int(v) for k, v in found["work"].items()}),
+            **{key: found[key] for key in same},
+        )
     except (ValueError, KeyError, TypeError, pa.ArrowException):
         raise RunError(f"{run.url}/{MANIFEST}: is not a plan of tokenpair") from None
 
@@ -132,7 +153,8 @@ def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
         raise RunError(f"{run.url}/{name}: is damaged") from None
 
 
-def _stage(staging: Staging, reader: PairReader, limit: int | None) -> None:
+def _stage(staging: Staging, reader: PairReader, job: JobConfig) -> None:
+    limit = job.limit if job.sample is None else None
     wanted = limit
     for batch in reader:
         staging.add(batch)
@@ -144,42 +166,58 @@ def _stage(staging: Staging, reader: PairReader, limit: int | None) -> None:
             wanted = staging.rows + limit - good
     staging.flush()
     good = staging.drop_duplicates()
-    if limit is not None and good >= limit:
-        staging.cut(limit)
+    if job.max_rejects is not None:
+        bad = staging.rejected()
+        check_share("the input", bad, good + sum(bad.values()), job.max_rejects, "max_rejects", "cannot be used")
+    if job.sample is not None:
+        staging.sample(job.seed, job.sample)
+        good = staging.count("pairs")
+    if job.limit is not None and good >= job.limit:
+        staging.cut(job.limit)
     if not good:
         reasons = "; ".join(f"{n} × {reason}" for reason, n in list(staging.rejected().items())[:5])
         raise SourceError(f"no row of the input can be attributed: {reasons}")
 
 
-def _write(staging: Staging, reader: PairReader, job: JobConfig, run: Store, folder: Path) -> Plan:
+def _write(
+    staging: Staging | LogStaging,
+    files: list[InputFile],
+    notices: list[str],
+    job: JobConfig,
+    run: Store,
+    folder: Path,
+) -> Plan:
     from jobs.dataset import reserved_names, write_rejects
 
-    notices = reader.notices
-    kept = staging.kept.collect(staging.con, {*reserved_names(), *PAIR_COLUMNS}, notices)
-    staging.describe_rejects()
-    shards = assign_shards(staging.con, staging.role_b, job.shards)
+    kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
+    calibration = calibrate(job, _samples(staging, job.mode))
+    if not calibration.measured:
+        notices.append("the model's tokenizer is not at hand here, so lengths in tokens are assumed, not measured")
+    shards, side = assign_shards(staging.con, calibration, job.shards)
     if job.shards is not None and len(shards) < job.shards:
         notices.append(
             f"{counted(len(shards), 'shard')} instead of {job.shards}: a text stays in one shard with all its partners"
         )
-    pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, kept))
+    pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, side, kept))
     texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
     write_rejects(run, "plan", _rejects(staging), job.format)
-    query = "SELECT count(*), sum(characters) FROM texts WHERE no IN (SELECT no FROM shard_texts)"
-    characters = first_row(staging.con, query)
-    assert characters is not None
+    texts = first_row(staging.con, "SELECT count(*), sum(characters) FROM costs")
+    assert texts is not None
     plan = Plan(
         shards=tuple(shards),
-        pairs=staging.count("pairs"),
-        texts=int(characters[0]),
-        characters=int(characters[1]),
+        pairs=sum(shard.pairs for shard in shards),
+        texts=int(texts[0]),
+        characters=int(texts[1]),
         mode=job.mode,
         rejected=staging.rejected(),
-        inputs=[_input(file) for file in reader.files],
+        inputs=[_input(file) for file in files],
         kept=kept,
         notices=list(dict.fromkeys(notices)),
         pairs_file=pairs_file,
         texts_file=texts_file,
+        calibration=calibration,
+        lengths=_lengths(staging, job.mode),
+        work=total_work(staging.con),
     )
     if run.commit(MANIFEST, _manifest(plan)):
         return plan
@@ -188,10 +226,35 @@ def _write(staging: Staging, reader: PairReader, job: JobConfig, run: Store, fol
     return present
 
 
+def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
+    """Some texts of each role that are in a pair: chosen by chance, the same every time; table ``used`` (no) beside."""
+    staging.con.execute("CREATE TABLE used AS SELECT a_no AS no FROM matched UNION SELECT b_no FROM matched")
+    found: dict[str, list[str]] = {}
+    for role, name in enumerate(ROLES[mode]):
+        rows = staging.con.execute(f"""
+            SELECT text FROM texts SEMI JOIN used USING (no) WHERE role = {role} ORDER BY md5(key), key LIMIT {SAMPLE}
+        """).fetchall()
+        found[name] = [str(text) for (text,) in rows]
+    return found
+
+
+def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, int]]:
+    """Characters of the distinct texts of each role at some percentiles."""
+    rows = staging.con.execute(f"""
+        SELECT role, count(*), {", ".join(f"quantile_disc(characters, {p / 100})" for p in PERCENTILES)}
+        FROM costs GROUP BY role ORDER BY role
+    """).fetchall()
+    names = ["texts", *map(str, PERCENTILES)]
+    return {ROLES[mode][row[0]]: dict(zip(names, map(int, row[1:]), strict=True)) for row in rows}
+
+
 def _manifest(plan: Plan) -> bytes:
-    fields = {k: v for k, v in vars(plan).items() if k not in ("shards", "kept") and not k.startswith("_")}
+    typed = ("shards", "kept", "calibration", "work")
+    fields = {k: v for k, v in vars(plan).items() if k not in typed and not k.startswith("_")}
     fields["version"] = VERSION
     fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()
+    fields["calibration"] = plan.calibration.plain()
+    fields["work"] = asdict(plan.work)
     fields["shards"] = [asdict(shard) for shard in plan.shards]
     return json.dumps(fields, ensure_ascii=False, sort_keys=True, indent=1).encode()
 
@@ -200,21 +263,20 @@ def _input(file: InputFile) -> dict[str, Any]:
     return {"file": file.url, "size": file.size, "modified": file.modified, "fingerprint": file.fingerprint()}
 
 
-def _pair_tables(staging: Staging, kept: pa.Schema) -> Iterator[pa.Table]:
+def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     columns = "".join(f", k{i}" for i in range(len(kept)))
-    join = "LEFT JOIN kept USING (ordinal)" if len(kept) else ""
     query = f"""
-        SELECT shard, ordinal, coalesce(id, name || ':' || row) AS pair_id, a_key, b_key, name, row{columns}
-        FROM pairs JOIN numbered USING (ordinal) JOIN files ON files.no = pairs.file {join} ORDER BY shard, ordinal
+        SELECT shard, ordinal, pair_id, a_key, b_key, name, row{columns}
+        FROM pair_rows JOIN shard_of ON shard_of.no = pair_rows.{side} ORDER BY shard, ordinal
     """
     types = [pa.int64(), pa.string(), pa.string(), pa.string(), pa.string(), pa.int64()]
     schema = pa.schema([*zip(PAIR_COLUMNS, types, strict=True), *kept])
     return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 14), schema)
 
 
-def _text_tables(staging: Staging, mode: str) -> Iterator[pa.Table]:
+def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
@@ -225,7 +287,7 @@ def _text_tables(staging: Staging, mode: str) -> Iterator[pa.Table]:
     return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 12), schema)
 
 
-def _rejects(staging: Staging) -> Iterator[pa.Table]:
+def _rejects(staging: Staging | LogStaging) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     query = """
@@ -272,7 +334,11 @@ def _commit(run: Store, folder: Path, kind: str, tables: Iterator[pa.Table]) -> 
     writer: Any = None
     for table in tables:
         if writer is None:
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd", write_statistics=False)
+            # Texts differ, so looking for equal ones among them is lost time.
+            names = [name for name in table.schema.names if name != "text"]
+            writer = pq.ParquetWriter(
+                path, table.schema, compression="zstd", write_statistics=False, use_dictionary=names
+            )
         writer.write_table(table, row_group_size=max(1, len(table)))
     assert writer is not None, "a plan has at least one shard"
     writer.close()

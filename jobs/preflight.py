@@ -26,7 +26,7 @@ def check_before_planning(job: JobConfig) -> None:
 
     On a cluster only its workers can tell most of it, and they do.
     """
-    folder = _model_folder(job.model)
+    folder = model_folder(job.model)
     if folder is not None:
         _check_layer(job.layer, folder)
     if job.workers.gpus:
@@ -35,7 +35,7 @@ def check_before_planning(job: JobConfig) -> None:
             staffing(job.workers, resources, shards=job.workers.count or 1, memory=job.memory_bytes)
 
 
-def _model_folder(model: str) -> Path | None:
+def model_folder(model: str) -> Path | None:
     """The folder with the model's description, None where only the workers will see it."""
     folder = Path(model).expanduser()
     if folder.is_dir():

@@ -1,6 +1,7 @@
 """Which pairs are computed together: each expensive text in one shard with all its partners, shards of equal cost.
 
-Costs come from character lengths and are whole numbers, so that sums do not depend on the order of adding.
+Costs are whole numbers, so that sums do not depend on the order of adding. They come from character lengths by the
+rates of a calibration (jobs.calibration).
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.calibration import Calibration
 from jobs.database import first_row
 
 if TYPE_CHECKING:
     import duckdb
 
-CHARACTERS_A_TOKEN = 4
-LONGEST_TOKENS = 512
-MOST_DIRECTIONS = 384
+# A partner's cost is shared out among its pairs in parts as small as this of one direction of one token.
 SHARE = 16
 
 
@@ -31,10 +31,19 @@ class ShardInfo:
     cost: int
 
 
-def text_cost(characters: int) -> int:
-    """Relative cost of one text's contributions: directions × tokens, both bounded as a model bounds them."""
-    tokens = min(characters // CHARACTERS_A_TOKEN + 3, LONGEST_TOKENS)
-    return tokens * min(tokens, MOST_DIRECTIONS)
+@dataclass(frozen=True)
+class Work:
+    """Sums over all texts of all shards, from which floating-point work follows.
+
+    ``tokens`` and ``squares`` are Σ S and Σ S²; ``moved`` and ``moved_squares`` the same with each text counted once a
+    direction.
+    """
+
+    texts: int
+    tokens: int
+    squares: int
+    moved: int
+    moved_squares: int
 
 
 def default_shards(tokens: int) -> int:
@@ -42,60 +51,86 @@ def default_shards(tokens: int) -> int:
     return max(1, min(math.ceil(tokens / 512), 128), math.ceil(tokens / 65536))
 
 
-_COST = (
-    f"least(characters // {CHARACTERS_A_TOKEN} + 3, {LONGEST_TOKENS}) * "
-    f"least(characters // {CHARACTERS_A_TOKEN} + 3, {MOST_DIRECTIONS})"
-)
+def text_cost(tokens: int, groups: int, width: int) -> int:
+    """Relative cost of one text's contributions by itself: tokens × (directions and the pass without any)."""
+    return tokens * (min(groups, width) + 1)
 
 
-def assign_shards(con: duckdb.DuckDBPyConnection, role_b: int, asked: int | None) -> list[ShardInfo]:
-    """Tables ``numbered`` (ordinal, a_no, b_no, shard) and ``shard_texts`` (shard, no, owner) in ``con``.
+def assign_shards(
+    con: duckdb.DuckDBPyConnection, calibration: Calibration, asked: int | None
+) -> tuple[list[ShardInfo], str]:
+    """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner) and ``costs``; the side that has shards.
 
-    ``con`` holds ``pairs`` and ``texts`` as jobs.staging writes them, with at least one pair. Every text is owned
-    by the first shard that holds it. Shards follow the input's order.
+    ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no) with those of
+    the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
+    owned by the first shard that holds it. Shards follow the input's order.
     """
+    width = calibration.width
     con.execute(f"""
-        CREATE TEMP TABLE matched AS
-        SELECT ordinal, ta.no AS a_no, tb.no AS b_no FROM pairs
-        JOIN (SELECT key, no FROM texts WHERE role = 0) ta ON ta.key = a_key
-        JOIN (SELECT key, no FROM texts WHERE role = {role_b}) tb ON tb.key = b_key;
-        CREATE TEMP TABLE costs AS
-        SELECT no, characters, ({_COST})::BIGINT AS cost FROM texts
-        WHERE no IN (SELECT a_no FROM matched UNION ALL SELECT b_no FROM matched)
+        CREATE TABLE costs AS
+        SELECT no, role, characters, tokens, groups, tokens * (least(groups, {width}) + 1) AS cost FROM (
+            SELECT no, role, characters, {calibration.tokens_sql()} AS tokens, {calibration.groups_sql()} AS groups
+            FROM texts SEMI JOIN used USING (no))
     """)
     cost_a, cost_b = (
-        _number(con, f"SELECT sum(cost) FROM costs WHERE no IN (SELECT {s}_no FROM matched)") for s in "ab"
+        _number(con, f"SELECT sum(cost) FROM costs SEMI JOIN matched ON costs.no = matched.{s}_no") for s in "ab"
     )
     # On a tie the second text: in a retrieval log that is the document.
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
-    tokens = _number(con, f"SELECT sum((characters + {CHARACTERS_A_TOKEN - 1}) // {CHARACTERS_A_TOKEN}) FROM costs")
-    wanted = asked if asked is not None else default_shards(tokens)
+    wanted = asked if asked is not None else default_shards(_number(con, "SELECT sum(tokens) FROM costs"))
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""
-        CREATE TEMP TABLE weights AS
+        CREATE TABLE directions AS
         WITH partners AS (SELECT {cheap} AS no, count(*) AS n FROM matched GROUP BY 1),
-             shares AS (SELECT no, {SHARE} * cost // n AS share FROM partners JOIN costs USING (no)),
-             brought AS (SELECT {dear} AS no, sum(share)::BIGINT AS share
+             shares AS (SELECT no, groups, {SHARE} * cost // n AS share FROM partners JOIN costs USING (no)),
+             brought AS (SELECT {dear} AS no, sum(share)::BIGINT AS share, sum(groups)::BIGINT AS groups
                          FROM matched JOIN shares ON shares.no = {cheap} GROUP BY 1)
-        SELECT no, {SHARE} * cost + share AS weight FROM brought JOIN costs USING (no);
-        CREATE TEMP TABLE shard_of AS
-        WITH summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)
+        -- A text can be explained along its partners' groups, where those are fewer than its own.
+        SELECT no, tokens, share, least(costs.groups, brought.groups, {width}) AS directions
+        FROM brought JOIN costs USING (no);
+        CREATE TABLE shard_of AS
+        WITH weights AS (SELECT no, {SHARE} * tokens * (directions + 1) + share AS weight FROM directions),
+             summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)
         SELECT no, (dense_rank() OVER (ORDER BY cut) - 1)::INTEGER AS shard FROM (
             SELECT no, (2 * upto - weight) * {wanted} // (2 * (SELECT sum(weight) FROM weights)) AS cut FROM summed);
-        CREATE TABLE numbered AS
-        SELECT ordinal, a_no, b_no, shard FROM matched JOIN shard_of ON shard_of.no = {dear};
         CREATE TABLE shard_texts AS
-        WITH held AS (SELECT shard, a_no AS no FROM numbered UNION SELECT shard, b_no FROM numbered),
+        -- A partner's text is read in every shard that needs it; the expensive text in its own.
+        WITH held AS (SELECT shard, no FROM shard_of
+                      UNION SELECT shard, {cheap} FROM matched JOIN shard_of ON shard_of.no = {dear}),
              owners AS (SELECT no, min(shard) AS shard FROM held GROUP BY no)
         SELECT held.shard, held.no, held.shard = owners.shard AS owner FROM held JOIN owners ON owners.no = held.no
     """)
-    rows = con.execute("""
-        WITH p AS (SELECT shard, count(*) AS pairs FROM numbered GROUP BY shard),
-             t AS (SELECT shard, count(*) AS texts, sum(characters) AS characters, sum(cost) AS cost
-                   FROM shard_texts JOIN costs USING (no) GROUP BY shard)
+    return _shards(con, dear, width), dear
+
+
+def total_work(con: duckdb.DuckDBPyConnection) -> Work:
+    """What the shards that :func:`assign_shards` made take altogether."""
+    row = first_row(
+        con,
+        """
+        SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * directions), sum(tokens * tokens * directions)
+        FROM shard_costs
+        """,
+    )
+    assert row is not None
+    return Work(*(int(value) for value in row))
+
+
+def _shards(con: duckdb.DuckDBPyConnection, dear: str, width: int) -> list[ShardInfo]:
+    con.execute(f"""
+        CREATE VIEW shard_costs AS
+        SELECT held.shard, costs.no, characters, costs.tokens,
+               coalesce(directions.directions, least(groups, {width})) AS directions
+        FROM shard_texts held JOIN costs ON costs.no = held.no
+        LEFT JOIN shard_of own ON own.no = held.no AND own.shard = held.shard
+        LEFT JOIN directions ON directions.no = own.no
+    """)
+    rows = con.execute(f"""
+        WITH p AS (SELECT shard, count(*) AS pairs FROM matched JOIN shard_of ON shard_of.no = {dear} GROUP BY shard),
+             t AS (SELECT shard, count(*) AS texts, sum(characters) AS characters,
+                          sum(tokens * (directions + 1)) AS cost FROM shard_costs GROUP BY shard)
         SELECT shard, pairs, texts, characters, cost FROM p JOIN t USING (shard) ORDER BY shard
     """).fetchall()
-    con.execute("DROP TABLE matched; DROP TABLE costs; DROP TABLE weights; DROP TABLE shard_of")
     return [ShardInfo(*(int(value) for value in row)) for row in rows]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.database import connect, first_row
+from jobs.database import connect, first_row, sampled
 from jobs.passthrough import PassedThrough
 from jobs.sources.rows import ROW_TEXT_CHARACTERS, PairBatch, Reject, as_in_source, row_text
 
@@ -145,6 +145,12 @@ class Staging:
                 "DELETE FROM rejects WHERE file > ? OR (file = ? AND row > ?)", [last[1], last[1], last[2]]
             )
 
+    def sample(self, seed: int, count: int) -> None:
+        """Keep the pairs of ``count`` first texts, chosen by chance."""
+        self.con.execute("CREATE TABLE chosen AS SELECT DISTINCT a_key FROM pairs")
+        self.con.execute(sampled("chosen", "a_key", seed, count))
+        self.con.execute("DELETE FROM pairs WHERE a_key NOT IN (SELECT a_key FROM chosen); DROP TABLE chosen")
+
     def describe_rejects(self) -> None:
         """Give the rows that only the plan turned away a ``row_text`` such as the readers give: the source's columns.
 
@@ -183,6 +189,26 @@ class Staging:
             writing.execute("INSERT INTO described SELECT * FROM lines")
             writing.unregister("lines")
         writing.close()
+
+    def publish(self, reserved: set[str], notices: list[str]) -> pa.Schema:
+        """Table ``matched`` and view ``pair_rows``, as jobs.plan reads them; the schema of the columns k0, k1 …
+
+        To be called once, when every row is there.
+        """
+        kept = self.kept.collect(self.con, reserved, notices)
+        self.describe_rejects()
+        columns = "".join(f", k{i}" for i in range(len(kept)))
+        join = "LEFT JOIN kept USING (ordinal)" if len(kept) else ""
+        self.con.execute(f"""
+            CREATE TABLE matched AS
+            SELECT ordinal, ta.no AS a_no, tb.no AS b_no FROM pairs
+            JOIN (SELECT key, no FROM texts WHERE role = 0) ta ON ta.key = a_key
+            JOIN (SELECT key, no FROM texts WHERE role = {self.role_b}) tb ON tb.key = b_key;
+            CREATE VIEW pair_rows AS
+            SELECT ordinal, a_no, b_no, coalesce(id, name || ':' || row) AS pair_id, a_key, b_key, name, row{columns}
+            FROM pairs JOIN matched USING (ordinal) JOIN files ON files.no = pairs.file {join}
+        """)
+        return kept
 
     def count(self, table: str) -> int:
         row = first_row(self.con, f"SELECT count(*) FROM {table}")

@@ -262,6 +262,8 @@ def make_attributor(kind: type[Attributor], job: Any, device: str | None = None)
         max_nodes=job.quadrature.max_nodes,
         memory=job.memory_bytes,
         device=device,
+        prompt_a=job.prompts.query if job.mode == "retrieval" else job.prompts.text,
+        prompt_b=job.prompts.document if job.mode == "retrieval" else job.prompts.text,
         trust_remote_code=job.trust_remote_code,
     )
 

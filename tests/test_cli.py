@@ -76,7 +76,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_names_every_command() -> None:
     done = tokenpair("--help")
     assert done.returncode == 0
-    for command in ("run", "explain", "show", "demo", "version"):
+    for command in ("run", "plan", "explain", "show", "demo", "version"):
         assert f"\n  {command}" in done.stdout
 
 

@@ -109,7 +109,7 @@ def test_shards_cost_about_the_same(log: Path) -> None:
     costs = [shard.cost for shard in plan.shards]
     assert len(costs) == 7
     # No cut can be nearer to the ideal than half a text, and queries are computed in several shards.
-    assert max(costs) < 1.2 * sum(costs) / 7 + text_cost(2000)
+    assert max(costs) < 1.2 * sum(costs) / 7 + text_cost(tokens=503, groups=60, width=384)
 
 
 def test_a_text_id_is_the_hash_of_the_text(log: Path) -> None:

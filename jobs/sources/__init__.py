@@ -52,7 +52,14 @@ class PairReader:
 
 
 def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:
-    """The input of ``job`` without what its own run has written; SourceError or StoreError when there is none."""
+    """The input of ``job`` without what its own run has written; SourceError or StoreError when there is none.
+
+    Of a retrieval log these are all its files: rankings, queries, corpus and judgments.
+    """
+    if job.input is None:
+        from jobs.sources.log import log_files
+
+        return log_files(job, options).all
     files = resolve_inputs(job.input, options or job.storage)
     inside = job.output.rstrip("/") + "/"
     files = [file for file in files if not file.url.startswith(inside)]

@@ -107,7 +107,7 @@ def _batch(file: InputFile, chosen: Chosen, batch: pa.RecordBatch, start: int) -
     cells: dict[str, pa.Array] = {}
     for role in ROLES:
         name = chosen.used.get(role)
-        cells[role] = pa.nulls(len(table), pa.string()) if name is None else _strings(file, name, table[name])
+        cells[role] = pa.nulls(len(table), pa.string()) if name is None else strings(file, name, table[name])
     judgement = judged(file.name, rows, cells, chosen.used, table.select(list(chosen.kept)), untyped=False)
     if not broken:
         return judgement
@@ -115,7 +115,24 @@ def _batch(file: InputFile, chosen: Chosen, batch: pa.RecordBatch, start: int) -
     return PairBatch(file.name, judgement.table, judgement.kept, False, rejects, judgement.names)
 
 
-def _strings(file: InputFile, name: str, column: pa.ChunkedArray) -> pa.Array:
+def record_batches(file: InputFile) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet or Arrow file in batches of moderate size, all columns."""
+    import pyarrow.parquet as pq
+
+    with file.guard(), file.open() as raw:
+        if file.kind == "parquet":
+            with pq.ParquetFile(raw) as parquet:
+                total = sum(parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups))
+                yield from parquet.iter_batches(_rows_a_batch(total, parquet.metadata.num_rows))
+            return
+        for whole in _record_batches(raw):
+            size = _rows_a_batch(whole.nbytes, whole.num_rows)
+            for offset in range(0, whole.num_rows, size):
+                yield whole.slice(offset, size)
+
+
+def strings(file: InputFile, name: str, column: pa.ChunkedArray) -> pa.Array:
+    """A column of ids as text; SourceError where it holds fractions."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as t

@@ -32,6 +32,8 @@ KINDS = {
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 TEXT_KINDS = ("jsonl", "csv", "tsv")
+# Text whose name does not say what it is made of.
+LINES = "lines"
 FINGERPRINT_BYTES = 1 << 16
 
 
@@ -85,7 +87,12 @@ class InputFile:
 
         try:
             yield
-        except (SourceError, StoreError):
+        except SourceError as error:
+            # What is found further in does not know which file it is in.
+            if self.url in str(error):
+                raise
+            raise SourceError(f"{self.url}: {error}") from None
+        except StoreError:
             raise
         except (OSError, EOFError, zlib.error, pa.ArrowException, BotoCoreError, ClientError) as error:
             failure = failure_of(error)
@@ -101,10 +108,13 @@ class InputFile:
             ) from None
 
 
-def resolve_inputs(inputs: str | Sequence[str], options: StorageSettings | None = None) -> list[InputFile]:
+def resolve_inputs(
+    inputs: str | Sequence[str], options: StorageSettings | None = None, *, any_name: bool = False
+) -> list[InputFile]:
     """The files of ``inputs`` (files, folders, globs; entries in the order given, files of each sorted, none twice).
 
-    Raises SourceError when an entry stands for no file or a format is not known, StoreError when S3 fails.
+    With ``any_name`` a file whose name says no known format is taken as ``lines`` of text. Raises SourceError when an
+    entry stands for no file or a format is not known, StoreError when S3 fails.
     """
     entries = [inputs] if isinstance(inputs, str) else list(inputs)
     found: dict[str, InputFile] = {}
@@ -112,18 +122,18 @@ def resolve_inputs(inputs: str | Sequence[str], options: StorageSettings | None 
     for entry in entries:
         if entry.startswith("s3://"):
             system = system or open_s3(options)
-            files = _s3_files(entry, system, endpoint_of(options))
+            files = _s3_files(entry, system, endpoint_of(options), any_name)
         elif "://" in entry and not entry.startswith("file://"):
             raise SourceError(f"{entry.split('://')[0]}:// is not supported; give a local path or s3://bucket/key")
         else:
-            files = _local_files(entry.removeprefix("file://"))
+            files = _local_files(entry.removeprefix("file://"), any_name)
         if not files:
             raise SourceError(
                 f"{entry}: no input file there; known are {', '.join(sorted(KINDS))}, text also with .gz, .zst"
             )
         for file in files:
             found.setdefault(file.url, file)
-    return _named(list(found.values()))
+    return named_together(list(found.values()))
 
 
 def kind_of(url: str) -> tuple[str, str | None] | None:
@@ -138,16 +148,29 @@ def kind_of(url: str) -> tuple[str, str | None] | None:
     return kind, compression
 
 
-def _local_files(entry: str) -> list[InputFile]:
+def _known(url: str, any_name: bool) -> tuple[str, str | None]:
+    """:func:`kind_of`; SourceError where a name that says no format is not allowed."""
+    known = kind_of(url)
+    if known is None and any_name:
+        known = LINES, COMPRESSIONS.get(os.path.splitext(url.lower())[1])
+    if known is None:
+        raise SourceError(
+            f"{url}: its name does not say a known format; known are {', '.join(sorted(KINDS))}, "
+            "text also with .gz, .zst"
+        )
+    return known
+
+
+def _local_files(entry: str, any_name: bool) -> list[InputFile]:
     path = Path(entry).expanduser().absolute()
     if path.is_dir():
         return _local_folder(path)
     if path.exists():
-        return [_local_file(path)]
+        return [_local_file(path, any_name)]
     if not glob.has_magic(entry):
         raise SourceError(f"{entry}: there is no such file or folder")
     matched = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-    files = [_local_file(p) for p in matched if p.is_file()]
+    files = [_local_file(p, any_name) for p in matched if p.is_file()]
     return files or [file for p in matched if p.is_dir() for file in _local_folder(p)]
 
 
@@ -159,10 +182,8 @@ def _local_folder(folder: Path) -> list[InputFile]:
     return [_local_file(path) for path in sorted(found)]
 
 
-def _local_file(path: Path) -> InputFile:
-    known = kind_of(path.name)
-    if known is None:
-        raise SourceError(_unknown(str(path)))
+def _local_file(path: Path, any_name: bool = False) -> InputFile:
+    known = _known(str(path), any_name)
     try:
         stat = path.stat()
     except OSError:
@@ -171,7 +192,7 @@ def _local_file(path: Path) -> InputFile:
     return InputFile(str(path), path.name, *known, stat.st_size, modified)
 
 
-def _s3_files(entry: str, system: Any, endpoint: str | None) -> list[InputFile]:
+def _s3_files(entry: str, system: Any, endpoint: str | None, any_name: bool) -> list[InputFile]:
     url = checked_url(entry)
     key = url.removeprefix("s3://")
     try:
@@ -185,9 +206,7 @@ def _s3_files(entry: str, system: Any, endpoint: str | None) -> list[InputFile]:
         raise StoreError(describe(failure, url, "read", endpoint)) from None
     files = []
     for path in sorted(listed):
-        known = kind_of(path)
-        if known is None:
-            raise SourceError(_unknown(f"s3://{path}"))
+        known = _known(f"s3://{path}", any_name)
         info = listed[path]
         when = info.get("LastModified")
         modified = when.isoformat() if isinstance(when, datetime) else str(when)
@@ -221,13 +240,7 @@ def _in_folder(name: str) -> bool:
     return known is not None and ".json" not in (Path(name).suffix, Path(Path(name).stem).suffix)
 
 
-def _unknown(url: str) -> str:
-    return (
-        f"{url}: its name does not say a known format; known are {', '.join(sorted(KINDS))}, text also with .gz, .zst"
-    )
-
-
-def _named(files: list[InputFile]) -> list[InputFile]:
+def named_together(files: list[InputFile]) -> list[InputFile]:
     """Files with names relative to the deepest folder that holds them all; the whole address where none does."""
     from dataclasses import replace
 

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from jobs.errors import SourceError
+
 LINE_BYTES = 16 << 20
 QUOTED_CHARACTERS = 4 << 20
 CHUNK_BYTES = 1 << 20
+BLOCK_BYTES = 16 << 20
+LONGEST_BLOCK = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,28 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
             return
         if len(pending) > LINE_BYTES:
             too_long, pending = True, pending[:1000]
+
+
+def read_blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """The bytes in blocks of whole lines, each ended by a line feed, for readers that take many lines at once.
+
+    Raises SourceError where no line feed comes for so long that this is no text of lines.
+    """
+    rest = b""
+    first = True
+    while chunk := stream.read(BLOCK_BYTES):
+        if first:
+            chunk, first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            yield rest + chunk[:cut]
+            rest = chunk[cut:]
+            continue
+        rest += chunk
+        if len(rest) > LONGEST_BLOCK:
+            raise SourceError(f"has a line of more than {LONGEST_BLOCK >> 20} MiB, so it is not read line by line")
+    if rest:
+        yield rest + b"\n"
 
 
 def _line(number: int, data: bytes) -> Line:

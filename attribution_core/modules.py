@@ -1,0 +1,89 @@
+"""What a loaded SentenceTransformer is made of: the route of a role, its transformer, pooling and head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from attribution_core.errors import ModelError, SettingError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Role = Literal["text", "query", "document"]
+Similarity = Literal["cosine", "dot"]
+POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+def pooling_modes(pooling: Any) -> tuple[str, ...]:
+    """The names of a pooling module's modes."""
+    return (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
+
+
+def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
+    name = str(asked or model.similarity_fn_name or "cosine")
+    if name in ("euclidean", "manhattan"):
+        raise SettingError(
+            f"similarity {name!r} cannot be attributed: it is not a product of two embeddings, so it does not split "
+            "into pairs of tokens; ask for 'cosine' or 'dot'"
+        )
+    if name not in ("cosine", "dot"):
+        raise SettingError(f"similarity {name!r} is unknown; ask for 'cosine' or 'dot'")
+    return "cosine" if name == "cosine" else "dot"
+
+
+def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
+    """The modules that a text of ``role`` goes through, in their order; of a Router those of its route.
+
+    Raises:
+        ModelError: where the Router has no route for that role.
+    """
+    from sentence_transformers.base.modules import Router
+
+    found: list[nn.Module] = []
+    for module in model:
+        if not isinstance(module, Router):
+            found.append(module)
+            continue
+        try:
+            route = module._resolve_route(task=None if role == "text" else role, modality="text")
+        except ValueError as error:
+            raise ModelError(f"the model has no route for a {role}: {' '.join(str(error).split())}") from None
+        found += module.sub_modules[str(route)].children()
+    return found
+
+
+def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
+    """Transformer, pooling and head of a model made of modules that can be attributed."""
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    modules = route_of(model, role)
+    names = " → ".join(type(module).__name__ for module in modules)
+    whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
+    if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
+        raise ModelError(
+            f"the model's modules{whose} are {names}; needed are Transformer → Pooling → (Dense, LayerNorm, Normalize)"
+        )
+    if getattr(modules[0], "query_expansion", None) is not None:
+        raise ModelError("a model that expands its queries with mask tokens cannot be attributed")
+    pooling, head = modules[1], modules[2:]
+    for mode in pooling_modes(pooling):
+        if mode not in POOLING_MODES:
+            why = " (not smooth, so no path integral exists)" if mode == "max" else ""
+            raise ModelError(f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}")
+    for module in head:
+        if not isinstance(module, (Dense, LayerNorm, Normalize)):
+            raise ModelError(f"module {type(module).__name__} behind pooling cannot be attributed (modules: {names})")
+    while similarity == "cosine" and head and isinstance(head[-1], Normalize):
+        head = head[:-1]
+    return modules[0], pooling, head
+
+
+def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:
+    """How many tokens each transformer of the model reads, by role."""
+    from sentence_transformers.base.modules import Transformer
+
+    names = ("query_length", "document_length", "max_seq_length")
+    return [tuple(getattr(m, name) for name in names) for m in model.modules() if isinstance(m, Transformer)]

@@ -1,0 +1,227 @@
+"""From characters to tokens and groups: rates measured on a sample of the job's own texts with the model's tokenizer.
+
+Needs the tokenizer's file alone and no torch. Where a planner cannot see it (a model that only the cluster's workers
+have), usual rates of English are assumed, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.errors import ModelError
+
+if TYPE_CHECKING:
+    from jobs.config import JobConfig
+
+SAMPLE = 1000
+# Longer than any model reads: characters of one text that are tokenised for a rate.
+SAMPLED_CHARACTERS = 1 << 16
+ASSUMED_CHARACTERS = 400
+ASSUMED_WIDTH = 384
+ASSUMED_LIMIT = 512
+SPECIAL_TOKENS = 2
+# A tokenizer without a limit of its own says so with a number as large as this.
+NO_LIMIT = 1 << 20
+ROLES = {"retrieval": ("query", "document"), "symmetric": ("text",)}
+PROMPT_NAMES: dict[str, tuple[str, ...]] = {
+    "text": (),
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What one role's texts come to. Rates are hundredths, so that plans are whole numbers throughout.
+
+    ``characters`` are characters a hundred tokens, ``groups`` the groups of a hundred tokens, ``extra`` the tokens of
+    prompt and special ones, ``limit`` the most tokens that the model reads. ``sampled`` texts were measured, and
+    ``truncated`` of them were longer than the limit; 0 where the rates are assumed.
+    """
+
+    characters: int = ASSUMED_CHARACTERS
+    groups: int = 100
+    extra: int = SPECIAL_TOKENS
+    limit: int = ASSUMED_LIMIT
+    sampled: int = 0
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rates by role, in the order of the roles' numbers; ``width`` is the most directions that a text may take."""
+
+    rates: dict[str, Rate]
+    width: int = ASSUMED_WIDTH
+
+    @property
+    def measured(self) -> bool:
+        """Whether the rates were measured, and not assumed."""
+        return any(rate.sampled for rate in self.rates.values())
+
+    def tokens_sql(self) -> str:
+        """SQL for the tokens of a text of ``role`` with so many ``characters``."""
+        return self._by_role(
+            lambda r: f"least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit})"
+        )
+
+    def groups_sql(self) -> str:
+        """SQL for the groups of a text, of the same columns."""
+        return self._by_role(
+            lambda r: (
+                f"greatest((least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit}) "
+                f"- {r.extra}) * {r.groups} // 100, 1)"
+            )
+        )
+
+    def _by_role(self, sql: Any) -> str:
+        cases = " ".join(f"WHEN {number} THEN {sql(rate)}" for number, rate in enumerate(self.rates.values()))
+        return f"(CASE role {cases} END)::BIGINT"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for the manifest."""
+        return {"width": self.width, "rates": {role: asdict(rate) for role, rate in self.rates.items()}}
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> Calibration:
+        """The calibration that :meth:`plain` gave."""
+        return Calibration({role: Rate(**rate) for role, rate in plain["rates"].items()}, int(plain["width"]))
+
+
+def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibration:
+    """Rates of the job's model on ``samples`` of its texts by role; assumed ones where its tokenizer is not at hand."""
+    folder = _folder(job)
+    if folder is None:
+        return Calibration({role: Rate() for role in samples})
+    width = 0
+    rates: dict[str, Rate] = {}
+    for role, texts in samples.items():
+        module = _module(folder, role)
+        config = _json(module / "config.json")
+        width = max(width, _whole(config.get("hidden_size") or config.get("dim")) or 0)
+        rates[role] = _rate(job, folder, module, role, list(texts))
+    return Calibration(rates, width or ASSUMED_WIDTH)
+
+
+def model_description(job: JobConfig, role: str) -> dict[str, Any]:
+    """The configuration of the transformer that reads texts of ``role``; empty where it is not at hand."""
+    folder = _folder(job)
+    return {} if folder is None else _json(_module(folder, role) / "config.json")
+
+
+def _folder(job: JobConfig) -> Path | None:
+    from jobs.preflight import model_folder
+
+    try:
+        return model_folder(job.model)
+    except ModelError:  # whoever loads the model says what is wrong with it
+        return None
+
+
+def _rate(job: JobConfig, folder: Path, module: Path, role: str, texts: list[str]) -> Rate:
+    tokenizer = _tokenizer(module, folder)
+    limit = _limit(module, folder, role)
+    if tokenizer is None or not texts:
+        return Rate(limit=limit)
+    prompt = prompt_of(job, folder, role)
+    extra = len(tokenizer.encode(prompt).ids)
+    cut = [text[:SAMPLED_CHARACTERS] for text in texts]
+    lengths = [len(found.ids) for found in tokenizer.encode_batch([prompt + text for text in cut])]
+    tokens = sum(max(length - extra, 1) for length in lengths)
+    return Rate(
+        characters=max(100 * sum(map(len, cut)) // tokens, 1),
+        groups=max(min(100 * _groups(job.groups, cut) // tokens, 100), 1) if job.groups != "token" else 100,
+        extra=extra,
+        limit=limit,
+        sampled=len(texts),
+        truncated=sum(length > limit for length in lengths),
+    )
+
+
+def _groups(unit: str, texts: Sequence[str]) -> int:
+    from attribution_core.grouping import sentence_spans, word_spans
+
+    spans = word_spans if unit == "word" else sentence_spans
+    return sum(max(len(spans(text)), 1) for text in texts)
+
+
+def prompt_of(job: JobConfig, folder: Path, role: str) -> str:
+    """The prompt before a text of ``role``, by the rules of encode, encode_query and encode_document."""
+    config = _json(folder / "config_sentence_transformers.json")
+    prompts = config.get("prompts")
+    known = {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
+    asked = getattr(job.prompts, role)
+    if asked is not None:
+        return known.get(asked, asked)
+    for name in PROMPT_NAMES[role]:
+        if name in known:
+            return known[name]
+    return known.get(str(config.get("default_prompt_name")), "")
+
+
+def _module(folder: Path, role: str) -> Path:
+    """The folder of the transformer that reads texts of ``role``."""
+    modules = _listed(folder / "modules.json")
+    first = folder / str(modules[0].get("path") or "") if modules and isinstance(modules[0], dict) else folder
+    router = _json(first / "router_config.json")
+    structure = router.get("structure")
+    if not isinstance(structure, dict) or not structure:
+        return first
+    parameters = router.get("parameters")
+    default = parameters.get("default_route") if isinstance(parameters, dict) else None
+    route = structure.get(role) or structure.get(default or "") or next(iter(structure.values()))
+    return first / str(route[0]) if route else first
+
+
+def _tokenizer(*folders: Path) -> Any:
+    for folder in folders:
+        path = folder / "tokenizer.json"
+        if path.is_file():
+            from tokenizers import Tokenizer
+
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception:  # the library raises nothing narrower
+                return None
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer
+    return None
+
+
+def _limit(module: Path, folder: Path, role: str) -> int:
+    """The most tokens that the model reads of a text of ``role``."""
+    settings = _json(module / "sentence_bert_config.json")
+    own = {"query": settings.get("query_length"), "document": settings.get("document_length")}.get(role)
+    found = [
+        own or settings.get("max_seq_length"),
+        _json(module / "tokenizer_config.json").get("model_max_length"),
+        _json(module / "config.json").get("max_position_embeddings"),
+    ]
+    limits = [one for one in map(_whole, found) if one is not None and 0 < one < NO_LIMIT]
+    return min(limits, default=ASSUMED_LIMIT)
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value < 1e15 else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = _read(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(path: Path) -> list[Any]:
+    found = _read(path)
+    return found if isinstance(found, list) else []
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,117 @@
+"""The flags that describe a job, the same for every command that takes a job file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")]
+Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
+Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
+
+
+def job_command(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the flags of a job beside its own: it gets what was said as one mapping, ``settings``."""
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["settings"]
+    flags = inspect.signature(_settings, eval_str=True).parameters
+
+    def with_flags(**given: Any) -> None:
+        settings = _settings(**{name: given.pop(name) for name in flags})
+        command(**given, settings=settings)
+
+    together = [*own.values(), *flags.values()]
+    # The job file is the one argument, and may be left out.
+    together = [one.replace(default=None) if one.name == "job_file" else one for one in together]
+    with_flags.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {one.name: one.annotation for one in together}
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    return with_flags
+
+
+def _settings(
+    model: Annotated[str | None, typer.Option(help="A sentence-transformers model: a folder, or a hub name.")] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="PLACE", help="A file, folder or glob, local or s3://; repeatable.")
+    ] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A retrieval log: TREC or MS MARCO run, or predictions.")
+    ] = None,
+    queries: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's queries.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of its documents.")] = None,
+    qrels: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Judgments, to pass through.")] = None,
+    beir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="A BEIR folder in place of --queries, --corpus and --qrels.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Only so many documents a query, the best ones.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
+    a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
+    b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
+    id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
+    header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
+    mode: Annotated[str | None, typer.Option(help="symmetric (the default but for a log) or retrieval.")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt before both texts of symmetric pairs.")] = None,
+    layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
+    groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Residual to reach, of the embedding's length.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
+    store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
+    format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the work.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Only so many queries (first texts), by chance.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number, another sample; default 0.")] = None,
+    max_rejects: Annotated[float | None, typer.Option(help="Share of unreadable rows put up with.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = None,
+) -> dict[str, Any]:
+    """The flags as settings laid over a job file; what was not said is None."""
+    return {
+        "model": model,
+        "input": input or None,
+        "log": log or None,
+        "queries": queries or None,
+        "corpus": corpus or None,
+        "qrels": qrels or None,
+        "beir": beir,
+        "depth": depth,
+        "output": output,
+        "columns": {"a": a, "b": b, "id": id},
+        "header": header,
+        "mode": mode,
+        "prompts": {"query": query_prompt, "document": document_prompt, "text": prompt},
+        "layer": layer,
+        "groups": groups,
+        "similarity": similarity,
+        "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
+        "top_k": top_k,
+        "store": store,
+        "format": format,
+        "shards": shards,
+        "limit": limit,
+        "sample": sample,
+        "seed": seed,
+        "max_rejects": max_rejects,
+        "memory": memory,
+        "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
+        "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
+        "trust_remote_code": trust_remote_code,
+    }

@@ -1,0 +1,18 @@
+"""When too many rows of an input were turned away for the job to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jobs.errors import SourceError
+
+
+def check_share(where: str, reasons: Mapping[str, int], rows: int, most: float, setting: str, what: str) -> None:
+    """SourceError where more than the share ``most`` of ``rows`` was turned away; ``reasons`` counts them."""
+    bad = sum(reasons.values())
+    if bad <= most * rows:
+        return
+    counts = "; ".join(f"{n:,} × {reason}" for reason, n in list(reasons.items())[:5])
+    raise SourceError(
+        f"{where}: {bad:,} of {rows:,} rows ({bad / rows:.1%}) {what}, more than {setting} {most:g} allows: {counts}"
+    )

@@ -1,0 +1,148 @@
+"""A retrieval log as a whole: which files it is made of, in which format each is, and its judgments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jobs.errors import SourceError
+from jobs.s3 import StorageSettings
+from jobs.sources.files import InputFile, named_together, resolve_inputs
+from jobs.sources.lines import read_lines
+from jobs.sources.predictions import META, read_mteb, read_predictions
+from jobs.sources.rows import Reject, shortened
+from jobs.sources.runs import LogBatch, read_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.config import JobConfig
+
+SNIFFED_BYTES = 1 << 16
+BATCH_ROWS = 1 << 17
+LARGEST_GRADE = 1 << 31
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """The files of a job's log by what they hold, named below one folder."""
+
+    log: list[InputFile]
+    queries: list[InputFile]
+    corpus: list[InputFile]
+    qrels: list[InputFile]
+
+    @property
+    def all(self) -> list[InputFile]:
+        """Every file once."""
+        return list({file.url: file for file in (*self.log, *self.queries, *self.corpus, *self.qrels)}.values())
+
+
+def log_files(job: JobConfig, options: StorageSettings | None = None) -> LogFiles:
+    """The files of the log of ``job``; SourceError or StoreError where one is not there."""
+    settings = options or job.storage
+    groups = [
+        resolve_inputs(places, settings, any_name=True) if places else []
+        for places in (job.log, job.queries, job.corpus, job.qrels)
+    ]
+    for name, files in zip(("log", "qrels"), (groups[0], groups[3]), strict=True):
+        typed = next((file for file in files if file.kind in ("parquet", "arrow")), None)
+        if typed is not None:
+            hint = "; a table with texts goes under input, with columns a, b, a_id, b_id" if name == "log" else ""
+            raise SourceError(f"{typed.url}: {name} is read from text files, not from {typed.kind}{hint}")
+    names = {file.url: file.name for file in named_together([file for files in groups for file in files])}
+    renamed = [[replace(file, name=names[file.url]) for file in files] for files in groups]
+    return LogFiles(*renamed)
+
+
+def read_log(file: InputFile, format: str, part: str | None = None) -> Iterator[LogBatch]:
+    """Batches of one file of a log; ``format`` auto looks at how it begins."""
+    if format == "auto":
+        format = sniffed_format(file)
+    if format == "predictions":
+        return read_predictions(file)
+    if format == "mteb":
+        return read_mteb(file, part)
+    return read_run(file, format)
+
+
+def sniffed_format(file: InputFile) -> str:
+    """The format of a log's file by its first line; SourceError where it is none that is known."""
+    with file.guard(), file.open_text() as stream:
+        head = stream.read(SNIFFED_BYTES).decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
+    if head.startswith("{"):
+        first = head.split("\n", 1)[0]
+        if '"results"' in first and re.search(r'"query_id"\s*:', first) and META not in first:
+            return "predictions"
+        if re.search(r'"text"\s*:\s*"', first):
+            raise SourceError(f"{file.url}: is not a log but a table of texts; it goes under queries or corpus")
+        return "mteb"
+    fields = head.split("\n", 1)[0].split()
+    if len(fields) == 6:
+        return "trec"
+    if len(fields) == 3 and fields[2].isdigit():
+        return "msmarco"
+    if not fields:
+        raise SourceError(f"{file.url}: has no rows")
+    seen = f"its first line has {len(fields)} fields"
+    if len(fields) == 4 or fields[-1] == "score":
+        seen += " (as in qrels)"
+    elif len(fields) == 3:
+        seen += " and the third is no rank"
+    raise SourceError(
+        f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or say log_format if that line is bad"
+    )
+
+
+@dataclass(frozen=True)
+class QrelsBatch:
+    """Judgments: ``table`` has query, document (string) and relevance (int32)."""
+
+    file: str
+    table: pa.Table
+    rejects: list[Reject]
+
+
+def read_qrels(file: InputFile) -> Iterator[QrelsBatch]:
+    """Batches of judgments: TREC's four columns (query, 0, document, grade) or BEIR's three under a header.
+
+    A header is a first line whose last field is no number.
+    """
+    with file.guard(), file.open_text() as stream:
+        rows: list[tuple[str, str, int]] = []
+        rejects: list[Reject] = []
+        for line in read_lines(stream):
+            fields = line.text.split("\t") if line.text.count("\t") in (2, 3) else line.text.split()
+            fields = [one.strip() for one in fields]
+            if not any(fields):
+                continue
+            grade = _grade(fields[-1]) if len(fields) in (3, 4) else None
+            if line.problem is None and grade is not None and fields[0] and fields[-2]:
+                rows.append((fields[0], fields[-2], grade))
+            elif line.number > 1 or line.problem is not None or len(fields) not in (3, 4):
+                problem = line.problem or ("wrong number of fields" if len(fields) not in (3, 4) else "no grade")
+                rejects.append(Reject(file.name, line.number, None, problem, shortened(line.text)))
+            if len(rows) >= BATCH_ROWS:
+                yield _qrels(file, rows, rejects)
+                rows, rejects = [], []
+        yield _qrels(file, rows, rejects)
+
+
+def _grade(text: str) -> int | None:
+    """A whole number, also written as 1.0; None where it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value == value and abs(value) < LARGEST_GRADE and value == int(value) else None
+
+
+def _qrels(file: InputFile, rows: list[tuple[str, str, int]], rejects: list[Reject]) -> QrelsBatch:
+    import pyarrow as pa
+
+    columns = list(zip(*rows, strict=True)) if rows else [(), (), ()]
+    types = {"query": pa.string(), "document": pa.string(), "relevance": pa.int32()}
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
+    return QrelsBatch(file.name, pa.table(arrays, names=list(types)), rejects)

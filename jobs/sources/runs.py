@@ -1,0 +1,184 @@
+"""Rankings from TREC runs (six columns) and MS MARCO's (three): ten million rows in seconds, a bad row at its price.
+
+A block of lines that is written as one expects goes through Arrow's reader; a block with anything odd in it (several
+spaces, a wrong number of fields, a score that is none) is read line by line, and only its bad lines are turned away.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs.sources.files import InputFile
+from jobs.sources.lines import read_blocks
+from jobs.sources.rows import Reject, shortened
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LINE_BYTES = 1 << 20
+FIELDS = {
+    "trec": ("query", "q0", "document", "place", "score", "tag"),
+    "msmarco": ("query", "document", "place"),
+}
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Rows of a log's file, in their order.
+
+    ``table``: row (int64, from 1), query, document (string), score (double, null where the log has none), place
+    (int64, the rank that the log gives where it has no score, else null), tag (string or null). ``rejects`` are the
+    unreadable rows met on the way. ``queries``: id, text (string), where the log brings its queries' texts along.
+    """
+
+    file: str
+    table: pa.Table
+    rejects: list[Reject]
+    queries: pa.Table | None = None
+
+
+@dataclass
+class Gathered:
+    """Columns of a :class:`LogBatch` in the making."""
+
+    rows: list[int] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    places: list[int | None] = field(default_factory=list)
+    tags: list[str | None] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def add(
+        self, row: int, query: str, document: str, score: float | None, place: int | None = None, tag: str | None = None
+    ) -> None:
+        """Take one good row."""
+        self.rows.append(row)
+        self.queries.append(query)
+        self.documents.append(document)
+        self.scores.append(score)
+        self.places.append(place)
+        self.tags.append(tag)
+
+    def batch(self, file: str, texts: pa.Table | None = None) -> LogBatch:
+        """What was gathered, as a batch."""
+        import pyarrow as pa
+
+        columns = [
+            pa.array(self.rows, pa.int64()),
+            pa.array(self.queries, pa.string()),
+            pa.array(self.documents, pa.string()),
+            pa.array(self.scores, pa.float64()),
+            pa.array(self.places, pa.int64()),
+            pa.array(self.tags, pa.string()),
+        ]
+        return LogBatch(file, pa.table(columns, names=list(COLUMNS)), self.rejects, texts)
+
+
+COLUMNS = ("row", "query", "document", "score", "place", "tag")
+
+
+def read_run(file: InputFile, format: str) -> Iterator[LogBatch]:
+    """Batches of a run in ``format`` trec (query Q0 document rank score tag) or msmarco (query document rank).
+
+    Fields are separated by white space. Where there is a score it decides the order and the given rank is not read.
+    """
+    with file.guard(), file.open_text() as stream:
+        start = 1
+        for block in read_blocks(stream):
+            batch = _at_once(file.name, block, start, format) or _by_line(file.name, block, start, format)
+            start += block.count(b"\n")
+            yield batch
+
+
+def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | None:
+    """The block by Arrow's reader, or None where a line of it needs a closer look."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    tabs = b"\t" in block
+    if (tabs and b" " in block) or b"  " in block or b"\t\t" in block or b"\r" in block:
+        return None
+    fields = FIELDS[format]
+    types = {"query": pa.string(), "document": pa.string(), "tag": pa.string(), "score": pa.float64()}
+    types |= {"place": pa.int64()}
+    # A run's own rank is not looked at where there is a score, whatever stands there.
+    wanted = [name for name in fields if name in types and not (name == "place" and "score" in fields)]
+    try:
+        found = csv.read_csv(
+            io.BytesIO(block),
+            csv.ReadOptions(column_names=list(fields), block_size=len(block) + 1, use_threads=False),
+            csv.ParseOptions(
+                delimiter="\t" if tabs else " ", quote_char=False, double_quote=False, ignore_empty_lines=False
+            ),
+            csv.ConvertOptions(
+                column_types=types, include_columns=wanted, null_values=[], strings_can_be_null=False, check_utf8=True
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    if len(found) != block.count(b"\n"):
+        return None
+    if "score" in wanted and not pc.all(pc.is_finite(found["score"])).as_py():
+        return None
+    for column in ("query", "document"):
+        if pc.any(pc.equal(pc.binary_length(found[column]), 0)).as_py():
+            return None
+    if "place" in wanted and pc.min(found["place"]).as_py() < 0:
+        return None
+    rows: dict[str, Any] = {"row": pa.array(range(start, start + len(found)), pa.int64())}
+    empty = {"score": pa.float64(), "place": pa.int64(), "tag": pa.string()}
+    for column in COLUMNS[1:]:
+        rows[column] = found[column] if column in wanted else pa.nulls(len(found), empty[column])
+    return LogBatch(name, pa.table(rows), [])
+
+
+def _by_line(name: str, block: bytes, start: int, format: str) -> LogBatch:
+    """The block line by line; blank lines are passed over."""
+    gathered = Gathered()
+    for number, line in enumerate(block.split(b"\n")[:-1], start):
+        # bytes.split() knows ASCII white space only: an id may hold any other.
+        fields = line.split()
+        if not fields:
+            continue
+        problem = _take(gathered, number, fields, format)
+        if problem is not None:
+            text = shortened(line[:LINE_BYTES].decode("utf-8", "backslashreplace").rstrip("\r"))
+            gathered.rejects.append(Reject(name, number, None, problem, text))
+    return gathered.batch(name)
+
+
+def _take(gathered: Gathered, number: int, fields: list[bytes], format: str) -> str | None:
+    """Add a line's row, or say what is wrong with it."""
+    if len(fields) != len(FIELDS[format]):
+        return "wrong number of fields"
+    try:
+        words = [one.decode("utf-8") for one in fields]
+    except UnicodeDecodeError:
+        return "invalid UTF-8"
+    if format == "msmarco":
+        query, document, place = words
+        if not (place.isascii() and place.isdigit() and len(place) <= 18):
+            return "rank is not a whole number"
+        gathered.add(number, query, document, None, int(place))
+        return None
+    query, _, document, _, score, tag = words
+    value = number_of(score)
+    if value is None:
+        return "score is not a number"
+    gathered.add(number, query, document, value, None, tag)
+    return None
+
+
+def number_of(text: str) -> float | None:
+    """A finite number as it is written in a run, or None."""
+    try:
+        value = float(text) if "_" not in text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
