@@ -18,7 +18,7 @@ from attribution_core.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.grouping import UNITS
 from attribution_core.loading import load_model
-from attribution_core.memory import DEFAULT_BUDGET
+from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.precision import choose_precision
 from attribution_core.quadrature import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
@@ -43,7 +43,8 @@ class Attributor:
     second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
     ``tolerance``·‖e‖, up to ``max_nodes``) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
     A pair whose identity error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``memory`` bounds
-    the activations of one chunk, in bytes. ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.
+    the activations of one chunk, in bytes or, below 1, as a share of the device's memory.
+    ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.
     ``products`` and ``way`` override what is chosen for speed: hand-linearised layers where the family has them, else
     torch.func; forward with one direction a group, reverse with one a coordinate of the embedding, or partner with one
     a group of the texts it is paired with, for one text of each pair. ``precision`` is that of tangents (float32, tf32,
@@ -67,7 +68,7 @@ class Attributor:
         pair_tolerance: float = 1e-2,
         nodes: int | None = None,
         max_nodes: int = 256,
-        memory: int = DEFAULT_BUDGET,
+        memory: int | float = DEFAULT_BUDGET,
         device: str | None = None,
         dtype: str = "float32",
         prompt_a: str | None = None,
@@ -82,8 +83,6 @@ class Attributor:
         self.mode = _one_of("mode", mode, MODES)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
-        if not isinstance(memory, int) or memory < 1 << 20:
-            raise SettingError(f"memory is {memory!r}; it must be a number of bytes, at least {1 << 20} (1 MiB)")
         self.model_name, loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
         dtype_ = torch.float64 if dtype == "float64" else torch.float32
         prompts = _prompts(self.mode, prompt_a, prompt_b)
@@ -98,7 +97,7 @@ class Attributor:
                 encoder,
                 _products(encoder, asked),
                 self.quadrature,
-                memory,
+                budget_bytes(memory, encoder.device),
                 _one_of("way", way, WAYS),
                 choose_precision(precision, encoder.device, encoder.dtype),
             )

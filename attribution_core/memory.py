@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,11 +13,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from attribution_core.errors import TokenpairError
+from attribution_core.errors import SettingError, TokenpairError
 
 logger = logging.getLogger("tokenpair")
 
 DEFAULT_BUDGET = 2 << 30
+SMALLEST_BUDGET = 1 << 20
 # The rest is what allocators keep beside what is asked of them.
 USABLE = 0.75
 # The parameter's number in glibc's malloc.h, and the size from which blocks are mapped on their own.
@@ -32,6 +34,29 @@ def hand_back_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+
+
+def budget_bytes(memory: int | float, device: torch.device) -> int:
+    """Bytes that ``memory`` allows: a number of bytes, or a share (above 0, below 1) of the device's memory.
+
+    Raises:
+        SettingError: where it is neither, or less than 1 MiB.
+    """
+    if isinstance(memory, float) and 0 < memory < 1:
+        memory = int(memory * device_bytes(device))
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < SMALLEST_BUDGET:
+        raise SettingError(
+            f"memory is {memory!r}; it must be a number of bytes, at least {SMALLEST_BUDGET} (1 MiB), "
+            "or a share of the device's memory, above 0 and below 1"
+        )
+    return memory
+
+
+def device_bytes(device: torch.device) -> int:
+    """The memory of a GPU, or of the machine where the device is its CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)

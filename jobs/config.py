@@ -39,6 +39,7 @@ from jobs.settings import (
     Workers,
     absolute,
     no_secret,
+    parse_share,
     parse_size,
 )
 
@@ -99,6 +100,7 @@ class JobConfig(Settings):
     groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
     quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
+    precision: Literal["auto", "float32", "tf32", "bf16"] = Field("auto", description="auto, float32, tf32 or bf16")
     top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
     store: Literal["top", "full"] = Field("top", description="top or full")
     format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
@@ -112,7 +114,7 @@ class JobConfig(Settings):
     seed: StrictInt = Field(
         0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
     )
-    memory: str = Field("2GiB", description="a size of at least 16MiB, such as 2GiB or 500MB")
+    memory: str = Field("2GiB", description="a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%")
     workers: Workers = Field(default_factory=Workers, description="settings count, gpus, cpus")
     storage: StorageOptions = Field(
         default_factory=StorageOptions, description="settings endpoint_url, region, profile"
@@ -143,6 +145,8 @@ class JobConfig(Settings):
     def _memory_is_a_size(cls, value: object) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise PydanticCustomError("size", "not a size")
+        if parse_share(value) is not None:
+            return str(value)
         try:
             size = parse_size(value)
         except ValueError:
@@ -152,9 +156,14 @@ class JobConfig(Settings):
         return str(value)
 
     @property
-    def memory_bytes(self) -> int:
-        """The memory budget of a worker's computation, in bytes."""
-        return parse_size(self.memory)
+    def memory_bytes(self) -> int | None:
+        """The memory budget of a worker's computation in bytes, or None where it is a share."""
+        return parse_size(self.memory) if self.memory_share is None else None
+
+    @property
+    def memory_share(self) -> float | None:
+        """The memory budget as a share of a GPU's memory, or of a machine's, divided among the workers it is for."""
+        return parse_share(self.memory)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the rows of the result: all but where and with what means they are computed."""

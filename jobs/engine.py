@@ -231,7 +231,7 @@ class _Attempt:
         """Until every shard is committed or given up."""
         progress.waiting("starting Ray")
         with connected() as resources, _stoppable():
-            staff = staffing(self._job.workers, resources, len(self._left), self._job.memory_bytes)
+            staff = staffing(self._job.workers, resources, len(self._left), self._job.memory_bytes or 0)
             # Ray hides the GPUs from a worker that asked for none only in some set-ups.
             device = None if staff.gpus else "cpu"
             settings = self._job.model_dump(mode="json")

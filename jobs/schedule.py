@@ -140,8 +140,8 @@ def staffing(asked: Workers, resources: dict[str, float], shards: int, memory: i
     """Workers for ``shards`` on what Ray says is there (``CPU``, ``GPU``, ``memory`` in bytes).
 
     One worker a GPU where there are GPUs; else workers of one or two cores, as many as memory allows, so that all
-    cores are used. ``memory`` is the budget of one worker's computation in bytes. Raises JobError when more is asked
-    for than there is.
+    cores are used. ``memory`` is the budget of one worker's computation in bytes (0: a share of what there is). Raises
+    JobError when more is asked for than there is.
     """
     cores = max(int(resources.get("CPU", 1)), 1)
     gpus = float(resources.get("GPU", 0))

@@ -26,6 +26,13 @@ def parse_size(text: str | int) -> int:
     return int(float(match[1]) * (_BINARY_UNITS | _UNITS)[unit])
 
 
+def parse_share(text: str | int) -> float | None:
+    """The share that a percentage such as ``60%`` is, or None where the text is none between 1 and 95 percent."""
+    match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,3})?)\s*%\s*", str(text), re.ASCII)
+    share = float(match[1]) / 100 if match is not None else 0.0
+    return share if 0.01 <= share <= 0.95 else None
+
+
 def _no_bool(value: object) -> object:
     # YAML's `yes` and `true` would otherwise pass for 1.
     if isinstance(value, bool):

@@ -150,7 +150,7 @@ class Worker:
 
         hand_back_freed_memory()
         torch.set_num_threads(self._threads)
-        return make_attributor(Attributor, self._job, self._device)
+        return make_attributor(Attributor, self._job, self._device, self._threads)
 
     def _planned(self) -> Plan:
         from jobs.plan import load_plan
@@ -179,7 +179,7 @@ class Worker:
             else:
                 computed.kept.append(at)
         ids = shard.pairs["pair_id"].to_pylist()
-        for part in _slices(computed.kept, of_a, of_b, read, self._job.memory_bytes):
+        for part in _slices(computed.kept, of_a, of_b, read, self._attributor.contributor.integrator.budget):
             for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
                 computed.rows.append(self._row(pair, ids[at], of_a[at][0], of_b[at][0]))
                 for key, text in ((of_a[at], pair.a), (of_b[at], pair.b)):
@@ -248,8 +248,8 @@ class Worker:
         return attribution_table(computed.rows, kept, self._job.store)
 
 
-def make_attributor(kind: type[Attributor], job: Any, device: str | None = None) -> Attributor:
-    """The Attributor that ``job`` asks for."""
+def make_attributor(kind: type[Attributor], job: Any, device: str | None = None, threads: int = 1) -> Attributor:
+    """The Attributor that ``job`` asks for, for a worker of so many threads."""
     return kind(
         job.model,
         layer=job.layer,
@@ -260,12 +260,20 @@ def make_attributor(kind: type[Attributor], job: Any, device: str | None = None)
         tolerance=job.quadrature.tolerance,
         nodes=job.quadrature.nodes,
         max_nodes=job.quadrature.max_nodes,
-        memory=job.memory_bytes,
+        memory=job.memory_bytes or worker_share(job.memory_share, job.workers.gpus, device, threads),
         device=device,
+        precision=job.precision,
         prompt_a=job.prompts.query if job.mode == "retrieval" else job.prompts.text,
         prompt_b=job.prompts.document if job.mode == "retrieval" else job.prompts.text,
         trust_remote_code=job.trust_remote_code,
     )
+
+
+def worker_share(share: float, gpus: float | None, device: str | None, threads: int) -> float:
+    """The share of a device's memory that is one worker's, where ``share`` is for all that are on it."""
+    if device == "cpu":
+        return share * min(1.0, threads / (os.cpu_count() or 1))
+    return share * min(1.0, gpus or 1.0)
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.config import JobConfig, load_job, parse_size
 from jobs.errors import JobError
+from jobs.worker import worker_share
 
 LEAST: dict[str, Any] = {"model": "m", "input": "pairs.csv", "output": "run"}
 
@@ -61,7 +63,14 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
         ({"top_k": "32"}, "top_k: found '32'; allowed: a whole number from 1 to 100000"),
         ({"limit": 0}, "limit: found 0; allowed: a whole number of at least 1, or null for every pair"),
         ({"header": "yes"}, "header: found 'yes'; allowed: true or false"),
-        ({"memory": "2 apples"}, "memory: found '2 apples'; allowed: a size of at least 16MiB, such as 2GiB or 500MB"),
+        (
+            {"memory": "2 apples"},
+            "memory: found '2 apples'; allowed: a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%",
+        ),
+        (
+            {"memory": "0%"},
+            "memory: found '0%'; allowed: a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%",
+        ),
         ({"workers": 3}, "workers: found 3; allowed: settings count, gpus, cpus"),
         ({"quadrature": {"nods": 3}}, "quadrature.nods: is not a setting; did you mean nodes?"),
         (
@@ -85,6 +94,18 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
 )
 def test_a_wrong_setting_is_told_with_what_was_found_and_what_is_allowed(changes: dict[str, Any], line: str) -> None:
     assert refusal(**changes) == line
+
+
+def test_memory_is_a_size_or_a_share_that_workers_divide() -> None:
+    """Two workers that took 60 % of the machine each would take more than there is."""
+    assert load_job(None, LEAST | {"memory": "512MiB"}).memory_bytes == 512 << 20
+    share = load_job(None, LEAST | {"memory": "60%"})
+    assert share.memory_bytes is None
+    assert share.memory_share == pytest.approx(0.6)
+    cores = os.cpu_count() or 1
+    assert worker_share(0.6, None, "cpu", 1) == pytest.approx(0.6 / cores)
+    assert worker_share(0.6, 0.5, None, 1) == pytest.approx(0.3)
+    assert worker_share(0.6, 4.0, None, 1) == pytest.approx(0.6)
 
 
 def test_every_wrong_setting_has_a_line_of_its_own() -> None:
