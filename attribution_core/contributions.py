@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attribution_core.batch import TextBatch
 from attribution_core.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.directions import Products
-from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText, TextBatch
+from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText
 from attribution_core.integration import Goal, Integrator
 from attribution_core.memory import USABLE, LayerShape, RecentTensors
 from attribution_core.precision import Precision

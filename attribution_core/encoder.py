@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution_core.architectures import Family, family_of, first_layer_above, hidden_of
+from attribution_core.batch import TextBatch, pick_rows, repeat_rows
 from attribution_core.errors import ModelError
 from attribution_core.grouping import Groups, Kind, Unit, group_tokens
 from attribution_core.memory import RecentTensors
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 512
 REFERENCE_BYTES = 64 << 20
 
-__all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "TextBatch", "repeat_rows", "route_of"]
+__all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "route_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,40 +72,6 @@ class ReadText:
         """
         ids = tuple(one if kept else pad_id for one, kept in zip(self.ids, self.kept, strict=True))
         return ids, self.types
-
-
-@dataclass(frozen=True, eq=False)
-class TextBatch:
-    """Features of some texts at the cut, right-padded to one length.
-
-    ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
-    mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
-    arguments of each layer above the cut.
-    """
-
-    x_BSd: Tensor
-    r_BSd: Tensor
-    pool_BMS: Tensor
-    mask_BS: Tensor
-    group_BS: Tensor
-    groups: int
-    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
-
-    def select(self, rows: list[int]) -> TextBatch:
-        """Some texts of the batch."""
-        b = len(self.x_BSd)
-        if rows == list(range(b)):
-            return self
-        index_B = torch.tensor(rows, device=self.x_BSd.device)
-        return TextBatch(
-            x_BSd=self.x_BSd[index_B],
-            r_BSd=self.r_BSd[index_B],
-            pool_BMS=self.pool_BMS[index_B],
-            mask_BS=self.mask_BS[index_B],
-            group_BS=self.group_BS[index_B],
-            groups=self.groups,
-            calls=_pick(self.calls, b, index_B),
-        )
 
 
 class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
@@ -301,7 +268,7 @@ class Encoder:
             if not hidden:
                 hidden.append(args[0])
             rows = len(hidden[0])
-            calls.append((_pick(args[1:], rows, slice(b)), _pick(kwargs, rows, slice(b))))
+            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs, rows, slice(b))))
             if self.family.uniform:
                 raise _ReachedCut
 
@@ -378,36 +345,3 @@ class Encoder:
             ).encode()
         )
         return digest.hexdigest()[:32]
-
-
-def repeat_rows(value: Any, b: int, copies: int) -> Any:
-    """Repeat every tensor whose first axis is the batch ``copies`` times, row by row, inside nested containers."""
-    if copies == 1:
-        return value
-    if isinstance(value, Tensor):
-        return (
-            value.repeat_interleave(copies, 0)
-            if value.ndim and value.shape[0] == b and b > 1
-            else _spread(value, b, copies)
-        )
-    if isinstance(value, dict):
-        return {key: repeat_rows(item, b, copies) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(repeat_rows(item, b, copies) for item in value)
-    return value
-
-
-def _spread(value: Tensor, b: int, copies: int) -> Tensor:
-    # One text's tensors broadcast over its copies without being copied; shared ones are left alone.
-    return value.expand(copies, *value.shape[1:]) if b == 1 and value.ndim and value.shape[0] == 1 else value
-
-
-def _pick(value: Any, rows: int, index: Tensor | slice) -> Any:
-    """Some rows of every tensor that has one a text, inside nested containers; shared ones are left alone."""
-    if isinstance(value, Tensor):
-        return value[index] if value.ndim and value.shape[0] == rows and rows > 1 else value
-    if isinstance(value, dict):
-        return {key: _pick(item, rows, index) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_pick(item, rows, index) for item in value)
-    return value

@@ -14,9 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from attribution_core.batch import TextBatch
 from attribution_core.calibration import CalibratedMesh
 from attribution_core.directions import Linearisation, PathSegment, Products
-from attribution_core.encoder import Encoder, TextBatch
+from attribution_core.encoder import Encoder
 from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
 from attribution_core.precision import Precision, products_in, tangent_dtype
 from attribution_core.quadrature import Rule, riemann

@@ -13,7 +13,7 @@ import torch
 from tiny_models import FAMILIES, POOLINGS, TinyModels, random_text
 
 from attribution_core import Attributor, Contributions, PairAttribution, SettingError, TokenpairError
-from attribution_core.memory import LayerShape, is_out_of_memory, plan_chunk, with_halving
+from attribution_core.memory import USABLE, LayerShape, is_out_of_memory, plan_chunk, with_halving
 
 PRODUCTS = ("generic", "structured")
 TOLERANCE = 2e-3
@@ -340,8 +340,12 @@ def test_reading_many_texts_at_once_stays_within_the_budget(tiny: TinyModels, rn
     model = tiny.load("bert")
     texts = [random_text(rng, 12) for _ in range(24)]
     results, numbers = [], []
-    for memory in (1 << 20, 1 << 30):
-        attributor = Attributor(model, memory=memory, nodes=4)
+    for at_once in (2, None):
+        attributor = Attributor(model, nodes=4)
+        shape = attributor.contributor.shape
+        longest = max(len(text) for text in attributor.read(texts, "text"))
+        memory = 1 << 30 if at_once is None else int(at_once * shape.reading_bytes(longest) / USABLE) + 1
+        attributor.contributor.integrator.budget = memory
         attributor.contributor.mesh  # noqa: B018 - its own reading is not what is counted
         batches: list[tuple[int, int]] = []
         whole = attributor.encoder.batch
@@ -353,7 +357,6 @@ def test_reading_many_texts_at_once_stays_within_the_budget(tiny: TinyModels, rn
         attributor.encoder.batch = counted  # type: ignore[method-assign]
         found = attributor.contributions(attributor.read(texts, "text"))
         results.append([one.values_GD for one in found])
-        shape = attributor.contributor.shape
         assert all(count == 1 or count * shape.reading_bytes(length) <= memory for count, length in batches)
         numbers.append(len(batches))
     assert numbers[0] > numbers[1], "the small budget never mattered"

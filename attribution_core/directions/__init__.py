@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attribution_core.encoder import TextBatch
+from attribution_core.batch import TextBatch
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from attribution_core.batch import TextBatch
 from attribution_core.directions import PathSegment
-from attribution_core.encoder import Encoder, TextBatch
+from attribution_core.encoder import Encoder
 
 
 class GenericProducts:

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from attribution_core.architectures import LayerParts
+from attribution_core.batch import TextBatch, repeat_rows
 from attribution_core.directions import PathSegment
 from attribution_core.directions.first import FirstLayer, first_layer, slot_members
 from attribution_core.directions.generic import sum_slots
 from attribution_core.directions.layer import LinearLayer, linearise, token_rows
-from attribution_core.encoder import Encoder, TextBatch, repeat_rows
+from attribution_core.encoder import Encoder
 
 
 class StructuredProducts:

@@ -1,0 +1,76 @@
+"""Features of some texts at the cut, padded to one length, and how their rows are repeated and picked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    """Features of some texts at the cut, right-padded to one length.
+
+    ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
+    mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
+    arguments of each layer above the cut.
+    """
+
+    x_BSd: Tensor
+    r_BSd: Tensor
+    pool_BMS: Tensor
+    mask_BS: Tensor
+    group_BS: Tensor
+    groups: int
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+
+    def select(self, rows: list[int]) -> TextBatch:
+        """Some texts of the batch."""
+        b = len(self.x_BSd)
+        if rows == list(range(b)):
+            return self
+        index_B = torch.tensor(rows, device=self.x_BSd.device)
+        return TextBatch(
+            x_BSd=self.x_BSd[index_B],
+            r_BSd=self.r_BSd[index_B],
+            pool_BMS=self.pool_BMS[index_B],
+            mask_BS=self.mask_BS[index_B],
+            group_BS=self.group_BS[index_B],
+            groups=self.groups,
+            calls=pick_rows(self.calls, b, index_B),
+        )
+
+
+def repeat_rows(value: Any, b: int, copies: int) -> Any:
+    """Repeat every tensor whose first axis is the batch ``copies`` times, row by row, inside nested containers."""
+    if copies == 1:
+        return value
+    if isinstance(value, Tensor):
+        return (
+            value.repeat_interleave(copies, 0)
+            if value.ndim and value.shape[0] == b and b > 1
+            else _spread(value, b, copies)
+        )
+    if isinstance(value, dict):
+        return {key: repeat_rows(item, b, copies) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(repeat_rows(item, b, copies) for item in value)
+    return value
+
+
+def _spread(value: Tensor, b: int, copies: int) -> Tensor:
+    # One text's tensors broadcast over its copies without being copied; shared ones are left alone.
+    return value.expand(copies, *value.shape[1:]) if b == 1 and value.ndim and value.shape[0] == 1 else value
+
+
+def pick_rows(value: Any, rows: int, index: Tensor | slice) -> Any:
+    """Some rows of every tensor that has one a text, inside nested containers; shared ones are left alone."""
+    if isinstance(value, Tensor):
+        return value[index] if value.ndim and value.shape[0] == rows and rows > 1 else value
+    if isinstance(value, dict):
+        return {key: pick_rows(item, rows, index) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(pick_rows(item, rows, index) for item in value)
+    return value
