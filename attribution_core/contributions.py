@@ -168,15 +168,25 @@ class Contributor:
         that of the polynomial through the embeddings at Chebyshev points.
         """
         texts = [text for text in self.encoder.read(SAMPLE, "text", "word") if text.problem is None]
-        paths: list[np.ndarray] = []
+        paths: list[Tensor] = []
         lengths: list[int] = []
         for window in _windows(texts, [0] * len(texts), self._most_texts, waste=2.0):
             batch = self.encoder.batch([texts[at] for at in window])
             lengths.extend(len(texts[at]) for at in window)
-            delta_BSd = batch.x_BSd - batch.r_BSd
-            at_nodes = [self.products.embed(batch.r_BSd + alpha * delta_BSd, batch) for alpha in mesh_points()]
-            paths.append(torch.stack(at_nodes, 1).double().cpu().numpy())
-        return calibrate(np.concatenate(paths), lengths, self.quadrature.tolerance, self.quadrature.max_nodes)
+            at_once = max(1, self._most_texts(max(len(texts[at]) for at in window)) // len(window))
+            paths.append(
+                torch.cat([self._along(batch, some) for some in torch.tensor(mesh_points()).split(at_once)], 1)
+            )
+        path_BND = torch.cat(paths).double().cpu().numpy()
+        return calibrate(path_BND, lengths, self.quadrature.tolerance, self.quadrature.max_nodes)
+
+    @torch.no_grad()
+    def _along(self, batch: TextBatch, alpha_N: Tensor) -> Tensor:
+        """Embeddings at some points of each text's path, [B, N, D]."""
+        b, s, d = batch.x_BSd.shape
+        alpha = alpha_N.to(batch.x_BSd).view(1, -1, 1, 1)
+        points = batch.r_BSd.unsqueeze(1) + alpha * (batch.x_BSd - batch.r_BSd).unsqueeze(1)
+        return self.encoder.g(points.view(-1, s, d), batch, copies=len(alpha_N)).view(b, len(alpha_N), -1)
 
 
 def _explained(text: ReadText, nodes: int, residual: float, tolerance: float, way: str) -> ExplainedText:

@@ -121,6 +121,11 @@ class PairAttribution:
 
         return plot_pair(self, special=special)
 
+    def __repr__(self) -> str:
+        a, b = (text.text if len(text.text) <= 40 else text.text[:39] + "…" for text in (self.a, self.b))
+        rows, cols = self.matrix.shape
+        return f"PairAttribution({a!r} × {b!r}, score={self.score:.4f}, {rows} × {cols} groups, error={self.error:.1e})"
+
     def __str__(self) -> str:
         from attribution_core.display import pair_text
 

@@ -376,8 +376,14 @@ class LogStaging:
         rows = self.con.execute(f"""
             SELECT reason, count(*) FROM rejects WHERE file IN ({numbers}) GROUP BY 1 ORDER BY 2 DESC, 1
         """).fetchall()
+        first = self.con.execute(f"""
+            SELECT name || ':' || row FROM rejects JOIN files ON files.no = rejects.file
+            WHERE rejects.file IN ({numbers}) ORDER BY rejects.file, row LIMIT {SHOWN_IDS}
+        """).fetchall()
         most = self._job.max_rejects if self._job.max_rejects is not None else MAX_UNREADABLE
-        check_share(files[0].name, dict(rows), good + sum(n for _, n in rows), most, "max_rejects", "cannot be used")
+        total = good + sum(n for _, n in rows)
+        places = [str(place) for (place,) in first]
+        check_share(files[0].name, dict(rows), total, most, "max_rejects", "cannot be used", places)
 
     def _one(self, query: str) -> int:
         row = first_row(self.con, query)
