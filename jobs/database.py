@@ -36,3 +36,24 @@ def sampled(table: str, column: str, seed: int, count: int) -> str:
     return (
         f"DELETE FROM {table} WHERE {column} NOT IN (SELECT {column} FROM {table} ORDER BY {order} LIMIT {int(count)})"
     )
+
+
+class PlanDatabase:
+    """What the growing databases of plans have in common; ``con`` has a table ``rejects`` with a ``reason``."""
+
+    con: duckdb.DuckDBPyConnection
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        row = first_row(self.con, f"SELECT count(*) FROM {table}")
+        assert row is not None
+        return int(row[0])
+
+    def rejected(self) -> dict[str, int]:
+        """How many rows were turned away, by reason, the commonest first."""
+        rows = self.con.execute("SELECT reason, count(*) AS n FROM rejects GROUP BY reason ORDER BY n DESC, reason")
+        return {str(reason): int(n) for reason, n in rows.fetchall()}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.con.close()

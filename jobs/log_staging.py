@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.database import connect, first_row, sampled
+from jobs.database import PlanDatabase, connect, first_row, sampled
 from jobs.errors import SourceError
 from jobs.rejection import check_share
 from jobs.sources.log import LogFiles, read_log, read_qrels
@@ -45,7 +45,7 @@ CREATE MACRO pair_name(query, document) AS replace(replace(query, '%', '%25'), '
 """
 
 
-class LogStaging:
+class LogStaging(PlanDatabase):
     """The growing database of one log's plan; :meth:`stage` fills it from the job's files."""
 
     role_b = 1
@@ -70,19 +70,6 @@ class LogStaging:
         if not self.count("ranked"):
             reasons = "; ".join(f"{n} × {reason}" for reason, n in list(self.rejected().items())[:5])
             raise SourceError(f"no row of the log can be attributed: {reasons}")
-
-    def count(self, table: str) -> int:
-        row = first_row(self.con, f"SELECT count(*) FROM {table}")
-        assert row is not None
-        return int(row[0])
-
-    def rejected(self) -> dict[str, int]:
-        """How many rows were turned away, by reason, the commonest first."""
-        rows = self.con.execute("SELECT reason, count(*) AS n FROM rejects GROUP BY reason ORDER BY n DESC, reason")
-        return {str(reason): int(n) for reason, n in rows.fetchall()}
-
-    def close(self) -> None:
-        self.con.close()
 
     # Rankings ------------------------------------------------------------------------------------------------------
 

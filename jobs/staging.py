@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.database import connect, first_row, sampled
+from jobs.database import PlanDatabase, connect, first_row, sampled
 from jobs.passthrough import PassedThrough
 from jobs.sources.rows import ROW_TEXT_CHARACTERS, PairBatch, Reject, as_in_source, row_text
 
@@ -35,7 +35,7 @@ CREATE TABLE described (ordinal BIGINT, row_text VARCHAR);
 _LATE = "late.ordinal, late.file, late.id, late.a, late.b, late.a_id, late.b_id"
 
 
-class Staging:
+class Staging(PlanDatabase):
     """The growing database of one plan. ``role_b`` is 0 where both sides share one role, else 1."""
 
     def __init__(self, folder: Path, *, retrieval: bool) -> None:
@@ -209,19 +209,6 @@ class Staging:
             FROM pairs JOIN matched USING (ordinal) JOIN files ON files.no = pairs.file {join}
         """)
         return kept
-
-    def count(self, table: str) -> int:
-        row = first_row(self.con, f"SELECT count(*) FROM {table}")
-        assert row is not None
-        return int(row[0])
-
-    def rejected(self) -> dict[str, int]:
-        """How many rows were turned away, by reason, the commonest first."""
-        rows = self.con.execute("SELECT reason, count(*) AS n FROM rejects GROUP BY reason ORDER BY n DESC, reason")
-        return {str(reason): int(n) for reason, n in rows.fetchall()}
-
-    def close(self) -> None:
-        self.con.close()
 
     def _file(self, name: str) -> int:
         if name not in self._files:
