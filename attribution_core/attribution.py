@@ -16,7 +16,7 @@ from attribution_core.directions.generic import GenericProducts
 from attribution_core.directions.structured import StructuredProducts, supports
 from attribution_core.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.errors import ModelError, SettingError, TextError
-from attribution_core.grouping import UNITS
+from attribution_core.grouping import UNITS, encodable
 from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.precision import choose_precision
@@ -305,19 +305,11 @@ class Attributor:
 def _checked(text: str, at: int, side: int) -> str:
     if not isinstance(text, str):
         raise TextError(f"pair {at}: the {('first', 'second')[side]} text is {type(text).__name__}, not text")
-    if not _encodable(text):
+    if not encodable(text):
         raise TextError(
             f"pair {at}: the {('first', 'second')[side]} text has half a surrogate pair, which is no character"
         )
     return text
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> Any:

@@ -89,6 +89,15 @@ def group_tokens(text: str, tokens: Sequence[str], spans: Sequence[Span], kinds:
     return Groups(unit, tuple(labels), tuple(starts), tuple(ends), tuple(group_kinds), tuple(of_token))
 
 
+def encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half a surrogate pair is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def word_spans(text: str) -> list[Span]:
     """Character ranges of words, numbers and single punctuation marks, the same for every tokenizer.
 

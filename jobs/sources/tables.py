@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.grouping import encodable
 from jobs.errors import SourceError
 from jobs.settings import TextColumns
 from jobs.sources.columns import listed, named
@@ -207,18 +208,10 @@ def _take_object(
         if value is not None and not isinstance(value, str):
             return f"column '{shown_name(name or '')}' holds no text"
     whole = with_title(title, text or "") if title else text or ""
-    if escapes and not _encodable(f"{key}{whole}"):
+    if escapes and not encodable(f"{key}{whole}"):
         return "text that is not Unicode (a lone surrogate)"
     gathered.add(number, str(key), whole)
     return None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # CSV and TSV -------------------------------------------------------------------------------------------------------
