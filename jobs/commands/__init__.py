@@ -1,0 +1,84 @@
+"""What every command shares: errors in one line, printing, the exit codes, and how a store is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from attribution_core.errors import TokenpairError
+
+if TYPE_CHECKING:
+    from jobs.config import StorageOptions
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
+    """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``."""
+    debug = bool(context.find_root().obj)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        complain("stopped; " + ("the same command goes on where it stopped" if resume else "nothing was written"))
+        raise typer.Exit(getattr(stop, "exit_code", INTERRUPTED)) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain of it again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except TokenpairError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            complain(f"error: {line}")
+        raise typer.Exit(USER_ERROR) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        complain(f"this is a bug in tokenpair: {type(error).__name__}: {first} (--debug shows the traceback)")
+        raise typer.Exit(1) from None
+
+
+def storage_options(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:
+    """The options of a store as they came from the command line; JobError for one that is not allowed."""
+    from pydantic import ValidationError
+
+    from jobs.config import StorageOptions
+    from jobs.errors import JobError
+
+    try:
+        return StorageOptions(endpoint_url=endpoint_url, region=region, profile=profile)
+    except ValidationError as error:
+        name = str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+        allowed = StorageOptions.model_fields[name].description
+        raise JobError(f"--{name.replace('_', '-')}: allowed is {allowed}") from None
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal."""
+    # File names and reasons come from elsewhere; escape sequences in them must not reach a terminal.
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def say(line: str) -> None:
+    """A line of the result, to standard output."""
+    typer.echo(printable(line))
+
+
+def note(line: str) -> None:
+    """A line about the work, to standard error."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def complain(line: str) -> None:
+    """A line about what went wrong, to standard error."""
+    note(f"tokenpair: {line}")

@@ -1,0 +1,119 @@
+"""The commands that show attributions: ``explain`` for two texts, ``show`` for a pair or a query of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attribution_core.errors import TextError
+from jobs.commands import note, storage_options, told
+from jobs.job_flags import Endpoint, Profile, Region
+
+Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
+Layer = Annotated[int, typer.Option(help="First layer above the cut: 0 is the embeddings' end, -2 two from the top.")]
+Unit = Annotated[str, typer.Option(help="What is attributed as one: token, word or sentence.")]
+Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
+Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
+Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is shown as a page too.")]
+Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix too.")]
+
+
+def explain(
+    context: typer.Context,
+    text_a: Annotated[str, typer.Argument(metavar="A", help="The first text.")],
+    text_b: Annotated[str, typer.Argument(metavar="B", help="The second text.")],
+    model: Model,
+    layer: Layer = -2,
+    groups: Unit = "word",
+    mode: Mode = "symmetric",
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    special: Special = False,
+    top: Top = 10,
+    html: Html = None,
+    png: Png = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = False,
+) -> None:
+    """Explain the similarity of two texts."""
+    with told(context):
+        from jobs.showing import check_targets, show_pair
+
+        check_targets(html, png)
+        for name, text in (("first", text_a), ("second", text_b)):
+            if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise TextError(f"the {name} text is not valid UTF-8")
+        from jobs.quiet import quiet_libraries
+
+        quiet_libraries()
+        from attribution_core.attribution import Attributor
+
+        attributor = Attributor(
+            model,
+            layer=layer,
+            groups=groups,
+            mode=mode,
+            similarity=similarity,
+            trust_remote_code=trust_remote_code,
+        )
+        try:
+            pair = attributor.attribute(text_a, text_b)
+        except TextError as error:
+            # There is but one pair here, and its number says nothing.
+            raise TextError(str(error).removeprefix("pair 0: ")) from None
+        show_pair(pair, special=special, top=top, html=html, png=png, told=note)
+
+
+def show(
+    context: typer.Context,
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
+    pair_id: Annotated[str | None, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="QID", help="Show a query of the log with its documents instead.")
+    ] = None,
+    doc: Annotated[
+        str | None, typer.Option("--doc", metavar="DOCID", help="Of that query, this one document in full.")
+    ] = None,
+    special: Special = False,
+    top: Annotated[
+        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, or of a query's documents.")
+    ] = 10,
+    html: Html = None,
+    png: Png = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Show one pair of a run, or one query with the documents it was ranked with."""
+    with told(context):
+        from jobs.showing import check_targets, show_pair, show_query
+
+        _check_asked(pair_id, query, doc, png)
+        check_targets(html, png)
+        from jobs.dataset import open_run
+
+        opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        if query is not None and doc is None:
+            show_query(opened.query(query), special=special, top=top, html=html, told=note)
+            return
+        if query is not None and doc is not None:
+            pair_id = opened.query(query).document(doc).pair_id
+        assert pair_id is not None, "checked above"
+        show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=note)
+
+
+def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None) -> None:
+    """JobError unless exactly one thing to show was asked for."""
+    from jobs.errors import JobError
+
+    if doc is not None and query is None:
+        raise JobError(f"--doc {doc} needs the query it was found for: add --query QID")
+    if pair_id is None and query is None:
+        raise JobError("nothing to show: give a PAIR_ID, or --query QID for a query with its documents")
+    if pair_id is not None and query is not None:
+        raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
+    if png is not None and query is not None and doc is None:
+        raise JobError("--png draws one pair: add --doc DOCID, or use --html for the query's page")
