@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
     from attribution_core.attribution import Attributor
     from attribution_core.encoder import ReadText
+    from attribution_core.kept import KeptContributions
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.plan import Plan, Shard
 
 MOST_PAIRS_AT_ONCE = 8192
 # Matrices wait as float32 and once more as float64 while they are summed up.
 BYTES_A_CELL = 32
+# Of the memory budget, for contributions of texts that other shards need too. Computing takes three quarters of it.
+KEPT_SHARE = 1 / 16
 # Of a traceback, for the log.
 FRAMES = 4
 
@@ -109,6 +112,7 @@ class Worker:
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
+        self._kept: KeptContributions | None = None
 
     def greet(self) -> None:
         """Answers as soon as the worker has a place to run."""
@@ -229,6 +233,7 @@ class Worker:
                 computed.rejects.append(_reject(shard.pairs, at, problems, read[a].text, read[b].text))
             else:
                 computed.kept.append(at)
+        self._want(shard)
         ids = shard.pairs["pair_id"].to_pylist()
         for part in _slices(computed.kept, of_a, of_b, read, self._attributor.contributor.integrator.budget):
             for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
@@ -263,7 +268,18 @@ class Worker:
             [read[key] for key in place_a],
             [read[key] for key in place_b],
             [(place_a[of_a[at]], place_b[of_b[at]]) for at in part],
+            self._kept,
         )
+
+    def _want(self, shard: Shard) -> None:
+        """Keep the contributions of the texts of ``shard`` that other shards need as well."""
+        from attribution_core.kept import KeptContributions
+
+        assert self._attributor is not None
+        if self._kept is None:
+            self._kept = KeptContributions(int(self._attributor.contributor.integrator.budget * KEPT_SHARE))
+        columns = zip(*(shard.texts[name].to_pylist() for name in ("role", "text", "shared")), strict=True)
+        self._kept.want((role, text) for role, text, shared in columns if shared)
 
     def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
         from attribution_core.sparse import summarise
@@ -286,7 +302,7 @@ class Worker:
         rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
         owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
         lone = [key for key in owned if key not in explained]
-        alone = self._attributor.contributions([read[key] for key in lone]) if lone else []
+        alone = self._attributor.contributions([read[key] for key in lone], self._kept) if lone else []
         explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
         return {key: explained[key] for key in owned}
 
