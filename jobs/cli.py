@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running
+from jobs.commands import explaining, running, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -46,6 +46,7 @@ def print_version() -> None:
 
 app.command()(running.run)
 app.command()(running.plan)
+app.command()(watching.status)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(running.demo)

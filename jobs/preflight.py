@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution_core.errors import ModelError
-from jobs.schedule import staffing
+from jobs.staffing import staffing
 
 if TYPE_CHECKING:
     from jobs.config import JobConfig
@@ -32,7 +32,7 @@ def check_before_planning(job: JobConfig) -> None:
     if job.workers.gpus:
         resources = _resources()
         if resources is not None:
-            staffing(job.workers, resources, shards=job.workers.count or 1, memory=job.memory_bytes or 0)
+            staffing(job.workers, [resources], shards=job.workers.count or 1, memory=job.memory_bytes or 0)
 
 
 def model_folder(model: str) -> Path | None:

@@ -15,13 +15,17 @@ SECONDS_A_LINE = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished."""
+    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished.
+
+    ``pairs_now`` and ``texts`` are of this start.
+    """
 
     shards: int
     all_shards: int
     pairs: int
     all_pairs: int
     pairs_now: int
+    texts: int
     workers: int
     retries: int
     seconds: float
@@ -42,6 +46,8 @@ class State:
             f"{self.shards}/{counted(self.all_shards, 'shard')}",
             f"{self.pairs:,}/{counted(self.all_pairs, 'pair')}",
         ]
+        if self.texts:
+            words.append(counted(self.texts, "text"))
         if self.rate:
             words.append(f"{self.rate:,.1f} pairs/s")
         words.append(counted(self.workers, "worker"))

@@ -16,7 +16,8 @@ from jobs.config import JobConfig, Workers, load_job
 from jobs.dataset import finished_shards, open_run
 from jobs.engine import Outcome, run_job
 from jobs.errors import JobError, RunError, SourceError
-from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS, Schedule, staffing
+from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS, MACHINES, Schedule
+from jobs.staffing import staffing
 from jobs.stores import Store
 
 GIB = 1 << 30
@@ -90,15 +91,42 @@ def test_suspect_runs_alone_and_after_the_others() -> None:
     assert schedule.assign() is None
 
 
-def test_shards_go_to_the_worker_with_the_fewest() -> None:
+def test_the_last_shards_go_to_whoever_is_done_first() -> None:
+    # Would catch a worker that sits idle while another has two shards before it.
     schedule = Schedule(range(3))
     schedule.join("a")
     schedule.join("b")
-    first, second, third = schedule.assign(), schedule.assign(), schedule.assign()
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert {first[0], second[0]} == {"a", "b"}
+    given = {schedule.assign(), schedule.assign()}
+    assert given == {("a", 0), ("b", 1)}
+    assert schedule.assign() is None
+    schedule.done("b", 1)
+    assert schedule.assign() == ("b", 2)
+
+
+def test_while_there_is_plenty_a_worker_reads_ahead() -> None:
+    schedule = Schedule(range(20))
+    schedule.join("a")
+    schedule.join("b")
+    given = [schedule.assign() for _ in range(7)]
+    assert [worker for one in given if one for worker in [one[0]]] == ["a", "b"] * 3
+    assert given[6] is None
+
+
+def test_shards_of_a_lost_machine_come_next_and_are_not_blamed() -> None:
+    """A spot machine that goes away again and again must not fail the shards it happened to have."""
+    schedule = Schedule(range(9))
+    for lost in range(CRASHES + 1):
+        schedule.join(lost)
+        assert schedule.assign() == (lost, 0)
+        schedule.crashed(lost, "its machine was lost", with_machine=True)
+    assert not schedule.failed
+    assert schedule.retries == CRASHES + 1
+    for lost in range(100, 100 + MACHINES):
+        if not schedule.failed:
+            schedule.join(lost)
+            schedule.assign()
+            schedule.crashed(lost, "its machine was lost", with_machine=True)
+    assert schedule.failed == {0: f"it lost {MACHINES} machines: its machine was lost"}
 
 
 @pytest.mark.parametrize(
@@ -119,12 +147,12 @@ def test_shards_go_to_the_worker_with_the_fewest() -> None:
 def test_staffing_uses_what_there_is(
     asked: Workers, resources: dict[str, float], count: int, cpus: float, gpus: float, threads: int
 ) -> None:
-    staff = staffing(asked, resources, shards=100, memory=2 * GIB)
-    assert (staff.count, staff.cpus, staff.gpus, staff.threads) == (count, cpus, gpus, threads)
+    staff = staffing(asked, [resources], shards=100, memory=2 * GIB)
+    assert (staff.most, staff.cpus, staff.gpus, staff.threads) == (count, cpus, gpus, threads)
 
 
 def test_no_more_workers_than_shards() -> None:
-    assert staffing(Workers(), {"CPU": 8}, shards=3, memory=GIB).count == 3
+    assert staffing(Workers(), [{"CPU": 8}], shards=3, memory=GIB).most == 3
 
 
 @pytest.mark.parametrize(
@@ -132,7 +160,7 @@ def test_no_more_workers_than_shards() -> None:
 )
 def test_more_gpus_than_there_are_is_refused(asked: Workers, resources: dict[str, float]) -> None:
     with pytest.raises(JobError, match="workers"):
-        staffing(asked, resources, shards=100, memory=GIB)
+        staffing(asked, [resources], shards=100, memory=GIB)
 
 
 # --- real actors, pretended work ---
