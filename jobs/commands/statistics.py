@@ -47,6 +47,8 @@ def stats(
             told=(lambda line: None) if quiet else note,
         )
         if not quiet:
+            from jobs.statistics.results import Statistics
             from jobs.statistics.terminal import print_summary
 
-            print_summary(summary, opened.store, names)
+            found = Statistics(opened, summary)
+            print_summary(summary, found.tables(names), names)
