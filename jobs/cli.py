@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running, watching
+from jobs.commands import explaining, running, statistics, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -49,6 +49,7 @@ app.command()(running.plan)
 app.command()(watching.status)
 app.command()(explaining.explain)
 app.command()(explaining.show)
+app.command()(statistics.stats)
 app.command()(running.demo)
 
 
