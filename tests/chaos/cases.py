@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chaos.comparison import check_whole, check_without
 from chaos.ground import LIMIT_SECONDS, Ground, chosen, processes_left, workers_alive
-from chaos.job import PACE, SHARDS, Driver, Hung, Job, wait_until
+from chaos.job import PACE, SHARDS, Driver, HungError, Job, wait_until
 from chaos.store import CuttingProxy
 
 LEAVING_SECONDS = 30.0
@@ -326,7 +326,7 @@ def _small_disk(place: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
     """A file system in memory of so many KiB. Mounting takes root; without it the case cannot be tried."""
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
-        raise NotPossible("mounting a small file system takes root")
+        raise NotPossibleError("mounting a small file system takes root")
 
     def resize(size: int) -> None:
         subprocess.run(["mount", "-o", f"remount,size={size}k", str(place)], check=True, capture_output=True)
@@ -337,8 +337,8 @@ def _small_disk(place: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
         subprocess.run(["umount", "--lazy", str(place)], capture_output=True)
 
 
-class NotPossible(Exception):
+class NotPossibleError(Exception):
     """This machine or user does not allow the case."""
 
 
-__all__ = ["CASES", "Case", "Hung", "NotPossible", "Run"]
+__all__ = ["CASES", "Case", "HungError", "NotPossibleError", "Run"]

@@ -28,7 +28,7 @@ PACE = {"compute": 0.2, "write": 0.05}
 LOOK_SECONDS = 0.02
 
 
-class Hung(Exception):
+class HungError(Exception):
     """Something took longer than a run may take."""
 
 
@@ -138,14 +138,14 @@ class Driver:
             (os.killpg if group else os.kill)(self.process.pid, number)
 
     def wait(self, seconds: float) -> int:
-        """Its exit code; Hung where it does not end within ``seconds``, and then it is ended."""
+        """Its exit code; HungError where it does not end within ``seconds``, and then it is ended."""
         try:
             return self.process.wait(timeout=max(seconds, 0.1))
         except subprocess.TimeoutExpired:
             self.kill(signal.SIGUSR1)
             time.sleep(1)
             self.end()
-            raise Hung(f"the driver did not end within {seconds:.0f} s") from None
+            raise HungError(f"the driver did not end within {seconds:.0f} s") from None
 
     def end(self) -> None:
         """End it and what it started, whatever it does."""
@@ -155,7 +155,7 @@ class Driver:
 
 
 def wait_until(what: Callable[[], bool], driver: Driver, seconds: float) -> bool:
-    """Whether ``what`` came true; False where the driver ended before. Hung after ``seconds``."""
+    """Whether ``what`` came true; False where the driver ended before. HungError after ``seconds``."""
     end = time.monotonic() + seconds
     while not what():
         if not driver.running:
@@ -163,7 +163,7 @@ def wait_until(what: Callable[[], bool], driver: Driver, seconds: float) -> bool
         if time.monotonic() > end:
             driver.kill(signal.SIGUSR1)
             time.sleep(1)
-            raise Hung(f"nothing to disturb within {seconds:.0f} s")
+            raise HungError(f"nothing to disturb within {seconds:.0f} s")
         time.sleep(LOOK_SECONDS)
     return True
 

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from chaos.cases import Case, Hung, NotPossible, Run
+from chaos.cases import Case, HungError, NotPossibleError, Run
 from chaos.ground import Ground
 from chaos.report import Result
 
@@ -33,16 +33,14 @@ def attempt(ground: Ground, case: Case, seed: str, *, outage_seconds: float | No
     try:
         job = case.act(run)
         next_commit = run.next_commit(job)
-    except NotPossible as error:
+    except NotPossibleError as error:
         run.how.append(str(error))
         skipped = True
-    except (AssertionError, Hung) as error:
+    except (AssertionError, HungError) as error:
         problem = str(error)
     finally:
         for driver in run.drivers:
             with contextlib.suppress(ProcessLookupError):
                 driver.end()
     ended = ", then ".join(run.ended) or "–"
-    return Result(
-        case.title, seed, ", ".join(run.how), ended, next_commit, time.monotonic() - began, problem, skipped
-    )
+    return Result(case.title, seed, ", ".join(run.how), ended, next_commit, time.monotonic() - began, problem, skipped)
