@@ -93,8 +93,44 @@ def _planned(content: bytes) -> None:
         file.unlink()
 
 
+# Values that are right, at the edge of it, or wrong in a way that shows late.
+_RIGHT: dict[str, list[Any]] = {
+    "layer": [-4, 3, 4, 0, -1000],
+    "groups": ["token", "sentence", "words"],
+    "top_k": [1, 100_000, 100_001],
+    "shards": [1, 1_000_000, 3],
+    "limit": [1, 2, 2**31, 2**63, 10**30],
+    "sample": [1, 2, 2**63, 10**30],
+    "seed": [0, 2**63 - 1],
+    "max_rejects": [0, 1, 0.5, 1e-300],
+    "max_missing": [0, 1],
+    "depth": [1, 1_000_000],
+    "mode": ["symmetric", "retrieval"],
+    "keep": ["all", [], ["label"], ["label", "label"], ["nothing"], [3]],
+    "similarity": ["dot", "cosine", "euclidean"],
+    "precision": ["bf16", "tf32", "fp8"],
+    "format": ["arrow", "parquet"],
+    "store": ["full", "top"],
+    "header": [False, True],
+    "titles": [False, True],
+    "log_format": ["trec", "msmarco", "mteb", "predictions"],
+    "memory": ["16MiB", "15MiB", "95%", "0.5%", 2**50, "1e3"],
+    "nodes": [1, 100_000],
+    "gpus": [0, 0.5, 1.5, 64],
+    "count": [1, 10_000],
+    "a": ["sentence1", "label", 1, 2, 2**63, "nothing"],
+    "b": ["sentence2", "sentence1", 2, "nothing"],
+    "id": ["label", "sentence1", 3],
+    "a_id": ["label", 3],
+    "b_id": ["label", 3],
+}
+
+
 def _junk(name: str) -> st.SearchStrategy[Any]:
     """Values for a field: odd ones, and ones that are nearly right."""
+    right = _RIGHT.get(name)
+    if right is not None:
+        return st.sampled_from(right) | odd_value
     near: list[Any] = [
         1,
         0,
@@ -127,8 +163,8 @@ def job_settings(draw: st.DrawFn) -> dict[str, Any]:
             inner = draw(st.sampled_from(list(SECTIONS[name].model_fields)) | odd_text)  # type: ignore[attr-defined]
             present = job.get(name)
             job[name] = {**(present if isinstance(present, dict) else {}), inner: draw(_junk(inner))}
-        elif draw(st.integers(0, 5)) == 0:
-            job.pop(name, None)
+        elif draw(st.integers(0, 5)) == 0 or (name in ("input", "log") and draw(st.booleans())):
+            job.pop(name, None) if name not in ("input", "log") else None
         else:
             job[name] = draw(_junk(name))
     return job

@@ -47,18 +47,20 @@ class Run:
         self.drivers.append(driver)
         return driver
 
-    def moment(self, job: Job, driver: Driver) -> None:
-        """Wait for a random moment: while the run starts, or around one of its commits."""
-        if self.chance.random() < 0.2:
-            seconds = self.chance.uniform(0.2, 8)
+    def moment(self, job: Job, driver: Driver, early: float = 0.2) -> None:
+        """Wait for a random moment: with the chance ``early`` while the run starts, else around one of its commits."""
+        # Before that, Python reads the program, and what happens is Python's affair.
+        wait_until(lambda: any(event.what == "driver" for event in job.diary()), driver, LIMIT_SECONDS)
+        if self.chance.random() < early:
+            seconds = self.chance.uniform(0, self.ground.seconds_to_first_commit)
             end = time.monotonic() + seconds
             wait_until(lambda: time.monotonic() > end, driver, LIMIT_SECONDS)
             self.how.append(f"{seconds:.1f} s after the start")
             return
-        commits = self.chance.randrange(SHARDS - 4)
+        commits = self.chance.randint(0, SHARDS)
         wait_until(lambda: len(job.done()) >= commits, driver, LIMIT_SECONDS)
         time.sleep(self.chance.uniform(0, 2 * PACE["compute"]))
-        self.how.append(f"after {len(job.done())} commits")
+        self.how.append(f"after {len(job.done())} commits" if driver.running else "too late: it had finished")
 
     def finish(self, driver: Driver, *allowed: int, seconds: float = LIMIT_SECONDS) -> int:
         """Its exit code, which must be one of ``allowed``; what it said must be fit for a user."""
@@ -132,7 +134,7 @@ def driver_killed(run: Run) -> Job:
     driver.kill(signal.SIGKILL)
     driver.wait(LEAVING_SECONDS)
     run.ended.append("killed")
-    first = {event.process for event in job.diary()}
+    first = {event.process for event in job.diary() if event.what != "driver"}
     time.sleep(run.chance.choice([0, run.chance.uniform(0, 1), run.chance.uniform(1, 4)]))
     run.rerun(job)
     late = [event for event in job.done() if event.process in first and event.at > (run.over_at or 0)]
@@ -199,7 +201,8 @@ def out_of_memory(run: Run) -> Job:
     driver = run.start(job)
     run.moment(job, driver)
     job.fault(fault)
-    wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, LIMIT_SECONDS)
+    if not wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, LIMIT_SECONDS):
+        run.how.append("which no shard was left for")
     run.over_at = time.time()
     run.finish(driver, 0)
     run.whole(job)
@@ -262,7 +265,7 @@ def stopped(run: Run) -> Job:
     run.how.append(f"{number.name}{' to its process group' if group else ''}{', a Ray of its own' if own_ray else ''}")
     job = run.job(None if not own_ray else "disk")
     driver = run.start(job, own_ray=own_ray)
-    run.moment(job, driver)
+    run.moment(job, driver, early=0.5)
     driver.kill(number, group=group)
     code = run.finish(driver, 0, 128 + number, seconds=LEAVING_SECONDS)
     assert code == 0 or STOPPED in driver.text(), driver.text()[-1000:]

@@ -26,7 +26,7 @@ HEADROOM_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the diary: ``what`` is loading, ready, begin, computed, done or fault; ``at`` by the system's clock."""
+    """A line of the diary: ``what`` is driver, loading, ready, begin, done or fault; ``at`` by the system's clock."""
 
     at: float
     what: str
