@@ -64,6 +64,11 @@ def stacked(some: Sequence[Layout], like: dict[str, Any], pad_id: int) -> dict[s
     return batch
 
 
+def is_per_row(value: Any, b: int) -> bool:
+    """Whether a feature has one row a text."""
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == b
+
+
 class ReferenceCache:
     """Token embeddings of references by layout, good until the weights they were computed with change.
 

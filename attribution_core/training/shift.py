@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from attribution_core.architectures import family_of
 from attribution_core.errors import ModelError
 from attribution_core.modules import cut_modules
+from attribution_core.training.dropout import dropout_is_shared
 from attribution_core.training.references import (
     ReferenceCache,
+    is_per_row,
     layouts,
     reference_features,
     stacked,
@@ -36,10 +38,10 @@ MARKS = {"offset_mapping": "return_offsets_mapping", "special_tokens_mask": "ret
 class ShiftedTransformer(Transformer):
     """A ``Transformer`` whose token embeddings are those of the text less those of its reference.
 
-    Where no randomness was drawn, references are computed once a layout (and without gradients kept until weights
-    change). Under dropout the reference goes through the model with the random numbers of its text, so that both lose
-    the same units at the same positions and the reference of every text is zero in training too; gradients flow
-    through both.
+    References are computed once a layout, and without gradients kept until weights change. In training gradients flow
+    through them and nothing is kept. Under dropout a text and its reference have to lose the same units at the same
+    positions for the reference to be zero: inside :func:`shared_dropout` all rows of a batch do, elsewhere (in the
+    trainer of sentence-transformers, say) each text's reference draws the random numbers of its text once more.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,6 +94,8 @@ class ShiftedTransformer(Transformer):
             raise ModelError(f"a shifted model needs {KEPT} beside the token ids; model.preprocess gives both")
         device = features["input_ids"].device
         reference = reference_features(features, kept_BS, self.pad_id)
+        if self.training and dropout_is_shared():
+            return self._in_one_batch(features, reference, kwargs)
         before = random_state(device) if self.training else None
         out = self.unshifted(features, **kwargs)
         token_BSd = out["token_embeddings"]
@@ -103,6 +107,24 @@ class ShiftedTransformer(Transformer):
             reference_BSd = self.unshifted(reference, **kwargs)["token_embeddings"]
         features.update(out)
         features["token_embeddings"] = token_BSd - reference_BSd * features["attention_mask"].unsqueeze(-1)
+        return features
+
+    def _in_one_batch(
+        self, features: dict[str, Any], reference: dict[str, Any], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Texts and their distinct references as rows of one batch, which lose the same units by dropout."""
+        of_row = layouts(reference)
+        first = {one: row for row, one in reversed(list(enumerate(of_row)))}
+        b, rows = len(of_row), list(first.values())
+        joined = {
+            name: torch.cat([value, reference[name][rows]]) if is_per_row(value, b) else value
+            for name, value in features.items()
+        }
+        out = self.unshifted(joined, **kwargs)
+        token_BSd, reference_USd = out["token_embeddings"][:b], out["token_embeddings"][b:]
+        place = {one: at for at, one in enumerate(first)}
+        of_row_B = torch.tensor([place[one] for one in of_row], device=token_BSd.device)
+        features["token_embeddings"] = token_BSd - reference_USd[of_row_B] * features["attention_mask"].unsqueeze(-1)
         return features
 
     def unshifted(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
