@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running, statistics, watching
+from jobs.commands import evaluation, explaining, running, statistics, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -50,6 +50,7 @@ app.command()(watching.status)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(statistics.stats)
+app.command()(evaluation.evaluate)
 app.command()(running.demo)
 
 

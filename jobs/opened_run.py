@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset
 
+    from attribution_core.modules import Role
     from jobs.query.result import QueryResult
 
 # Rows looked at for examples of what a column holds.
@@ -127,6 +128,10 @@ class Run:
         row = self._row(str(pair_id))
         a = self._text(row["text_a_id"], self.roles[0])
         b = self._text(row["text_b_id"], self.roles[1])
+        return self.attribution(row, a, b)
+
+    def attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
+        """A row of `attributions` as a pair again, with its two texts."""
         own = reserved_names()
         return PairAttribution(
             a=a,
@@ -138,7 +143,7 @@ class Run:
             similarity=str(self.setting("similarity") or "cosine"),
             layer=int(self.setting("layer") or 0),
             model=str(self.setting("model") or ""),
-            pair_id=str(pair_id),
+            pair_id=row["pair_id"],
             special=row["special"],
             extra={name: value for name, value in row.items() if name not in own},
         )
@@ -187,7 +192,7 @@ class Run:
         return {row["text_id"]: self._explained(row) for row in self.rows(wanted, "texts").to_pylist()}
 
     @property
-    def roles(self) -> tuple[str, str]:
+    def roles(self) -> tuple[Role, Role]:
         """The roles of a pair's two texts, as they stand in `texts`."""
         return ("query", "document") if self._mode == "retrieval" else ("text", "text")
 
