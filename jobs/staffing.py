@@ -81,7 +81,7 @@ def staffing(
         joins = "; with workers.max the run waits for machines that join" if grows else ""
         raise JobError(f"workers.gpus: found {asked.gpus:g}; allowed: 0 or null, because Ray sees no GPU here{joins}")
     else:
-        shape = _on_cpus(asked, nodes, shards, memory)
+        shape = _on_cpus(asked, nodes, shards, memory, grows)
     if grows and asked.count is None:
         return replace(shape, least=asked.min or 1, most=asked.max)
     return shape
@@ -93,13 +93,16 @@ def _start(asked: Workers, room: int, shards: int) -> int:
     return max(min(count, shards), 1)
 
 
-def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int) -> Staffing:
+def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int, grows: bool) -> Staffing:
     cores = [max(int(node.get("CPU", 0)), 1) for node in nodes] or [1]
     each = asked.cpus or (1 if max(cores) <= MANY_CORES else 2)
     takes = memory + WORKER_OVERHEAD
-    start = _start(asked, sum(_fits(node, each, 0.0, takes) for node in nodes), shards)
-    threads = asked.cpus or _threads(cores, start)
-    return Staffing(start, start, _share(threads, cores, start), 0.0, threads, takes)
+    room = sum(_fits(node, each, 0.0, takes) for node in nodes)
+    start = _start(asked, room, shards)
+    # Where machines may join, those that there is no room for wait for them in place of sharing cores.
+    there = max(min(start, room), 1) if grows else start
+    threads = asked.cpus or _threads(cores, there)
+    return Staffing(start, start, _share(threads, cores, there), 0.0, threads, takes)
 
 
 def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, awaited: bool) -> Staffing:

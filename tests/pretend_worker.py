@@ -10,9 +10,12 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from attribution_core.errors import ModelError
-from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.config import JobConfig, load_job
+from jobs.dataset import attribution_schema, attribution_table, commit_shard, open_run, reject_table, text_table
+from jobs.engine import Outcome, run_job
 from jobs.plan import read_shard
 from jobs.stores import Store
 from jobs.worker import ShardReport, Worker, WorkerFacts, versions
@@ -76,3 +79,29 @@ class PretendWorker(Worker):
                 continue  # another process took this one
             return True
         return False
+
+
+class Place:
+    """A job over 24 pairs in 8 shards, its folder of faults, and what the engine said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.faults = folder / "model"
+        self.faults.mkdir()
+        (self.faults / "config.json").write_text('{"num_hidden_layers": 6}')
+        self.input = folder / "pairs.csv"
+        rows = [f"question {i},answer {i},{i}" for i in range(24)]
+        self.input.write_text("\n".join(["sentence1,sentence2,label", *rows]) + "\n")
+        self.output = folder / "run"
+        self.said: list[str] = []
+
+    def job(self, **settings: Any) -> JobConfig:
+        given = {"model": str(self.faults), "input": str(self.input), "output": str(self.output), "shards": 8}
+        # Starting a process takes seconds: one worker unless the test is about two.
+        return load_job(None, given | {"workers": {"count": 1}} | settings)
+
+    def run(self, *, restart: bool = False, **settings: Any) -> Outcome:
+        self.said = []
+        return run_job(self.job(**settings), echo=self.said.append, restart=restart, worker_class=PretendWorker)
+
+    def pair_ids(self) -> list[str]:
+        return sorted(open_run(self.output).to_table(["pair_id"])["pair_id"].to_pylist())

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend_worker import PretendWorker, command, tried
+from pretend_worker import Place, command, tried
 
 from attribution_core.errors import ModelError, TokenpairError
 from jobs import pool
-from jobs.config import JobConfig, Workers, load_job
+from jobs.config import Workers, load_job
 from jobs.dataset import finished_shards, open_run
-from jobs.engine import Outcome, run_job
+from jobs.engine import run_job
 from jobs.errors import JobError, RunError, SourceError
 from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS, MACHINES, Schedule
 from jobs.staffing import staffing
@@ -180,32 +180,6 @@ def ray_running() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.01)
-
-
-class Place:
-    """A job over 24 pairs in 8 shards, its folder of faults, and what the engine said."""
-
-    def __init__(self, folder: Path) -> None:
-        self.faults = folder / "model"
-        self.faults.mkdir()
-        (self.faults / "config.json").write_text('{"num_hidden_layers": 6}')
-        self.input = folder / "pairs.csv"
-        rows = [f"question {i},answer {i},{i}" for i in range(24)]
-        self.input.write_text("\n".join(["sentence1,sentence2,label", *rows]) + "\n")
-        self.output = folder / "run"
-        self.said: list[str] = []
-
-    def job(self, **settings: Any) -> JobConfig:
-        given = {"model": str(self.faults), "input": str(self.input), "output": str(self.output), "shards": 8}
-        # Starting a process takes seconds: one worker unless the test is about two.
-        return load_job(None, given | {"workers": {"count": 1}} | settings)
-
-    def run(self, *, restart: bool = False, **settings: Any) -> Outcome:
-        self.said = []
-        return run_job(self.job(**settings), echo=self.said.append, restart=restart, worker_class=PretendWorker)
-
-    def pair_ids(self) -> list[str]:
-        return sorted(open_run(self.output).to_table(["pair_id"])["pair_id"].to_pylist())
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""Machines that come and go under a run: real raylets on this host, pretended work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pretend_worker import Place, tried
+
+from jobs import attempt, pool
+from jobs.engine import Outcome
+from jobs.status import read_status
+from jobs.stores import Store
+
+pytestmark = pytest.mark.slow
+PATIENCE = 120.0
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of a head on which no worker runs; machines are added by the test."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name, value in {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT}.items():
+        monkeypatch.setenv(name, value)
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(attempt, "SECONDS_BETWEEN_COUNTS", 0.5)
+    return Place(tmp_path)
+
+
+def pace(place: Place, seconds: float) -> None:
+    """How long a shard takes from now on."""
+    aside = place.faults / "slow.new"
+    aside.write_text(str(seconds))
+    aside.rename(place.faults / "slow")
+
+
+class Running:
+    """``place.run`` in a thread, so that the test can do something to the machines meanwhile."""
+
+    def __init__(self, place: Place, **settings: Any) -> None:
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(place, settings), daemon=True)
+        self._thread.start()
+
+    def _run(self, place: Place, settings: dict[str, Any]) -> None:
+        try:
+            self.outcome = place.run(**settings)
+        except BaseException as error:
+            self.error = error
+
+    def until(self, so: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not so():
+            assert self._thread.is_alive(), f"it ended before {what}: {self.error or self.outcome}"
+            assert time.monotonic() < end, f"waited in vain for: {what}"
+            time.sleep(0.05)
+
+    def end(self) -> Outcome:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "it hangs"
+        assert self.outcome is not None, self.error
+        return self.outcome
+
+
+def starts(place: Place) -> int:
+    return tried(place.faults).count("start") if (place.faults / "tried").exists() else 0
+
+
+def committed(place: Place) -> int:
+    return len(list((place.output / "attributions").glob("*")))
+
+
+def test_machines_that_join_are_used_and_one_that_leaves_is_survived(cluster: Any, place: Place) -> None:
+    # Would catch a crew counted once at the start, and shards lost with, or blamed for, their machine.
+    first = cluster.add_node(num_cpus=1)
+    pace(place, 8.0)
+    running = Running(place, workers={"cpus": 1}, shards=24)
+    running.until(lambda: committed(place) >= 1, "the first commit")
+    assert starts(place) == 1
+    cluster.add_node(num_cpus=2)
+    running.until(lambda: starts(place) == 3, "two more workers")
+    pace(place, 0.5)
+    cluster.remove_node(first, allow_graceful=False)
+    outcome = running.end()
+    assert outcome.exit_code == 0
+    assert outcome.workers == 3
+    assert len(place.pair_ids()) == 24
+    assert len(set(place.pair_ids())) == 24
+    assert outcome.retries <= 3
+    assert starts(place) == 3, "without room no other worker is asked for"
+
+
+def test_more_workers_than_there_is_room_for_wait_for_machines(cluster: Any, place: Place) -> None:
+    # What waits in Ray's queue is what an autoscaler brings machines for; here the test does.
+    cluster.add_node(num_cpus=1)
+    pace(place, 8.0)
+    running = Running(place, workers={"cpus": 1, "min": 2, "max": 3}, shards=24)
+    running.until(lambda: committed(place) >= 1, "the first commit")
+    running.until(lambda: read_status(Store.open(place.output)).workers.get("waiting") == 2, "two that wait")
+    cluster.add_node(num_cpus=4)
+    running.until(lambda: starts(place) == 3, "two more workers")
+    pace(place, 0.2)
+    outcome = running.end()
+    assert outcome.exit_code == 0
+    assert outcome.workers == 3, "not more than the most, and no fewer"
+    assert len(set(place.pair_ids())) == 24
+
+
+def test_without_any_machine_the_run_ends_and_says_so(
+    cluster: Any, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a run that hangs for ever for a GPU that nobody brings."""
+    monkeypatch.setattr(attempt, "PLACEMENT_SECONDS", 3.0)
+    monkeypatch.setattr(attempt, "FIRST_COMPLAINT_SECONDS", 0.5)
+    outcome = place.run(workers={"gpus": 0.5, "max": 2, "cpus": 1})
+    assert outcome.exit_code == 1
+    assert "no machine had room for a worker" in outcome.failed[0]
+    assert "1 CPU and 0.5 GPU" in outcome.failed[0]
+    assert any("2 workers waiting for a machine" in line for line in place.said)
+
+
+def test_four_halves_of_two_gpus_are_four_workers(cluster: Any, place: Place) -> None:
+    cluster.add_node(num_cpus=4, num_gpus=2)
+    outcome = place.run(workers={"gpus": 0.5, "cpus": 1})
+    assert (outcome.exit_code, outcome.workers) == (0, 4)
+    assert len(set(place.pair_ids())) == 24
