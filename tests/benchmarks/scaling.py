@@ -80,8 +80,8 @@ def main() -> None:
             found.append(one)
             print(
                 f"{one.workers:>7} {one.pairs:>6} {one.to_first_commit:>11.1f} s {one.between:>7.1f} s "
-                f"{one.rate:>8.3f} {one.after_loading:>9.1f} s {one.busiest:>6.1f} s {one.overhead:>8.1%} {one.driver_mebibytes:>11.0f} "
-                f"{one.whole:>6.1f} s",
+                f"{one.rate:>8.3f} {one.after_loading:>9.1f} s {one.busiest:>6.1f} s {one.overhead:>8.1%} "
+                f"{one.driver_mebibytes:>11.0f} {one.whole:>6.1f} s",
                 flush=True,
             )
     conclude(found)
