@@ -139,7 +139,8 @@ def model_files(model: str) -> list[dict[str, Any]]:
 
 def check_same_model_files(run: Store, record: Mapping[str, Any], model: str) -> None:
     """RunError where files of the model are other than when the run began, as far as they are on this machine."""
-    then = {str(one.get("file")): one for one in record[FOUND].get("model_files") or []}
+    listed = record[FOUND].get("model_files")
+    then = {str(one.get("file")): one for one in listed if isinstance(one, dict)} if isinstance(listed, list) else {}
     folder = model_folder(model) if then else None
     if folder is None:
         return

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,4 +148,94 @@ def test_four_halves_of_two_gpus_are_four_workers(cluster: Any, place: Place) ->
     cluster.add_node(num_cpus=4, num_gpus=2)
     outcome = place.run(workers={"gpus": 0.5, "cpus": 1})
     assert (outcome.exit_code, outcome.workers) == (0, 4)
+    assert len(set(place.pair_ids())) == 24
+
+
+@pytest.fixture
+def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster whose autoscaler brings up to three machines of one core; the head has none."""
+    from s3_server import _free_ports
+
+    (port,) = _free_ports(1)
+    types = {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1, "object_store_memory": 100 << 20}, "node_config": {}, "max_workers": 3},
+    }
+    provider = {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "gcs_address": f"127.0.0.1:{port}",
+    }
+    config = {
+        "cluster_name": "elastic",
+        "max_workers": 3,
+        "idle_timeout_minutes": 0.1,
+        "upscaling_speed": 100,
+        "provider": provider,
+        "auth": {"ssh_user": "nobody"},
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+    }
+    # Ray's template of a node provider's settings, with everything that it insists on.
+    config["worker_start_ray_commands"] = []
+    for name in ("file_mounts", "docker"):
+        config[name] = {}
+    for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands"):
+        config[name] = []
+    for name in (
+        "head_setup_commands",
+        "worker_setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+    ):
+        config[name] = []
+    (tmp_path / "autoscaling.json").write_text(json.dumps(config))
+    here = Path(__file__).parent
+    more = {"PYTHONPATH": f"{here}:{here.parent}", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    words = ["start", "--head", "--block", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
+    words += ["--node-ip-address", "127.0.0.1", "--autoscaling-config", str(tmp_path / "autoscaling.json")]
+    words += ["--object-store-memory", str(100 << 20)]
+    with open(tmp_path / "head.log", "wb") as log:
+        head = subprocess.Popen(
+            [str(Path(sys.executable).parent / "ray"), *words],
+            env=kept | {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT} | more,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"127.0.0.1:{port}"
+    try:
+        _answers(address, head, tmp_path / "head.log")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        yield address
+    finally:
+        import psutil
+
+        family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        for process in [*family, head]:
+            with contextlib.suppress(psutil.Error, OSError):
+                process.kill()
+        head.wait(10)
+
+
+def _answers(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    host, port = address.split(":")
+    while time.monotonic() < end:
+        assert head.poll() is None, log.read_text(errors="replace")[-2000:]
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+            return
+        time.sleep(0.2)
+    raise AssertionError("the head does not answer: " + log.read_text(errors="replace")[-2000:])
+
+
+def test_an_autoscaler_brings_the_machines_that_are_waited_for(autoscaling: str, place: Place) -> None:
+    # Would catch a run that only uses what is there: at first there is no machine that could run a worker.
+    pace(place, 3.0)
+    running = Running(place, workers={"cpus": 1, "max": 3}, shards=24)
+    running.until(lambda: starts(place) == 3, "three machines")
+    pace(place, 0.1)
+    outcome = running.end()
+    assert (outcome.exit_code, outcome.workers) == (0, 3)
     assert len(set(place.pair_ids())) == 24

@@ -82,3 +82,37 @@ def test_count_beside_min_or_max_is_refused() -> None:
         with pytest.raises(JobError, match=told):
             load_job(None, given | {"workers": workers})
     assert load_job(None, given | {"workers": {"min": 2, "max": 2}}).workers.max == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "resources", "count", "cpus", "gpus", "threads"),
+    [
+        (Workers(), {"CPU": 2, "memory": 20 * GIB}, 2, 1, 0, 1),
+        (Workers(), {"CPU": 2, "memory": 4 * GIB}, 1, 2, 0, 2),
+        (Workers(), {"CPU": 64, "memory": 500 * GIB}, 32, 2, 0, 2),
+        (Workers(count=1), {"CPU": 2, "memory": 20 * GIB}, 1, 2, 0, 2),
+        (Workers(count=4), {"CPU": 2, "memory": 20 * GIB}, 4, 0.5, 0, 1),
+        (Workers(count=3, cpus=1), {"CPU": 2}, 3, 0.6666, 0, 1),
+        (Workers(), {"CPU": 16, "GPU": 2}, 2, 8, 1, 8),
+        (Workers(gpus=0.5), {"CPU": 16, "GPU": 2}, 4, 4, 0.5, 4),
+        (Workers(gpus=0), {"CPU": 2, "GPU": 2}, 2, 1, 0, 1),
+        (Workers(gpus=2), {"CPU": 16, "GPU": 5}, 2, 8, 2, 8),
+    ],
+)
+def test_staffing_uses_what_there_is(
+    asked: Workers, resources: dict[str, float], count: int, cpus: float, gpus: float, threads: int
+) -> None:
+    staff = staffing(asked, [resources], shards=100, memory=2 * GIB)
+    assert (staff.most, staff.cpus, staff.gpus, staff.threads) == (count, cpus, gpus, threads)
+
+
+def test_no_more_workers_than_shards() -> None:
+    assert staffing(Workers(), [{"CPU": 8}], shards=3, memory=GIB).most == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "resources"), [(Workers(gpus=1), {"CPU": 2}), (Workers(count=3), {"CPU": 2, "GPU": 2})]
+)
+def test_more_gpus_than_there_are_is_refused(asked: Workers, resources: dict[str, float]) -> None:
+    with pytest.raises(JobError, match="workers"):
+        staffing(asked, [resources], shards=100, memory=GIB)
