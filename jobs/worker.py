@@ -6,7 +6,6 @@ computing, which all happens in one thread of its own.
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import threading
@@ -161,14 +160,13 @@ class Worker:
         from jobs.dataset import commit_shard, part_name, reject_table, text_row, text_table
         from jobs.plan import read_shard
 
-        clock = [time.perf_counter()]
+        began = time.perf_counter()
         if self._store.exists(part_name("attributions", index, self._job.format)):
             # Another driver's worker was here, or one whose driver is gone.
-            return ShardReport(index, 0, 0, {}, False, time.perf_counter() - clock[0], 0.0, 0.0)
+            return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
         shard = read_shard(self._store, self._planned(), index)
-        clock.append(time.perf_counter())
-        computed, waited = self._computing.submit(self._timed, shard, clock[-1]).result()
-        clock.append(time.perf_counter())
+        there = time.perf_counter()
+        computed, started, ended = self._computing.submit(self._timed, shard).result()
         texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
         written = commit_shard(
             self._store,
@@ -178,17 +176,23 @@ class Worker:
             reject_table(computed.rejects),
             self._job.format,
         )
-        clock.append(time.perf_counter())
         rejected = dict(Counter(reject["reason"] for reject in computed.rejects))
-        read, computing, writing = (end - start for start, end in itertools.pairwise(clock))
         return ShardReport(
-            index, len(computed.rows), len(texts), rejected, written, read, computing - waited, writing, waited
+            index=index,
+            pairs=len(computed.rows),
+            texts=len(texts),
+            rejected=rejected,
+            written=written,
+            read_seconds=there - began,
+            wait_seconds=started - there,
+            compute_seconds=ended - started,
+            write_seconds=time.perf_counter() - ended,
         )
 
-    def _timed(self, shard: Shard, since: float) -> tuple[_Computed, float]:
-        """What is computed of ``shard``, and how long it waited for those before it."""
-        waited = time.perf_counter() - since
-        return self._compute(shard), waited
+    def _timed(self, shard: Shard) -> tuple[_Computed, float, float]:
+        """What is computed of ``shard``, from when and until when."""
+        started = time.perf_counter()
+        return self._compute(shard), started, time.perf_counter()
 
     def _note(self, event: str, **fields: Any) -> None:
         if self._journal is not None:

@@ -154,9 +154,12 @@ def test_four_halves_of_two_gpus_are_four_workers(cluster: Any, place: Place) ->
 @pytest.fixture
 def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster whose autoscaler brings up to three machines of one core; the head has none."""
+    from ray._private.services import get_node_ip_address
     from s3_server import _free_ports
 
     (port,) = _free_ports(1)
+    # What Ray takes for this machine's address: it puts that in place of 127.0.0.1 when it connects.
+    address = f"{get_node_ip_address()}:{port}"
     types = {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 1, "object_store_memory": 100 << 20}, "node_config": {}, "max_workers": 3},
@@ -164,7 +167,7 @@ def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     provider = {
         "type": "external",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-        "gcs_address": f"127.0.0.1:{port}",
+        "gcs_address": address,
     }
     config = {
         "cluster_name": "elastic",
@@ -194,7 +197,7 @@ def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     more = {"PYTHONPATH": f"{here}:{here.parent}", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     words = ["start", "--head", "--block", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
-    words += ["--node-ip-address", "127.0.0.1", "--autoscaling-config", str(tmp_path / "autoscaling.json")]
+    words += ["--node-ip-address", address.split(":")[0], "--autoscaling-config", str(tmp_path / "autoscaling.json")]
     words += ["--object-store-memory", str(100 << 20)]
     with open(tmp_path / "head.log", "wb") as log:
         head = subprocess.Popen(
@@ -204,7 +207,6 @@ def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
             stderr=log,
             start_new_session=True,
         )
-    address = f"127.0.0.1:{port}"
     try:
         _answers(address, head, tmp_path / "head.log")
         monkeypatch.setenv("RAY_ADDRESS", address)
