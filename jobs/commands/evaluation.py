@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ def evaluate(
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps from the whole text to a blank one.")] = 10,
     orders: Annotated[int, typer.Option(help="Random orders, and shuffles, drawn of each pair.")] = 3,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the curves too.")] = None,
     json: Json = False,
     quiet: Quiet = False,
     endpoint_url: Endpoint = None,
@@ -39,7 +41,9 @@ def evaluate(
 
         quiet_libraries()
         from jobs.dataset import open_run
+        from jobs.showing import check_targets, write_figure
 
+        check_targets(png)
         run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         run.store.check_writable()
         from jobs.evaluation.measuring import evaluate_run
@@ -57,6 +61,10 @@ def evaluate(
                 progress=progress,
             )
         written = found.write(run.store)
+        if png is not None:
+            from jobs.evaluation.figure import faithfulness_figure
+
+            write_figure(faithfulness_figure(found), png, note)
         if json:
             from json import dumps
 
