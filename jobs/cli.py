@@ -51,6 +51,7 @@ app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(statistics.stats)
 app.command()(evaluation.evaluate)
+app.command()(evaluation.compare)
 app.command()(running.demo)
 
 

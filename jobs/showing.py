@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from jobs.errors import StoreError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from attribution_core.results import PairAttribution
     from jobs.query.result import QueryResult
 
@@ -44,11 +46,16 @@ def show_pair(
     if html is not None:
         _write(html, _page(pair_html(pair, special=special)), told)
     if png is not None:
-        import io
+        write_figure(plot_pair(pair, special=special)[0], png, told)
 
-        picture = io.BytesIO()
-        plot_pair(pair, special=special)[0].savefig(picture, format="png", dpi=150, bbox_inches="tight")
-        _write(png, picture.getvalue(), told)
+
+def write_figure(figure: Figure, path: Path, told: Told) -> None:
+    """Write a figure as PNG; StoreError where that fails."""
+    import io
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
+    _write(path, picture.getvalue(), told)
 
 
 def show_query(result: QueryResult, *, special: bool, top: int, html: Path | None, told: Told) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,8 @@ def evaluate(
         str | None, typer.Option(metavar="MODEL", help="Another model to score the changed texts than the run's own.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps from the whole text to a blank one.")] = 10,
-    orders: Annotated[int, typer.Option(help="Random orders, and shuffles, drawn of each pair.")] = 5,
+    orders: Annotated[int, typer.Option(help="Random orders, and shuffles, drawn of each pair.")] = 3,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the curves too.")] = None,
     json: Json = False,
     quiet: Quiet = False,
     endpoint_url: Endpoint = None,
@@ -39,7 +41,9 @@ def evaluate(
 
         quiet_libraries()
         from jobs.dataset import open_run
+        from jobs.showing import check_targets, write_figure
 
+        check_targets(png)
         run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         run.store.check_writable()
         from jobs.evaluation.measuring import evaluate_run
@@ -57,6 +61,10 @@ def evaluate(
                 progress=progress,
             )
         written = found.write(run.store)
+        if png is not None:
+            from jobs.evaluation.figure import faithfulness_figure
+
+            write_figure(faithfulness_figure(found), png, note)
         if json:
             from json import dumps
 
@@ -69,3 +77,55 @@ def evaluate(
         terminal_faithfulness(found, Console())
         if not quiet:
             note(f"wrote {', '.join(written)} into {run.url}")
+
+
+def compare(
+    context: typer.Context,
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The first run, local or s3://.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The second run.")],
+    sample: Annotated[
+        int, typer.Option(min=0, help="How many pairs' attributions to compare, by chance; 0 for all.")
+    ] = 20_000,
+    seed: Seed = 0,
+    examples: Annotated[int, typer.Option(min=0, max=1000, help="How many of the most different pairs to show.")] = 5,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Groups by this column that was passed through, or by query.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write comparison.json and pairs.parquet there.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Say where two runs on the same pairs differ: other models, layers or checkpoints."""
+    with told(context):
+        from jobs.dataset import open_run
+        from jobs.stores import Store
+
+        storage = storage_options(endpoint_url, region, profile)
+        first, second = open_run(run_a, storage), open_run(run_b, storage)
+        target = Store.open(output, storage) if output is not None else None
+        if target is not None:
+            target.check_writable()
+        from jobs.comparison.comparing import compare_runs
+        from jobs.progress import make_counter
+
+        with make_counter(note, quiet=quiet) as progress:
+            found = compare_runs(
+                first, second, sample=sample, seed=seed, examples=examples, by=by, output=target, progress=progress
+            )
+        if json:
+            from json import dumps
+
+            say(dumps(found.to_dict(), ensure_ascii=True))
+            return
+        from rich.console import Console
+
+        from jobs.comparison.terminal import terminal_comparison
+
+        terminal_comparison(found, Console())
+        if target is not None and not quiet:
+            note(f"wrote comparison.json and pairs.parquet into {target.url}")

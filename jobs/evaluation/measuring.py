@@ -27,7 +27,7 @@ def evaluate_run(
     sample: int = 200,
     seed: int = 0,
     steps: int = 10,
-    orders: int = 5,
+    orders: int = 3,
     judge: str | None = None,
     trust_remote_code: bool = False,
     progress: Counter | None = None,

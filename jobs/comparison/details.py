@@ -1,0 +1,166 @@
+"""The attributions of matched pairs side by side, read in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.comparison.agreeing import MEASURES, Stored, agreement
+from jobs.comparison.aligning import Aligned, Cut, align
+from jobs.comparison.matching import scan
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from jobs.opened_run import Run
+    from jobs.progress import Counter
+
+PAIRS_AT_ONCE = 2048
+# Alignments kept: a query stands beside each of its documents.
+KEPT = 1 << 14
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One matched pair: number ``n``, what each run stored, and the units of its two texts."""
+
+    n: int
+    first: Stored
+    second: Stored
+    a: Aligned
+    b: Aligned
+    texts: tuple[str, str]
+
+
+def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progress: Counter | None = None) -> int:
+    """Table ``details`` (n, MEASURES, alone) for the pairs of table ``chosen`` (n); the number of them.
+
+    ``alone`` is how many words of the pair only one of the runs read.
+    """
+    import pyarrow as pa
+
+    columns = ", ".join(f"{name} FLOAT" for name in MEASURES)
+    measures = [(name, pa.float32()) for name in MEASURES]
+    schema = pa.schema([("n", pa.int64()), *measures, ("alone", pa.int32()), ("words", pa.int32())])
+    con.execute(f"CREATE TABLE details (n BIGINT, {columns}, alone INTEGER, words INTEGER)")
+    done = 0
+    for batch in _batches(side_by_side(con, first, second)):
+        rows: list[dict[str, Any]] = [
+            {"n": one.n}
+            | agreement(one.first, one.second, one.a, one.b)
+            | {"alone": one.a.alone + one.b.alone, "words": one.a.units + one.b.units}
+            for one in batch
+        ]
+        # A cursor of its own: the connection is in the middle of reading what is written about here.
+        with con.cursor() as cursor:
+            cursor.register("found", pa.Table.from_pylist(rows, schema=schema))
+            cursor.execute("INSERT INTO details SELECT * FROM found")
+            cursor.unregister("found")
+        done += len(rows)
+        if progress is not None:
+            progress.advance(len(rows))
+    return done
+
+
+def side_by_side(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Iterator[SideBySide]:
+    """The pairs of table ``chosen`` (n), one after the other; of both runs only their rows are kept."""
+    whole = all("matrix" in run.dataset().schema.names for run in (first, second))
+    for number, run in ((1, first), (2, second)):
+        _load(con, run, number, whole)
+    matrix = ", r{0}.matrix AS matrix_{0}, r{0}.scale AS scale_{0}" if whole else ""
+    wanted = "".join(
+        f", r{n}.row_sums AS rows_{n}, r{n}.col_sums AS cols_{n}, r{n}.cells AS cells_{n}"
+        f", a{n}.read AS read_a_{n}, b{n}.read AS read_b_{n}" + matrix.format(n)
+        for n in (1, 2)
+    )
+    query = (
+        f"SELECT m.n, m.text_a, m.text_b, m.a_2, m.b_2{wanted} FROM matched m JOIN chosen USING (n) "
+        "JOIN stored_1 r1 ON r1.pair_id = m.pair_1 JOIN stored_2 r2 ON r2.pair_id = m.pair_2 "
+        "JOIN read_1 a1 ON a1.text_id = m.text_a AND a1.side = 'a' "
+        "JOIN read_1 b1 ON b1.text_id = m.text_b AND b1.side = 'b' "
+        "JOIN read_2 a2 ON a2.text_id = m.a_2 AND a2.side = 'a' "
+        "JOIN read_2 b2 ON b2.text_id = m.b_2 AND b2.side = 'b'"
+    )
+    units: dict[tuple[str, str, str], Aligned] = {}
+
+    def aligned(side: str, ids: tuple[str, str], row: dict[str, Any]) -> Aligned:
+        key = (side, *ids)
+        if key not in units:
+            if len(units) >= KEPT:
+                units.clear()
+            units[key] = align(_cut(row[f"read_{side}_1"]), _cut(row[f"read_{side}_2"]))
+        return units[key]
+
+    for batch in con.cursor().sql(query).to_arrow_reader(PAIRS_AT_ONCE):
+        for row in batch.to_pylist():
+            a = aligned("a", (row["text_a"], row["a_2"]), row)
+            b = aligned("b", (row["text_b"], row["b_2"]), row)
+            texts = (row["read_a_1"]["text"], row["read_b_1"]["text"])
+            yield SideBySide(row["n"], _stored(row, 1), _stored(row, 2), a, b, texts)
+    for table in ("stored", "read"):
+        con.execute(f"DROP TABLE {table}_1; DROP TABLE {table}_2")
+
+
+def _load(con: duckdb.DuckDBPyConnection, run: Run, number: int, whole: bool) -> None:
+    """Tables ``stored_N`` and ``read_N``: the rows and texts of the chosen pairs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = ["pair_id", "rows", "cols", "row_sums", "col_sums", "top"]
+    columns = {name: pc.field(name) for name in names}
+    extra = ""
+    if whole:
+        # DuckDB has no float16.
+        columns |= {"matrix": pc.field("matrix").cast(pa.list_(pa.float32())), "scale": pc.field("matrix_scale")}
+        extra = ", matrix, scale"
+    pair, a, b = ("pair_1", "text_a", "text_b") if number == 1 else ("pair_2", "a_2", "b_2")
+    scan(
+        con,
+        run,
+        "attributions",
+        columns,
+        f"CREATE TABLE stored_{number} AS SELECT pair_id, row_sums, col_sums, "
+        f"flatten(list_transform(top, lambda cell: [cell.i, cell.j])) AS cells{extra} FROM part "
+        f"WHERE pair_id IN (SELECT {pair} FROM matched JOIN chosen USING (n))",
+    )
+    role_a, role_b = run.roles
+    con.execute(
+        f"CREATE TABLE wanted AS SELECT DISTINCT {a} AS text_id, 'a' AS side, '{role_a}' AS role FROM matched "
+        f"JOIN chosen USING (n) UNION SELECT DISTINCT {b}, 'b', '{role_b}' FROM matched JOIN chosen USING (n)"
+    )
+    scan(
+        con,
+        run,
+        "texts",
+        ["text_id", "role", "text", "starts", "ends", "kinds"],
+        f"CREATE TABLE read_{number} AS SELECT text_id, side, "
+        "{'text': text, 'starts': starts, 'ends': ends, 'kinds': kinds} AS read FROM part JOIN wanted "
+        "USING (text_id, role)",
+    )
+    con.execute("DROP TABLE wanted")
+
+
+def _cut(read: dict[str, Any]) -> Cut:
+    return Cut(read["starts"], read["ends"], read["kinds"])
+
+
+def _stored(row: dict[str, Any], number: int) -> Stored:
+    rows, cols = row[f"rows_{number}"], row[f"cols_{number}"]
+    matrix = row.get(f"matrix_{number}")
+    if matrix is not None:
+        matrix = np.asarray(matrix, np.float64).reshape(len(rows), len(cols)) * row[f"scale_{number}"]
+    return Stored(rows, cols, np.asarray(row[f"cells_{number}"], np.int64).reshape(-1, 2), matrix)
+
+
+def _batches(pairs: Iterator[SideBySide]) -> Iterator[list[SideBySide]]:
+    batch: list[SideBySide] = []
+    for pair in pairs:
+        batch.append(pair)
+        if len(batch) == PAIRS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

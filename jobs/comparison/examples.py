@@ -1,0 +1,101 @@
+"""Pairs where two runs differ most, with the words that gained and lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jobs.comparison.agreeing import shares
+from jobs.comparison.aligning import Aligned, summed
+from jobs.comparison.details import SideBySide, side_by_side
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from jobs.opened_run import Run
+
+WORDS_SHOWN = 4
+SMALLEST = 0.005
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A word whose share of its text's attribution changed, from ``first`` to ``second``, signed."""
+
+    side: str
+    word: str
+    start: int
+    end: int
+    first: float
+    second: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair chosen ``by`` its score's or its attributions' difference, and the words that moved most in it."""
+
+    by: str
+    pair_1: str
+    pair_2: str
+    a: str
+    b: str
+    score_1: float
+    score_2: float
+    distance: float | None
+    gained: tuple[Moved, ...]
+    lost: tuple[Moved, ...]
+
+
+def find_examples(con: duckdb.DuckDBPyConnection, first: Run, second: Run, count: int) -> list[Example]:
+    """``count`` pairs by score and as many by attribution, most different first; ties by the pair's id."""
+    if not count:
+        return []
+    orders = {
+        "score": "SELECT n FROM matched WHERE score_1 != score_2 ORDER BY abs(score_2 - score_1) DESC, n",
+        "attribution": "SELECT n FROM details WHERE distance > 0 ORDER BY distance DESC, n",
+    }
+    chosen = {by: [n for (n,) in con.execute(f"{sql} LIMIT {int(count)}").fetchall()] for by, sql in orders.items()}
+    con.execute("CREATE OR REPLACE TABLE chosen (n BIGINT)")
+    numbers = sorted({n for found in chosen.values() for n in found})
+    if not numbers:
+        return []
+    con.executemany("INSERT INTO chosen VALUES (?)", [[n] for n in numbers])
+    pairs = {one.n: one for one in side_by_side(con, first, second)}
+    rows = con.execute("SELECT n, pair_1, pair_2, score_1, score_2 FROM matched JOIN chosen USING (n)").fetchall()
+    facts = {row[0]: row[1:] for row in rows}
+    return [_example(by, pairs[n], facts[n]) for by, found in chosen.items() for n in found if n in pairs]
+
+
+def _example(by: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
+    from jobs.comparison.agreeing import agreement
+
+    moved = [
+        *_moved("a", pair.texts[0], pair.first.row_sums, pair.second.row_sums, pair.a),
+        *_moved("b", pair.texts[1], pair.first.col_sums, pair.second.col_sums, pair.b),
+    ]
+    moved.sort(key=lambda word: (word.first - word.second, word.side, word.start))
+    return Example(
+        by=by,
+        pair_1=facts[0],
+        pair_2=facts[1],
+        a=pair.texts[0],
+        b=pair.texts[1],
+        score_1=facts[2],
+        score_2=facts[3],
+        distance=agreement(pair.first, pair.second, pair.a, pair.b)["distance"],
+        gained=tuple(word for word in moved if word.second - word.first > SMALLEST)[:WORDS_SHOWN],
+        lost=tuple(word for word in reversed(moved) if word.first - word.second > SMALLEST)[:WORDS_SHOWN],
+    )
+
+
+def _moved(side: str, text: str, one: object, other: object, units: Aligned) -> list[Moved]:
+    first = shares(summed(one, units.first, units.units))
+    second = shares(summed(other, units.second, units.units))
+    first = np.zeros(units.units) if first is None else first
+    second = np.zeros(units.units) if second is None else second
+    return [
+        Moved(side, text[start:end], int(start), int(end), float(old), float(new))
+        for (start, end), old, new in zip(units.spans.tolist(), first, second, strict=True)
+    ]

@@ -1,0 +1,146 @@
+"""A comparison as terminal text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.comparison.examples import Example, Moved
+    from jobs.comparison.result import Comparison
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+LONGEST = 160
+MEANINGS = {
+    "distance": "share of the attribution that other words have (0 same, 1 other)",
+    "cosine_a": "cosine of the words' sums, first text",
+    "cosine_b": "cosine of the words' sums, second text",
+    "spearman_a": "rank correlation of the words' sums, first text",
+    "spearman_b": "rank correlation of the words' sums, second text",
+    "overlap": "of the ten strongest word pairs in common",
+    "cosine_cells": "cosine of all cells",
+    "spearman_cells": "rank correlation of all cells",
+}
+
+
+def terminal_comparison(found: Comparison, console: Console) -> None:
+    """Print a comparison."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def line(text: str = "", style: str = "") -> None:
+        console.print(Text(_clean(text), style=style))
+
+    for name, facts in (("first", found.first), ("second", found.second)):
+        line(f"{name:<7}{facts['run']}")
+        line(f"       {_name(facts['model'])}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}")
+    matched = found.matched
+    by = "id and texts" if matched.by == "pair_id" else "texts alone (no id is shared)"
+    told = f"{matched.pairs:,} pairs in both by {by}, of {matched.first:,} and {matched.second:,}"
+    for count, why in ((matched.other_texts, "with other texts"), (matched.unwritten, "not written yet")):
+        told += f"; {count:,} {why}" if count else ""
+    line(told)
+    if matched.by == "pair_id" and found.first["similarity"] != found.second["similarity"]:
+        line("The runs have different similarities: their scores are no numbers of one kind.", "yellow")
+    line()
+    scores = found.scores
+    line("Scores", "bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("", "mean", "5 %", "median", "95 %", "least", "most"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, spread in (("first", scores.first), ("second", scores.second), ("second − first", scores.difference)):
+        numbers = (spread.mean, *(spread.quantiles[at] for at in (0, 2, 4)), spread.least, spread.most)
+        table.add_row(name, *(f"{number:+.3f}" if "−" in name else f"{number:.3f}" for number in numbers))
+    console.print(table)
+    line(f"|second − first| is {scores.absolute.mean:.4f} on the mean; correlation {_number(scores.pearson)}, of ranks "
+         f"{_number(scores.spearman)}")  # fmt: skip
+    if scores.difference.least < scores.difference.most:
+        line(f"{scores.edges[0]:+.2f} {_bars(scores.histogram, console.options.ascii_only)} {scores.edges[-1]:+.2f}")
+    line()
+    line(f"Attributions of {found.compared:,} pairs", "bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("", "mean", "5 %", "median", "95 %"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, agreed in found.agreement.items():
+        if agreed is not None:
+            told_of = (agreed.mean, *(agreed.quantiles[at] for at in (0, 2, 4)))
+            table.add_row(MEANINGS[name], *(f"{number:.3f}" for number in told_of))
+    console.print(table)
+    if found.words_of_one_run:
+        line(f"{found.words_of_one_run:,} words were read by one run alone and take no part "
+             f"({found.words_of_both_runs:,} by both).")  # fmt: skip
+    for one in found.columns:
+        told = f"{_number(one.first)} first, {_number(one.second)} second"
+        line(f"Rank correlation of {one.name} with the score: {told}")
+    _groups(found, console)
+    for by in ("score", "attribution"):
+        chosen = [example for example in found.examples if example.by == by]
+        if chosen:
+            line()
+            line(f"Pairs whose {by}s differ most", "bold")
+        for example in chosen:
+            _example(example, line)
+
+
+def _groups(found: Comparison, console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for by in dict.fromkeys(group.by for group in found.groups):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for column in (_clean(by), "pairs", "second − first", "|second − first|", "distance"):
+            table.add_column(Text(column), justify="right" if table.columns else "left")
+        for one in [group for group in found.groups if group.by == by][:10]:
+            table.add_row(
+                Text(_clean(_short(one.value, 40))),
+                f"{one.pairs:,}",
+                f"{one.difference:+.3f}",
+                f"{one.absolute:.3f}",
+                _number(one.distance),
+            )
+        console.print(table)
+
+
+def _example(one: Example, line: Callable[..., None]) -> None:
+    distance = "" if one.distance is None else f", distance {one.distance:.2f}"
+    other = "" if one.pair_2 == one.pair_1 else f" (second: {one.pair_2})"
+    line(f"{one.pair_1}{other}  score {one.score_1:.3f} → {one.score_2:.3f}{distance}", "cyan")
+    line(f"  a  {_short(one.a)}")
+    line(f"  b  {_short(one.b)}")
+    for name, words in (("gained", one.gained), ("lost", one.lost)):
+        if words:
+            line(f"  {name:<7}" + ", ".join(map(_moved, words)))
+
+
+def _moved(word: Moved) -> str:
+    return f"{word.side}:{word.word} {word.first:+.0%} → {word.second:+.0%}"
+
+
+def _bars(counts: tuple[int, ...], plain: bool) -> str:
+    signs = " 123456789" if plain else BLOCKS
+    most = max(counts) or 1
+    # What is there shows, however little it is.
+    return "".join(signs[-(-count * (len(signs) - 1) // most)] for count in counts)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _short(text: str, longest: int = LONGEST) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _name(model: object) -> str:
+    return str(model or "?").rstrip("/").split("/")[-1]
+
+
+def _clean(text: str) -> str:
+    from attribution_core.display_view import printable
+
+    return printable(text) if text else ""

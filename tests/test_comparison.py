@@ -1,0 +1,236 @@
+"""Comparing two runs: what is matched, what is said of scores and attributions, and that sharding changes nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pair_runs import Row, attributed, cut_text, words, write_pairs
+from typer.testing import CliRunner
+
+from jobs import cli
+from jobs.comparison.agreeing import ranks
+from jobs.comparison.aligning import Cut, align, summed, summed_cells
+from jobs.comparison.comparing import compare_runs
+from jobs.errors import JobError, RunError
+from jobs.opened_run import Run
+from jobs.stores import Store
+
+LABEL = pa.schema([("label", pa.string()), ("gold", pa.float32())])
+
+
+def rows_of(rng: random.Random, count: int, *, noise: float = 0.0, shift: float = 0.0) -> list[Row]:
+    """Pairs of six and five words; the same seed gives the same ones but for ``noise`` on cells and scores."""
+    found = []
+    for at in range(count):
+        numbers = np.random.default_rng(at)
+        inner = numbers.normal(0, 1, (6, 5))
+        score = float(numbers.uniform()) + shift
+        other = np.random.default_rng(rng.randrange(1 << 30)).normal(0, 1, (6, 5))
+        a = words(" ".join(f"a{at}w{n}" for n in range(6)))
+        b = words(" ".join(f"b{at}w{n}" for n in range(5)))
+        kept = {"label": "odd" if at % 2 else "even", "gold": score}
+        found.append(Row(f"p{at:03}", attributed(a, b, inner + noise * other, score + noise * other[0, 0] / 10), kept))
+    return found
+
+
+def dealt(rows: list[Row], shards: int, rng: random.Random) -> list[list[Row]]:
+    shuffled = rng.sample(rows, len(rows))
+    return [shuffled[at::shards] for at in range(shards)]
+
+
+def test_a_run_equals_itself_however_it_was_sharded(tmp_path: Path, rng: random.Random) -> None:
+    rows = rows_of(rng, 40)
+    first = write_pairs(tmp_path / "one", [rows], kept=LABEL, store="full")
+    second = write_pairs(tmp_path / "two", dealt(rows, 7, rng), kept=LABEL, store="full")
+    found = compare_runs(first, second)
+    assert (found.matched.pairs, found.matched.by, found.compared) == (40, "pair_id", 40)
+    assert found.scores.absolute.most == 0
+    assert found.scores.pearson == pytest.approx(1)
+    assert found.scores.spearman == pytest.approx(1)
+    for name, spread in found.agreement.items():
+        assert spread is not None
+        assert spread.least == pytest.approx(0 if name == "distance" else 1, abs=1e-6)
+    assert found.examples == ()
+
+
+def test_shard_count_and_order_change_no_number(tmp_path: Path, rng: random.Random) -> None:
+    one, other = rows_of(rng, 30), rows_of(rng, 30, noise=0.5)
+    results = []
+    for at in range(2):
+        first = write_pairs(tmp_path / f"first{at}", dealt(one, 1 + 3 * at, rng), kept=LABEL)
+        second = write_pairs(tmp_path / f"second{at}", dealt(other, 5 - at, rng), kept=LABEL)
+        plain = json.loads(json.dumps(compare_runs(first, second, sample=20, seed=3).to_dict()))
+        del plain["first"]["run"], plain["second"]["run"]
+        results.append(plain)
+    assert_close(results[0], results[1])
+
+
+def assert_close(one: Any, other: Any) -> None:
+    """Equal but for the order in which floats were added."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_close(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_close(left, right)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=1e-9)
+    else:
+        assert one == other
+
+
+def test_scores_and_agreement_equal_a_direct_computation(tmp_path: Path, rng: random.Random) -> None:
+    one, other = rows_of(rng, 25), rows_of(rng, 25, noise=0.7, shift=0.1)
+    first = write_pairs(tmp_path / "one", dealt(one, 2, rng), kept=LABEL, store="full")
+    second = write_pairs(tmp_path / "two", dealt(other, 3, rng), kept=LABEL, store="full")
+    found = compare_runs(first, second)
+    scores = np.array([(x.pair.score, y.pair.score) for x, y in zip(one, other, strict=True)])
+    assert found.scores.difference.mean == pytest.approx(np.mean(scores[:, 1] - scores[:, 0]), abs=1e-6)
+    assert found.scores.pearson == pytest.approx(np.corrcoef(scores.T)[0, 1], abs=1e-6)
+    by_rank = np.corrcoef(ranks(scores[:, 0]), ranks(scores[:, 1]))[0, 1]
+    assert found.scores.spearman == pytest.approx(by_rank, abs=1e-6)
+    assert sum(found.scores.histogram) == 25
+    cosines, distances, overlaps = [], [], []
+    for x, y in zip(one, other, strict=True):
+        left, right = x.pair.matrix.ravel().astype(float), y.pair.matrix.ravel().astype(float)
+        cosines.append(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
+        moved = [
+            np.abs(u / np.abs(u).sum() - v / np.abs(v).sum()).sum() / 2
+            for u, v in ((x.pair.row_sums, y.pair.row_sums), (x.pair.col_sums, y.pair.col_sums))
+        ]
+        distances.append(np.mean(moved))
+        strongest = [set(np.argsort(-np.abs(m))[:10].tolist()) for m in (left, right)]
+        overlaps.append(len(strongest[0] & strongest[1]) / 10)
+    for name, direct in (("cosine_cells", cosines), ("distance", distances), ("overlap", overlaps)):
+        spread = found.agreement[name]
+        assert spread is not None
+        assert spread.mean == pytest.approx(np.mean(direct), abs=1e-3 if name == "cosine_cells" else 1e-6)
+    (gold,) = [column for column in found.columns if column.name == "gold"]
+    assert gold.first == pytest.approx(1)
+    for group in found.groups:
+        chosen = [n for n in range(25) if (n % 2 == 1) == (group.value == "odd")]
+        assert group.difference == pytest.approx(np.mean((scores[:, 1] - scores[:, 0])[chosen]), abs=1e-6)
+
+
+def test_only_pairs_with_the_same_id_and_texts_are_matched(tmp_path: Path, rng: random.Random) -> None:
+    rows = rows_of(rng, 10)
+    changed = attributed(words("quite other words"), words("and these too"), np.ones((3, 3)))
+    theirs = [*rows[:6], Row("p006", changed), Row("only here", changed)]
+    first, second = write_pairs(tmp_path / "one", [rows]), write_pairs(tmp_path / "two", [theirs])
+    matched = compare_runs(first, second).matched
+    assert (matched.pairs, matched.first, matched.second, matched.other_texts) == (6, 10, 8, 1)
+
+
+def test_pairs_are_matched_by_their_texts_where_no_id_is_shared(tmp_path: Path, rng: random.Random) -> None:
+    rows = rows_of(rng, 8)
+    renamed = [Row(f"other {row.pair_id}", row.pair) for row in rows[2:]]
+    twice = [*rows, Row("again", rows[5].pair)]
+    first, second = write_pairs(tmp_path / "one", [twice]), write_pairs(tmp_path / "two", [renamed])
+    matched = compare_runs(first, second).matched
+    assert (matched.by, matched.pairs) == ("texts", 6)
+
+
+def test_runs_without_a_common_pair_are_refused(tmp_path: Path, rng: random.Random) -> None:
+    rows = rows_of(rng, 6)
+    first, second = write_pairs(tmp_path / "one", [rows[:3]]), write_pairs(tmp_path / "two", [rows[3:]])
+    with pytest.raises(RunError, match="share no pair"):
+        compare_runs(first, second)
+
+
+def test_words_are_aligned_by_characters_when_tokenizers_differ() -> None:
+    """walk|ing against walking, x-ray against x|-|ray; what only one run read is in no unit."""
+    text = "walking near x-ray end"
+    one = cut_text(text, ["walk", "ing", "near", "x-ray"]).groups
+    other = cut_text(text, ["walking", "near", "x", "-", "ray", "end"]).groups
+    found = align(Cut(one.starts, one.ends, one.kinds), Cut(other.starts, other.ends, other.kinds))
+    assert [text[start:end] for start, end in found.spans] == ["walking", "near", "x-ray"]
+    assert found.first.tolist() == [-1, 0, 0, 1, 2, -1]
+    assert found.second.tolist() == [-1, 0, 1, 2, 2, 2, -1, -1]
+    assert found.alone == 1
+    assert summed([9, 1, 2, 3, 4, 9], found.first, 3).tolist() == [3, 3, 4]
+    cells = summed_cells(np.ones((6, 8)), found.first, found.second, (3, 3))
+    assert cells.tolist() == [[2, 2, 6], [1, 1, 3], [1, 1, 3]]
+
+
+def test_another_tokenizer_with_the_same_sums_agrees_fully(tmp_path: Path) -> None:
+    a = "walking dogs barked"
+    pieces, whole = cut_text(a, ["walk", "ing", "dogs", "barked"], unit="token"), words(a)
+    b = words("a loud bark")
+    inner = np.array([[1.0, 2, 3], [4, 5, 6], [-7, 8, 9], [1, 0, 2]])
+    joined = np.array([inner[0] + inner[1], inner[2], inner[3]])
+    first = write_pairs(tmp_path / "one", [[Row("p", attributed(pieces, b, inner))]], groups="token", store="full")
+    second = write_pairs(tmp_path / "two", [[Row("p", attributed(whole, b, joined))]], store="full")
+    agreement = compare_runs(first, second).agreement
+    for name in ("cosine_a", "cosine_b", "spearman_a", "cosine_cells"):
+        spread = agreement[name]
+        assert spread is not None
+        assert spread.mean == pytest.approx(1, abs=1e-3)
+    assert agreement["distance"] is not None
+    assert agreement["distance"].mean == pytest.approx(0, abs=1e-6)
+
+
+def test_examples_name_the_words_that_gained_and_lost(tmp_path: Path) -> None:
+    a, b = words("alpha beta gamma"), words("one two")
+    before, after = np.zeros((3, 2)), np.zeros((3, 2))
+    before[0, 0], after[2, 0] = 1, 1
+    same = Row("same", attributed(words("left alone here"), words("so it stays"), np.ones((3, 3))))
+    first = write_pairs(tmp_path / "one", [[Row("moved", attributed(a, b, before, 0.2)), same]])
+    second = write_pairs(tmp_path / "two", [[same, Row("moved", attributed(a, b, after, 0.9))]])
+    found = compare_runs(first, second)
+    assert [(one.by, one.pair_1) for one in found.examples] == [("score", "moved"), ("attribution", "moved")]
+    example = found.examples[0]
+    assert [word.word for word in example.gained] == ["gamma"]
+    assert [word.word for word in example.lost] == ["alpha"]
+    assert "gamma" in str(found)
+
+
+def test_output_is_written_and_a_run_is_not_overwritten(tmp_path: Path, rng: random.Random) -> None:
+    first = write_pairs(tmp_path / "one", [rows_of(rng, 9)], kept=LABEL)
+    second = write_pairs(tmp_path / "two", [rows_of(rng, 9, noise=1.0)], kept=LABEL)
+    found = compare_runs(first, second, sample=4, output=Store.open(tmp_path / "out"))
+    table = pq.read_table(tmp_path / "out" / "pairs.parquet")
+    assert table.num_rows == 9
+    assert table["distance"].null_count == 5
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["matched"]["pairs"] == 9
+    assert found.compared == 4
+    with pytest.raises(JobError, match="is a run"):
+        compare_runs(first, second, output=Store.open(tmp_path / "two"))
+
+
+def test_a_log_is_told_by_query(tmp_path: Path) -> None:
+    def run(name: str, shift: float) -> Run:
+        rows = [
+            Row(f"{q}:{d}", attributed(words(f"query {q}", "query"), words(f"text {d}", "document"), np.eye(2), score))
+            for q, move in (("x", shift), ("y", 0.0))
+            for d, score in (("k", 0.4 + move), ("l", 0.5 + move))
+        ]
+        return write_pairs(tmp_path / name, [rows], mode="retrieval")
+
+    groups = compare_runs(run("one", 0.0), run("two", 0.25)).groups
+    assert [(g.by, g.value, g.pairs) for g in groups] == [("query", "query x", 2), ("query", "query y", 2)]
+    assert groups[0].difference == pytest.approx(0.25)
+
+
+def test_the_command_prints_text_json_and_one_line_errors(tmp_path: Path, rng: random.Random) -> None:
+    write_pairs(tmp_path / "one", [rows_of(rng, 5)], kept=LABEL)
+    write_pairs(tmp_path / "two", [rows_of(rng, 5, noise=1.0)], kept=LABEL)
+    command = ["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--quiet"]
+    shown = CliRunner().invoke(cli.app, command)
+    assert shown.exit_code == 0, shown.output
+    assert "5 pairs in both" in shown.output
+    plain = CliRunner().invoke(cli.app, [*command, "--json"])
+    assert json.loads(plain.stdout)["compared"] == 5
+    wrong = CliRunner().invoke(cli.app, [*command, "--by", "nothing"])
+    assert wrong.exit_code == 2
+    assert "there is no such column" in wrong.output
+    assert "Traceback" not in wrong.output
