@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import evaluation, explaining, running, statistics, watching
+from jobs.commands import evaluation, explaining, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -52,6 +52,7 @@ app.command()(explaining.show)
 app.command()(statistics.stats)
 app.command()(evaluation.evaluate)
 app.command()(running.demo)
+app.command()(training.train)
 
 
 def main() -> NoReturn:
