@@ -122,7 +122,7 @@ def test_the_dot_loss_learns_dot_products(tiny: TinyModels, rng: random.Random) 
     train = labelled_pairs(rng, 64)
     state = FineTuner(model, train, None, replace(RECIPE, loss="dot", epochs=4)).run()
     losses = [one.loss for one in state.epochs[1:]]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     a, b = (torch.tensor(model.encode(list(side))) for side in (train.a, train.b))
     assert float(((a * b).sum(1) - torch.tensor(train.similarity)).square().mean()) < losses[0]
 

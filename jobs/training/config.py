@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, field_validator
 
 from jobs.config import columns_as_told, read_settings, validated
 from jobs.errors import JobError
-from jobs.settings import Column, Place, Prompt, Real, Settings, Share, StorageOptions, Text, Workers, no_secret
+from jobs.settings import Column, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
 
 # Columns of a file that does not name them.
 BY_NUMBER = {"a": 1, "b": 2, "score": 3}
@@ -22,6 +22,14 @@ class LabelColumns(Settings):
     a: Column | None = Field(None, description="the name of the first text's column, or its number from 1")
     b: Column | None = Field(None, description="the name of the second text's column, or its number from 1")
     score: Column = Field("score", description="the name of the column with the pair's score, or its number from 1")
+
+
+class TrainWorkers(Settings):
+    """How many processes share every batch: one is this process, several are Ray Train's."""
+
+    count: StrictInt = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000")
+    gpus: Real | None = Field(None, ge=0, le=1, description="GPUs a worker (0 for none, fractions allowed), or null")
+    cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
 
 
 class TrainConfig(Settings):
@@ -57,8 +65,8 @@ class TrainConfig(Settings):
     seed: StrictInt = Field(0, ge=0, le=2**31 - 1, description="a whole number of at least 0")
     max_rejects: Share = Field(0.01, description="a share from 0 to 1 of unreadable rows that is put up with")
     checkpoint_minutes: Real = Field(5.0, gt=0, le=1440, description="minutes between checkpoints, above 0")
-    workers: Workers = Field(
-        default_factory=lambda: Workers.model_validate({}), description="settings count, gpus, cpus"
+    workers: TrainWorkers = Field(
+        default_factory=lambda: TrainWorkers.model_validate({}), description="settings count, gpus, cpus"
     )
     storage: StorageOptions = Field(
         default_factory=lambda: StorageOptions.model_validate({}), description="settings endpoint_url, region, profile"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,27 +136,30 @@ class _Teller:
 def _work(task: Task, run: Store, told: Callable[[Standing], None]) -> tuple[State, int]:
     """The training in this process, or by Ray Train where there are several workers or a cluster."""
     workers = task.job.workers
-    if (workers.count or 1) == 1 and not os.environ.get("RAY_ADDRESS"):
+    if workers.count == 1 and not os.environ.get("RAY_ADDRESS"):
         return work(task, told), 1
-    return _work_on_ray(task, run, told), workers.count or 1
+    return _work_on_ray(task, run, told), workers.count
 
 
 def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> State:
     from jobs.pool import connected
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    with connected() as resources:
+    with connected() as cluster:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         workers = task.job.workers
-        gpus = workers.gpus if workers.gpus is not None else float(resources.get("GPU", 0.0) > 0)
+        there: Counter[str] = Counter()
+        for node in cluster.nodes():
+            there.update(node)
+        gpus = workers.gpus if workers.gpus is not None else float(there["GPU"] > 0)
         each: dict[str, float] = {"CPU": float(workers.cpus or 1)} | ({"GPU": gpus} if gpus else {})
-        short = next((n for n, k in each.items() if resources.get(n, 0.0) < k * (workers.count or 1)), None)
-        if short is not None:
+        short = next((name for name, amount in each.items() if there[name] < amount * workers.count), None)
+        if short is not None and not cluster.grows:
             raise RunError(
-                f"{counted(workers.count or 1, 'worker')} of {each[short]:g} {short} each do not fit: "
-                f"there are {resources.get(short, 0.0):g}"
+                f"{counted(workers.count, 'worker')} of {each[short]:g} {short} each do not fit: "
+                f"there are {there[short]:g}"
             )
         system, root = run._arrow()
         trainer = TorchTrainer(
