@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import evaluation, explaining, running, statistics, watching
+from jobs.commands import evaluation, explaining, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -53,6 +53,7 @@ app.command()(statistics.stats)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.compare)
 app.command()(running.demo)
+app.command()(training.train)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -47,6 +47,7 @@ __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "loa
 
 _MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
 _SMALLEST_MEMORY = 16 << 20
+S = TypeVar("S", bound=Settings)
 
 
 class JobConfig(Settings):
@@ -175,23 +176,34 @@ def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None
 
     Raises JobError with one line a wrong field: the field, what was found, what is allowed.
     """
+    return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
+
+
+def read_settings(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a YAML file (or of none) with ``overrides`` laid over them, not yet validated."""
     settings = _read_yaml(Path(path)) if path is not None else {}
     # What a run adds to its job.yaml was found out and is no setting.
     settings = {name: value for name, value in settings.items() if name != "run" or not isinstance(value, dict)}
-    return parse_job(_merged(settings, overrides or {}), where=str(path) if path is not None else "")
+    return _merged(settings, overrides or {})
 
 
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
     """A validated job of plain settings; raises JobError as ``load_job`` does."""
+    job = validated(JobConfig, settings, where)
+    _check_together(job, where)
+    columns = columns_as_told(job.columns, job.header, where)
+    return job.model_copy(update={"columns": Columns.model_validate(columns)})
+
+
+def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> S:
+    """Settings as their schema has them; JobError with one line a wrong field."""
     try:
-        job = JobConfig.model_validate(dict(settings))
+        return schema.model_validate(dict(settings))
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(error, settings, where)))
+        lines = list(dict.fromkeys(_explain(error, settings, where, schema)))
         raise JobError("\n".join(lines)) from None
     except RecursionError:
         raise JobError(f"{where or 'the job'}: nested too deeply to be a job") from None
-    _check_together(job, where)
-    return _with_columns_as_told(job, where)
 
 
 def _check_together(job: JobConfig, where: str) -> None:
@@ -230,13 +242,13 @@ def _allowed(name: str) -> str:
     return JobConfig.model_fields[name].description or ""
 
 
-def _with_columns_as_told(job: JobConfig, where: str) -> JobConfig:
+def columns_as_told(given: Settings, header: bool, where: str) -> dict[str, str | int | None]:
     """Columns are numbers without a header and names with one; ``a: 2`` in YAML may be meant as either."""
     columns: dict[str, str | int | None] = {}
-    for role, column in job.columns:
+    for role, column in given:
         if column is None or isinstance(column, bool):
             columns[role] = column
-        elif job.header:
+        elif header:
             columns[role] = str(column)
         elif str(column).isascii() and str(column).isdigit() and int(column) >= 1:
             columns[role] = int(column)
@@ -245,7 +257,7 @@ def _with_columns_as_told(job: JobConfig, where: str) -> JobConfig:
             raise JobError(
                 f"{prefix}columns.{role}: found {_shown(column)}; allowed: with header: false, a column's number from 1"
             )
-    return job.model_copy(update={"columns": Columns.model_validate(columns)})
+    return columns
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -303,11 +315,11 @@ def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def _explain(error: ValidationError, settings: Mapping[str, Any], where: str) -> Iterator[str]:
+def _explain(error: ValidationError, settings: Mapping[str, Any], where: str, schema: type[BaseModel]) -> Iterator[str]:
     """One line for each wrong field, from pydantic's list of complaints."""
     prefix = f"{_one_line(where)}: " if where else ""
     for complaint in error.errors(include_url=False, include_input=False):
-        path, owner, allowed = _field_of(complaint["loc"])
+        path, owner, allowed = _field_of(complaint["loc"], schema)
         name = _one_line(".".join(path))[:200]
         if complaint["type"] == "extra_forbidden":
             beside = _value_at(settings, path[:-1])
@@ -321,12 +333,11 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], where: str) ->
             yield f"{prefix}{name}: found {_shown(_value_at(settings, path))}; allowed: {allowed}"
 
 
-def _field_of(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel], str]:
+def _field_of(location: tuple[int | str, ...], owner: type[BaseModel]) -> tuple[list[str], type[BaseModel], str]:
     """The setting a complaint is about: its path, the settings it is one of, and what is allowed there.
 
     Pydantic's locations go on into list positions and union members; only names of settings are kept.
     """
-    owner: type[BaseModel] = JobConfig
     path: list[str] = []
     allowed = "settings such as 'model: NAME'"
     for step in location:

@@ -51,13 +51,13 @@ class Exactness:
         """What the sum of attributions means in this run, for a reader who knows no formula."""
         if self.exact:
             return (
-                f"the attributions of a pair sum to its score, to {self.gap:.1e} at the median and "
-                f"{self.largest_gap:.1e} at most: an exact model (its reference terms are {self.reference:.0e} at most)"
+                f"a pair's attributions sum to its score, to {self.gap:.0e} at the median, {self.largest_gap:.0e} at "
+                f"most: an exact model (reference terms {self.reference:.0e} at most)"
             )
         return (
-            "the attributions of a pair sum not to its score but to what its words add to blank texts: the score "
-            f"- a with blank b ({self.reference_a:.2g}) - blank a with b ({self.reference_b:.2g}) + blank with blank "
-            f"({self.reference_ab:.2g} at the median), {self.gap:.2g} away from the score"
+            f"a pair's attributions sum not to its score but, {self.gap:.2g} off at the median, to score - a with "
+            f"blank b ({self.reference_a:.2g}) - blank a with b ({self.reference_b:.2g}) + blank with blank "
+            f"({self.reference_ab:.2g})"
         )
 
     def line(self) -> str:

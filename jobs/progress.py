@@ -8,9 +8,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 SECONDS_A_LINE = 60.0
+
+
+class Standing(Protocol):
+    """Where some work stands: how much of it is done, and that as one plain line."""
+
+    @property
+    def pairs(self) -> int: ...
+
+    @property
+    def all_pairs(self) -> int: ...
+
+    def line(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ class Progress(AbstractContextManager["Progress"]):
     def waiting(self, what: str) -> None:
         """Something is going on that has no measure, such as a model being loaded."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: Standing) -> None:
         """The run stands at ``state``."""
 
 
@@ -95,7 +107,7 @@ class Lines(Progress):
         self._clock = clock
         self._next = clock() + SECONDS_A_LINE
 
-    def update(self, state: State) -> None:
+    def update(self, state: Standing) -> None:
         if self._clock() >= self._next:
             self._next = self._clock() + SECONDS_A_LINE
             self._echo(state.line())
@@ -131,7 +143,7 @@ class Bar(Progress):
     def waiting(self, what: str) -> None:
         self._bar.update(self._task, description=what)
 
-    def update(self, state: State) -> None:
+    def update(self, state: Standing) -> None:
         self._bar.update(
             self._task, description="", total=max(state.all_pairs, 1), completed=state.pairs, state=state.line()
         )

@@ -43,8 +43,7 @@ class _OneMask(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        replaced = {F.dropout: _dropout, F.scaled_dot_product_attention: _attention}.get(func, func)
-        return replaced(*args, **(kwargs or {}))
+        return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -85,3 +84,9 @@ def _attention(
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     weights = scores.softmax(-1)
     return (weights * _mask(weights, dropout_p)) @ value
+
+
+REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.dropout: _dropout,
+    F.scaled_dot_product_attention: _attention,
+}

@@ -286,10 +286,10 @@ def spearman_on(model: SentenceTransformer, pairs: LabelledPairs, similarity: Lo
 
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Pearson's correlation of ranks, ties sharing their mean rank; 0 where one side is constant."""
-    ranks = [_ranks(values) for values in (x, y)]
-    if min(float(one.std()) for one in ranks) == 0.0:
+    of_x, of_y = _ranks(x), _ranks(y)
+    if min(of_x.std(), of_y.std()) == 0.0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(of_x, of_y)[0, 1])
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -136,8 +136,9 @@ class ShiftedTransformer(Transformer):
         self._references.forget()
 
     def train(self, mode: bool = True) -> ShiftedTransformer:
-        """As the parent's; between training and evaluation nothing is kept."""
-        self._references.forget()
+        """As the parent's; nothing is kept from before a training to after it."""
+        if mode != self.training:
+            self._references.forget()
         super().train(mode)
         return self
 
@@ -209,7 +210,7 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
         similarity_fn_name="cosine" if normalized else model.similarity_fn_name,
         truncate_dim=model.truncate_dim,
     )
-    return made.train(model.training)
+    return made.eval()
 
 
 def _through_zero(module: nn.Module) -> nn.Module:

@@ -1,0 +1,116 @@
+"""Labelled pairs read from the sources of attribution jobs: every row a pair with a score, or turned away with why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.errors import SourceError
+from jobs.progress import counted
+from jobs.settings import Columns
+from jobs.sources import PairBatch, PairReader, resolve_inputs
+from jobs.sources.columns import ColumnChooser
+from jobs.sources.rows import shown_name
+
+if TYPE_CHECKING:
+    from jobs.sources import InputFile
+    from jobs.training.config import TrainConfig
+
+SHOWN = 3
+
+
+@dataclass
+class Labelled:
+    """Pairs with their similarity, scaled to [0, 1]. ``files`` are the names of the files they came from."""
+
+    a: list[str] = field(default_factory=list)
+    b: list[str] = field(default_factory=list)
+    similarity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    files: list[str] = field(default_factory=list)
+    rejects: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def digest(self) -> str:
+        """20 hex digits of texts and similarities in their order."""
+        found = hashlib.sha256(self.similarity.tobytes())
+        for text in (*self.a, *self.b):
+            found.update(str(len(text)).encode() + b":" + text.encode("utf-8", "surrogatepass"))
+        return found.hexdigest()[:20]
+
+
+def read_labelled(job: TrainConfig, places: list[str], what: str, told: Callable[[str], None]) -> Labelled:
+    """The pairs of some places; ``told`` gets notices, and rows that were turned away.
+
+    Raises:
+        SourceError: where there is none, no such column, or more bad rows than the job puts up with.
+        StoreError: where a place cannot be reached.
+    """
+    files: list[InputFile] = resolve_inputs(places, job.storage)
+    notices: list[str] = []
+    columns = Columns(a=job.columns.a, b=job.columns.b, id=None, a_id=None, b_id=None)
+    chooser = ColumnChooser(columns, [job.columns.score], notices)
+    found = Labelled(files=[file.name for file in files])
+    scores: list[NDArray[np.float64]] = []
+    for batch in PairReader(files, job.header, chooser, notices):
+        values, reasons = _scores(batch, job.scale)
+        good = [row for row, reason in enumerate(reasons) if reason is None]
+        found.a += batch.table["a"].take(good).to_pylist()
+        found.b += batch.table["b"].take(good).to_pylist()
+        scores.append(values[good])
+        rows = batch.table["row"].to_pylist()
+        found.rejects += [f"{one.file}:{one.row}: {one.reason}" for one in batch.rejects]
+        found.rejects += [f"{batch.file}:{rows[at]}: {why}" for at, why in enumerate(reasons) if why is not None]
+    low, high = job.scale
+    found.similarity = (np.concatenate(scores) - low) / (high - low) if scores else np.zeros(0)
+    for notice in notices:
+        told(f"note: {notice}")
+    _tell_rejects(found, job.max_rejects, what, told)
+    return found
+
+
+def _tell_rejects(found: Labelled, most: float, what: str, told: Callable[[str], None]) -> None:
+    count = len(found.rejects)
+    if not count:
+        return
+    shown = "; ".join(found.rejects[:SHOWN]) + ("; …" if count > SHOWN else "")
+    if not len(found) or count > most * (count + len(found)):
+        raise SourceError(
+            f"{what}: {counted(count, 'row')} of {count + len(found):,} cannot be used ({shown}); "
+            "mend them, or raise max_rejects"
+        )
+    told(f"note: {what}: left out {counted(count, 'row')}: {shown}")
+
+
+def _scores(batch: PairBatch, scale: tuple[float, float]) -> tuple[NDArray[np.float64], list[str | None]]:
+    """The score of each row of a batch, and why it is none where it is none."""
+    column = batch.kept.column(0) if len(batch) else None
+    name = shown_name(batch.kept.column_names[0]) if len(batch) else ""
+    values = np.zeros(len(batch))
+    reasons: list[str | None] = []
+    for row, cell in enumerate(column.to_pylist() if column is not None else []):
+        number = _number(cell)
+        if number is None:
+            reasons.append(f"column '{name}' holds no number")
+        elif not scale[0] <= number <= scale[1]:
+            reasons.append(f"column '{name}' is {number:g}, outside the scale {scale[0]:g} to {scale[1]:g}")
+        else:
+            reasons.append(None)
+            values[row] = number
+    return values, reasons
+
+
+def _number(cell: Any) -> float | None:
+    if cell is None or isinstance(cell, bool):
+        return None
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None

@@ -1,0 +1,293 @@
+"""The life of a training job: its pairs, the workers (this process, or Ray Train's), the model, ``_SUCCESS`` last."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.errors import TokenpairError
+from jobs.dataset import JOB_FILE, SUCCESS
+from jobs.errors import RunError
+from jobs.preflight import model_folder
+from jobs.progress import Progress, counted, duration, make_progress
+from jobs.record import encoded_record, read_record, tidy
+from jobs.stores import Store
+from jobs.training.config import TrainConfig
+from jobs.training.pairs import Labelled, read_labelled
+from jobs.training.work import CHECKPOINT, MODEL, PROGRESS, Standing, Task, read_standing, work
+
+if TYPE_CHECKING:
+    from attribution_core.training.finetune import Epoch, State
+
+KIND = "training"
+RAY_FOLDER = "ray"
+# How often Ray Train starts its workers again; each start goes on from the checkpoint.
+CRASHES = 3
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to; ``kept`` is the epoch whose weights the model has, ``before`` the model as it was."""
+
+    url: str
+    shift: bool
+    epochs: int
+    keep: str
+    steps: int
+    before: float | None
+    kept_epoch: int
+    kept: float | None
+    seconds: float
+    pairs: int
+    dev_pairs: int
+    workers: int = 1
+    already_finished: bool = False
+
+    def lines(self) -> list[str]:
+        """The summary that a user reads."""
+        dev = f" and {self.dev_pairs:,} to measure on" if self.dev_pairs else ""
+        lines = [f"pairs    {self.pairs:,} to train on{dev}"]
+        if self.before is not None and self.kept is not None:
+            which = f"epoch {self.kept_epoch}, the {self.keep} of {self.epochs}"
+            lines.append(
+                f"dev      Spearman {100 * self.before:.2f} before, {100 * self.kept:.2f} after ({which}; × 100)"
+            )
+        lines.append(
+            f"time     {duration(self.seconds)} for {counted(self.steps, 'step')} by {counted(self.workers, 'worker')}"
+        )
+        means = "its attributions sum to the score" if self.shift else "not shifted"
+        lines.append(f"model    {self.url}/{MODEL} ({means})")
+        return [f"already finished: {self.url}", *lines] if self.already_finished else lines
+
+
+def run_training(
+    job: TrainConfig, *, quiet: bool = False, echo: Callable[[str], None] = print, restart: bool = False
+) -> Trained:
+    """Train to the end, or go on with what an earlier start left in the output folder.
+
+    ``echo`` gets notices and a line an epoch (not when ``quiet``), never the summary.
+
+    Raises:
+        TokenpairError: for what the user can mend.
+    """
+    say = (lambda _: None) if quiet else echo
+    run = Store.open(job.output, job.storage)
+    record = read_record(run)
+    if record is not None and record["run"].get("kind") != KIND:
+        raise RunError(f"{run.url}: holds another run of tokenpair; choose another output")
+    if restart and record is not None:
+        _wipe(run)
+        record = None
+    if record is None:
+        _check_empty(run)
+    else:
+        _check_same(run, job, record)
+    if record is not None and run.exists(SUCCESS):
+        return _trained(run, record["run"]["result"] | {"already_finished": True})
+    model_folder(job.model)
+    train = read_labelled(job, job.train, "train", say)
+    dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
+    task = Task(job, train, dev, train.digest() + (dev.digest() if dev is not None else ""))
+    run.check_writable()
+    found: dict[str, Any] = {"kind": KIND, "versions": _versions(), "pairs": task.digest}
+    if record is not None and record["run"].get("pairs") != task.digest:
+        raise RunError(f"{run.url}: was begun with other pairs; choose another output, or --restart to begin anew")
+    run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found}))
+    if run.exists(CHECKPOINT):
+        say("going on from the checkpoint")
+    with make_progress(say, quiet=quiet) as progress:
+        progress.waiting("loading the model")
+        state, workers = _work(task, run, _Teller(say, progress))
+    result = _result(job, state, train, dev, workers)
+    run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found | {"result": result}}))
+    run.replace(SUCCESS, b"")
+    for name in (CHECKPOINT, PROGRESS):
+        run.remove(name)
+    tidy(run)
+    return _trained(run, result)
+
+
+class _Teller:
+    """Says each epoch once, as it ends, and keeps the bar at where the training stands."""
+
+    def __init__(self, say: Callable[[str], None], progress: Progress) -> None:
+        self._say = say
+        self._progress = progress
+        self._told: int | None = None
+
+    def __call__(self, standing: Standing) -> None:
+        if self._told is None:
+            # What an earlier start has told already.
+            self._told = len(standing.epochs) if standing.step and standing.steps_now == 0 else 0
+        for one in standing.epochs[self._told :]:
+            words = [f"epoch {one['epoch']}"] if one["epoch"] else ["before training"]
+            words += [f"loss {one['loss']:.4f}"] if one["loss"] is not None else []
+            words += [f"dev Spearman {100 * one['spearman']:.2f}"] if one["spearman"] is not None else []
+            self._say(": ".join([words[0], ", ".join(words[1:])]) + f" ({duration(one['seconds'])})")
+        self._told = len(standing.epochs)
+        self._progress.update(standing)
+
+
+def _work(task: Task, run: Store, told: Callable[[Standing], None]) -> tuple[State, int]:
+    """The training in this process, or by Ray Train where there are several workers or a cluster."""
+    workers = task.job.workers
+    if workers.count == 1 and not os.environ.get("RAY_ADDRESS"):
+        return work(task, told), 1
+    return _work_on_ray(task, run, told), workers.count
+
+
+def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> State:
+    from jobs.pool import connected
+
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    with connected() as cluster:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        workers = task.job.workers
+        there: Counter[str] = Counter()
+        for node in cluster.nodes():
+            there.update(node)
+        gpus = workers.gpus if workers.gpus is not None else float(there["GPU"] > 0)
+        each: dict[str, float] = {"CPU": float(workers.cpus or 1)} | ({"GPU": gpus} if gpus else {})
+        short = next((name for name, amount in each.items() if there[name] < amount * workers.count), None)
+        if short is not None and not cluster.grows:
+            raise RunError(
+                f"{counted(workers.count, 'worker')} of {each[short]:g} {short} each do not fit: "
+                f"there are {there[short]:g}"
+            )
+        system, root = run._arrow()
+        trainer = TorchTrainer(
+            _ray_worker,
+            train_loop_config={"task": task},
+            scaling_config=ScalingConfig(num_workers=workers.count or 1, use_gpu=bool(gpus), resources_per_worker=each),
+            run_config=RunConfig(
+                name=RAY_FOLDER,
+                storage_path=root,
+                storage_filesystem=system,
+                failure_config=FailureConfig(max_failures=CRASHES),
+            ),
+        )
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(run, told, over), daemon=True)
+        watcher.start()
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _blamed(error) from None
+        finally:
+            over.set()
+            watcher.join()
+    standing = read_standing(run)
+    if standing is None:
+        raise RunError(f"{run.url}: the workers ended without a word")
+    told(standing)
+    return _state(standing)
+
+
+def _ray_worker(settings: dict[str, Any]) -> None:
+    """What Ray Train runs in each of its workers."""
+    import ray.train
+    from ray.train.torch import prepare_model
+
+    task: Task = settings["task"]
+    context = ray.train.get_context()
+    run = Store.open(task.job.output, task.job.storage)
+
+    def told(standing: Standing) -> None:
+        import json
+        from dataclasses import asdict
+
+        run.replace(PROGRESS, json.dumps(asdict(standing)).encode())
+
+    def parallel(model: Any) -> Any:
+        # Parts such as an unused pooler get no gradient.
+        return prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
+
+    work(task, told, rank=context.get_world_rank(), world=context.get_world_size(), parallel=parallel)
+
+
+def _watch(run: Store, told: Callable[[Standing], None], over: threading.Event) -> None:
+    last: Standing | None = None
+    while not over.wait(SECONDS_BETWEEN_LOOKS):
+        standing = read_standing(run)
+        if standing is not None and standing != last:
+            last = standing
+            told(standing)
+
+
+def _blamed(error: BaseException) -> BaseException:
+    """What a worker raised, from Ray Train's account of it."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, TokenpairError):
+            return cause
+    first = next(iter(failures.values()), error)
+    lines = str(first).strip().splitlines() or [type(first).__name__]
+    return RunError(f"training failed after {CRASHES} new starts; the same command goes on: {lines[0][:300]}")
+
+
+def _state(standing: Standing) -> State:
+    from attribution_core.training.finetune import Epoch, State
+
+    epochs = [Epoch(**one) for one in standing.epochs]
+    return State(step=standing.step, loss=standing.loss, epochs=epochs, seconds=standing.seconds)
+
+
+def _result(job: TrainConfig, state: State, train: Labelled, dev: Labelled | None, workers: int) -> dict[str, Any]:
+    kept: Epoch | None = state.best if job.kept == "best" else state.epochs[-1]
+    assert kept is not None, "keep is best only with a dev set"
+    return {
+        "shift": job.shift,
+        "epochs": job.epochs,
+        "keep": job.kept,
+        "steps": state.step,
+        "before": state.epochs[0].spearman,
+        "kept_epoch": kept.epoch,
+        "kept": kept.spearman,
+        "seconds": round(state.seconds, 1),
+        "pairs": len(train),
+        "dev_pairs": len(dev) if dev is not None else 0,
+        "workers": workers,
+    }
+
+
+def _trained(run: Store, result: dict[str, Any]) -> Trained:
+    return Trained(url=run.url, **result)
+
+
+def _versions() -> dict[str, str]:
+    from jobs.worker import versions
+
+    return versions()
+
+
+def _check_same(run: Store, job: TrainConfig, record: dict[str, Any]) -> None:
+    wanted = job.identity()
+    differing = [f"{n}: {record.get(n)!r} there, {v!r} now" for n, v in wanted.items() if record.get(n) != v]
+    if differing:
+        raise RunError(
+            f"{run.url}: holds another training (choose another output, or --restart to throw it away): "
+            + "; ".join(differing)
+        )
+
+
+def _check_empty(run: Store) -> None:
+    foreign = run.list("")
+    if foreign:
+        raise RunError(
+            f"{run.url}: is not empty and not a training of tokenpair (it holds {', '.join(foreign[:3])}); "
+            "choose another output"
+        )
+
+
+def _wipe(run: Store) -> None:
+    """Remove a training's own files; ``job.yaml`` goes last."""
+    for name in (SUCCESS, CHECKPOINT, PROGRESS, *run.list(MODEL), JOB_FILE):
+        run.remove(name)

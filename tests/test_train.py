@@ -1,0 +1,197 @@
+"""``tokenpair train``: from a job file to a model folder, through kills, bad rows and wrong settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from labelled import labelled_pairs, write_csv
+from tiny_models import TinyModels
+from typer.testing import CliRunner
+
+from attribution_core.attribution import Attributor
+from attribution_core.errors import TokenpairError
+from attribution_core.loading import load_model
+from attribution_core.modules import is_shifted
+from jobs.cli import app
+from jobs.errors import JobError, RunError, SourceError
+from jobs.training.config import TrainConfig, load_training
+from jobs.training.run import run_training
+
+Job = dict[str, Any]
+
+
+@pytest.fixture
+def job(tiny: TinyModels, rng: random.Random, tmp_path: Path) -> Job:
+    return {
+        "model": str(tiny.folder("bert", normalize=True)),
+        "train": str(write_csv(tmp_path / "train.csv", labelled_pairs(rng, 48))),
+        "dev": str(write_csv(tmp_path / "dev.csv", labelled_pairs(rng, 30))),
+        "scale": [0, 5],
+        "output": str(tmp_path / "out"),
+        "epochs": 2,
+        "batch": 8,
+        "learning_rate": 1e-3,
+    }
+
+
+def load(given: Job, **more: Any) -> TrainConfig:
+    return load_training(None, given | more)
+
+
+def weights(folder: str) -> list[Any]:
+    return [value.detach().numpy() for value in load_model(Path(folder) / "model", device="cpu")[1].parameters()]
+
+
+def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    done = CliRunner().invoke(app, ["train", str(file)])
+    assert done.exit_code == 0, done.stderr
+    assert "its attributions sum to the score" in done.stdout
+    assert "epoch 2: loss" in done.stderr
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["_SUCCESS", "job.yaml", "model"]
+    card = (out / "model" / "README.md").read_text()
+    for told in ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv", "(kept)", "Loading"):
+        assert told in card, told
+    assert str(tmp_path) not in card
+    pair = Attributor(str(out / "model"), tolerance=1e-4).attribute("a red dog", "the dog is red and not a ball")
+    assert abs(pair.total - pair.score) < 1e-3
+    assert max(abs(pair.reference_a), abs(pair.reference_b), abs(pair.reference_ab)) <= 1e-6
+    again = CliRunner().invoke(app, ["train", str(file), "--quiet"])
+    assert again.exit_code == 0
+    assert again.stdout.startswith("already finished")
+    assert again.stderr == ""
+
+
+def test_without_a_shift_the_model_stays_of_its_kind(job: Job) -> None:
+    run_training(load(job, shift=False, dev=None), quiet=True)
+    _, model = load_model(Path(job["output"]) / "model", device="cpu")
+    assert not is_shifted(model)
+    assert type(model[2]).__name__ == "Normalize"
+
+
+def test_the_same_command_goes_on_after_a_kill(job: Job, tmp_path: Path) -> None:
+    """kill -9 at a random moment after the first checkpoint; the model is the one of an undisturbed run."""
+    undisturbed = job | {"output": str(tmp_path / "undisturbed"), "epochs": 6}
+    run_training(load(undisturbed), quiet=True)
+    killed = job | {"epochs": 6, "checkpoint_minutes": 1e-6}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(killed))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    until = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists(), "the run was over, or had not begun, when it was to be killed"
+    notes: list[str] = []
+    run_training(load(killed), echo=notes.append)
+    assert "going on from the checkpoint" in notes
+    for found, wanted in zip(weights(killed["output"]), weights(undisturbed["output"]), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_another_job_is_not_written_over(job: Job, tmp_path: Path, rng: random.Random) -> None:
+    run_training(load(job, dev=None, epochs=1), quiet=True)
+    with pytest.raises(RunError, match="seed: 0 there, 3 now"):
+        run_training(load(job, dev=None, epochs=1, seed=3), quiet=True)
+    (Path(job["output"]) / "_SUCCESS").unlink()
+    write_csv(tmp_path / "train.csv", labelled_pairs(rng, 20))
+    with pytest.raises(RunError, match="other pairs"):
+        run_training(load(job, dev=None, epochs=1), quiet=True)
+    assert run_training(load(job, dev=None, epochs=1), quiet=True, restart=True).pairs == 20
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("do not lose")
+    with pytest.raises(RunError, match=r"thesis\.txt"):
+        run_training(load(job, output=str(mine)), quiet=True)
+    (Path(job["output"]) / "_SUCCESS").unlink()
+    (Path(job["output"]) / "checkpoint.pt").write_bytes(b"PK half a file")
+    with pytest.raises(RunError, match="restart"):
+        run_training(load(job, dev=None, epochs=1), quiet=True)
+
+
+def test_bad_rows_are_left_out_or_stop_the_job(job: Job, tmp_path: Path) -> None:
+    """A score outside the scale is a wrong scale, and is never silently scaled to above 1."""
+    file = tmp_path / "train.csv"
+    with open(file, "a", encoding="utf-8") as more:
+        more.write("a dog,,3\na dog,a cat,many\na dog,a cat,7\na dog,a cat,nan\n")
+    with pytest.raises(SourceError, match=r"4 rows of 52 cannot be used \(.*train\.csv:50"):
+        run_training(load(job), quiet=True)
+    notes: list[str] = []
+    found = run_training(load(job, dev=None, epochs=1, max_rejects=0.1), echo=notes.append)
+    assert found.pairs == 48
+    assert any("left out 4 rows" in note for note in notes)
+
+
+def test_any_source_of_attribution_jobs_will_do(job: Job, tmp_path: Path, rng: random.Random) -> None:
+    pairs = labelled_pairs(rng, 24)
+    with open(tmp_path / "more.jsonl", "w", encoding="utf-8") as file:
+        for a, b, score in zip(pairs.a, pairs.b, pairs.similarity, strict=True):
+            file.write(json.dumps({"sentence1": a, "sentence2": b, "score": float(score)}) + "\n")
+    found = run_training(load(job, train=str(tmp_path / "more.jsonl"), scale=[0, 1], dev=None, epochs=1), quiet=True)
+    assert found.pairs == 24
+    headless = str(write_csv(tmp_path / "headless.csv", pairs, header=False))
+    more = {"train": headless, "header": False, "dev": None, "epochs": 1, "output": str(tmp_path / "out2")}
+    assert run_training(load(job, **more), quiet=True).pairs == 24
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"scale": None}, "scale: is missing; give the lowest and the highest score"),
+        ({"scale": [5, 0]}, "allowed: the lowest score, then a higher one"),
+        ({"keep": "best", "dev": None}, "keep: found 'best' without dev"),
+        ({"epochs": 0}, "epochs: found 0; allowed: a whole number"),
+        ({"loss": "triplet"}, "loss: found 'triplet'; allowed: cosine or dot"),
+        ({"learnin_rate": 1}, "learnin_rate: is not a setting; did you mean learning_rate?"),
+        ({"columns": {"scores": "x"}}, "columns.scores: is not a setting; did you mean score?"),
+        ({"header": False, "columns": {"a": "x"}}, "columns.a: found 'x'; allowed: with header: false"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(job: Job, more: Job, told: str) -> None:
+    given = {name: value for name, value in (job | more).items() if value is not None}
+    with pytest.raises(JobError) as error:
+        load_training(None, given)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_shifted_is_refused_with_the_reason(job: Job, tiny: TinyModels, tmp_path: Path) -> None:
+    biased = str(tiny.folder("bert", dense=(8, "tanh")))
+    with pytest.raises(TokenpairError, match="bias before its Tanh"):
+        run_training(load(job, model=biased), quiet=True)
+    with pytest.raises(TokenpairError, match="there is no model folder"):
+        run_training(load(job, model=str(tmp_path / "none"), output=str(tmp_path / "out3")), quiet=True)
+
+
+@pytest.mark.slow
+def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path) -> None:
+    """They share every batch and drop the same units, so only rounding tells the models apart."""
+    one = run_training(load(job, output=str(tmp_path / "one")), quiet=True)
+    two = run_training(load(job, workers={"count": 2, "cpus": 1}), quiet=True)
+    assert two.workers == 2
+    assert one.kept is not None
+    assert two.kept == pytest.approx(one.kept, abs=5e-3)
+    for found, wanted in zip(weights(job["output"]), weights(str(tmp_path / "one")), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-2)
