@@ -225,7 +225,7 @@ def deadly_shard(run: Run) -> Job:
     assert any(deadly_row(run, key) == deadly for key in missing), "the deadly pair is there"
     assert len(missing) <= 12, f"{len(missing)} pairs are missing for one shard"
     check_without(run.ground.contents(job), run.ground.undisturbed, missing)
-    (job.room / "settings.json").write_text("{}")
+    (job.room / "pace").write_text("{}")
     run.rerun(job)
     run.whole(job)
     return job

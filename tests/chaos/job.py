@@ -72,7 +72,7 @@ class Job:
         shutil.copytree(self.material.model, self.model)
         self.room = self.model / ROOM
         self.room.mkdir()
-        (self.room / "settings.json").write_text(json.dumps(dict(self.pace)))
+        (self.room / "pace").write_text(json.dumps(dict(self.pace)))
         self.file = self.folder / "job.yaml"
         self.file.write_text(yaml.safe_dump(self.settings()))
 
