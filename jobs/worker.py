@@ -125,7 +125,8 @@ class Worker:
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._computing.submit(self._load_model).result()
-        self._store = Store.open(self._run_url, self._job.storage)
+        # The driver has been there: if the store is away now, that passes.
+        self._store = Store.open(self._run_url, self._job.storage, patient=True)
         facts = WorkerFacts(
             fingerprint=self._attributor.fingerprint(),
             layer=self._attributor.layer,
@@ -136,7 +137,7 @@ class Worker:
             process=os.getpid(),
         )
         if self._log is not None:
-            self._journal = Journal(Store.open(self._run_url, self._job.storage), self._log)
+            self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
             "loaded",
             host=facts.host,
