@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.comparison import check_whole, check_without
-from chaos.ground import LIMIT_SECONDS, Ground, chosen, processes_left, workers_alive
+from chaos.ground import Ground, chosen, processes_left, workers_alive
 from chaos.job import PACE, SHARDS, Driver, HungError, Job, wait_until
 from chaos.store import CuttingProxy
 
@@ -50,21 +50,21 @@ class Run:
     def moment(self, job: Job, driver: Driver, early: float = 0.2) -> None:
         """Wait for a random moment: with the chance ``early`` while the run starts, else around one of its commits."""
         # Before that, Python reads the program, and what happens is Python's affair.
-        wait_until(lambda: any(event.what == "driver" for event in job.diary()), driver, LIMIT_SECONDS)
+        wait_until(lambda: any(event.what == "driver" for event in job.diary()), driver, self.ground.limit)
         if self.chance.random() < early:
             seconds = self.chance.uniform(0, self.ground.seconds_to_first_commit)
             end = time.monotonic() + seconds
-            wait_until(lambda: time.monotonic() > end, driver, LIMIT_SECONDS)
+            wait_until(lambda: time.monotonic() > end, driver, self.ground.limit)
             self.how.append(f"{seconds:.1f} s after the start")
             return
         commits = self.chance.randint(0, SHARDS)
-        wait_until(lambda: len(job.done()) >= commits, driver, LIMIT_SECONDS)
+        wait_until(lambda: len(job.done()) >= commits, driver, self.ground.limit)
         time.sleep(self.chance.uniform(0, 2 * PACE["compute"]))
         self.how.append(f"after {len(job.done())} commits" if driver.running else "too late: it had finished")
 
-    def finish(self, driver: Driver, *allowed: int, seconds: float = LIMIT_SECONDS) -> int:
+    def finish(self, driver: Driver, *allowed: int, seconds: float = 0.0) -> int:
         """Its exit code, which must be one of ``allowed``; what it said must be fit for a user."""
-        code = driver.wait(seconds)
+        code = driver.wait(seconds or self.ground.limit)
         self.ended.append(_ending(code))
         said = driver.text()
         assert "Traceback" not in said, f"a traceback reached the user: {said[-3000:]}"
@@ -98,7 +98,7 @@ def worker_killed(run: Run) -> Job:
     job = run.job()
     driver = run.start(job)
     run.moment(job, driver)
-    if wait_until(lambda: bool(workers_alive(job)), driver, LIMIT_SECONDS):
+    if wait_until(lambda: bool(workers_alive(job)), driver, run.ground.limit):
         _kill(chosen(run.chance, workers_alive(job)))
     run.over_at = time.time()
     run.finish(driver, 0)
@@ -180,7 +180,7 @@ def put_cut(run: Run) -> Job:
     try:
         job = run.job("S3", endpoint=proxy.endpoint)
         driver = run.start(job)
-        happened = wait_until(proxy.happened.is_set, driver, LIMIT_SECONDS)
+        happened = wait_until(proxy.happened.is_set, driver, run.ground.limit)
         assert happened, f"no PUT was cut: {driver.text()[-500:]}"
         if not answer_lost:
             time.sleep(run.chance.uniform(0.5, 5))
@@ -201,7 +201,7 @@ def out_of_memory(run: Run) -> Job:
     driver = run.start(job)
     run.moment(job, driver)
     job.fault(fault)
-    if not wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, LIMIT_SECONDS):
+    if not wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, run.ground.limit):
         run.how.append("which no shard was left for")
     run.over_at = time.time()
     run.finish(driver, 0)
@@ -267,7 +267,7 @@ def stopped(run: Run) -> Job:
     driver = run.start(job, own_ray=own_ray)
     run.moment(job, driver, early=0.5)
     driver.kill(number, group=group)
-    code = run.finish(driver, 0, 128 + number, seconds=LEAVING_SECONDS)
+    code = run.finish(driver, 0, 128 + number, seconds=max(LEAVING_SECONDS, run.ground.undisturbed_seconds))
     assert code == 0 or STOPPED in driver.text(), driver.text()[-1000:]
     left = processes_left(job)
     assert not left, f"workers {left} still run"
