@@ -127,19 +127,29 @@ def raylet_killed(run: Run) -> Job:
 
 
 def driver_killed(run: Run) -> Job:
-    """The driver ends with -9, and the same command is given again, at times while its workers still live."""
+    """The driver ends with -9, and the same command is given again, at times while a worker of the first lives on."""
     job = run.job()
     driver = run.start(job)
     run.moment(job, driver)
+    planned = any(event.what == "ready" for event in job.diary())
     driver.kill(signal.SIGKILL)
     driver.wait(LEAVING_SECONDS)
     run.ended.append("killed")
     first = {event.process for event in job.diary() if event.what != "driver"}
+    orphan = None
+    if planned and run.chance.random() < 0.5:
+        orphan = run.ground.orphan(job, str(run.chance.random()))
+        run.drivers.append(orphan)
+        first.add(orphan.process.pid)
     time.sleep(run.chance.choice([0, run.chance.uniform(0, 1), run.chance.uniform(1, 4)]))
     run.rerun(job)
+    if orphan is not None:
+        code = orphan.wait(run.ground.limit)
+        assert code == 0, f"the worker that lived on ended with {code}: {orphan.text()[-1500:]}"
     late = [event for event in job.done() if event.process in first and event.at > (run.over_at or 0)]
     if late:
-        run.how.append(f"{len(late)} commits by the dead driver's workers during the rerun")
+        won = sum(bool(event.written) for event in late)
+        run.how.append(f"a worker of the dead driver did {len(late)} shards during the rerun, {won} of them first")
     run.whole(job)
     return job
 
@@ -285,6 +295,8 @@ def two_drivers(run: Run) -> Job:
     run.over_at = time.time()
     codes = [run.finish(driver, 0, 2) for driver in (first, second)]
     assert 0 in codes, "neither of two drivers finished"
+    twice = sum(not event.written for event in job.done())
+    run.how.append(f"{twice} shards done by both")
     run.whole(job)
     return job
 

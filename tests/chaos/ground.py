@@ -76,6 +76,10 @@ class Ground:
         address = {} if own_ray else {"RAY_ADDRESS": self.cluster.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         return Driver(job, environment({**self.keys, **address}), name)
 
+    def orphan(self, job: Job, seed: str) -> Driver:
+        """Start a worker that no driver has any more."""
+        return Driver(job, environment(self.keys), "orphan", "chaos.orphan", str(job.file), seed)
+
     def contents(self, job: Job) -> Contents:
         """What lies in the run directory of ``job``."""
         if job.output.startswith("s3://"):
