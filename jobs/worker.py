@@ -113,6 +113,7 @@ class Worker:
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
         self._kept: KeptContributions | None = None
+        self._record: bytes | None = None
 
     def greet(self) -> None:
         """Answers as soon as the worker has a place to run."""
@@ -163,6 +164,7 @@ class Worker:
         from jobs.plan import read_shard
 
         clock = [time.perf_counter()]
+        self._check_still_the_run()
         if self._store.exists(part_name("attributions", index, self._job.format)):
             # Another driver's worker was here, or one whose driver is gone.
             return ShardReport(index, 0, 0, {}, False, time.perf_counter() - clock[0], 0.0, 0.0)
@@ -171,6 +173,7 @@ class Worker:
         computed, waited = self._computing.submit(self._timed, shard, clock[-1]).result()
         clock.append(time.perf_counter())
         texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
+        self._check_still_the_run()
         written = commit_shard(
             self._store,
             index,
@@ -185,6 +188,18 @@ class Worker:
         return ShardReport(
             index, len(computed.rows), len(texts), rejected, written, read, computing - waited, writing, waited
         )
+
+    def _check_still_the_run(self) -> None:
+        """RunError where the run directory was given to another run: a worker may outlive its driver.
+
+        Its parts would be taken for those of the new run.
+        """
+        from jobs.dataset import JOB_FILE
+
+        record = self._store.read(JOB_FILE) if self._store.exists(JOB_FILE) else None
+        if self._record not in (None, record):
+            raise RunError(f"{self._run_url}: its {JOB_FILE} was removed or replaced while it ran")
+        self._record = record
 
     def _timed(self, shard: Shard, since: float) -> tuple[_Computed, float]:
         """What is computed of ``shard``, and how long it waited for those before it."""
