@@ -282,3 +282,24 @@ def test_a_store_that_is_away_for_a_moment_costs_neither_a_worker_nor_the_summar
     store = Store.open(url, patient=True)
     away()
     assert read_totals(store, "parquet").pairs == 1
+
+
+def test_a_connection_that_breaks_prints_no_traceback_of_a_library(s3: S3Server, tmp_path: Path) -> None:
+    """aiohttp's half of a broken request was told by asyncio, with its traceback, though the write was tried again."""
+    code = f"""
+from jobs.stores import Store
+import asyncio
+store = Store.open("s3://{s3.bucket}/quiet")
+async def broken():
+    raise ConnectionResetError("Cannot write to closing transport")
+async def lose():
+    asyncio.ensure_future(broken())
+    await asyncio.sleep(0.1)
+asyncio.run_coroutine_threadsafe(lose(), store._fs.loop).result()
+import gc
+gc.collect()
+print("went on")
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | s3.admin
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("went on\n", "")
