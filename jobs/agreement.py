@@ -56,26 +56,29 @@ class Agreement:
 
 def read_agreement(run: Store, format: str) -> Agreement | None:
     """The agreement over the parts that are there now, in bounded memory; None where no row has a log's score."""
+    return run.attempt("read", "attributions", lambda: _read(run, format))
+
+
+def _read(run: Store, format: str) -> Agreement | None:
     if not run.list("attributions"):
         return None
-    with run.guard("read", "attributions"):
-        dataset = run.dataset("attributions", format)
-        if COLUMN not in dataset.schema.names or not _is_number(dataset.schema.field(COLUMN).type):
-            return None
-        rows = dataset.count_rows()
-        # Whole queries by chance, the same ones in every run.
-        share = min(1.0, MOST_ROWS / max(rows, 1))
-        differences, sizes = Bins(), Bins()
-        sampled: list[np.ndarray[Any, Any]] = []
-        for batch in dataset.to_batches(columns=["text_a_id", "score", COLUMN], batch_size=BATCH_ROWS):
-            ours = batch.column(1).to_numpy(zero_copy_only=False).astype(np.float64)
-            logged = batch.column(2).to_numpy(zero_copy_only=False).astype(np.float64)
-            there = np.isfinite(logged)
-            differences.add(np.abs(ours - logged)[there])
-            sizes.add(np.abs(ours)[there])
-            keys = np.array([zlib.crc32(str(one).encode()) for one in batch.column(0).to_pylist()], np.int64)
-            chosen = there & (keys % GRAIN < share * GRAIN)
-            sampled.append(np.stack([keys[chosen].astype(np.float64), logged[chosen], ours[chosen]]))
+    dataset = run.dataset("attributions", format)
+    if COLUMN not in dataset.schema.names or not _is_number(dataset.schema.field(COLUMN).type):
+        return None
+    rows = dataset.count_rows()
+    # Whole queries by chance, the same ones in every run.
+    share = min(1.0, MOST_ROWS / max(rows, 1))
+    differences, sizes = Bins(), Bins()
+    sampled: list[np.ndarray[Any, Any]] = []
+    for batch in dataset.to_batches(columns=["text_a_id", "score", COLUMN], batch_size=BATCH_ROWS):
+        ours = batch.column(1).to_numpy(zero_copy_only=False).astype(np.float64)
+        logged = batch.column(2).to_numpy(zero_copy_only=False).astype(np.float64)
+        there = np.isfinite(logged)
+        differences.add(np.abs(ours - logged)[there])
+        sizes.add(np.abs(ours)[there])
+        keys = np.array([zlib.crc32(str(one).encode()) for one in batch.column(0).to_pylist()], np.int64)
+        chosen = there & (keys % GRAIN < share * GRAIN)
+        sampled.append(np.stack([keys[chosen].astype(np.float64), logged[chosen], ours[chosen]]))
     if not differences.count:
         return None
     ordered, alike = _order(np.concatenate(sampled, axis=1))

@@ -6,12 +6,9 @@ import contextlib
 import json
 import os
 import platform
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
@@ -33,6 +30,7 @@ from jobs.record import (
     tidy,
     wipe,
 )
+from jobs.stopping import Interrupted, starting_ray, stoppable
 from jobs.stores import Store
 from jobs.totals import Totals, read_totals
 from jobs.worker import Worker, versions
@@ -44,14 +42,6 @@ __all__ = ["Interrupted", "Outcome", "run_job"]
 
 # The settings that a plan was made for, until job.yaml has them.
 CLAIM = "plan/settings.json"
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by a signal after it had begun; ``exit_code`` is the shell's for that signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
 
 
 def run_job(
@@ -68,7 +58,7 @@ def run_job(
     ``echo`` gets notices (not when ``quiet``), never the summary: that is ``Outcome.lines()``. Raises TokenpairError
     for what the user can mend and Interrupted on SIGINT or SIGTERM; a shard that fails for good is in the Outcome.
     """
-    with _stoppable():
+    with stoppable():
         return _run_job(job, quiet, echo, restart, progress, worker_class)
 
 
@@ -102,7 +92,7 @@ def _run_job(
             with progress or make_progress(echo, quiet=quiet) as shown:
                 shown.waiting("starting Ray")
                 telling.journal.state(attempt.snapshot("starting"))
-                with connected() as cluster, _stoppable():
+                with starting_ray(), connected() as cluster, stoppable():
                     attempt.work(shown, cluster)
         outcome = _reconciled(run, plan, job, attempt, time.monotonic() - began)
         telling.end("finished" if outcome.complete else "incomplete")
@@ -240,27 +230,3 @@ def _finished_before(run: Store) -> Outcome:
     except (ValueError, TypeError):
         totals = Totals()
     return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted inside the block; only the main thread can be told so.
-
-    Ray installs a handler of its own when it starts, so the block is entered again inside of it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _: FrameType | None) -> None:
-        # A second Ctrl-C must not break the cleaning up after the first.
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

@@ -105,11 +105,14 @@ def read_exactness(run: Store, format: str) -> Exactness | None:
     Raises:
         StoreError: where they cannot be read.
     """
+    return run.attempt("read", "attributions", lambda: _read(run, format))
+
+
+def _read(run: Store, format: str) -> Exactness | None:
     if not run.list("attributions"):
         return None
     counter = ExactnessCounter()
-    with run.guard("read", "attributions"):
-        for batch in run.dataset("attributions", format).to_batches(columns=list(COLUMNS), batch_size=BATCH_ROWS):
-            counter.add({name: batch.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS})
+    for batch in run.dataset("attributions", format).to_batches(columns=list(COLUMNS), batch_size=BATCH_ROWS):
+        counter.add({name: batch.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS})
     found = counter.result()
     return found if found.pairs else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,11 @@ from urllib.parse import urlsplit, urlunsplit
 from jobs.errors import StoreError
 
 if TYPE_CHECKING:
+    import asyncio
+
     import s3fs
+
+logger = logging.getLogger("tokenpair")
 
 CONNECT_SECONDS = 3
 READ_SECONDS = 60
@@ -97,6 +102,7 @@ def open_s3(options: StorageSettings | None) -> s3fs.S3FileSystem:
             **keywords,
         )
         system.retries = 1  # tenacity decides about further attempts
+        system.loop.set_exception_handler(_unheard)
         system.connect()
     except (BotoCoreError, ValueError) as error:
         raise StoreError(_cannot_set_up(error, options, endpoint)) from None
@@ -172,6 +178,11 @@ def checked_url(url: str) -> str:
     if not bucket:
         raise StoreError(f"{url}: an s3:// location needs a bucket, as in s3://bucket/folder")
     return url.rstrip("/")
+
+
+def _unheard(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What fails beside a request fails with it: asyncio would print a traceback, and the request tells the same."""
+    logger.debug("%s: %r", context.get("message"), context.get("exception"))
 
 
 def _cannot_set_up(error: Exception, options: StorageSettings | None, endpoint: str | None) -> str:

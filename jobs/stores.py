@@ -40,11 +40,14 @@ class Store(ABC):
     patience: float = PATIENCE_SECONDS
 
     @staticmethod
-    def open(url: str | os.PathLike[str], options: StorageSettings | None = None) -> Store:
-        """The store at a local path or ``s3://bucket/folder``; StoreError when it cannot be reached or listed."""
+    def open(url: str | os.PathLike[str], options: StorageSettings | None = None, *, patient: bool = False) -> Store:
+        """The store at a local path or ``s3://bucket/folder``; StoreError when it cannot be reached or listed.
+
+        With ``patient`` also that is tried again while the store fails in passing: for who knows that it was there.
+        """
         text = os.fspath(url)
         if text.startswith("s3://"):
-            return S3Store(text, options)
+            return S3Store(text, options, patient=patient)
         if "://" in text and not text.startswith("file://"):
             raise StoreError(f"{text.split('://')[0]}:// is not supported; give a local path or s3://bucket/folder")
         return LocalStore(text.removeprefix("file://"))
@@ -109,8 +112,8 @@ class Store(ABC):
                 raise StoreError(f"there is no part in {self.url}/{folder}")
             return ds.dataset(schema.empty_table())
         system, root = self._arrow()
-        with self.guard("read", folder):
-            return ds.dataset([f"{root}/{n}" for n in names], format=file_format, filesystem=system)
+        paths = [f"{root}/{n}" for n in names]
+        return self.attempt("read", folder, lambda: ds.dataset(paths, format=file_format, filesystem=system))
 
     def describe_name(self, name: str) -> str:
         """Where ``name`` is, for a message."""
@@ -239,14 +242,14 @@ class LocalStore(Store):
 class S3Store(Store):
     """A run directory below a prefix of an S3 bucket."""
 
-    def __init__(self, url: str, options: StorageSettings | None) -> None:
+    def __init__(self, url: str, options: StorageSettings | None, *, patient: bool = False) -> None:
         self.url = checked_url(url)
         self._bucket = bucket_of(self.url)
         self._prefix = self.url.removeprefix(f"s3://{self._bucket}").strip("/")
         self._endpoint = endpoint_of(options)
         self._fs = open_s3(options)
         with self.guard("open", ""):
-            self._page("", None, 1)
+            self.attempt("open", "", self._first) if patient else self._first()
 
     def exists(self, name: str) -> bool:
         try:
@@ -338,6 +341,9 @@ class S3Store(Store):
     def _error(self, failure: Failure, doing: str, name: str) -> StoreError:
         kind = {"exists": _ExistsError, "missing": _MissingError}.get(failure.kind, StoreError)
         return kind(describe(failure, self.describe_name(name), doing, self._endpoint))
+
+    def _first(self) -> object:
+        return self._page("", None, 1)
 
     def _page(self, prefix: str, token: str | None, size: int) -> dict[str, Any]:
         more = {"ContinuationToken": token} if token else {}

@@ -63,25 +63,16 @@ class Totals:
 
 def read_totals(run: Store, format: str) -> Totals:
     """The totals of the parts that are there now; StoreError where they cannot be read."""
-    errors = Bins()
-    for batch in _batches(run, "attributions", format, attribution_schema().field("error"), None):
-        errors.add(np.abs(batch.column(0).to_numpy(zero_copy_only=False).astype(np.float64)))
-    texts, truncated, unconverged = 0, 0, 0
-    for batch in _batches(run, "texts", format, text_schema().field("truncated"), "converged"):
-        texts += len(batch)
-        truncated += int(np.sum(batch.column(0).to_numpy(zero_copy_only=False)))
-        unconverged += len(batch) - int(np.sum(batch.column(1).to_numpy(zero_copy_only=False)))
-    rejected: dict[str, int] = {}
-    for batch in _batches(run, "rejects", format, reject_schema().field("reason"), None):
-        for found in batch.column(0).value_counts().to_pylist():
-            rejected[found["values"]] = rejected.get(found["values"], 0) + found["counts"]
-    by_count = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
+    # A folder is read from its beginning where the store fails in passing: hours of work end with these sums.
+    errors = run.attempt("read", "attributions", lambda: _errors(run, format))
+    texts, truncated, unconverged = run.attempt("read", "texts", lambda: _texts(run, format))
+    rejected = run.attempt("read", "rejects", lambda: _rejected(run, format))
     return Totals(
         pairs=errors.count,
         texts=texts,
         truncated=truncated,
         unconverged=unconverged,
-        rejected=by_count,
+        rejected=rejected,
         largest_error=errors.largest,
         median_error=errors.median(),
         agreement=read_agreement(run, format),
@@ -89,10 +80,34 @@ def read_totals(run: Store, format: str) -> Totals:
     )
 
 
+def _errors(run: Store, format: str) -> Bins:
+    errors = Bins()
+    for batch in _batches(run, "attributions", format, attribution_schema().field("error"), None):
+        errors.add(np.abs(batch.column(0).to_numpy(zero_copy_only=False).astype(np.float64)))
+    return errors
+
+
+def _texts(run: Store, format: str) -> tuple[int, int, int]:
+    """How many texts there are, how many were cut, and how many missed the tolerance."""
+    texts, truncated, unconverged = 0, 0, 0
+    for batch in _batches(run, "texts", format, text_schema().field("truncated"), "converged"):
+        texts += len(batch)
+        truncated += int(np.sum(batch.column(0).to_numpy(zero_copy_only=False)))
+        unconverged += len(batch) - int(np.sum(batch.column(1).to_numpy(zero_copy_only=False)))
+    return texts, truncated, unconverged
+
+
+def _rejected(run: Store, format: str) -> dict[str, int]:
+    """Rejects by reason, the most frequent first."""
+    rejected: dict[str, int] = {}
+    for batch in _batches(run, "rejects", format, reject_schema().field("reason"), None):
+        for found in batch.column(0).value_counts().to_pylist():
+            rejected[found["values"]] = rejected.get(found["values"], 0) + found["counts"]
+    return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
+
+
 def _batches(run: Store, folder: str, format: str, first: Any, second: str | None) -> Any:
     """Batches of one or two columns of a folder's parts; none where it has no part."""
-    if not run.list(folder):
-        return
-    with run.guard("read", folder):
+    if run.list(folder):
         columns = [first.name] + ([second] if second else [])
         yield from run.dataset(folder, format).to_batches(columns=columns, batch_size=BATCH_ROWS)

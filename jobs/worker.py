@@ -112,6 +112,7 @@ class Worker:
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
         self._kept: KeptContributions | None = None
+        self._record: bytes | None = None
 
     def greet(self) -> None:
         """Answers as soon as the worker has a place to run."""
@@ -124,7 +125,8 @@ class Worker:
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._computing.submit(self._load_model).result()
-        self._store = Store.open(self._run_url, self._job.storage)
+        # The driver has been there: if the store is away now, that passes.
+        self._store = Store.open(self._run_url, self._job.storage, patient=True)
         facts = WorkerFacts(
             fingerprint=self._attributor.fingerprint(),
             layer=self._attributor.layer,
@@ -135,7 +137,7 @@ class Worker:
             process=os.getpid(),
         )
         if self._log is not None:
-            self._journal = Journal(Store.open(self._run_url, self._job.storage), self._log)
+            self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
             "loaded",
             host=facts.host,
@@ -161,6 +163,7 @@ class Worker:
         from jobs.plan import read_shard
 
         began = time.perf_counter()
+        self._check_still_the_run()
         if self._store.exists(part_name("attributions", index, self._job.format)):
             # Another driver's worker was here, or one whose driver is gone.
             return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
@@ -168,6 +171,7 @@ class Worker:
         there = time.perf_counter()
         computed, started, ended = self._computing.submit(self._timed, shard).result()
         texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
+        self._check_still_the_run()
         written = commit_shard(
             self._store,
             index,
@@ -193,6 +197,18 @@ class Worker:
         """What is computed of ``shard``, from when and until when."""
         started = time.perf_counter()
         return self._compute(shard), started, time.perf_counter()
+
+    def _check_still_the_run(self) -> None:
+        """RunError where the run directory was given to another run: a worker may outlive its driver.
+
+        Its parts would be taken for those of the new run.
+        """
+        from jobs.dataset import JOB_FILE
+
+        record = self._store.read(JOB_FILE) if self._store.exists(JOB_FILE) else None
+        if self._record not in (None, record):
+            raise RunError(f"{self._run_url}: its {JOB_FILE} was removed or replaced while it ran")
+        self._record = record
 
     def _note(self, event: str, **fields: Any) -> None:
         if self._journal is not None:

@@ -13,12 +13,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from s3_server import S3Server
 
 from jobs.config import StorageOptions
+from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
 from jobs.errors import StoreError
 from jobs.stores import LocalStore, S3Store, Store
+from jobs.totals import read_totals
 
 SECRETS = ("adminsecret0123456789", "readersecret0123456789", "not-the-secret")
 
@@ -258,3 +261,45 @@ def test_patience_ends(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store._fs, "pipe_file", busy)
     with pytest.raises(StoreError, match="busy"):
         store.commit("part", b"x")
+
+
+def test_a_store_that_is_away_for_a_moment_costs_neither_a_worker_nor_the_summary(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that started during an outage used up the starts of a run, and its last step failed at once."""
+    as_user(monkeypatch, s3.admin)
+    url = f"s3://{s3.bucket}/{uuid.uuid4().hex}"
+    zeros = {field.name: [] if pa.types.is_list(field.type) else 0 for field in attribution_schema()}
+    rows = [zeros | {"pair_id": "p", "text_a_id": "a", "text_b_id": "b"}]
+    commit_shard(Store.open(url), 0, attribution_table(rows), text_table([]), reject_table([]))
+
+    def away() -> None:
+        os.killpg(s3.process.pid, signal.SIGSTOP)
+        threading.Timer(2, os.killpg, (s3.process.pid, signal.SIGCONT)).start()
+
+    monkeypatch.setattr("jobs.s3.READ_SECONDS", 0.5)
+    away()
+    store = Store.open(url, patient=True)
+    away()
+    assert read_totals(store, "parquet").pairs == 1
+
+
+def test_a_connection_that_breaks_prints_no_traceback_of_a_library(s3: S3Server, tmp_path: Path) -> None:
+    """aiohttp's half of a broken request was told by asyncio, with its traceback, though the write was tried again."""
+    code = f"""
+from jobs.stores import Store
+import asyncio
+store = Store.open("s3://{s3.bucket}/quiet")
+async def broken():
+    raise ConnectionResetError("Cannot write to closing transport")
+async def lose():
+    asyncio.ensure_future(broken())
+    await asyncio.sleep(0.1)
+asyncio.run_coroutine_threadsafe(lose(), store._fs.loop).result()
+import gc
+gc.collect()
+print("went on")
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | s3.admin
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("went on\n", "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from attribution_core.errors import TokenpairError
+from jobs.stopping import stoppable
 
 if TYPE_CHECKING:
     from jobs.config import StorageOptions
@@ -24,7 +25,8 @@ def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
     """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``."""
     debug = bool(context.find_root().obj)
     try:
-        yield
+        with stoppable():
+            yield
     except KeyboardInterrupt as stop:
         complain("stopped; " + ("the same command goes on where it stopped" if resume else "nothing was written"))
         raise typer.Exit(getattr(stop, "exit_code", INTERRUPTED)) from None

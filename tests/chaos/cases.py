@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.comparison import check_whole, check_without
-from chaos.ground import LIMIT_SECONDS, Ground, chosen, processes_left, workers_alive
+from chaos.ground import Ground, chosen, processes_left, workers_alive
 from chaos.job import PACE, SHARDS, Driver, HungError, Job, wait_until
 from chaos.store import CuttingProxy
 
@@ -50,21 +50,21 @@ class Run:
     def moment(self, job: Job, driver: Driver, early: float = 0.2) -> None:
         """Wait for a random moment: with the chance ``early`` while the run starts, else around one of its commits."""
         # Before that, Python reads the program, and what happens is Python's affair.
-        wait_until(lambda: any(event.what == "driver" for event in job.diary()), driver, LIMIT_SECONDS)
+        wait_until(lambda: any(event.what == "driver" for event in job.diary()), driver, self.ground.limit)
         if self.chance.random() < early:
             seconds = self.chance.uniform(0, self.ground.seconds_to_first_commit)
             end = time.monotonic() + seconds
-            wait_until(lambda: time.monotonic() > end, driver, LIMIT_SECONDS)
+            wait_until(lambda: time.monotonic() > end, driver, self.ground.limit)
             self.how.append(f"{seconds:.1f} s after the start")
             return
         commits = self.chance.randint(0, SHARDS)
-        wait_until(lambda: len(job.done()) >= commits, driver, LIMIT_SECONDS)
+        wait_until(lambda: len(job.done()) >= commits, driver, self.ground.limit)
         time.sleep(self.chance.uniform(0, 2 * PACE["compute"]))
         self.how.append(f"after {len(job.done())} commits" if driver.running else "too late: it had finished")
 
-    def finish(self, driver: Driver, *allowed: int, seconds: float = LIMIT_SECONDS) -> int:
+    def finish(self, driver: Driver, *allowed: int, seconds: float = 0.0) -> int:
         """Its exit code, which must be one of ``allowed``; what it said must be fit for a user."""
-        code = driver.wait(seconds)
+        code = driver.wait(seconds or self.ground.limit)
         self.ended.append(_ending(code))
         said = driver.text()
         assert "Traceback" not in said, f"a traceback reached the user: {said[-3000:]}"
@@ -98,7 +98,7 @@ def worker_killed(run: Run) -> Job:
     job = run.job()
     driver = run.start(job)
     run.moment(job, driver)
-    if wait_until(lambda: bool(workers_alive(job)), driver, LIMIT_SECONDS):
+    if wait_until(lambda: bool(workers_alive(job)), driver, run.ground.limit):
         _kill(chosen(run.chance, workers_alive(job)))
     run.over_at = time.time()
     run.finish(driver, 0)
@@ -127,19 +127,29 @@ def raylet_killed(run: Run) -> Job:
 
 
 def driver_killed(run: Run) -> Job:
-    """The driver ends with -9, and the same command is given again, at times while its workers still live."""
+    """The driver ends with -9, and the same command is given again, at times while a worker of the first lives on."""
     job = run.job()
     driver = run.start(job)
     run.moment(job, driver)
+    planned = any(event.what == "ready" for event in job.diary())
     driver.kill(signal.SIGKILL)
     driver.wait(LEAVING_SECONDS)
     run.ended.append("killed")
     first = {event.process for event in job.diary() if event.what != "driver"}
+    orphan = None
+    if planned and run.chance.random() < 0.5:
+        orphan = run.ground.orphan(job, str(run.chance.random()))
+        run.drivers.append(orphan)
+        first.add(orphan.process.pid)
     time.sleep(run.chance.choice([0, run.chance.uniform(0, 1), run.chance.uniform(1, 4)]))
     run.rerun(job)
+    if orphan is not None:
+        code = orphan.wait(run.ground.limit)
+        assert code == 0, f"the worker that lived on ended with {code}: {orphan.text()[-1500:]}"
     late = [event for event in job.done() if event.process in first and event.at > (run.over_at or 0)]
     if late:
-        run.how.append(f"{len(late)} commits by the dead driver's workers during the rerun")
+        won = sum(bool(event.written) for event in late)
+        run.how.append(f"a worker of the dead driver did {len(late)} shards during the rerun, {won} of them first")
     run.whole(job)
     return job
 
@@ -180,7 +190,7 @@ def put_cut(run: Run) -> Job:
     try:
         job = run.job("S3", endpoint=proxy.endpoint)
         driver = run.start(job)
-        happened = wait_until(proxy.happened.is_set, driver, LIMIT_SECONDS)
+        happened = wait_until(proxy.happened.is_set, driver, run.ground.limit)
         assert happened, f"no PUT was cut: {driver.text()[-500:]}"
         if not answer_lost:
             time.sleep(run.chance.uniform(0.5, 5))
@@ -201,7 +211,7 @@ def out_of_memory(run: Run) -> Job:
     driver = run.start(job)
     run.moment(job, driver)
     job.fault(fault)
-    if not wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, LIMIT_SECONDS):
+    if not wait_until(lambda: any(event.what == "fault" for event in job.diary()), driver, run.ground.limit):
         run.how.append("which no shard was left for")
     run.over_at = time.time()
     run.finish(driver, 0)
@@ -225,7 +235,7 @@ def deadly_shard(run: Run) -> Job:
     assert any(deadly_row(run, key) == deadly for key in missing), "the deadly pair is there"
     assert len(missing) <= 12, f"{len(missing)} pairs are missing for one shard"
     check_without(run.ground.contents(job), run.ground.undisturbed, missing)
-    (job.room / "settings.json").write_text("{}")
+    (job.room / "pace").write_text("{}")
     run.rerun(job)
     run.whole(job)
     return job
@@ -267,7 +277,7 @@ def stopped(run: Run) -> Job:
     driver = run.start(job, own_ray=own_ray)
     run.moment(job, driver, early=0.5)
     driver.kill(number, group=group)
-    code = run.finish(driver, 0, 128 + number, seconds=LEAVING_SECONDS)
+    code = run.finish(driver, 0, 128 + number, seconds=max(LEAVING_SECONDS, run.ground.undisturbed_seconds))
     assert code == 0 or STOPPED in driver.text(), driver.text()[-1000:]
     left = processes_left(job)
     assert not left, f"workers {left} still run"
@@ -285,6 +295,8 @@ def two_drivers(run: Run) -> Job:
     run.over_at = time.time()
     codes = [run.finish(driver, 0, 2) for driver in (first, second)]
     assert 0 in codes, "neither of two drivers finished"
+    twice = sum(not event.written for event in job.done())
+    run.how.append(f"{twice} shards done by both")
     run.whole(job)
     return job
 

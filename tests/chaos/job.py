@@ -72,7 +72,7 @@ class Job:
         shutil.copytree(self.material.model, self.model)
         self.room = self.model / ROOM
         self.room.mkdir()
-        (self.room / "settings.json").write_text(json.dumps(dict(self.pace)))
+        (self.room / "pace").write_text(json.dumps(dict(self.pace)))
         self.file = self.folder / "job.yaml"
         self.file.write_text(yaml.safe_dump(self.settings()))
 
@@ -106,15 +106,15 @@ class Job:
 
 
 class Driver:
-    """``tokenpair run`` on a job's file. What it says goes to files beside the job."""
+    """``tokenpair run`` on a job's file, or another module's ``words``. What it says goes to a file beside the job."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str], name: str) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str], name: str, *words: str) -> None:
         self.job = job
         self.said = job.folder / f"{name}.out"
         self.began = time.time()
         with open(self.said, "wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chaos.driver", "run", str(job.file)],
+                [sys.executable, "-m", *(words or ("chaos.driver", "run", str(job.file)))],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """The worker of these runs: the real one, which takes its time, fails on command and writes down what it does.
 
-The job's ``model`` is a real model's folder with one folder more, ``chaos/``: ``settings.json`` says how long things
+The job's ``model`` is a real model's folder with one folder more, ``chaos/``: ``pace`` says how long things
 take, ``NAME/`` holds a file for each time that the fault ``NAME`` is to happen, and ``events.jsonl`` is the diary.
 """
 
@@ -57,7 +57,7 @@ class ChaosWorker(Worker):
 
     def load(self) -> WorkerFacts:
         self._room = Path(self._job.model) / ROOM
-        self._pace = json.loads((self._room / "settings.json").read_text())
+        self._pace = json.loads((self._room / "pace").read_text())
         self._chance = random.Random(os.getpid())
         note(self._room, "loading")
         facts = super().load()
