@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attribution_core.errors import ModelError
 
@@ -11,12 +14,21 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+# torch.load is one for all threads.
+_loading = threading.Lock()
+
+
 def load_model(
-    model: SentenceTransformer | str | Path, *, device: str | None = None, trust_remote_code: bool = False
+    model: SentenceTransformer | str | Path,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    pickled_weights: bool = False,
 ) -> tuple[str, SentenceTransformer]:
     """A model and its name, from a loaded model, a folder, or a name on the Hugging Face hub.
 
-    Weights load from safetensors only, because a pickled file can run code when it is opened.
+    Without ``pickled_weights`` weights load from safetensors only, because a pickled file can run code when it is
+    opened; without ``trust_remote_code`` no code that a model brings along is run.
 
     Raises:
         ModelError: where there is no such model, or it is not one of sentence-transformers.
@@ -33,12 +45,30 @@ def load_model(
     from sentence_transformers import SentenceTransformer
 
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if not trust_remote_code:
+    if not pickled_weights:
         arguments["model_kwargs"] = {"use_safetensors": True}
     try:
-        return name, SentenceTransformer(str(folder) if looks_local else name, device=device or _device(), **arguments)
+        with contextlib.nullcontext() if pickled_weights else _safetensors_only():
+            found = SentenceTransformer(str(folder) if looks_local else name, device=device or _device(), **arguments)
+        return name, found
     except Exception as error:
         raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
+
+
+@contextlib.contextmanager
+def _safetensors_only() -> Iterator[None]:
+    """Modules above the transformer (Dense, say) fall back to pickles by themselves; inside the block they cannot."""
+    import torch
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ModelError("weights that are not in safetensors format")
+
+    with _loading:
+        load, torch.load = torch.load, refuse
+        try:
+            yield
+        finally:
+            torch.load = load
 
 
 def _device() -> str:
@@ -53,7 +83,7 @@ def _reason(error: Exception, name: str) -> str:
     if "trust_remote_code" in lowered:
         return "it brings code of its own; set trust_remote_code if you trust its authors"
     if "safetensors" in lowered:
-        return "its weights are not in safetensors format (pickled weights can run code and are refused)"
+        return "its weights are not safetensors but pickled, which can run code; set pickled_weights if you trust them"
     if any(
         sign in lowered
         for sign in ("offline", "couldn't connect", "connection", "not a local folder", "404", "not a valid")

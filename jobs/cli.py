@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running
+from jobs.commands import cluster, explaining, running
 
 app = typer.Typer(
     name="tokenpair",
@@ -49,6 +49,9 @@ app.command()(running.plan)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(running.demo)
+app.command()(cluster.submit)
+app.command()(cluster.logs)
+app.command()(cluster.stop)
 
 
 def main() -> NoReturn:

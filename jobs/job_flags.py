@@ -83,6 +83,9 @@ def _settings(
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = None,
+    pickled_weights: Annotated[
+        bool | None, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
+    ] = None,
 ) -> dict[str, Any]:
     """The flags as settings laid over a job file; what was not said is None."""
     return {
@@ -116,4 +119,5 @@ def _settings(
         "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
         "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
         "trust_remote_code": trust_remote_code,
+        "pickled_weights": pickled_weights,
     }
