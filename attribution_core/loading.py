@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.descriptions import refuse_by_description
 from attribution_core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load_model(
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
     from sentence_transformers import SentenceTransformer
 
+    refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not trust_remote_code:
         arguments["model_kwargs"] = {"use_safetensors": True}
@@ -52,6 +54,8 @@ def _reason(error: Exception, name: str) -> str:
     lowered = text.lower()
     if "trust_remote_code" in lowered:
         return "it brings code of its own; set trust_remote_code if you trust its authors"
+    if "bitsandbytes" in lowered or "quantiz" in lowered or "quantis" in lowered:
+        return "its weights are quantised; use the checkpoint that it was made from"
     if "safetensors" in lowered:
         return "its weights are not in safetensors format (pickled weights can run code and are refused)"
     if any(

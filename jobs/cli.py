@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running
+from jobs.commands import doctor, explaining, running
 
 app = typer.Typer(
     name="tokenpair",
@@ -49,6 +49,7 @@ app.command()(running.plan)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(running.demo)
+app.command()(doctor.doctor)
 
 
 def main() -> NoReturn:

@@ -54,6 +54,7 @@ def make_record(job: JobConfig, facts: WorkerFacts, inputs: list[dict[str, Any]]
         "fingerprint": facts.fingerprint,
         "layer": facts.layer,
         "similarity": facts.similarity,
+        "reference": facts.reference,
         "inputs": inputs,
     }
     return job.model_dump(mode="json") | {FOUND: found}

@@ -37,7 +37,10 @@ TextKey = tuple[str, str]  # text id, role
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker is, once its model is loaded."""
+    """What a worker is, once its model is loaded.
+
+    ``reference`` names what stands in place of a word in a reference, by role.
+    """
 
     fingerprint: str
     layer: int
@@ -46,6 +49,7 @@ class WorkerFacts:
     device: str
     host: str
     process: int
+    reference: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Worker:
             device=str(self._attributor.encoder.device),
             host=platform.node(),
             process=os.getpid(),
+            reference=self._attributor.references,
         )
 
     def run_shard(self, index: int) -> ShardReport:
