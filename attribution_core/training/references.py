@@ -6,6 +6,7 @@ tokens share it, wherever the batch is padded to.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from attribution_core.memory import RecentTensors
 
@@ -72,8 +74,8 @@ def is_per_row(value: Any, b: int) -> bool:
 class ReferenceCache:
     """Token embeddings of references by layout, good until the weights they were computed with change.
 
-    A change is seen by the storage and version of every parameter and buffer; whoever writes through ``.data``, which
-    leaves no trace, must :meth:`forget`. Copies and pickles begin empty.
+    A change is seen by the storage and version of every parameter and buffer, and by the steps of torch's optimisers;
+    whoever writes through ``.data``, which leaves no trace, must :meth:`forget`. Copies and pickles begin empty.
     """
 
     def __init__(self) -> None:
@@ -111,9 +113,23 @@ class ReferenceCache:
             return found
 
 
+# Fused optimisers change weights without counting it as a new version.
+_optimizer_steps = itertools.count(1)
+_last_step = 0
+
+
+def _count_step(*_: Any) -> None:
+    global _last_step
+    _last_step = next(_optimizer_steps)
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
 def weights_state(module: nn.Module) -> Hashable:
     """Something that differs after the weights of a module were changed; None where that cannot be known."""
     try:
-        return tuple((value.data_ptr(), value._version) for value in (*module.parameters(), *module.buffers()))
+        values = (*module.parameters(), *module.buffers())
+        return _last_step, *((value.data_ptr(), value._version) for value in values)
     except RuntimeError:  # tensors made in inference mode count no versions
         return None
