@@ -136,6 +136,10 @@ def _told_of(run: Store, start: str) -> Iterator[_Telling]:
     except KeyboardInterrupt as stop:
         telling.end("stopped", str(stop))
         raise
+    except SystemExit:
+        # While Ray starts it takes SIGTERM for itself, and makes this of it.
+        telling.end("stopped", "SIGTERM")
+        raise Interrupted(signal.SIGTERM) from None
     except TokenpairError as error:
         telling.end("failed", str(error))
         raise

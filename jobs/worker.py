@@ -160,7 +160,8 @@ class Worker:
         except Exception as error:
             self._note("failed", shard=index, reason=f"{type(error).__name__}: {error}", where=_where(error))
             raise
-        self._note("committed", **{k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items()})
+        told = {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items() if k != "index"}
+        self._note("committed", shard=index, **told)
         return report
 
     def _run_shard(self, index: int) -> ShardReport:
