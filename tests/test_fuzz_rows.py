@@ -142,7 +142,8 @@ def _column(type: pa.DataType, rows: int, chance: random.Random) -> pa.Array:
     candidates: list[Any] = ["a dog", "rain", "", b"abc", 1, -1, 0.5, float("nan"), True, None]
     values = [chance.choice(candidates) for _ in range(rows)]
     if pa.types.is_nested(type):
-        values = [chance.choice([None, [], {}, [None]]) for _ in range(rows)]
+        some = [None, [("a", 1)]] if pa.types.is_map(type) else [None, [], {}, [None]]
+        values = [chance.choice(some) for _ in range(rows)]
     made = []
     for value in values:
         try:

@@ -20,6 +20,8 @@ from typing import Any
 
 NODES = 3
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# On a machine that has much else to do Ray's own half a minute is short.
+PATIENT = {"RAY_raylet_start_wait_time_s": "120"}
 ANSWER = "cluster: "
 
 
@@ -34,7 +36,7 @@ class LocalCluster:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=open(self._folder / "cluster.err", "wb"),  # noqa: SIM115 (the child's)
-            env={**environment, **QUIET, "RAY_TMPDIR": str(self._folder)},
+            env={**environment, **QUIET, **PATIENT, "RAY_TMPDIR": str(self._folder)},
             text=True,
             start_new_session=True,
         )
