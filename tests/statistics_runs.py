@@ -81,12 +81,13 @@ def write_made(
     top_k: int = 8,
     format: str = "parquet",
     finished: bool = True,
+    groups: str = "word",
 ) -> Run:
     """A run whose parts hold those pairs, by their numbers; every text is in the first part that has a pair of it."""
     run = Store.open(str(place))
     retrieval = pairs[0].pair.a.role == "query"
     record = {"model": "some/model", "layer": 4, "similarity": "cosine", "format": format, "store": store}
-    record |= {"mode": "retrieval" if retrieval else "symmetric", "top_k": top_k, "groups": "word"}
+    record |= {"mode": "retrieval" if retrieval else "symmetric", "top_k": top_k, "groups": groups}
     run.commit("job.yaml", yaml.safe_dump(record).encode())
     schema = pa.schema([("rank", pa.int32()), ("relevance", pa.int32())] if retrieval else [("label", pa.float64())])
     written: set[tuple[str, str]] = set()

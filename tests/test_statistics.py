@@ -1,4 +1,4 @@
-"""Statistics of a run: exact ones equal a direct computation, estimates keep their bounds, the layout does not matter."""
+"""Exact statistics equal a direct computation, estimates keep their bounds, and the layout of a run does not matter."""
 
 from __future__ import annotations
 

@@ -217,7 +217,13 @@ def _write(run: Run, summary: Summary, tables: Sequence[Table]) -> Summary:
     for table in tables:
         run.store.replace(f"{FOLDER}/{table.name}.parquet", _parquet(table))
     run.store.replace(SUMMARY, summary.model_dump_json(indent=1).encode())
+    for file in (_files(earlier) if earlier is not None else set()) - _files(summary):
+        run.store.remove(file)
     return summary
+
+
+def _files(summary: Summary) -> set[str]:
+    return {info.file for statistic in summary.statistics.values() for info in statistic.tables}
 
 
 def _parquet(table: Table) -> bytes:

@@ -1,0 +1,116 @@
+"""Sums without an order, intervals as wide as they should be, bounds that hold at their worst."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+from statistics_runs import made_pairs, write_made
+
+from jobs.statistics import correlation
+from jobs.statistics.computing import compute_statistics
+from jobs.statistics.concentration import cubes_above
+from jobs.statistics.correlation import correlations, pearson, pearson_within, ranks, spearman_within
+from jobs.statistics.sums import BucketSums, Resampling, quantised, quantum_for
+
+
+@pytest.fixture
+def chance(rng: random.Random) -> np.random.Generator:
+    return np.random.default_rng(rng.randrange(1 << 32))
+
+
+def test_sums_are_the_same_in_any_order_and_lose_nothing(chance: np.random.Generator) -> None:
+    values = (chance.normal(0, 1, 200_000) * 10.0 ** chance.integers(-6, 2, 200_000)).astype(np.float32)
+    bucket = chance.integers(0, 7, len(values))
+    quantum = quantum_for(float(np.abs(values).sum()))
+    order = chance.permutation(len(values))
+    one, two = BucketSums(7, 1, quantum), BucketSums(7, 1, quantum)
+    one.add(bucket, 0, values)
+    for part in np.array_split(order, 13):
+        two.add(bucket[part], 0, values[part])
+    assert (one.values == two.values).all()
+    assert one.total[0] == pytest.approx(np.sum(values, dtype=np.float64), abs=len(values) * quantum)
+    plain = np.bincount(bucket, values.astype(np.float64)), np.bincount(bucket[order], values[order].astype(np.float64))
+    assert (plain[0] != plain[1]).any(), "values that any sum adds up alike prove nothing"
+    assert np.abs(quantised(values, quantum) - values).max() <= quantum / 2
+
+
+def test_a_bootstrap_interval_is_as_wide_as_theory_says(chance: np.random.Generator) -> None:
+    # Would catch buckets that hold pairs which have something in common, or draws without replacement.
+    values = chance.normal(3, 1, 20_000)
+    buckets = np.arange(20_000) * 500 // 20_000
+    sums, counts = np.bincount(buckets, values), np.bincount(buckets).astype(float)
+    _, low, high = Resampling.drawn(500, 2000, 0).ratio(sums, counts)
+    assert high[0] - low[0] == pytest.approx(2 * 1.96 / np.sqrt(20_000), rel=0.2)
+
+
+def test_ranks_and_correlations_are_scipys(chance: np.random.Generator) -> None:
+    x, y = chance.normal(size=300).round(1), chance.normal(size=300)
+    y += x
+    assert ranks(x) == pytest.approx(stats.rankdata(x))
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+    found = correlations(x[:, None], y, 20, 0)
+    assert [one[0, 0] for one in found] == pytest.approx(
+        [stats.pearsonr(x, y).statistic, stats.spearmanr(x, y).statistic]
+    )
+
+
+def test_intervals_of_many_pairs_shrink_with_their_number(
+    chance: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = chance.normal(size=(8000, 1))
+    y = x[:, 0] + chance.normal(size=8000)
+    whole = correlations(x, y, 300, 0)
+    monkeypatch.setattr(correlation, "MOST_DRAWN", 10_000)
+    for few, many in zip(whole, correlations(x, y, 300, 0), strict=True):
+        assert few[0, 2] - few[0, 1] == pytest.approx(many[0, 2] - many[0, 1], rel=0.35)
+
+
+def test_no_values_within_their_bounds_leave_a_correlations_bounds(chance: np.random.Generator) -> None:
+    y = chance.normal(size=60)
+    x = y + chance.normal(0, 0.5, 60)
+    at_least, at_most = x - chance.uniform(0, 0.3, 60), x + chance.uniform(0, 0.3, 60)
+    for bound, kind in ((pearson_within, stats.pearsonr), (spearman_within, stats.spearmanr)):
+        low, high = bound(x, at_least, at_most, y)
+        assert -1 < low < high <= 1
+        # The worst ones push every value towards or away from y.
+        pushed = [np.where((y > y.mean()) == up, at_most, at_least) for up in (True, False)]
+        drawn = [chance.uniform(at_least, at_most) for _ in range(200)]
+        for true in [*pushed, *drawn]:
+            assert low - 1e-9 <= kind(true, y).statistic <= high + 1e-9
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(-2.0, 1.0), (-1.0, 2.0), (0.5, 2.0), (-2.0, -0.5), (-3.0, 1.0)])
+def test_the_largest_mean_of_cubes_is_reached_and_never_passed(lowest: float, highest: float) -> None:
+    # Two points are enough for an envelope: the best mixture, searched for.
+    for mean in np.linspace(lowest, highest, 9)[1:-1]:
+
+        def mixture(left: float, mean: float = mean) -> float:
+            weight = (mean - left) / (highest - left)
+            return -((1 - weight) * left**3 + weight * highest**3)
+
+        best = -optimize.minimize_scalar(mixture, bounds=(lowest, mean), method="bounded", options={"xatol": 1e-9}).fun
+        best = max(best, mean**3, -mixture(lowest))
+        found = float(cubes_above(np.array(mean), np.array(lowest), np.array(highest)))
+        assert found == pytest.approx(best, abs=1e-6)
+
+
+def test_values_and_layout_do_not_depend_on_buckets(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A million pairs share two thousand buckets; here sixty share seven.
+    pairs = made_pairs(seed, 60)
+    names = ("concentration", "position_word", "matches")
+    only = ["concentration", "matches", "position"]
+    run = write_made(tmp_path / "own", pairs)
+    compute_statistics(run, only=only, resamples=20)
+    monkeypatch.setattr("jobs.statistics.reading.BUCKETS", 7)
+    few = write_made(tmp_path / "few", pairs)
+    again = write_made(tmp_path / "again", pairs, [range(20, 60), range(20)])
+    for one in (few, again):
+        compute_statistics(one, only=only, resamples=20)
+    for name in names:
+        tables = [one.statistics.table(name) for one in (run, few, again)]
+        assert tables[1].equals(tables[2])
+        assert tables[0]["share"].equals(tables[1]["share"])
