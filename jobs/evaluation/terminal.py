@@ -53,7 +53,7 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     for rule in (EMBEDDINGS, LEXICAL):
         line(f"Their advantage over {rule}, together: {_advantage(found.against(ATTRIBUTIONS, rule).advantage)}")
     line("")
-    line("Curves, from no word to all: the faster the fall (deletion) or rise (insertion), the better.")
+    line("Curves, from no word to all; a fast fall (deletion) or rise (insertion) is good.")
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
     for level, operation in MEASURES:
         shown = {method: found.curve(level, operation, method).values for method in (ATTRIBUTIONS, RANDOM)}
@@ -89,7 +89,7 @@ def _spark(values: tuple[float, ...], low: float, high: float, plain: bool) -> s
 
 def _advantage(found: Mean) -> str:
     """A mean and half its interval, without the zeros before the points: four of them fit into 80 columns."""
-    return f"{found.mean:+.3f} ± {(found.high - found.low) / 2:.3f}".replace("0.", ".")
+    return f"{found.mean:+.3f} ±{(found.high - found.low) / 2:.3f}".replace("0.", ".")
 
 
 def _clean(text: str) -> str:
