@@ -23,8 +23,17 @@ from jobs.evaluation.curves import MEASURES, area, measure, prepare
 from jobs.evaluation.intervals import Bootstrap
 from jobs.evaluation.judge import Judge
 from jobs.evaluation.measuring import evaluate_run
-from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, Scored, of_attributions, of_identical_words, shuffled
+from jobs.evaluation.orders import (
+    ATTRIBUTIONS,
+    METHODS,
+    SHUFFLED,
+    Scored,
+    of_attributions,
+    of_identical_words,
+    shuffled,
+)
 from jobs.evaluation.perturbing import Side, deletions, insertions, word_counts
+from jobs.evaluation.result import advantages_of
 from jobs.evaluation.sampling import sample_pairs
 from jobs.opened_run import Run
 
@@ -136,6 +145,24 @@ def test_exact_attributions_are_the_best_order_of_a_model_that_is_known(rng: ran
     assert own["words of a", "deletion"] == pytest.approx(min(areas["deletion"]))
     assert own["words of a", "insertion"] == pytest.approx(max(areas["insertion"]))
     assert min(areas["deletion"]) < max(areas["deletion"])
+
+
+def test_shuffled_attributions_are_centred_on_random_order(rng: random.Random) -> None:
+    """Over many pairs of a known model: exact attributions far above random order, the same ones shuffled at it."""
+    known = [f"w{at}" for at in range(10)]
+    gained = []
+    for at in range(200):
+        weights = {name: rng.uniform(0.2, 3) for name in known}
+        pair = bag_pair(weights, words(" ".join(rng.sample(known, 5))), words(" ".join(rng.sample(known, 7))))
+        judge: Any = BagOfWords(weights)
+        pair = PairAttribution(**{**vars(pair), "pair_id": str(at)})
+        ready = prepare(pair, "a", judge, steps=4, orders=1, seed=rng.randrange(1 << 30))
+        assert ready is not None
+        gained.append(advantages_of(measure(ready, judge.embed(ready.texts()))))
+    values = np.stack(gained)
+    for method, holds in ((ATTRIBUTIONS, lambda sigmas: sigmas > 10), (SHUFFLED, lambda sigmas: np.abs(sigmas) < 5)):
+        of_method = values[:, METHODS.index(method)]
+        assert holds(of_method.mean(0) / (of_method.std(0) / len(values) ** 0.5)).all(), method
 
 
 def test_curves_of_pairs_run_from_the_whole_interaction_to_none(tiny: TinyModels, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class TinyModels:
         if not folder.exists():
             tokenizer = _tokenizer(family)
             model = _transformer(family, tokenizer, shape.layers)
-            _randomise(model, shape.seed)
+            randomise(model, shape.seed)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return folder
@@ -126,7 +126,7 @@ def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
         out, name = shape.dense
         activation: nn.Module = nn.Tanh() if name == "tanh" else nn.Identity()
         dense = Dense(pooling.get_embedding_dimension(), out, activation_function=activation)
-        _randomise(dense, shape.seed + 1)
+        randomise(dense, shape.seed + 1)
         modules.append(dense)
     if shape.normalize:
         modules.append(Normalize())
@@ -177,7 +177,7 @@ def _transformer(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -
 _KEEN = (".query", ".key", ".q", ".k", ".q_lin", ".k_lin", ".q_proj", ".k_proj", ".query_proj", ".key_proj", ".Wqkv")
 
 
-def _randomise(model: nn.Module, seed: int) -> None:
+def randomise(model: nn.Module, seed: int) -> None:
     """Weights that give attention scores and activations of the order of one, whatever transformers would draw."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import numpy as np
 from jobs.comparison.agreeing import shares
 from jobs.comparison.aligning import Aligned, summed
 from jobs.comparison.details import SideBySide, side_by_side
+from jobs.comparison.scores import ROUNDING
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,8 +53,9 @@ def find_examples(con: duckdb.DuckDBPyConnection, first: Run, second: Run, count
     """``count`` pairs by score and as many by attribution, most different first; ties by the pair's id."""
     if not count:
         return []
+    difference = "abs(score_2 - score_1)"
     orders = {
-        "score": "SELECT n FROM matched WHERE score_1 != score_2 ORDER BY abs(score_2 - score_1) DESC, n",
+        "score": f"SELECT n FROM matched WHERE {difference} > {ROUNDING} ORDER BY {difference} DESC, n",
         "attribution": "SELECT n FROM details WHERE distance > 0 ORDER BY distance DESC, n",
     }
     chosen = {by: [n for (n,) in con.execute(f"{sql} LIMIT {int(count)}").fetchall()] for by, sql in orders.items()}

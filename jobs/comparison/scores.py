@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 20
+# Scores of one model that differ by no more were computed in other batches.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)

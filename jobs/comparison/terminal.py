@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jobs.comparison.scores import ROUNDING
+from jobs.evaluation.result import short_name
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from jobs.comparison.examples import Example, Moved
     from jobs.comparison.result import Comparison
+    from jobs.comparison.scores import Scores
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LONGEST = 160
 MEANINGS = {
-    "distance": "share of the attribution that other words have (0 same, 1 other)",
-    "cosine_a": "cosine of the words' sums, first text",
-    "cosine_b": "cosine of the words' sums, second text",
-    "spearman_a": "rank correlation of the words' sums, first text",
-    "spearman_b": "rank correlation of the words' sums, second text",
-    "overlap": "of the ten strongest word pairs in common",
+    "distance": "distance: 0 same shares of words, 1 others",
+    "cosine_a": "cosine of the words' sums, a",
+    "cosine_b": "cosine of the words' sums, b",
+    "spearman_a": "rank correlation of the words' sums, a",
+    "spearman_b": "rank correlation of the words' sums, b",
+    "overlap": "ten strongest word pairs in common",
     "cosine_cells": "cosine of all cells",
     "spearman_cells": "rank correlation of all cells",
 }
@@ -36,7 +40,8 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
 
     for name, facts in (("first", found.first), ("second", found.second)):
         line(f"{name:<7}{facts['run']}")
-        line(f"       {_name(facts['model'])}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}")
+        model = short_name(str(facts["model"] or "?"))
+        line(f"       {model}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}")
     matched = found.matched
     by = "id and texts" if matched.by == "pair_id" else "texts alone (no id is shared)"
     told = f"{matched.pairs:,} pairs in both by {by}, of {matched.first:,} and {matched.second:,}"
@@ -48,17 +53,10 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
     line()
     scores = found.scores
     line("Scores", "bold")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in ("", "mean", "5 %", "median", "95 %", "least", "most"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, spread in (("first", scores.first), ("second", scores.second), ("second − first", scores.difference)):
-        numbers = (spread.mean, *(spread.quantiles[at] for at in (0, 2, 4)), spread.least, spread.most)
-        table.add_row(name, *(f"{number:+.3f}" if "−" in name else f"{number:.3f}" for number in numbers))
-    console.print(table)
-    line(f"|second − first| is {scores.absolute.mean:.4f} on the mean; correlation {_number(scores.pearson)}, of ranks "
-         f"{_number(scores.spearman)}")  # fmt: skip
-    if scores.difference.least < scores.difference.most:
-        line(f"{scores.edges[0]:+.2f} {_bars(scores.histogram, console.options.ascii_only)} {scores.edges[-1]:+.2f}")
+    if scores.absolute.most <= ROUNDING:
+        line(f"The same in both: no two differ by more than {scores.absolute.most:.0e}.")
+    else:
+        _scores(scores, console, line)
     line()
     line(f"Attributions of {found.compared:,} pairs", "bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -83,6 +81,22 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
             line(f"Pairs whose {by}s differ most", "bold")
         for example in chosen:
             _example(example, line)
+
+
+def _scores(scores: Scores, console: Console, line: Callable[..., None]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("", "mean", "5 %", "median", "95 %", "least", "most"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, spread in (("first", scores.first), ("second", scores.second), ("second − first", scores.difference)):
+        numbers = (spread.mean, *(spread.quantiles[at] for at in (0, 2, 4)), spread.least, spread.most)
+        table.add_row(name, *(f"{number:+.3f}" if "−" in name else f"{number:.3f}" for number in numbers))
+    console.print(table)
+    correlated = f"correlation {_number(scores.pearson)}, of ranks {_number(scores.spearman)}"
+    line(f"|second − first| is {scores.absolute.mean:.4f} on the mean; {correlated}")
+    line(f"{scores.edges[0]:+.2f} {_bars(scores.histogram, console.options.ascii_only)} {scores.edges[-1]:+.2f}")
 
 
 def _groups(found: Comparison, console: Console) -> None:
@@ -134,10 +148,6 @@ def _number(value: float | None) -> str:
 def _short(text: str, longest: int = LONGEST) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _name(model: object) -> str:
-    return str(model or "?").rstrip("/").split("/")[-1]
 
 
 def _clean(text: str) -> str:

@@ -221,9 +221,15 @@ def summarise_curves(
         shares=tuple(step / steps for step in range(steps + 1)),
         curves=tuple(curves),
         overall=tuple(overall),
-        verdict=judge_advantages(curves, overall, judge.name if not judge.own else ""),
+        verdict=judge_advantages(curves, overall, "" if judge.own else short_name(judge.name)),
         found=tuple(found),
     )
+
+
+def short_name(model: str) -> str:
+    """Of a model that is a folder the last two parts of its path."""
+    parts = model.replace("\\", "/").rstrip("/").split("/")
+    return model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])
 
 
 def _wins(gained: Values) -> float:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from jobs.evaluation.curves import DELETION, MEASURES
-from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM
+from jobs.evaluation.curves import MEASURES
+from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, METHODS, RANDOM, SHUFFLED
+from jobs.evaluation.result import short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from jobs.evaluation.intervals import Mean
     from jobs.evaluation.result import Faithfulness
 
+HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -25,32 +28,32 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     def line(text: str, style: str = "") -> None:
         console.print(Text(_clean(text), style=style), soft_wrap=False)
 
-    line(f"{found.pairs:,} of {found.of:,} pairs, {_name(found.model)}, layer {found.layer}, {found.groups} groups")
+    line(
+        f"{found.pairs:,} of {found.of:,} pairs, {short_name(found.model)}, layer {found.layer}, {found.groups} groups"
+    )
     if not found.own_judge:
-        line(f"judged by {_name(found.judge)}")
+        line(f"judged by {short_name(found.judge)}")
     line("")
     line(found.verdict.text, "bold")
     line("")
-    line("Advantage over random order: area between the curves, in units of the score, with 95 % intervals.")
+    line("Advantage over random order: area between the curves, in units of the score.")
     others = [method for method in METHODS if method != RANDOM]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for method in others:
-        table.add_column(method, justify="right")
+        table.add_column(HEADINGS[method], justify="right")
     for level, operation in MEASURES:
         cells = [found.curve(level, operation, method).advantage for method in others]
-        table.add_row(f"{operation} {_of(level)}", *(f"{c.mean:+.3f}\n[{c.low:+.3f}, {c.high:+.3f}]" for c in cells))
+        table.add_row(f"{operation}, {level}", *map(_advantage, cells))
     table.add_section()
-    cells = [found.against(method, RANDOM).advantage for method in others]
-    table.add_row("together", *(f"{c.mean:+.3f}\n[{c.low:+.3f}, {c.high:+.3f}]" for c in cells))
+    table.add_row("together", *(_advantage(found.against(method, RANDOM).advantage) for method in others))
     console.print(table)
     wins = found.against(ATTRIBUTIONS, RANDOM).wins
-    line(f"The attributions do better than random order in {wins:.0%} of the pairs. By how much they beat")
-    for method in others:
-        if method != ATTRIBUTIONS:
-            line(f"  {method:<17}{found.against(ATTRIBUTIONS, method).advantage}")
+    line(f"The attributions do better than random order in {wins:.0%} of the pairs.")
+    for rule in (EMBEDDINGS, LEXICAL):
+        line(f"Their advantage over {rule}, together: {_advantage(found.against(ATTRIBUTIONS, rule).advantage)}")
     line("")
-    line("Curves, from no word to all: the faster the fall (deletion) or rise (insertion), the better.")
+    line("Curves, from no word to all; a fast fall (deletion) or rise (insertion) is good.")
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
     for level, operation in MEASURES:
         shown = {method: found.curve(level, operation, method).values for method in (ATTRIBUTIONS, RANDOM)}
@@ -59,14 +62,13 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
         for method, values in shown.items():
             first = method == ATTRIBUTIONS
             table.add_row(
-                f"{operation} {_of(level)}" if first else "",
+                f"{operation}, {level}" if first else "",
                 method,
                 Text(_spark(values, low, high, console.options.ascii_only), style="cyan" if first else "dim"),
                 f"{ends[0]:.2f} → {ends[-1]:.2f}" if first else "",
             )
     console.print(table)
-    if any(operation == DELETION for _, operation in MEASURES):
-        line("A curve of words is the score; one of pairs is what their words bring together.", "dim")
+    line("A curve of words is the score; one of pairs is what their words bring together.", "dim")
 
 
 def faithfulness_text(found: Faithfulness, width: int = 110) -> str:
@@ -85,12 +87,9 @@ def _spark(values: tuple[float, ...], low: float, high: float, plain: bool) -> s
     return "".join(signs[min(int((value - low) / span * len(signs)), len(signs) - 1)] for value in values)
 
 
-def _of(level: str) -> str:
-    return f"of {level}" if level != "pairs" else "of pairs"
-
-
-def _name(model: str) -> str:
-    return model.rstrip("/").split("/")[-1] or model
+def _advantage(found: Mean) -> str:
+    """A mean and half its interval, without the zeros before the points: four of them fit into 80 columns."""
+    return f"{found.mean:+.3f} ±{(found.high - found.low) / 2:.3f}".replace("0.", ".")
 
 
 def _clean(text: str) -> str:

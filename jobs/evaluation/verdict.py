@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM
 
 if TYPE_CHECKING:
+    from jobs.evaluation.intervals import Mean
     from jobs.evaluation.result import Against, Curve
 
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
@@ -28,34 +29,38 @@ def judge_advantages(curves: Sequence[Curve], overall: Sequence[Against], judge:
     """A grade from the intervals alone; ``judge`` names the judging model where it is not the run's own."""
     of = {(one.method, one.against): one.advantage for one in overall}
     chance = of[ATTRIBUTIONS, RANDOM]
-    what = f"the attributions, judged by {judge}," if judge else "the attributions"
+    what = f"the attributions (judged by {judge})" if judge else "the attributions"
     if chance.low <= 0:
         fall = max((abs(one.values[0] - one.values[-1]) for one in curves), default=0.0)
         if chance.high - chance.low > NARROW * fall and chance.high > 0:
             return Verdict("undecided", f"The sample is too small to tell {what} from random order; raise --sample.")
         return Verdict(
             "no better than chance",
-            f"Do not rely on {what.removesuffix(',')}: their order of words does no better than random order.",
+            f"Do not rely on {what}: their order of words does no better than random order.",
         )
-    rules = [rule for rule in (LEXICAL, EMBEDDINGS) if of[ATTRIBUTIONS, rule].low <= 0]
-    weak = [
-        f"{one.operation} of {one.level}" for one in curves if one.method == ATTRIBUTIONS and one.advantage.low <= 0
-    ]
-    if rules:
-        names = {LEXICAL: "identical words", EMBEDDINGS: "products of token embeddings"}
+    if of[ATTRIBUTIONS, LEXICAL].low <= 0:
         return Verdict(
             "no better than a simple rule",
-            f"They point at words that matter more than chance, but {' and '.join(names[rule] for rule in rules)} find "
-            f"such words as well: this test shows nothing that {what.removesuffix(',')} add to that.",
+            f"Do not rely on {what} beyond the words that stand in both texts: their order beats random order, but not "
+            "one that takes identical words first.",
         )
+    weak = [f"{one.operation}, {one.level}" for one in curves if one.method == ATTRIBUTIONS and one.advantage.low <= 0]
     if weak:
         return Verdict(
             "partly",
-            f"On the whole {what} point at the words that make the score, but not in every test: no advantage over "
-            f"random order in {', '.join(weak)}.",
+            f"On the whole {what} name the words that make the score, but not in every test: no advantage over random "
+            f"order in {'; '.join(weak)}.{_also(of[ATTRIBUTIONS, EMBEDDINGS])}",
         )
     return Verdict(
         "faithful",
         f"You can rely on {what} to name the words that make the score: they beat random order in every test, and "
-        "identical words and token embeddings on the whole.",
+        f"identical words on the whole.{_also(of[ATTRIBUTIONS, EMBEDDINGS])}",
     )
+
+
+def _also(against_embeddings: Mean) -> str:
+    """A sentence about products of token embeddings, where those do as well."""
+    if against_embeddings.low > 0:
+        return ""
+    how = "better" if against_embeddings.high < 0 else "as well"
+    return f" Products of token embeddings do {how} in this test."
