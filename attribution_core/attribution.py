@@ -75,6 +75,7 @@ class Attributor:
         prompt_a: str | None = None,
         prompt_b: str | None = None,
         trust_remote_code: bool = False,
+        pickled_weights: bool = False,
         products: str = "auto",
         way: str = "auto",
         precision: str = "auto",
@@ -84,7 +85,9 @@ class Attributor:
         self.mode = _one_of("mode", mode, MODES)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
-        self.model_name, loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
+        self.model_name, loaded = load_model(
+            model, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights
+        )
         dtype_ = torch.float64 if dtype == "float64" else torch.float32
         prompts = _prompts(self.mode, prompt_a, prompt_b)
         if rule == "riemann" and nodes is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attribution_core.errors import ModelError
 
@@ -11,12 +14,21 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+# torch.load is one for all threads.
+_loading = threading.Lock()
+
+
 def load_model(
-    model: SentenceTransformer | str | Path, *, device: str | None = None, trust_remote_code: bool = False
+    model: SentenceTransformer | str | Path,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    pickled_weights: bool = False,
 ) -> tuple[str, SentenceTransformer]:
     """A model and its name, from a loaded model, a folder, or a name on the Hugging Face hub.
 
-    Weights load from safetensors only, because a pickled file can run code when it is opened.
+    Without ``pickled_weights`` weights load from safetensors only, because a pickled file can run code when it is
+    opened; without ``trust_remote_code`` no code that a model brings along is run.
 
     Raises:
         ModelError: where there is no such model, or it is not one of sentence-transformers.
@@ -31,10 +43,11 @@ def load_model(
     if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
-    if not trust_remote_code:
+    if not pickled_weights:
         arguments["model_kwargs"] = {"use_safetensors": True}
     try:
-        return name, _loaded(str(folder) if looks_local else name, arguments)
+        with contextlib.nullcontext() if pickled_weights else _safetensors_only():
+            return name, _loaded(str(folder) if looks_local else name, arguments)
     except Exception as error:
         raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
 
@@ -52,6 +65,22 @@ def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
     return SentenceTransformer._load_with_module_classes(name, allowed, **arguments)
 
 
+@contextlib.contextmanager
+def _safetensors_only() -> Iterator[None]:
+    """Modules above the transformer (Dense, say) fall back to pickles by themselves; inside the block they cannot."""
+    import torch
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ModelError("weights that are not in safetensors format")
+
+    with _loading:
+        load, torch.load = torch.load, refuse
+        try:
+            yield
+        finally:
+            torch.load = load
+
+
 def _device() -> str:
     import torch
 
@@ -64,7 +93,7 @@ def _reason(error: Exception, name: str) -> str:
     if "trust_remote_code" in lowered:
         return "it brings code of its own; set trust_remote_code if you trust its authors"
     if "safetensors" in lowered:
-        return "its weights are not in safetensors format (pickled weights can run code and are refused)"
+        return "its weights are not safetensors but pickled, which can run code; set pickled_weights if you trust them"
     if any(
         sign in lowered
         for sign in ("offline", "couldn't connect", "connection", "not a local folder", "404", "not a valid")

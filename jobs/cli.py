@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import evaluation, explaining, running, statistics, training, watching
+from jobs.commands import cluster, evaluation, explaining, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -54,6 +54,9 @@ app.command()(evaluation.evaluate)
 app.command()(evaluation.compare)
 app.command()(running.demo)
 app.command()(training.train)
+app.command()(cluster.submit)
+app.command()(cluster.logs)
+app.command()(cluster.stop)
 
 
 def main() -> NoReturn:

@@ -121,6 +121,9 @@ class JobConfig(Settings):
         default_factory=StorageOptions, description="settings endpoint_url, region, profile"
     )
     trust_remote_code: bool = Field(False, strict=True, description="true or false")
+    pickled_weights: bool = Field(
+        False, strict=True, description="true (pickled weights can run code when they are opened) or false"
+    )
 
     @field_validator("model", mode="after")
     @classmethod
@@ -261,45 +264,29 @@ def columns_as_told(given: Settings, header: bool, where: str) -> dict[str, str 
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+    from jobs.yaml_files import read_yaml
 
     try:
         if path.is_dir():
             raise JobError(f"{path}: is a folder, not a job file")
-        if path.stat().st_size > _MAX_JOB_FILE:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_JOB_FILE + 1)
+        if len(raw) > _MAX_JOB_FILE:
             raise JobError(f"{path}: is larger than 1 MiB; this is not a job file")
-        settings = yaml.load(path.read_text("utf-8"), Loader=_unique_key_loader())
+        settings = read_yaml(raw.decode("utf-8"))
     except FileNotFoundError:
         raise JobError(f"{path}: no such job file") from None
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from None
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}: is not valid YAML: {_one_line(error)}") from None
-    except (RecursionError, ValueError) as error:
-        # ValueError: impossible dates, numbers of too many digits.
-        raise JobError(f"{path}: is not valid YAML: {_one_line(error)}") from None
+    except ValueError as error:
+        raise JobError(f"{path}: is not valid YAML: {error}") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         raise JobError(f"{path}: found {_shown(settings)}; allowed: settings such as 'model: NAME', one a line")
     return {str(key): value for key, value in settings.items()}
-
-
-def _unique_key_loader() -> type:
-    """PyYAML's safe loader, but a key given twice is an error and not silently the last one."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    return Loader
 
 
 def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

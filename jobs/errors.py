@@ -23,3 +23,7 @@ class RunError(TokenpairError):
 
 class ExportError(TokenpairError):
     """A package that only an export needs is not installed."""
+
+
+class ClusterError(TokenpairError):
+    """Ray cannot be started or reached, or the cluster cannot do what the job asks for."""

@@ -85,6 +85,9 @@ def _settings(
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = None,
+    pickled_weights: Annotated[
+        bool | None, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
+    ] = None,
 ) -> dict[str, Any]:
     """The flags as settings laid over a job file; what was not said is None."""
     return {
@@ -118,4 +121,5 @@ def _settings(
         "workers": {"count": workers, "min": min_workers, "max": max_workers, "gpus": gpus, "cpus": cpus},
         "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
         "trust_remote_code": trust_remote_code,
+        "pickled_weights": pickled_weights,
     }

@@ -21,6 +21,7 @@ from jobs.dataset import (
     text_schema,
 )
 from jobs.errors import RunError
+from jobs.foreign import as_written, check_cells
 from jobs.plan import Plan, load_plan
 from jobs.stores import Store
 
@@ -53,13 +54,14 @@ class Run:
     @cached_property
     def job(self) -> dict[str, Any]:
         """What `job.yaml` says: the settings, versions and the model's fingerprint; empty where it is missing."""
-        import yaml
+        from jobs.record import MOST_BYTES
+        from jobs.yaml_files import read_yaml
 
         if not self.store.exists(JOB_FILE):
             return {}
         try:
-            found = yaml.safe_load(self.store.read(JOB_FILE))
-        except (yaml.YAMLError, ValueError, RecursionError):
+            found = read_yaml(self.store.read(JOB_FILE, most=MOST_BYTES))
+        except ValueError:
             raise RunError(f"{self.url}/{JOB_FILE}: is not valid YAML") from None
         if not isinstance(found, dict):
             raise RunError(f"{self.url}/{JOB_FILE}: is not a job of tokenpair")
@@ -133,7 +135,11 @@ class Run:
 
         RunError when the run has no such pair, or not yet, or turned it away.
         """
-        row = self._row(str(pair_id))
+        with as_written(self.url):
+            return self._pair(str(pair_id))
+
+    def _pair(self, pair_id: str) -> PairAttribution:
+        row = self._row(pair_id)
         a = self._text(row["text_a_id"], self.roles[0])
         b = self._text(row["text_b_id"], self.roles[1])
         return self.attribution(row, a, b)
@@ -164,7 +170,8 @@ class Run:
         """
         from jobs.query.reading import read_query
 
-        return read_query(self, str(query_id))
+        with as_written(self.url):
+            return read_query(self, str(query_id))
 
     def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that meet the pyarrow expression ``wanted``.
@@ -277,6 +284,7 @@ class Run:
 def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The cells that were stored, [rows, cols]; NaN elsewhere."""
     shape = (row["rows"], row["cols"])
+    check_cells(*shape, len(row["row_sums"]), len(row["col_sums"]))
     if row.get("matrix") is not None:
         return (np.asarray(row["matrix"], np.float32) * np.float32(row["matrix_scale"])).reshape(shape)
     matrix = np.full(shape, np.nan, np.float32)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "plan/manifest.json"
 VERSION = 3
+# Of a manifest; it grows with the number of shards and of input files.
+MOST_BYTES = 512 << 20
 # Columns of a shard's pairs that come before those passed through.
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
@@ -112,11 +114,13 @@ def load_plan(run: Store) -> Plan | None:
     if not run.exists(MANIFEST):
         return None
     try:
-        found = json.loads(run.read(MANIFEST))
+        found = json.loads(run.read(MANIFEST, most=MOST_BYTES))
         if found["version"] != VERSION:
             raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
         kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
         shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
+        if not (isinstance(found["pairs_file"], str) and isinstance(found["texts_file"], str)):
+            raise TypeError("names are text")
         same = ("pairs", "texts", "characters", "mode", "rejected", "inputs", "notices", "pairs_file", "texts_file")
         return Plan(
             shards=shards,
@@ -126,7 +130,7 @@ def load_plan(run: Store) -> Plan | None:
             work=Work(**{k: int(v) for k, v in found["work"].items()}),
             **{key: found[key] for key in same},
         )
-    except (ValueError, KeyError, TypeError, pa.ArrowException):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, pa.ArrowException):
         raise RunError(f"{run.url}/{MANIFEST}: is not a plan of tokenpair") from None
 
 

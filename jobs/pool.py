@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attribution_core.errors import ModelError, SettingError, TokenpairError
+from attribution_core.errors import ModelError, SettingError
 from jobs.journal import worker_log
-from jobs.quiet import ENVIRONMENT
+from jobs.ray_session import ray_session
 from jobs.schedule import FAILED_STARTS, IN_FLIGHT
 from jobs.staffing import Staffing
 from jobs.worker import ShardReport, Worker, WorkerFacts
 
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-# Ray then takes 127.0.0.1 for this machine's address, and nothing of it listens beyond loopback.
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Shards and reports are a few numbers; data goes to the store and not through Ray.
-OBJECT_STORE_BYTES = 100 << 20
 ACTOR_THREADS = IN_FLIGHT
 Call = Literal["greet", "load", "run"]
 # Doubled with every failure in a row.
@@ -37,34 +28,9 @@ def connected() -> Iterator[Cluster]:
 
     A Ray that runs in this process already is used and left running.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    for name, value in {**RAY_ENVIRONMENT, **ENVIRONMENT, **({} if address else ON_LOOPBACK)}.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    if ray.is_initialized():
-        yield Cluster(grows=True)
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-    except Exception as error:  # a start that takes too long is a plain Exception of Ray's
-        where = f"the cluster at RAY_ADDRESS={address}" if address else "Ray on this machine"
-        raise ClusterError(f"cannot reach {where}: {_first_line(error)}") from None
-    _silence_reports()
-    try:
-        yield Cluster(grows=address is not None)
-    finally:
-        ray.shutdown()
+    with ray_session() as grows:
+        _silence_reports()
+        yield Cluster(grows=grows)
 
 
 @dataclass(frozen=True)
@@ -90,10 +56,6 @@ class Cluster:
             found = state.get_max_resources_from_cluster_config()
             return None if found is None else {name: float(amount) for name, amount in found.items()}
         return None
-
-
-class ClusterError(TokenpairError):
-    """Ray cannot be started or reached."""
 
 
 @dataclass(frozen=True)

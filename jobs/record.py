@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jobs.worker import WorkerFacts
 
 FOUND = "run"
+# Of a job.yaml; it grows with the number of input files.
+MOST_BYTES = 64 << 20
 FOLDERS = ("plan", "attributions", "texts", "rejects", "statistics", "logs")
 OWN_FILES = {
     "plan": r"(pairs|texts)-[0-9a-f]+\.parquet|manifest\.json|settings\.json",
@@ -42,17 +44,22 @@ DECIDING = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
 
 def read_record(run: Store) -> dict[str, Any] | None:
     """What ``job.yaml`` says, or None where there is none; RunError when it is not tokenpair's."""
-    import yaml
+    from jobs.yaml_files import read_yaml
 
     if not run.exists(JOB_FILE):
         return None
     try:
-        record = yaml.safe_load(run.read(JOB_FILE))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
+        record = read_yaml(run.read(JOB_FILE, most=MOST_BYTES))
+    except ValueError:
         record = None
-    if not isinstance(record, dict) or not isinstance(record.get(FOUND), dict):
+    if not isinstance(record, dict) or not isinstance(record.get(FOUND), dict) or not _plain_inputs(record[FOUND]):
         raise RunError(f"{run.url}/{JOB_FILE}: was not written by a run of tokenpair; choose another output directory")
     return record
+
+
+def _plain_inputs(found: Mapping[str, Any]) -> bool:
+    inputs = found.get("inputs") or []
+    return isinstance(inputs, list) and all(isinstance(one, dict) for one in inputs)
 
 
 def make_record(
@@ -74,7 +81,11 @@ def encoded_record(record: Mapping[str, Any]) -> bytes:
     """The record as the bytes of ``job.yaml``."""
     import yaml
 
-    text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=120)
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True  # what stands twice is written twice: aliases are not read
+
+    text = yaml.dump(dict(record), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     return (
         "# Written by tokenpair. The settings can be run again; what stands under 'run' was found out and is ignored.\n"
         + text

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
+from jobs.durable import sync_folder, write_through
 from jobs.errors import StoreError
 from jobs.s3 import Failure, StorageSettings, bucket_of, checked_url, describe, endpoint_of, failure_of, open_s3
 
@@ -54,8 +55,8 @@ class Store(ABC):
         """Whether ``name`` is there, whole."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """All bytes of ``name``."""
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """All bytes of ``name``; StoreError where there are more than ``most``, which are then not read."""
 
     @abstractmethod
     def list(self, folder: str) -> list[str]:
@@ -112,6 +113,11 @@ class Store(ABC):
         with self.guard("read", folder):
             return ds.dataset([f"{root}/{n}" for n in names], format=file_format, filesystem=system)
 
+    def _at_most(self, data: bytes, name: str, most: int | None) -> bytes:
+        if most is not None and len(data) > most:
+            raise StoreError(f"{self.describe_name(name)}: is larger than {most >> 20} MiB; no run writes that")
+        return data
+
     def describe_name(self, name: str) -> str:
         """Where ``name`` is, for a message."""
         return f"{self.url}/{name}" if name else self.url
@@ -133,9 +139,9 @@ class LocalStore(Store):
         with self.guard("look at", name):
             return self._path(name).is_file()
 
-    def read(self, name: str) -> bytes:
-        with self.guard("read", name):
-            return self._path(name).read_bytes()
+    def read(self, name: str, most: int | None = None) -> bytes:
+        with self.guard("read", name), open(self._path(name), "rb") as file:
+            return self._at_most(file.read(-1 if most is None else most + 1), name, most)
 
     def list(self, folder: str) -> list[str]:
         path = self._path(folder)
@@ -147,7 +153,7 @@ class LocalStore(Store):
 
     def commit(self, name: str, data: bytes) -> bool:
         with self.guard("write", name), self._aside() as aside:
-            _write_through(aside, data)
+            write_through(aside, data)
             return self._publish(aside, name)
 
     def commit_file(self, name: str, path: Path) -> bool:
@@ -161,10 +167,10 @@ class LocalStore(Store):
     def replace(self, name: str, data: bytes) -> None:
         target = self._path(name)
         with self.guard("write", name), self._aside() as aside:
-            _write_through(aside, data)
+            write_through(aside, data)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(aside, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def remove(self, name: str) -> None:
         with self.guard("remove", name):
@@ -177,7 +183,7 @@ class LocalStore(Store):
     def check_writable(self) -> None:
         with self.guard("write to", ""):
             with self._aside() as aside:
-                _write_through(aside, b"tokenpair")
+                write_through(aside, b"tokenpair")
             self._forget_abandoned()
 
     @contextlib.contextmanager
@@ -198,12 +204,19 @@ class LocalStore(Store):
         return LocalFileSystem(), self.root.as_posix()
 
     def _path(self, name: str) -> Path:
-        return self.root / _checked_name(name)
+        path = self.root / _checked_name(name)
+        # Links would let a run directory from elsewhere have files outside of it written, replaced or removed.
+        for part in (path, *path.parents):
+            if part == self.root:
+                break
+            if part.is_symlink():
+                raise StoreError(f"{part}: is a link, and a run directory holds none; put what it names in its place")
+        return path
 
     @contextlib.contextmanager
     def _aside(self) -> Iterator[Path]:
         # One folder apart from the parts: what a killed process leaves behind is never listed as a part.
-        folder = self.root / PENDING
+        folder = self._path(PENDING)
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / uuid.uuid4().hex
         try:
@@ -226,11 +239,11 @@ class LocalStore(Store):
             if target.exists():
                 return False
             os.replace(aside, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return True
 
     def _forget_abandoned(self) -> None:
-        for entry in os.scandir(self.root / PENDING):
+        for entry in os.scandir(self._path(PENDING)):
             with contextlib.suppress(OSError):
                 if time.time() - entry.stat().st_mtime > PENDING_KEPT_SECONDS:
                     os.unlink(entry.path)
@@ -257,8 +270,10 @@ class S3Store(Store):
             return False
         return True
 
-    def read(self, name: str) -> bytes:
-        return cast(bytes, self.attempt("read", name, lambda: self._fs.cat_file(self._path(name))))
+    def read(self, name: str, most: int | None = None) -> bytes:
+        end = None if most is None else most + 1
+        data = cast(bytes, self.attempt("read", name, lambda: self._fs.cat_file(self._path(name), end=end)))
+        return self._at_most(data, name, most)
 
     def list(self, folder: str) -> list[str]:
         names: list[str] = []
@@ -378,20 +393,3 @@ def _checked_name(name: str) -> str:
     if name.startswith("/") or ".." in name.split("/"):
         raise StoreError(f"{name!r} is not a name inside a run directory")
     return name
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a new name in a folder survive a power cut; some file systems refuse, and then it is up to them."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -337,6 +337,7 @@ def make_attributor(kind: type[Attributor], job: Any, device: str | None = None,
         prompt_a=job.prompts.query if job.mode == "retrieval" else job.prompts.text,
         prompt_b=job.prompts.document if job.mode == "retrieval" else job.prompts.text,
         trust_remote_code=job.trust_remote_code,
+        pickled_weights=job.pickled_weights,
     )
 
 

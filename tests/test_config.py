@@ -133,7 +133,7 @@ def test_columns_without_a_header_are_numbers_and_with_one_names() -> None:
         ("model: !!python/object/apply:os.system [true]", "is not valid YAML"),
         ("limit: 2026-13-99\nmodel: m\ninput: i\noutput: o", "month must be"),
         ("[" * 5000, "is not valid YAML"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nmodel: [*b, *b]\ninput: i\noutput: o", "model: found"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nmodel: [*b, *b]\ninput: i\noutput: o", "the alias *a is not read"),
     ],
 )
 def test_files_that_are_no_job_are_told_so(tmp_path: Path, text: str, part: str) -> None:

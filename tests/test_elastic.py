@@ -19,6 +19,8 @@ from pretend_worker import Place, tried
 
 from jobs import attempt, pool
 from jobs.engine import Outcome
+from jobs.quiet import ENVIRONMENT
+from jobs.ray_session import RAY_ENVIRONMENT
 from jobs.status import read_status
 from jobs.stores import Store
 
@@ -35,7 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name, value in {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT}.items():
+    for name, value in {**RAY_ENVIRONMENT, **ENVIRONMENT}.items():
         monkeypatch.setenv(name, value)
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
@@ -202,7 +204,7 @@ def autoscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     with open(tmp_path / "head.log", "wb") as log:
         head = subprocess.Popen(
             [str(Path(sys.executable).parent / "ray"), *words],
-            env=kept | {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT} | more,
+            env=kept | {**RAY_ENVIRONMENT, **ENVIRONMENT} | more,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -37,6 +37,9 @@ def explain(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = False,
+    pickled_weights: Annotated[
+        bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
+    ] = False,
 ) -> None:
     """Explain the similarity of two texts."""
     with told(context):
@@ -58,6 +61,7 @@ def explain(
             mode=mode,
             similarity=similarity,
             trust_remote_code=trust_remote_code,
+            pickled_weights=pickled_weights,
         )
         try:
             pair = attributor.attribute(text_a, text_b)

@@ -1,0 +1,262 @@
+"""Ray Jobs of a cluster over HTTP, with failures as one line that says what to set."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobs.errors import ClusterError
+from jobs.ray_address import dashboard_of, host_and_port
+from jobs.ray_session import RAY_ENVIRONMENT
+from jobs.ray_token import refusal, use_given_token
+from jobs.s3 import without_login
+
+ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+CONNECT_SECONDS, READ_SECONDS = 10, 120
+LOOK_SECONDS = 5
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+TERMINATED = 143
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """A job as the cluster knows it. ``code`` is its own exit code, None while it runs or where it has none."""
+
+    id: str
+    status: str
+    code: int | None
+    message: str
+    metadata: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not run any more."""
+        return self.status in ENDED
+
+    @property
+    def exit_code(self) -> int:
+        """The job's own exit code; a shell's for SIGTERM when it was stopped, 1 when it never came to run."""
+        if self.code is not None:
+            # A process that a signal ended has a negative code.
+            return self.code if self.code >= 0 else 128 - self.code
+        return {"SUCCEEDED": 0, "STOPPED": TERMINATED}.get(self.status, 1)
+
+
+class Cluster:
+    """A cluster that answers and accepts our token. Every method raises ClusterError in one line."""
+
+    def __init__(self, address: str | None = None) -> None:
+        for name, value in RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.url = _http_address(address)
+        use_given_token()
+        with self._told("reach"), _only_address(self.url):
+            self._client = _client(self.url)
+            self.ray_version = str(self._client._server_ray_version)
+
+    def jobs(self, name: str = "") -> list[ClusterJob]:
+        """The jobs whose id is ``name`` or begins with it and a hyphen, the oldest first."""
+        with self._told("list the jobs of"):
+            found = [one for one in self._client.list_jobs() if one.submission_id]
+        found.sort(key=lambda one: one.start_time or 0)
+        mine = [one for one in found if one.submission_id == name or one.submission_id.startswith(f"{name}-")]
+        return [_job(one) for one in (mine if name else found)]
+
+    def job(self, id: str) -> ClusterJob:
+        """One job; ClusterError where there is none."""
+        with self._told(f"ask for job {id} of"):
+            return _job(self._client.get_job_info(id))
+
+    def submit(self, id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> bool:
+        """Start a job; False where the id is taken already."""
+        with self._told("start a job on"):
+            try:
+                self._client.submit_job(
+                    entrypoint=entrypoint, submission_id=id, runtime_env=runtime_env, metadata=metadata
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                raise
+        return True
+
+    def stop(self, id: str, seconds: float = 60.0) -> ClusterJob:
+        """Ask a job to end and wait until it has; it gets time to leave cleanly."""
+        with self._told(f"stop job {id} of"):
+            self._client.stop_job(id)
+        return self.wait(id, seconds)
+
+    def wait(self, id: str, seconds: float) -> ClusterJob:
+        """The job when it has ended, or as it is after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (job := self.job(id)).ended and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        return job
+
+    def forget(self, id: str) -> None:
+        """Take a job that has ended off the cluster's list."""
+        with contextlib.suppress(ClusterError), self._told(f"remove job {id} of"):
+            self._client.delete_job(id)
+
+    def logs(self, id: str) -> str:
+        """What the job has printed so far."""
+        with self._told(f"read the log of job {id} of"):
+            return str(self._client.get_job_logs(id))
+
+    def follow(self, id: str) -> Iterator[str]:
+        """The lines of a job's log as they come, until it ends; a broken connection is taken up again."""
+        seen = 0
+        rest = ""
+        while True:
+            ended = self.job(id).ended
+            text = ""
+            try:
+                for text in self._tail(id, seen):
+                    seen += len(text)
+                    *whole, rest = (rest + text).split("\n")
+                    yield from whole
+            except ClusterError:
+                if ended:
+                    raise
+            if ended or self.job(id).ended:
+                break
+            time.sleep(POLL_SECONDS)
+        # What was printed between the last look and the end.
+        *whole, rest = (rest + self.logs(id)[seen:]).split("\n")
+        yield from whole
+        if rest:
+            yield rest
+
+    def _tail(self, id: str, skip: int) -> Iterator[str]:
+        """Pieces of the log after its first ``skip`` characters, until the connection ends."""
+        pieces = self._client.tail_job_logs(id)
+        with self._told(f"follow the log of job {id} of"), contextlib.closing(asyncio.new_event_loop()) as loop:
+            try:
+                while True:
+                    try:
+                        piece = loop.run_until_complete(anext(pieces))
+                    except StopAsyncIteration:
+                        return
+                    new, skip = piece[skip:], max(0, skip - len(piece))
+                    if new:
+                        yield new
+            finally:
+                with contextlib.suppress(Exception):
+                    loop.run_until_complete(pieces.aclose())
+
+    @contextlib.contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        import ray
+        import requests
+
+        where = f"the cluster at {without_login(self.url)}"
+        try:
+            yield
+        except ray.exceptions.AuthenticationError:
+            raise ClusterError(refusal(where)) from None
+        except requests.exceptions.Timeout:
+            raise ClusterError(f"cannot {doing} {where}: no answer in time") from None
+        except (ConnectionError, requests.exceptions.RequestException):
+            raise ClusterError(
+                f"cannot {doing} {where}: nothing answers there as Ray's dashboard does; is the address right "
+                "(http://HEAD:8265), and is the cluster up?"
+            ) from None
+        except Exception as error:
+            raise ClusterError(f"cannot {doing} {where}: {_reason(error)}") from None
+
+
+def _http_address(given: str | None) -> str:
+    """The dashboard's http address from the flag, else the environment; Ray is asked for it where it is a head's."""
+    name, address = (
+        ("--address", given)
+        if given
+        else next(((name, os.environ[name]) for name in ADDRESSES if os.environ.get(name)), ("", ""))
+    )
+    if not address:
+        raise ClusterError(f"no cluster given: --address http://HEAD:8265, or set {' or '.join(ADDRESSES)}")
+    if "://" not in address:
+        return _asked_for(name, address)
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ClusterError(
+            f"{name}: found {without_login(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
+        )
+    return address.rstrip("/")
+
+
+def _asked_for(name: str, address: str) -> str:
+    """The dashboard's address of the cluster at HOST:PORT, which may be the dashboard's own or Ray's."""
+    import requests
+
+    if host_and_port(address) is None:
+        raise ClusterError(f"{name}: found {address!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379")
+    with contextlib.suppress(requests.exceptions.RequestException):
+        # Without a token it is refused, but by the dashboard.
+        requests.get(f"http://{address}/api/version", timeout=LOOK_SECONDS)
+        return f"http://{address}"
+    use_given_token()
+    found = dashboard_of(address)
+    if found is None:
+        raise ClusterError(f"the cluster at {address} has no dashboard: pip install 'ray[default]' on its head")
+    return f"http://{found}"
+
+
+def _client(url: str) -> Any:
+    _quiet_ray()
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
+            # Ray waits for ever on a machine that does not answer.
+            return super()._do_request(method, endpoint, timeout=(CONNECT_SECONDS, READ_SECONDS), **given)
+
+    return Client(url)
+
+
+def _quiet_ray() -> None:
+    import ray.dashboard.modules.dashboard_sdk as sdk
+    import ray.dashboard.modules.job.sdk as job_sdk
+
+    for module in (sdk, job_sdk):
+        module.logger.setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _only_address(url: str) -> Iterator[None]:
+    """Ray lets the environment win over the address it is given; here the flag does."""
+    before = os.environ.get(ADDRESSES[0])
+    os.environ[ADDRESSES[0]] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ADDRESSES[0]]
+        else:
+            os.environ[ADDRESSES[0]] = before
+
+
+def _job(found: Any) -> ClusterJob:
+    return ClusterJob(
+        id=str(found.submission_id),
+        status=str(found.status.value if hasattr(found.status, "value") else found.status),
+        code=found.driver_exit_code,
+        message=str(found.message or ""),
+        metadata=dict(found.metadata or {}),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Ray's word for it: the last line of the traceback that it may have sent."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    if "does not exist" in str(error) or "404" in str(error):
+        return "there is no such job"
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,102 @@
+"""Ray for the time of a run: a quiet one of our own that nobody else gets into, or a cluster that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from jobs.errors import ClusterError
+from jobs.quiet import ENVIRONMENT
+from jobs.ray_address import dashboard_of, host_and_port, only_on_loopback
+from jobs.ray_token import own_token, refusal, use_given_token
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Ray then takes 127.0.0.1 for this machine's address, and nothing of it listens beyond loopback.
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+# Shards and reports are a few numbers; data goes to the store and not through Ray.
+OBJECT_STORE_BYTES = 100 << 20
+# Ray puts sockets below it, and the system allows 107 bytes for the whole name of one.
+LONGEST_FOLDER = 40
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[bool]:
+    """Ray inside the block: the cluster of RAY_ADDRESS, or one of its own, which listens on loopback alone, wants a
+    fresh token, and keeps its files in a folder that only this user can enter.
+
+    What it gives is whether other machines may join. A Ray that runs in this process already is used and left running.
+    ClusterError where none can be had.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    loopback = ON_LOOPBACK if not address or only_on_loopback(address) else {}
+    for name, value in {**RAY_ENVIRONMENT, **ENVIRONMENT, **loopback}.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        if address:
+            use_given_token()
+            _join(address)
+        else:
+            stack.enter_context(own_token())
+            _start(stack.enter_context(_private_folder()))
+        try:
+            yield address is not None
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    where = f"the cluster at RAY_ADDRESS={address}"
+    if host_and_port(address) is not None:
+        dashboard_of(address)  # raises, in a line, where there is no Ray or it does not let us in
+    try:
+        ray.init(address=address, **QUIET)
+    except ray.exceptions.AuthenticationError:
+        raise ClusterError(refusal(where)) from None
+    except Exception as error:  # a start that takes too long is a plain Exception of Ray's
+        raise ClusterError(f"cannot reach {where}: {_first_line(error)}") from None
+
+
+def _start(folder: str | None) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            **QUIET,
+        )
+    except Exception as error:  # a start that takes too long is a plain Exception of Ray's
+        raise ClusterError(f"cannot start Ray on this machine: {_first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[str | None]:
+    """A folder for Ray's sockets and logs that only this user can enter: Ray's own stands open to everybody.
+
+    None where the name of the folder for temporary files is too long to hold a socket.
+    """
+    with tempfile.TemporaryDirectory(prefix="tokenpair-ray-", ignore_cleanup_errors=True) as name:
+        # Ray opens the folder that it is given to everybody, so it gets one further in.
+        yield f"{name}/r" if len(name) <= LONGEST_FOLDER else None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
