@@ -237,7 +237,7 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
 def _finished_before(run: Store) -> Outcome:
     try:
         totals = Totals.of(json.loads(run.read(SUCCESS)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         totals = Totals()
     return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True)
 

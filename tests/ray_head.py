@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,7 +15,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def clean(home: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_head(more: Mapping[str, str] | None = None) -> Iterator[Head]:
     """`ray start --head` on loopback, ended with all that it started; never by `ray stop`, which ends every Ray."""
     # Ray's sockets must have short names.
@@ -88,7 +88,12 @@ def running_head(more: Mapping[str, str] | None = None) -> Iterator[Head]:
         _wait_ready(head)
         yield head
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is not None:
+            print(f"the head ended by itself: {(folder / 'head.log').read_text(errors='replace')[-3000:]}")
+            for log in (folder / "r").glob("session_2*/logs/*.err"):
+                print(log.name, log.read_text(errors="replace")[-1000:])
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
