@@ -21,6 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
 START_SECONDS = 300
+STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,20 @@ def clean(home: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def running_head(more: Mapping[str, str] | None = None) -> Iterator[Head]:
     """`ray start --head` on loopback, ended with all that it started; never by `ray stop`, which ends every Ray."""
+    with contextlib.ExitStack() as stack:
+        for start in range(STARTS):
+            try:
+                head = stack.enter_context(_started(more))
+                break
+            except RuntimeError:
+                # Ray gives up starting after half a minute, which a busy machine may need.
+                if start == STARTS - 1:
+                    raise
+        yield head
+
+
+@contextlib.contextmanager
+def _started(more: Mapping[str, str] | None) -> Iterator[Head]:
     # Ray's sockets must have short names.
     folder = Path(tempfile.mkdtemp(prefix="tph", dir="/tmp"))
     home = folder / "home"
