@@ -136,10 +136,6 @@ def _told_of(run: Store, start: str) -> Iterator[_Telling]:
     except KeyboardInterrupt as stop:
         telling.end("stopped", str(stop))
         raise
-    except SystemExit:
-        # While Ray starts it takes SIGTERM for itself, and makes this of it.
-        telling.end("stopped", "SIGTERM")
-        raise Interrupted(signal.SIGTERM) from None
     except TokenpairError as error:
         telling.end("failed", str(error))
         raise
@@ -231,6 +227,6 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
 def _finished_before(run: Store) -> Outcome:
     try:
         totals = Totals.of(json.loads(run.read(SUCCESS)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         totals = Totals()
     return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True)

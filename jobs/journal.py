@@ -126,9 +126,9 @@ class Journal:
 
     def _append(self, line: bytes) -> None:
         assert self._local is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):
             if self._handle is None:
-                path = self._local.root / self._name
+                path = self._local.path(self._name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # A name that nobody has had: a link that was put there instead is not followed.
                 self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)

@@ -30,7 +30,7 @@ def connected() -> Iterator[Cluster]:
     """
     with ray_session() as grows:
         _silence_reports()
-        yield Cluster(grows)
+        yield Cluster(grows=grows)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def ray_session() -> Iterator[bool]:
     """Ray inside the block: the cluster of RAY_ADDRESS, or one of its own, which listens on loopback alone, wants a
     fresh token, and keeps its files in a folder that only this user can enter.
 
-    Yields whether machines may join it. A Ray that runs in this process already is used and left running.
+    What it gives is whether other machines may join. A Ray that runs in this process already is used and left running.
     ClusterError where none can be had.
     """
     address = os.environ.get("RAY_ADDRESS")

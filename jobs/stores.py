@@ -140,14 +140,14 @@ class LocalStore(Store):
 
     def exists(self, name: str) -> bool:
         with self.guard("look at", name):
-            return self._path(name).is_file()
+            return self.path(name).is_file()
 
     def read(self, name: str, most: int | None = None) -> bytes:
-        with self.guard("read", name), open(self._path(name), "rb") as file:
+        with self.guard("read", name), open(self.path(name), "rb") as file:
             return self._at_most(file.read(-1 if most is None else most + 1), name, most)
 
     def list(self, folder: str) -> list[str]:
-        path = self._path(folder)
+        path = self.path(folder)
         with self.guard("list", folder):
             if not path.is_dir():
                 return []
@@ -168,7 +168,7 @@ class LocalStore(Store):
             return self._publish(aside, name)
 
     def replace(self, name: str, data: bytes) -> None:
-        target = self._path(name)
+        target = self.path(name)
         with self.guard("write", name), self._aside() as aside:
             write_through(aside, data)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,11 +177,11 @@ class LocalStore(Store):
 
     def remove(self, name: str) -> None:
         with self.guard("remove", name):
-            self._path(name).unlink(missing_ok=True)
+            self.path(name).unlink(missing_ok=True)
 
     def open_input(self, name: str) -> BinaryIO:
         with self.guard("read", name):
-            return open(self._path(name), "rb")
+            return open(self.path(name), "rb")
 
     def check_writable(self) -> None:
         with self.guard("write to", ""):
@@ -206,7 +206,8 @@ class LocalStore(Store):
 
         return LocalFileSystem(), self.root.as_posix()
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where ``name`` is; StoreError where that would be outside of the run directory."""
         path = self.root / _checked_name(name)
         # Links would let a run directory from elsewhere have files outside of it written, replaced or removed.
         for part in (path, *path.parents):
@@ -219,7 +220,7 @@ class LocalStore(Store):
     @contextlib.contextmanager
     def _aside(self) -> Iterator[Path]:
         # One folder apart from the parts: what a killed process leaves behind is never listed as a part.
-        folder = self._path(PENDING)
+        folder = self.path(PENDING)
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / uuid.uuid4().hex
         try:
@@ -229,7 +230,7 @@ class LocalStore(Store):
                 aside.unlink(missing_ok=True)
 
     def _publish(self, aside: Path, name: str) -> bool:
-        target = self._path(name)
+        target = self.path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(aside, target)
@@ -246,7 +247,7 @@ class LocalStore(Store):
         return True
 
     def _forget_abandoned(self) -> None:
-        for entry in os.scandir(self._path(PENDING)):
+        for entry in os.scandir(self.path(PENDING)):
             with contextlib.suppress(OSError):
                 if time.time() - entry.stat().st_mtime > PENDING_KEPT_SECONDS:
                     os.unlink(entry.path)

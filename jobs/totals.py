@@ -53,12 +53,19 @@ class Totals:
     @staticmethod
     def of(plain: dict[str, Any]) -> Totals:
         """The totals that ``dataclasses.asdict`` made plain values of; TypeError where they are none."""
+        if not isinstance(plain, dict):
+            raise TypeError("totals are named")
         agreement, exactness = plain.get("agreement"), plain.get("exactness")
         found = {
             "agreement": None if agreement is None else Agreement(**agreement),
             "exactness": None if exactness is None else Exactness(**exactness),
         }
-        return Totals(**plain | found)
+        totals = Totals(**plain | found)
+        try:
+            totals.lines()
+        except (ValueError, AttributeError, OverflowError) as error:
+            raise TypeError(str(error)) from None  # a word where a number should be
+        return totals
 
 
 def read_totals(run: Store, format: str) -> Totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,13 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
 START_SECONDS = 300
+STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,23 @@ def clean(home: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_head(more: Mapping[str, str] | None = None) -> Iterator[Head]:
     """`ray start --head` on loopback, ended with all that it started; never by `ray stop`, which ends every Ray."""
+    with contextlib.ExitStack() as stack:
+        for start in range(STARTS):
+            try:
+                head = stack.enter_context(_started(more))
+                break
+            except RuntimeError:
+                # Ray gives up starting after half a minute, which a busy machine may need.
+                if start == STARTS - 1:
+                    raise
+        yield head
+
+
+@contextlib.contextmanager
+def _started(more: Mapping[str, str] | None) -> Iterator[Head]:
     # Ray's sockets must have short names.
     folder = Path(tempfile.mkdtemp(prefix="tph", dir="/tmp"))
     home = folder / "home"
@@ -88,7 +103,12 @@ def running_head(more: Mapping[str, str] | None = None) -> Iterator[Head]:
         _wait_ready(head)
         yield head
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is not None:
+            print(f"the head ended by itself: {(folder / 'head.log').read_text(errors='replace')[-3000:]}")
+            for log in (folder / "r").glob("session_2*/logs/*.err"):
+                print(log.name, log.read_text(errors="replace")[-1000:])
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -148,7 +148,8 @@ def test_a_rayjob_is_whole(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(config["data"]["job.yaml"])
     found = load_job(tmp_path / "job.yaml")
     assert found.identity() == load_job(None, S3_JOB).identity()
-    assert found.workers.gpus == 1, "at the start there is no machine to see a GPU on"
+    # At the start there is no machine to see a GPU on.
+    assert (found.workers.gpus, found.workers.max) == (1, 5)
 
 
 def test_a_rayjob_on_cpus_asks_for_no_gpu() -> None:
@@ -248,6 +249,11 @@ def test_gpus_are_asked_for_before_the_job(
     from jobs.cluster.checks import _gpus
 
     notes: list[str] = []
+    if error:
+        awaiting: list[str] = []
+        job = load_job(None, S3_JOB | {"workers": {"gpus": wanted, "max": 4}})
+        assert _gpus(job, {"GPU": now} if now else {}, to_come, awaiting) == []
+        assert "waits for machines that join" in awaiting[0]
     job = load_job(None, S3_JOB | {"workers": {"gpus": wanted}})
     errors = _gpus(job, {"GPU": now} if now else {}, to_come, notes)
     assert (error in "".join(errors)) if error else not errors

@@ -20,6 +20,8 @@ from pretend_worker import Place, tried
 
 from jobs import attempt, pool
 from jobs.engine import Outcome
+from jobs.quiet import ENVIRONMENT
+from jobs.ray_session import ON_LOOPBACK, RAY_ENVIRONMENT
 from jobs.status import read_status
 from jobs.stores import Store
 
@@ -36,7 +38,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name, value in {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT}.items():
+    for name, value in {**RAY_ENVIRONMENT, **ENVIRONMENT}.items():
         monkeypatch.setenv(name, value)
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
@@ -165,7 +167,7 @@ def autoscaling(tmp_path: Path) -> Iterator[dict[str, str]]:
     (tmp_path / "autoscaling.json").write_text(json.dumps(_autoscaling_config(address)))
     here = Path(__file__).parent
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env = kept | {**pool.RAY_ENVIRONMENT, **pool.ENVIRONMENT, **pool.ON_LOOPBACK}
+    env = kept | {**RAY_ENVIRONMENT, **ENVIRONMENT, **ON_LOOPBACK}
     env |= {"PYTHONPATH": f"{here}:{here.parent}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     words = ["start", "--head", "--block", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
     words += ["--node-ip-address", "127.0.0.1", "--autoscaling-config", str(tmp_path / "autoscaling.json")]

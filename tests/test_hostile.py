@@ -53,7 +53,7 @@ def untouched(folder: Path) -> bool:
     return len(list(folder.iterdir())) == 5 and all(one.read_text() == "precious" for one in folder.iterdir())
 
 
-@pytest.mark.parametrize("linked", ["plan", "attributions", "texts", "rejects", "statistics", ".pending"])
+@pytest.mark.parametrize("linked", ["plan", "attributions", "texts", "rejects", "statistics", "logs", ".pending"])
 def test_folders_that_are_links_are_refused(tmp_path: Path, outside: Path, linked: str) -> None:
     """`--restart` would remove, and a shard would write, where the link points."""
     root = tmp_path / "run"
@@ -97,6 +97,33 @@ def test_names_never_leave_the_run_directory(tmp_path: Path, name: str) -> None:
     for act in (run.read, run.remove, run.exists, run.open_input, lambda one: run.commit(one, b"x")):
         with pytest.raises(StoreError, match="not a name inside"):
             act(name)
+
+
+def test_a_journal_is_not_written_through_a_link(tmp_path: Path, outside: Path) -> None:
+    from jobs.journal import Journal, driver_log, new_start, state_file
+
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "logs").symlink_to(outside)
+    start = new_start()
+    journal = Journal(LocalStore(root), driver_log(start), state_file(start))
+    journal.state({"phase": "running"})
+    journal.log("started")
+    journal.close()
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "3", '{"pairs": "many"}', '{"rejected": 3}', '{"median_error": {}}', '{"odd": 1}']
+)
+def test_odd_totals_and_states_do_not_stop_who_looks(tmp_path: Path, text: str) -> None:
+    root = tmp_path / "run"
+    (root / "logs").mkdir(parents=True)
+    (root / "logs" / "state-x.json").write_text(text)
+    (root / "_SUCCESS").write_text(text)
+    result = CliRunner().invoke(cli.app, ["status", str(root)])
+    assert result.exit_code == 0, result.stderr
+    assert "state    finished" in result.stdout
 
 
 # --- YAML ---

@@ -43,6 +43,9 @@ def _gpus(job: JobConfig, resources: Mapping[str, float], to_come: float | None,
     if wanted is None:
         notes.append(NO_GPU_NOTE)
         return []
+    if job.workers.max is not None or job.workers.min is not None:
+        notes.append("the cluster has no GPU yet; the run waits for machines that join (workers.max)")
+        return []
     asks = f"a worker of this job asks for {wanted:g} (workers.gpus)"
     if now:
         return [f"the cluster has {now:g} GPU, and {asks}"]

@@ -34,9 +34,11 @@ def manifest(job: JobConfig, *, image: str | None = None, restart: bool = False)
     import ray
 
     _check_places(job)
-    if job.workers.gpus is None:
-        # At the start there is no machine to see a GPU on.
-        job = job.model_copy(update={"workers": job.workers.model_copy(update={"gpus": 1.0})})
+    # At the start there is no machine to see a GPU on, nor to count.
+    asked = job.workers
+    gpus = 1.0 if asked.gpus is None else asked.gpus
+    least = {"count": None, "gpus": gpus, "max": asked.max or asked.count or MOST_WORKERS}
+    job = job.model_copy(update={"workers": asked.model_copy(update=least)})
     name = job_name(job.output)
     documents = [
         _config_map(name, job),
@@ -72,7 +74,7 @@ def _ray_job(name: str, job: JobConfig, image: str, restart: bool, ray_version: 
         "groupName": "gpu" if gpus else "cpu",
         "replicas": 0,
         "minReplicas": 0,
-        "maxReplicas": min(job.workers.count or MOST_WORKERS, MOST_WORKERS),
+        "maxReplicas": job.workers.max,
         "rayStartParams": {},
         "template": _pod("ray-worker", image, worker, name),
     }
