@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, running
+from jobs.commands import explaining, report, running
 
 app = typer.Typer(
     name="tokenpair",
@@ -48,6 +48,7 @@ app.command()(running.run)
 app.command()(running.plan)
 app.command()(explaining.explain)
 app.command()(explaining.show)
+app.command()(report.report)
 app.command()(running.demo)
 
 

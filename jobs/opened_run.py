@@ -89,7 +89,7 @@ class Run:
         """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
         with self._reading():
-            return self.store.dataset(folder, self._format, empty)
+            return self.store.dataset(folder, self.format, empty)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """`attributions` as a table, one row a pair; all columns, or those named."""
@@ -127,21 +127,23 @@ class Run:
         row = self._row(str(pair_id))
         a = self._text(row["text_a_id"], self.roles[0])
         b = self._text(row["text_b_id"], self.roles[1])
-        own = reserved_names()
-        return PairAttribution(
-            a=a,
-            b=b,
-            matrix=_matrix(row),
-            row_sums=np.asarray(row["row_sums"], np.float32),
-            col_sums=np.asarray(row["col_sums"], np.float32),
-            **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
-            similarity=str(self.setting("similarity") or "cosine"),
-            layer=int(self.setting("layer") or 0),
-            model=str(self.setting("model") or ""),
-            pair_id=str(pair_id),
-            special=row["special"],
-            extra={name: value for name, value in row.items() if name not in own},
-        )
+        return self._attribution(row, a, b)
+
+    def pairs(self, pair_ids: Collection[str]) -> dict[str, PairAttribution]:
+        """The attributions of those pairs that are there with both their texts; each part is read once."""
+        import pyarrow.compute as pc
+
+        table = self.rows(pc.field("pair_id").isin(list(pair_ids)))
+        sides = [
+            self.explained(set(table[f"text_{side}_id"].to_pylist()), role)
+            for side, role in zip("ab", self.roles, strict=True)
+        ]
+        found: dict[str, PairAttribution] = {}
+        for row in table.to_pylist():
+            a, b = (texts.get(row[f"text_{side}_id"]) for side, texts in zip("ab", sides, strict=True))
+            if a is not None and b is not None:
+                found[row["pair_id"]] = self._attribution(row, a, b)
+        return found
 
     def query(self, query_id: str) -> QueryResult:
         """A query and its documents in rank order, with the words that made their scores.
@@ -211,6 +213,23 @@ class Run:
         state = "" if self.finished else "; the run is not finished"
         raise RunError(f"{self.url}: there is no pair {pair_id!r}{state}")
 
+    def _attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
+        own = reserved_names()
+        return PairAttribution(
+            a=a,
+            b=b,
+            matrix=_matrix(row),
+            row_sums=np.asarray(row["row_sums"], np.float32),
+            col_sums=np.asarray(row["col_sums"], np.float32),
+            **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
+            similarity=str(self.setting("similarity") or "cosine"),
+            layer=int(self.setting("layer") or 0),
+            model=str(self.setting("model") or ""),
+            pair_id=row["pair_id"],
+            special=row["special"],
+            extra={name: value for name, value in row.items() if name not in own},
+        )
+
     def _text(self, text_id: str, role: str) -> ExplainedText:
         found = self.explained([text_id], role)
         if not found:
@@ -236,7 +255,8 @@ class Run:
         return self.plan.mode if self.plan is not None else str(self.setting("mode") or "symmetric")
 
     @cached_property
-    def _format(self) -> str:
+    def format(self) -> str:
+        """parquet or arrow: what the parts are written in."""
         for folder in ("attributions", "texts", "rejects"):
             for name in self.store.list(folder):
                 return "arrow" if name.endswith(".arrow") else "parquet"
