@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, report, running
+from jobs.commands import explaining, report, running, statistics
 
 app = typer.Typer(
     name="tokenpair",
@@ -49,6 +49,7 @@ app.command()(running.plan)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(report.report)
+app.command()(statistics.stats)
 app.command()(running.demo)
 
 

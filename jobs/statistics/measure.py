@@ -1,0 +1,169 @@
+"""What every statistic is: something that takes batches of pairs and in the end gives figures and tables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from jobs.statistics.schema import Figure
+from jobs.statistics.sums import Array, BucketSums, Resampling
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from jobs.opened_run import Run
+    from jobs.statistics.opening import Pairs
+    from jobs.statistics.reading import Batch
+    from jobs.statistics.texts import Texts
+
+# What columns of several tables mean, said in one place.
+COMMON = {
+    "side": "whose words: a, b, or both texts together",
+    "share": "share of the sum of all attributions that are meant (see the table)",
+    "low": "lower end of the 95 % bootstrap interval of the value before",
+    "high": "upper end of it",
+    "frequency": "share of the cells: what an even spread over all cells would give",
+    "lift": "share / frequency",
+    "lift_low": "lower end of the 95 % bootstrap interval of lift",
+    "lift_high": "upper end of it",
+    "exact": "whether the value follows from what is stored of every pair; else it is an estimate from the strongest cells",
+    "at_least": "an estimate's true value is certainly not below this",
+    "at_most": "an estimate's true value is certainly not above this",
+    "pairs": "how many pairs it was computed from",
+    "pair_id": "a pair's id, for: tokenpair show RUN PAIR_ID",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A result to be written as Parquet; ``columns`` says what each column means (those in COMMON need no word)."""
+
+    name: str
+    meaning: str
+    data: pa.Table
+    columns: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = True
+
+    def meanings(self) -> dict[str, str]:
+        """What every column means."""
+        return {name: self.columns.get(name) or COMMON.get(name, "") for name in self.data.column_names}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a statistic found."""
+
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Scene:
+    """What statistics are made from. ``whole`` says that matrices were kept; ``gold`` [pairs], by rank, NaN for none."""
+
+    run: Run
+    con: duckdb.DuckDBPyConnection
+    texts: Texts
+    pairs: Pairs
+    resampling: Resampling
+    quantum: float
+    seed: int
+    resamples: int
+    whole: bool
+    top_k: int
+    gold_name: str | None = None
+    gold: Array | None = None
+    kept: tuple[str, ...] = ()
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets pairs are summed in."""
+        return self.resampling.weights.shape[1]
+
+    def sums(self, columns: int) -> BucketSums:
+        """Empty sums."""
+        return BucketSums(self.buckets, columns, self.quantum)
+
+    def array(self, *columns: int) -> Array:
+        """An empty place for something of every pair, by rank."""
+        return np.zeros((self.pairs.count, *columns))
+
+
+class Measure(ABC):
+    """One statistic of a run."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    meaning: ClassVar[str]
+    # Whether single cells are looked at beside the stored sums.
+    cells: ClassVar[bool] = False
+    # Whether it says something only of texts with parts of speech.
+    tagged: ClassVar[bool] = False
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    @staticmethod
+    def missing(scene: Scene) -> str | None:
+        """Why this run has no such statistic, or None."""
+        return None
+
+    @abstractmethod
+    def add(self, batch: Batch) -> None:
+        """Take some pairs."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """What all pairs come to."""
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON: None in place of NaN and infinities."""
+    value = float(value)
+    return value if np.isfinite(value) else None
+
+
+def figure(name: str, meaning: str, values: Sequence[Any], unit: str = "share", **more: Any) -> Figure:
+    """A figure of (value, low, high)."""
+    more = {key: number(found) if key in ("at_least", "at_most") else found for key, found in more.items()}
+    value, low, high = (number(np.ravel(found)[0]) for found in values)
+    return Figure(name=name, value=value, low=low, high=high, meaning=meaning, unit=unit, **more)
+
+
+def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tuple[float, float, float]:
+    """The mean of ``values`` [pairs, by rank] over those that are ``there``, and its interval."""
+    from jobs.statistics.reading import bucket_of
+
+    there = np.isfinite(values) if there is None else there
+    bucket = bucket_of(np.arange(scene.pairs.count), scene.pairs.count)
+    above = np.bincount(bucket, np.where(there, values, 0.0), scene.buckets)
+    below = np.bincount(bucket, there.astype(np.float64), scene.buckets)
+    value, low, high = scene.resampling.ratio(above, below)
+    return float(value[0]), float(low[0]), float(high[0])
+
+
+def columns_table(**columns: Any) -> pa.Table:
+    """A table of columns; NaN in floats becomes null."""
+    import pyarrow as pa
+
+    made = {}
+    for name, values in columns.items():
+        values = np.asarray(values) if not isinstance(values, (pa.Array, list)) else values
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            made[name] = pa.array(values, mask=~np.isfinite(values))
+        else:
+            made[name] = pa.array(values)
+    return pa.table(made)
+
+
+def quantiles(values: Array) -> list[Array]:
+    """The 5, 25, 50, 75 and 95 % quantiles, over the first axis; NaN where there is nothing."""
+    if not len(values):
+        return [np.full(values.shape[1:], np.nan)] * 5
+    return list(np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0))
