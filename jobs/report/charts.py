@@ -1,0 +1,87 @@
+"""Which plots stand for which table of the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.display_view import printable
+from jobs.report import plots
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.statistics.schema import RunFacts, Statistic
+
+MOST_BARS = 14
+Rows = list[dict[str, Any]]
+Chart = dict[str, Any]
+
+
+def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Chart]:
+    """The plots of a statistic's tables, as many as have something to show."""
+    found: list[Chart] = []
+    for info in statistic.tables:
+        draw = DRAWN.get(info.name)
+        rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
+        if draw and rows:
+            found += draw(rows, facts)
+    return found
+
+
+def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
+    points = [(row["percent"], row["share"]) for row in rows]
+    band = [(row["percent"], row["p05"], row["p95"]) for row in rows if row["p05"] is not None]
+    even = [(row["percent"], row["percent"] / 100) for row in rows]
+    unit = facts.groups
+    lines = [plots.Line("all pairs together; band: 90 % of pairs", points, band), plots.Line("an even spread", even)]
+    svg = plots.curves("Share of the total by the largest cells", lines, f"% of {unit} pairs", log_x=True, percent=True)
+    return [_chart("How few make how much", f"share of the total that the strongest {unit} pairs give", svg)]
+
+
+def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
+    names = {"a": "query", "b": "document"} if facts.mode == "retrieval" else {"a": "text a", "b": "text b"}
+    lines = []
+    for side, name in names.items():
+        own = [row for row in rows if row["side"] == side and row["lift"] is not None]
+        place = [(10.0 * row["order"] + 5, row) for row in own]
+        band = [(x, row["lift_low"], row["lift_high"]) for x, row in place if row["lift_low"] is not None]
+        if own:
+            lines.append(plots.Line(name, [(x, row["lift"]) for x, row in place], band))
+    if not lines:
+        return []
+    lines.append(plots.Line("an even spread", [(5, 1.0), (95, 1.0)]))
+    svg = plots.curves("What words bring by position", lines, "% of the text read")
+    return [_chart("From start to end", f"what a {facts.groups} brings by its place, 1 is the average", svg)]
+
+
+def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [plots.Bar(f"{row['nodes']} nodes", row["texts"]) for row in rows]
+    return [_chart("Texts by integration nodes", "", plots.bars("Texts by their integration nodes", few(bars)))]
+
+
+def few(bars: list[plots.Bar]) -> list[plots.Bar]:
+    """As many bars as can be looked at, the first ones."""
+    return bars[:MOST_BARS]
+
+
+def shares(rows: Rows, label: str, title: str, note: str) -> Chart:
+    """Bars of ``share`` with intervals and, where there is one, the frequency as a tick."""
+    bars = [
+        plots.Bar(printable(str(row[label])), row["share"], row.get("low"), row.get("high"), row.get("frequency"))
+        for row in rows
+        if row["share"] is not None
+    ]
+    mark = "what an even spread would give" if any(bar.mark is not None for bar in bars) else ""
+    return _chart(title, note, plots.bars(title, few(bars), percent=True, mark=mark))
+
+
+def _chart(title: str, note: str, svg: Any) -> Chart:
+    return {"title": title, "note": note, "svg": svg}
+
+
+DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
+    "concentration": _concentration,
+    "position_tenth": _positions,
+    "convergence_nodes": _nodes,
+}
