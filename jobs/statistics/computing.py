@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.errors import JobError, RunError
-from jobs.statistics.measure import Measure, Result, Scene, Table
-from jobs.statistics.opening import Pairs, database, order_pairs
+from jobs.statistics.measure import Measure, Result, Scene, Table, numbers
+from jobs.statistics.opening import Pairs, batches, database, order_pairs
 from jobs.statistics.reading import bucket_of, read_batches
 from jobs.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.statistics.sums import Array, Resampling, quantum_for
@@ -122,8 +122,8 @@ def _scene(
         whole="matrix" in names,
         top_k=int(run.setting("top_k") or 0),
         gold_name=gold,
-        gold=np.full(pairs.count, np.nan) if gold else None,
-        kept=tuple(dict.fromkeys((*kept, *([gold] if gold else [])))),
+        gold=_column(run, pairs, gold) if gold else None,
+        kept=kept,
     )
 
 
@@ -131,19 +131,21 @@ def _pass(run: Run, scene: Scene, measures: Sequence[Measure], progress: Callabl
     done = 0
     cells = any(measure.cells for measure in measures)
     for batch in read_batches(run, scene.pairs, scene.texts, cells=cells, kept=scene.kept):
-        if scene.gold is not None and scene.gold_name is not None:
-            scene.gold[batch.rank] = numbers(batch.kept[scene.gold_name])
         for measure in measures:
             measure.add(batch)
         done += len(batch)
         progress(done, scene.pairs.count)
 
 
-def numbers(column: Any) -> Array:
-    """A column as float64, NaN for null."""
-    import pyarrow as pa
-
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+def _column(run: Run, pairs: Pairs, name: str) -> Array:
+    """A column of the pairs, by rank."""
+    found = np.full(pairs.count, np.nan)
+    at = 0
+    for batch in batches(run, [name], 1 << 17):
+        rank = pairs.rank[at : at + len(batch)]
+        found[rank[rank >= 0]] = numbers(batch[name])[rank >= 0]
+        at += len(batch)
+    return found
 
 
 def _summary(

@@ -86,6 +86,14 @@ class Scene:
         """How many buckets pairs are summed in."""
         return self.resampling.weights.shape[1]
 
+    @property
+    def pairs_a_bucket(self) -> Array:
+        """How many pairs each bucket holds."""
+        from jobs.statistics.reading import bucket_of
+
+        every = np.arange(self.pairs.count)
+        return np.bincount(bucket_of(every, self.pairs.count), minlength=self.buckets).astype(np.float64)
+
     def sums(self, columns: int) -> BucketSums:
         """Empty sums."""
         return BucketSums(self.buckets, columns, self.quantum)
@@ -160,6 +168,13 @@ def columns_table(**columns: Any) -> pa.Table:
         else:
             made[name] = pa.array(values)
     return pa.table(made)
+
+
+def numbers(column: Any) -> Array:
+    """A column as float64, NaN for null."""
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
 def quantiles(values: Array) -> list[Array]:

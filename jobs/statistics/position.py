@@ -69,20 +69,13 @@ class Position(Measure):
             tables.append(_table(scale, labels, parts))
         cut = self.cut.values
         for at, side in enumerate("ab"):
-            n = np.full(len(cut), 1.0)
-            pairs = np.bincount(np.arange(len(cut)), n) if not len(cut) else _pairs_a_bucket(self.scene)
+            pairs = self.scene.pairs_a_bucket
             share = draw.ratio(cut[:, 2 + at], pairs)
             figures.append(figure(f"truncated_{side}", f"pairs whose text {side} is longer than the model reads", share))
             lost = [1 - one for one in draw.ratio(cut[:, at], pairs)]
             meaning = f"share of text {side}'s characters that the model does not read, mean over pairs"
             figures.append(figure(f"unread_{side}", meaning, [lost[0], lost[2], lost[1]]))
         return Result(figures, tables)
-
-
-def _pairs_a_bucket(scene: Scene) -> Array:
-    from jobs.statistics.reading import bucket_of
-
-    return np.bincount(bucket_of(np.arange(scene.pairs.count), scene.pairs.count), minlength=scene.buckets).astype(float)
 
 
 def _ranges(edges: tuple[int, ...]) -> list[str]:
