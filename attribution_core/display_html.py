@@ -143,7 +143,7 @@ def html_of(view: View) -> str:
         "similarity": printable(pair.similarity),
         "terms": terms(pair),
         "error": abs(pair.error),
-        "model": printable(model_words(pair)),
+        "model": printable(model_words(pair.model)),
         "layer": pair.layer,
         "notes": notes(view),
         "warns": warns,

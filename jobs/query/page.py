@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_colours import STEPS, level, style_of
-from attribution_core.display_view import decimals_for, number, printable, shortened, step, warns
+from attribution_core.display_view import decimals_for, model_words, number, printable, shortened, step, warns
 from jobs.query.result import QueryDocument, QueryResult
 from jobs.query.snippet import Snippet, snippet, whole
 from jobs.query.view import Bars, bars_of, document_notes, facts, heading, query_notes, strongest
@@ -126,7 +126,7 @@ def html_of(
         "judged": any(one.relevance is not None for one in documents),
         "rows": [_row(one, bars, at) for at, one in enumerate(documents)],
         "documents": [_article(one, (links or {}).get(one.pair_id, "")) for one in documents],
-        "model": printable(result.model),
+        "model": printable(model_words(result.model)),
         "layer": result.layer,
         "similarity": printable(result.similarity),
     }

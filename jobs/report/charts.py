@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jobs.statistics.schema import RunFacts, Statistic
 
-MOST_BARS = 14
+MOST_BARS, MOST_PAIRS = 14, 12
 Rows = list[dict[str, Any]]
 Chart = dict[str, Any]
 
@@ -60,6 +60,50 @@ def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
     return [_chart("Texts by integration nodes", "", plots.bars("Texts by their integration nodes", few(bars)))]
 
 
+def _parts_of_speech(rows: Rows, facts: RunFacts) -> list[Chart]:
+    both = sorted((row for row in rows if row["side"] == "both"), key=lambda row: -(row["share"] or 0))
+    return [shares(both, "pos", "By part of speech", "share of what all words bring, with its interval")]
+
+
+def _pos_pairs(rows: Rows, facts: RunFacts) -> list[Chart]:
+    named = [row | {"pair": f"{row['pos_a']} × {row['pos_b']}"} for row in rows[:MOST_PAIRS]]
+    return [shares(named, "pair", "By pair of parts of speech", "the largest shares; first text × second text")]
+
+
+def _matches(rows: Rows, facts: RunFacts) -> list[Chart]:
+    return [shares(rows, "match", "By what two words have in common", "share of all word pairs, with its interval")]
+
+
+def _word_kinds(rows: Rows, facts: RunFacts) -> list[Chart]:
+    both = [row for row in rows if row["side"] == "both"] or rows
+    return [shares(both, "kind", "By kind of word", "share of the total, with its interval")]
+
+
+def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
+    lines = []
+    for name in dict.fromkeys(row["against"] for row in rows):
+        own = [row for row in rows if row["against"] == name and row["spearman"] is not None]
+        band = [(r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None]
+        if own:
+            label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
+            lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
+    if not lines:
+        return []
+    svg = plots.curves("Rank correlation of the largest cells' sum", lines, "% of word pairs kept", log_x=True)
+    return [_chart("How few are enough", "Spearman's correlation of the sum of the largest cells alone", svg)]
+
+
+def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
+    found = []
+    titles = {"total": "Word pairs that bring most in all", "mean": "Word pairs that bring most each time"}
+    for by, title in titles.items():
+        own = [row for row in rows if row["by"] == by and not row["group"] and row[by] is not None][:MOST_PAIRS]
+        if own:
+            bars = [plots.Bar(printable(f"{row['a']} × {row['b']}"), row[by]) for row in own]
+            found.append(_chart(title, "", plots.bars(title, bars)))
+    return found
+
+
 def few(bars: list[plots.Bar]) -> list[plots.Bar]:
     """As many bars as can be looked at, the first ones."""
     return bars[:MOST_BARS]
@@ -82,6 +126,12 @@ def _chart(title: str, note: str, svg: Any) -> Chart:
 
 DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
     "concentration": _concentration,
+    "parts_of_speech": _parts_of_speech,
+    "pos_pairs": _pos_pairs,
+    "matches": _matches,
+    "word_kinds": _word_kinds,
+    "sufficiency": _sufficiency,
+    "strongest": _strongest,
     "position_tenth": _positions,
     "convergence_nodes": _nodes,
 }

@@ -19,10 +19,11 @@
   const isolated = (text, properties) => make("bdi", properties || {}, text);
   const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 
-  // The same scale as in the other displays: steps follow the square root of the value's share of the largest one.
-  function level(value, limit) {
+  // The same scale as in the other displays: steps follow the square root of the value's share of the largest one. Sums
+  // are more alike than cells, and their steps are equal.
+  function level(value, limit, power = 0.5) {
     if (!limit || value === undefined || Number.isNaN(value)) return "";
-    const step = Math.round(Math.sqrt(Math.min(Math.abs(value) / limit, 1)) * STEPS);
+    const step = Math.round(Math.min(Math.abs(value) / limit, 1) ** power * STEPS);
     return step ? (value > 0 ? "p" : "n") + step : "";
   }
   // As short as it goes, for the cells: ".25", "-.03", "1.20".
@@ -140,10 +141,11 @@
     const linked = focus && "g" in focus ? new Map(met(pair, focus.side, focus.g)) : null;
     for (const word of document.querySelectorAll("#explorer .word")) {
       const side = Number(word.dataset.side), g = Number(word.dataset.g);
-      let value, limit = pair.limit, chosen = false;
+      let value, limit = pair.limit, power = 0.5, chosen = false;
       if (!focus) {
         value = pair.sums[side].get(g);
         limit = pair.largest[side];
+        power = 1;
       } else if (linked) {
         chosen = side === focus.side && g === focus.g;
         value = side === focus.side ? undefined : linked.get(g);
@@ -151,7 +153,7 @@
         chosen = g === (side ? focus.j : focus.i);
         value = chosen ? pair.values.get(focus.i).get(focus.j) : undefined;
       }
-      word.className = `word ${level(value, limit)}${chosen ? " chosen" : ""}`;
+      word.className = `word ${level(value, limit, power)}${chosen ? " chosen" : ""}`;
     }
     const sides = !focus ? [] : linked ? [focus] : [{ side: 0, g: focus.i }, { side: 1, g: focus.j }];
     for (const head of document.querySelectorAll("#matrix th[data-side]")) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 LONGEST_CELL = 80
 # Pairs of a table of examples that are shown, of each kind.
-EXAMPLES = 6
+FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
 # Shares of one, told in per cent.
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most"}
 UNTOLD = {"order", "exact"}
@@ -55,17 +55,32 @@ class Findings:
                 for what, pair_id in zip(whats, table["pair_id"].to_pylist(), strict=True):
                     kinds.setdefault(str(what), []).append(pair_id)
                 lists += [
-                    (f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}", ids[:EXAMPLES])
+                    (
+                        f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}",
+                        ids[: EXAMPLES.get(info.name, FEW)],
+                    )
                     for what, ids in kinds.items()
                 ]
         return lists
 
-    def sections(self, shown: Mapping[str, object] | Sequence[str]) -> list[dict[str, Any]]:
+    def notes(self) -> list[str]:
+        """What a reader must know of all statistics."""
+        facts = self.summary.run
+        lines = list(self.summary.notes)
+        if facts.sample is not None:
+            lines.append(
+                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
+            )
+        return [*lines, "Intervals are of 95 %, by bootstrap over pairs."]
+
+    def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
         return [self._section(one, shown) for one in self.summary.statistics.values() if one.figures or one.notes]
 
-    def _section(self, one: Statistic, shown: Mapping[str, object] | Sequence[str]) -> dict[str, Any]:
-        tables = [shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])]
+    def _section(self, one: Statistic, shown: Container[str]) -> dict[str, Any]:
+        tables = [
+            shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
+        ]
         figures = [figures_table(one)] if one.figures else []
         return {
             "id": f"found-{one.name.replace('_', '-')}",
@@ -88,7 +103,9 @@ def read_table(store: Store, info: TableInfo) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(store.read(info.file)))
     except pa.ArrowException:
-        raise RunError(f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}") from None
+        raise RunError(
+            f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}"
+        ) from None
 
 
 def figures_table(statistic: Statistic) -> dict[str, Any]:
@@ -96,8 +113,20 @@ def figures_table(statistic: Statistic) -> dict[str, Any]:
     rows = []
     for one in statistic.figures:
         between = f"{told(one.low, one.unit)} to {told(one.high, one.unit)}" if one.low is not None else ""
-        rows.append([_cell(one.meaning or one.name, True), _cell(told(one.value, one.unit)), _cell(between), _cell(certainty(one), True)])
-    heads = [("", True, ""), ("value", False, ""), ("95 % interval", False, "bootstrap over pairs"), ("certainty", True, "")]
+        rows.append(
+            [
+                _cell(one.meaning or one.name, True),
+                _cell(told(one.value, one.unit)),
+                _cell(between),
+                _cell(certainty(one), True),
+            ]
+        )
+    heads = [
+        ("", True, ""),
+        ("value", False, ""),
+        ("95 % interval", False, "bootstrap over pairs"),
+        ("certainty", True, ""),
+    ]
     return _table(statistic.title, heads, rows)
 
 
@@ -109,7 +138,7 @@ def certainty(one: Figure) -> str:
     return f"estimate; for certain {ends[0]} to {ends[1]}"
 
 
-def shown_table(info: TableInfo, table: pa.Table, shown: Mapping[str, object] | Sequence[str]) -> dict[str, Any]:
+def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict[str, Any]:
     """The first rows of a table, ids linked to their pair where it is on the page."""
     import pyarrow.types as types
 
@@ -139,7 +168,7 @@ def told(value: float | None, unit: str = "") -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
-def _value(name: str, value: Any, shown: Mapping[str, object] | Sequence[str]) -> dict[str, Any]:
+def _value(name: str, value: Any, shown: Container[str]) -> dict[str, Any]:
     if isinstance(value, bool):
         return _cell("yes" if value else "no")
     if isinstance(value, int | float):

@@ -11,18 +11,21 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from attribution_core.display_view import printable, shortened
+from attribution_core.display_view import model_words, printable, shortened
 from jobs.errors import RunError, StoreError
 from jobs.query.page import html_of
 from jobs.report import plots, summary
 from jobs.report.explorer import Explorer
+from jobs.report.faithfulness import curves, judged, read_faithfulness
+from jobs.report.findings import Findings
 from jobs.report.overview import Overview, read_overview
 from jobs.report.page import page
-from jobs.report.sampling import Chosen, choose_pairs, choose_queries, rejected
+from jobs.report.sampling import choose_pairs, choose_queries, rejected
 
 if TYPE_CHECKING:
     from jobs.opened_run import Run
     from jobs.query.result import QueryResult
+    from jobs.statistics.schema import Summary
 
 NAME = "report.html"
 # With the statistics' tables and plots a report stays below 5 MB whatever the run is.
@@ -44,12 +47,14 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
     overview = read_overview(run, run.format)
     log = run.roles[0] == "query"
     unit = str(run.setting("groups") or "word")
+    findings = Findings(_statistics(run, overview, told), run.store)
+    faithfulness = read_faithfulness(run.store)
     queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
-    explorer, lists = _pairs(run, choose_pairs(run, seed, pairs), queries)
-    model = printable(str(run.setting("model") or "")) or "this model"
-    name = model.replace("\\", "/").rstrip("/").split("/")[-1]
+    explorer, lists = _pairs(run, [*choose_pairs(run, seed, pairs), *findings.examples()], queries)
+    model = printable(model_words(str(run.setting("model") or ""))) or "this model"
     trust = [
         summary.adds_up(overview),
+        judged(faithfulness, printable(called)),
         summary.reference(overview, unit),
         summary.cut_texts(overview),
         summary.agreement(overview),
@@ -58,21 +63,22 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
     drawn_queries = _queries(queries, explorer)
     rejects = _rejects(run) if overview.totals.rejected else None
     parts = [("summary", "In short", True), ("pairs", "Pairs to look at", True)]
+    parts.insert(1, ("findings", "What was found", True))
     parts += [("queries", "Queries", bool(drawn_queries)), ("rejected", "Rejected rows", rejects is not None)]
     parts += [("about", "About", True)]
     return page(
         {
             "version": _version(),
-            "title": f"Why {shortened(name, 80)} scores as it does",
+            "title": f"Why {shortened(_name(model), 80)} scores as it does",
             "subtitle": f"Which words met which in the {overview.totals.pairs:,} pairs of {printable(called)}",
             "parts": [{"id": id, "title": title} for id, title, there in parts if there],
             "warnings": [run.unfinished] if run.unfinished else [],
             "facts": _facts(overview),
-            "found": [summary.scored(overview, log)],
+            "found": summary.found_sentences(overview, findings, log, unit),
             "trust": [one for one in trust if one is not None],
-            "plots": _overview_plots(overview, unit),
-            "statistics": [],
-            "statistics_notes": [],
+            "plots": _overview_plots(overview, unit) + (curves(faithfulness) if faithfulness else []),
+            "statistics": findings.sections(explorer),
+            "statistics_notes": findings.notes(),
             "pairs_words": _pairs_words(explorer, unit),
             "run": shlex.quote(printable(called)),
             "queries": drawn_queries,
@@ -99,10 +105,28 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
     return str(output)
 
 
-def _pairs(run: Run, chosen: list[Chosen], queries: list[QueryResult]) -> tuple[Explorer, list[tuple[str, list[str]]]]:
-    """The chosen pairs, and those of the queries' documents as lists of their own."""
-    lists = [(one.label, list(one.pair_ids)) for one in chosen]
-    lists += [
+def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
+    """The statistics of the run as it is now: those that are there, else computed first."""
+    from jobs.statistics.computing import compute_statistics
+    from jobs.statistics.schema import SUMMARY, read_summary
+    from jobs.statistics.tagging import chosen_pipeline
+
+    if run.store.exists(SUMMARY):
+        found = read_summary(run.store)
+        if found.run.pairs_in_run == overview.totals.pairs:
+            return found
+        why = "the run has grown since its statistics were made"
+    else:
+        why = "the run has no statistics yet"
+    told(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
+    return compute_statistics(run, pipeline=chosen_pipeline(None), told=told)
+
+
+def _pairs(
+    run: Run, lists: list[tuple[str, list[str]]], queries: list[QueryResult]
+) -> tuple[Explorer, list[tuple[str, list[str]]]]:
+    """The pairs of ``lists``, and those of the queries' documents as lists of their own."""
+    lists = lists + [
         (f"Query: {shortened(printable(one.text), 60)}", [document.pair_id for document in one.documents[:DOCUMENTS]])
         for one in queries
     ]
@@ -176,11 +200,17 @@ def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
     ]
 
 
+def _name(model: str) -> str:
+    """The part of a model's name that tells it from others: of folders that are called "model" the one above."""
+    above, _, last = model.rpartition("/")
+    return above if above and last in ("model", "models", "best", "final", "checkpoint") else last
+
+
 def _pairs_words(explorer: Explorer, unit: str) -> str:
     return (
-        f"{len(explorer):,} pairs: some by chance, and the extremes of each kind. Point at a {unit} of one text to see what "
-        "it met in the other. With the keyboard, Tab reaches a text or the matrix, arrow keys walk, Enter holds a "
-        f"{unit} and Escape lets go."
+        f"{len(explorer):,} pairs: the highest and lowest scores, some by chance, and those that stand out in the "
+        f"statistics. Point at a {unit} of one text to see what it met in the other. With the keyboard, Tab reaches a "
+        f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 
 

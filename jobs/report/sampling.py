@@ -14,11 +14,7 @@ from jobs.report.database import connected, one_row
 if TYPE_CHECKING:
     from jobs.opened_run import Run
 
-# Of a share of the total nothing can be said where the total is about zero.
-SMALLEST_TOTAL = 0.05
 MOST_DOCUMENTS = 1000
-# The place in `largest` of the sum of the 5 % of cells that are largest.
-FEW = 3
 
 
 @dataclass(frozen=True)
@@ -31,46 +27,33 @@ class Kind:
     where: str = "true"
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The ids of one kind of pairs, first things first."""
-
-    label: str
-    pair_ids: tuple[str, ...]
-
-
-CHANCE = Kind("Chosen by chance", "", 16)
 KINDS = (
-    Kind("Highest scores", "score", 6),
-    Kind("Lowest scores", "-score", 6),
-    Kind("Carried by few word pairs", f"largest[{FEW}] / total", 6, f"total > {SMALLEST_TOTAL}"),
-    Kind("Spread over many word pairs", f"-largest[{FEW}] / total", 4, f"total > {SMALLEST_TOTAL}"),
-    Kind("Words that lower the score most", "-negative", 6, "negative < 0"),
-    Kind("Largest identity error", "abs(error)", 6),
+    Kind("Highest scores", "score", 8),
+    Kind("Lowest scores", "-score", 8),
 )
+CHANCE = Kind("Chosen by chance", "", 16)
 RETRIEVAL = (
     Kind("Judged relevant, ranked last", "rank", 5, "relevance > 0 AND rank IS NOT NULL"),
     Kind("Judged not relevant, scored highest", "score", 5, "relevance = 0"),
 )
 
 
-def choose_pairs(run: Run, seed: int, count: int) -> list[Chosen]:
-    """About ``count`` pairs: some of every kind that the run has."""
+def choose_pairs(run: Run, seed: int, count: int) -> list[tuple[str, list[str]]]:
+    """The ids of about ``count`` pairs, some of every kind that the run has, with the kind's label."""
     kinds = [*KINDS]
-    columns = ["pair_id", "score", "total", "negative", "error", "largest"]
+    columns = ["pair_id", "score"]
     if _numeric(run, "rank", "relevance"):
-        kinds = [*RETRIEVAL, *KINDS]
+        kinds += RETRIEVAL
         columns += ["rank", "relevance"]
     share = count / (CHANCE.count + sum(kind.count for kind in kinds))
     with connected(run, "attributions", columns) as con:
-        picks = [_by_chance(seed, _scaled(CHANCE.count, share), "pair_id")]
-        picks += [_largest(kind, _scaled(kind.count, share)) for kind in kinds]
+        picks = [_largest(kind, _scaled(kind.count, share)) for kind in kinds]
+        picks.append(_by_chance(seed, _scaled(CHANCE.count, share), "pair_id"))
         found = one_row(
             con,
             "SELECT " + ", ".join(f"{pick} AS k{at}" for at, pick in enumerate(picks)) + " FROM attributions",
         )
-    chosen = [Chosen(kind.label, tuple(found[f"k{at}"] or ())) for at, kind in enumerate([CHANCE, *kinds])]
-    return [one for one in chosen if one.pair_ids]
+    return [(kind.label, ids) for at, kind in enumerate([*kinds, CHANCE]) if (ids := found[f"k{at}"])]
 
 
 def choose_queries(run: Run, seed: int, count: int) -> list[str]:

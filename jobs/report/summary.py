@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from attribution_core.display_view import printable
+from jobs.report.findings import told
 from jobs.report.overview import Overview
+from jobs.report.trust import Trust
 
-State = Literal["good", "warn", "open", "note"]
+if TYPE_CHECKING:
+    from jobs.report.findings import Findings
+    from jobs.statistics.schema import Figure
 
 # The bar of the identity's error at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2
 # A model whose reference terms are below this share of its score is as good as exact.
 SMALL_REFERENCE = 0.05
 MANY_REJECTED, MANY_CUT = 0.01, 0.1
-
-
-@dataclass(frozen=True)
-class Trust:
-    """One reason to trust the numbers, or not: ``about`` is its headline."""
-
-    state: State
-    about: str
-    words: str
 
 
 def scored(overview: Overview, log: bool) -> str:
@@ -36,17 +31,110 @@ def scored(overview: Overview, log: bool) -> str:
     )
 
 
+def found_sentences(overview: Overview, findings: Findings | None, log: bool, unit: str, most: int = 5) -> list[str]:
+    """At most ``most`` sentences on what was found, the most telling first; each is made from a number of the run."""
+    sentences: list[str | None] = [scored(overview, log)]
+    if findings is not None:
+        sentences += [
+            _concentrated(findings, unit),
+            _parts_of_speech(findings),
+            _identical(findings),
+            _relevant(findings),
+            _start(findings, log),
+            _strongest(findings),
+            _negative(findings, unit),
+        ]
+    return [one for one in sentences if one is not None][:most]
+
+
+def _concentrated(findings: Findings, unit: str) -> str | None:
+    five, half = findings.figure("concentration", "largest_5"), findings.figure("concentration", "largest_50")
+    if five is None:
+        return None
+    share = told(five.value, "share")
+    words = f"The strongest 5 % of {unit} pairs give {share} of what all of them add up to{within(five)}"
+    return words + (f"; the strongest half gives {told(half.value, 'share')}." if half is not None else ".")
+
+
+def _parts_of_speech(findings: Findings) -> str | None:
+    nouns, verbs = findings.figure("parts_of_speech", "nouns_lift"), findings.figure("parts_of_speech", "verbs_lift")
+    if nouns is None or verbs is None:
+        return None
+    share = findings.figure("parts_of_speech", "nouns_share")
+    words = f"A noun brings {nouns.value:.2f} times what an average word brings, and a verb {verbs.value:.2f} times"
+    return words + (
+        f"; nouns make {told(share.value, 'share')} of everything{within(share)}." if share is not None else "."
+    )
+
+
+def _identical(findings: Findings) -> str | None:
+    exact, lift = findings.figure("matches", "exact"), findings.figure("matches", "exact_lift")
+    if exact is None:
+        return None
+    words = f"Words that stand in both texts meet each other for {told(exact.value, 'share')} of the sum{within(exact)}"
+    more = f", {lift.value:.1f} times as much as other words that meet as often" if lift is not None else ""
+    return f"{words}{more}; the rest comes from words that differ."
+
+
+def _relevant(findings: Findings) -> str | None:
+    statistic = findings.summary.statistics.get("retrieval")
+    first = next((one for one in statistic.figures if one.value is not None), None) if statistic else None
+    if first is None:
+        return None
+    return f"In the ranking, {first.meaning.rstrip('.')}: {told(first.value, first.unit)}{within(first)}."
+
+
+def _start(findings: Findings, log: bool) -> str | None:
+    lead = findings.figure("position", "lead_b")
+    if lead is None or lead.low is None or lead.high is None:
+        return None
+    what = "a document" if log else "the second text"
+    if lead.low <= 1 <= lead.high:
+        return f"The beginning of {what} brings neither more nor less than the rest of it{within(lead)}."
+    return f"The first tenth of {what} brings {lead.value:.2f} times as much as an even spread would{within(lead)}."
+
+
+def _strongest(findings: Findings) -> str | None:
+    table = findings.tables.get("strongest")
+    rows = table.to_pylist() if table is not None else []
+    first = [row for row in rows if row["by"] == "total" and not row["group"]][:3]
+    if not first:
+        return None
+    named = ", ".join(f"“{printable(row['a'])}” with “{printable(row['b'])}”" for row in first)
+    return f"The {unit_of(findings)} pairs that bring most over all pairs are {named}."
+
+
+def _negative(findings: Findings, unit: str) -> str | None:
+    mass = findings.figure("concentration", "negative_mass")
+    if mass is None:
+        return None
+    return f"Of all that {unit} pairs bring, {told(mass.value, 'share')} lowers a score{within(mass)}."
+
+
+def unit_of(findings: Findings) -> str:
+    """What was attributed as one: word, token or sentence."""
+    return findings.summary.run.groups
+
+
+def within(one: Figure) -> str:
+    """The figure's interval in brackets; "" where it has none."""
+    if one.low is None or one.high is None:
+        return ""
+    return f" ({told(one.low, one.unit)} to {told(one.high, one.unit)})"
+
+
 def adds_up(overview: Overview) -> Trust:
     """Whether the integration reached what was asked of it."""
     totals = overview.totals
     good = totals.unconverged == 0 and totals.largest_error <= GOOD_ERROR
     words = (
         "Every pair was checked against the model's own scores: what its word pairs add up to is off by "
-        f"{totals.median_error:.1e} at the median and {totals.largest_error:.1e} at the worst, where a score of 1 is "
-        "the most that two texts can have."
+        f"{totals.median_error:.1e} at the median and {totals.largest_error:.1e} at the worst, in the unit of a "
+        "cosine, of which 1 is the most."
     )
     if totals.unconverged:
-        words += f" {_count(totals.unconverged, 'text')} missed the tolerance asked for and {_are(totals.unconverged)} approximate."
+        missed = _count(totals.unconverged, "text")
+        words += f" {missed} missed the tolerance asked for: what is said of them is approximate."
     return Trust("good" if good else "warn", "The numbers add up." if good else "Some numbers are approximate.", words)
 
 
@@ -60,12 +148,14 @@ def reference(overview: Overview, unit: str) -> Trust:
             f"On average the {unit} pairs add up to {one.total:.2f} of a score of {one.score:.2f}: they are the score."
         )
         return Trust("good", "The sum is the score.", words)
+    share = f"{terms:+.2f}".replace("-", "−")
     words = (
-        f"A score of {one.score:.2f}, the average, is {one.total:.2f} from all {unit} pairs and {terms:+.2f} from blank "
-        f"texts: for this model two blank texts already have a similarity of {one.reference_ab:.2f}. So a {unit} pair's "
-        "number says how much it adds compared with blanks, and the numbers of a pair do not add up to its score alone."
+        f"An average score of {one.score:.2f} is {one.total:.2f} from all {unit} pairs and {share} from blank texts, in "
+        f"which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. So a "
+        f"{unit} pair's number says how much it adds compared with blanks; a pair's numbers do not add up to its score "
+        "without them."
     )
-    return Trust("note", "What the sum means.", words.replace("-", "−", 1) if terms < 0 else words)
+    return Trust("note", "What the sum means.", words)
 
 
 def cut_texts(overview: Overview) -> Trust | None:
@@ -74,9 +164,8 @@ def cut_texts(overview: Overview) -> Trust | None:
     if not totals.truncated:
         return None
     share = totals.truncated / max(totals.texts, 1)
-    words = f"{_count(totals.truncated, 'text')} ({share:.1%}) are longer than the model reads; the rest of them had no say."
-    if totals.truncated == 1:
-        words = words.replace("are longer", "is longer").replace("of them", "of it")
+    count = _count(totals.truncated, "text")
+    words = f"{count} ({share:.1%}) did not fit into what the model reads: whatever stands behind that had no say."
     return Trust("warn" if share > MANY_CUT else "note", "Some texts were cut.", words)
 
 
@@ -85,7 +174,10 @@ def agreement(overview: Overview) -> Trust | None:
     found = overview.totals.agreement
     if found is None:
         return None
-    words = f"The log's own scores differ from the model's by {found.median:.1e} at the median and {found.largest:.1e} at most."
+    words = (
+        f"The log's own scores differ from the model's by {found.median:.1e} at the median and {found.largest:.1e} at "
+        "most."
+    )
     if found.fits:
         return Trust("good", "The log is this model's.", words)
     return Trust("warn", "The log may be another model's.", words + " Another model, prompt or similarity made it.")
@@ -105,10 +197,6 @@ def rejected(overview: Overview) -> Trust:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
 
 
 def table_of(columns: list[tuple[str, bool]], rows: list[list[str]], caption: str, note: str = "") -> dict[str, Any]:
