@@ -18,6 +18,29 @@ Rows = list[dict[str, Any]]
 Chart = dict[str, Any]
 
 
+# What a reader without linguistics calls the universal parts of speech.
+WORDS = {
+    "ADJ": "adjective",
+    "ADP": "preposition",
+    "ADV": "adverb",
+    "AUX": "auxiliary",
+    "CCONJ": "conjunction",
+    "DET": "article",
+    "INTJ": "interjection",
+    "NOUN": "noun",
+    "NUM": "number",
+    "PART": "particle",
+    "PRON": "pronoun",
+    "PROPN": "name",
+    "PUNCT": "punctuation",
+    "SCONJ": "subordinator",
+    "SYM": "symbol",
+    "VERB": "verb",
+    "X": "other",
+}
+MATCHES = {"exact": "the same word", "lemma": "another form", "stem": "the same stem", "other": "other words"}
+
+
 def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Chart]:
     """The plots of a statistic's tables, as many as have something to show."""
     found: list[Chart] = []
@@ -40,9 +63,8 @@ def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 
 def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
-    names = {"a": "query", "b": "document"} if facts.mode == "retrieval" else {"a": "text a", "b": "text b"}
     lines = []
-    for side, name in names.items():
+    for side, name in sides(facts).items():
         own = [row for row in rows if row["side"] == side and row["lift"] is not None]
         place = [(10.0 * row["order"] + 5, row) for row in own]
         band = [(x, row["lift_low"], row["lift_high"]) for x, row in place if row["lift_low"] is not None]
@@ -61,22 +83,28 @@ def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 
 def _parts_of_speech(rows: Rows, facts: RunFacts) -> list[Chart]:
-    both = sorted((row for row in rows if row["side"] == "both"), key=lambda row: -(row["share"] or 0))
+    both = [row | {"pos": WORDS.get(row["pos"], row["pos"])} for row in rows if row["side"] == "both"]
+    both.sort(key=lambda row: -(row["share"] or 0))
     return [shares(both, "pos", "By part of speech", "share of what all words bring, with its interval")]
 
 
 def _pos_pairs(rows: Rows, facts: RunFacts) -> list[Chart]:
-    named = [row | {"pair": f"{row['pos_a']} × {row['pos_b']}"} for row in rows[:MOST_PAIRS]]
+    named = [
+        row | {"pair": " × ".join(WORDS.get(row[side], row[side]) for side in ("pos_a", "pos_b"))}
+        for row in rows[:MOST_PAIRS]
+    ]
     return [shares(named, "pair", "By pair of parts of speech", "the largest shares; first text × second text")]
 
 
 def _matches(rows: Rows, facts: RunFacts) -> list[Chart]:
+    rows = [row | {"match": MATCHES.get(row["match"], row["match"])} for row in rows]
     return [shares(rows, "match", "By what two words have in common", "share of all word pairs, with its interval")]
 
 
 def _word_kinds(rows: Rows, facts: RunFacts) -> list[Chart]:
-    both = [row for row in rows if row["side"] == "both"] or rows
-    return [shares(both, "kind", "By kind of word", "share of the total, with its interval")]
+    names = sides(facts)
+    named = [row | {"kind": f"{names.get(row['side'], row['side'])}: {row['kind']}"} for row in rows]
+    return [shares(named, "kind", "By kind of word", "share of the total, with its interval")]
 
 
 def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -102,6 +130,11 @@ def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
             bars = [plots.Bar(printable(f"{row['a']} × {row['b']}"), row[by]) for row in own]
             found.append(_chart(title, "", plots.bars(title, bars)))
     return found
+
+
+def sides(facts: RunFacts) -> dict[str, str]:
+    """What the two texts of a pair are called."""
+    return {"a": "query", "b": "document"} if facts.mode == "retrieval" else {"a": "a", "b": "b"}
 
 
 def few(bars: list[plots.Bar]) -> list[plots.Bar]:

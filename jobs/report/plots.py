@@ -196,7 +196,7 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if abs(value) >= 0.0995 else f"{100 * value:.1f} %"
+    return f"{100 * value:.0f} %" if abs(value) >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
 
 
 def _plain(value: float) -> str:

@@ -71,8 +71,8 @@ def _identical(findings: Findings) -> str | None:
     exact, lift = findings.figure("matches", "exact"), findings.figure("matches", "exact_lift")
     if exact is None:
         return None
-    words = f"Words that stand in both texts meet each other for {told(exact.value, 'share')} of the sum{within(exact)}"
-    more = f", {lift.value:.1f} times as much as other words that meet as often" if lift is not None else ""
+    words = f"Identical words give {told(exact.value, 'share')} of the sum{within(exact)}"
+    more = f", {lift.value:.1f} times their share of the word pairs" if lift is not None else ""
     return f"{words}{more}; the rest comes from words that differ."
 
 
@@ -120,7 +120,9 @@ def within(one: Figure) -> str:
     """The figure's interval in brackets; "" where it has none."""
     if one.low is None or one.high is None:
         return ""
-    return f" ({told(one.low, one.unit)} to {told(one.high, one.unit)})"
+    # The unit is said once, behind the second number.
+    low, high = (told(end, one.unit).removesuffix(" ×") for end in (one.low, one.high))
+    return f" ({low.removesuffix(' %')} to {high})"
 
 
 def adds_up(overview: Overview) -> Trust:
@@ -150,8 +152,8 @@ def reference(overview: Overview, unit: str) -> Trust:
         return Trust("good", "The sum is the score.", words)
     share = f"{terms:+.2f}".replace("-", "−")
     words = (
-        f"An average score of {one.score:.2f} is {one.total:.2f} from all {unit} pairs and {share} from blank texts, in "
-        f"which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. So a "
+        f"An average score of {one.score:.2f} is {one.total:.2f} from all {unit} pairs and {share} from blank texts, "
+        f"in which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. So a "
         f"{unit} pair's number says how much it adds compared with blanks; a pair's numbers do not add up to its score "
         "without them."
     )
