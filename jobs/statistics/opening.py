@@ -78,11 +78,15 @@ class Pairs:
 
     def ids(self, ranks: Sequence[int]) -> list[str]:
         """The ids of pairs by their ranks."""
-        wanted = sorted({int(rank) for rank in ranks})
-        marks = ", ".join(map(str, wanted)) or "-1"
-        found = self.con.execute(f"SELECT rank, pair_id FROM ranked JOIN ids USING (n) WHERE rank IN ({marks})")
-        names: dict[int, str] = dict(found.fetchall())
-        return [names[int(rank)] for rank in ranks]
+        import pyarrow as pa
+
+        places = pa.array(np.arange(len(ranks), dtype=np.int64))
+        self.con.register("wanted", pa.table([places, pa.array(list(ranks), pa.int64())], names=["place", "rank"]))
+        found = self.con.execute(
+            "SELECT pair_id FROM wanted JOIN ranked USING (rank) JOIN ids USING (n) ORDER BY place"
+        ).fetchall()
+        self.con.unregister("wanted")
+        return [pair_id for (pair_id,) in found]
 
 
 def order_pairs(

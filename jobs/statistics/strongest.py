@@ -1,0 +1,279 @@
+"""The word pairs that bring most in the whole corpus, by their sum and by their mean, and within groups of pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table
+from jobs.statistics.reading import Batch
+from jobs.statistics.schema import Figure
+from jobs.statistics.sums import Array, quantised
+from jobs.statistics.texts import TEXT
+
+SHOWN, LOWEST, CANDIDATES, IN_GROUP, IN_QUERY = 100, 20, 300, 20, 5
+BINS, FEW_VALUES = 5, 10
+
+
+class Strongest(Measure):
+    name = "strongest"
+    title = "Strongest word pairs"
+    meaning = "The pairs of words that bring most over all pairs of texts, by sum and by mean."
+    cells = True
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self.base = len(scene.texts.names)
+        self.labels, self.group = groups_of(scene)
+        self.limit = scene.array()
+        self.pair = np.zeros((scene.pairs.count, 2), np.int32)
+        self.by_query = scene.run.roles[0] == "query"
+        create = "CREATE OR REPLACE TABLE {} (key BIGINT, n INTEGER, total DOUBLE, limits DOUBLE, best UBIGINT{})"
+        for name in ("met", *(f"met_{at}" for at in range(len(self.labels)))):
+            scene.con.execute(create.format(name, ""))
+        scene.con.execute(create.format("met_by_query", ", query INTEGER"))
+
+    def add(self, batch: Batch) -> None:
+        cells, rest = batch.cells, batch.rest
+        assert cells is not None and rest is not None
+        self.limit[batch.rank] = rest.limit
+        self.pair[batch.rank] = np.column_stack([batch.a, batch.b])
+        word = self.scene.texts.word
+        key = word[cells.a].astype(np.int64) * self.base + word[cells.b]
+        limit = rest.limit[cells.pair]
+        rank = batch.rank[cells.pair]
+        self._insert("met", key, cells.value, limit, rank)
+        for at in range(len(self.labels)):
+            own = self.group[rank] == at
+            if own.any():
+                self._insert(f"met_{at}", key[own], cells.value[own], limit[own], rank[own])
+        if self.by_query:
+            # A word of a query is one place in the table of words, whichever document it meets.
+            in_query = cells.a.astype(np.int64) * self.base + word[cells.b]
+            self._insert("met_by_query", in_query, cells.value, limit, rank, batch.a[cells.pair])
+
+    def _insert(
+        self, table: str, key: Array, value: Array, limit: Array, rank: Array, query: Array | None = None
+    ) -> None:
+        """Sums by key of one batch; of the strongest cell its pair too, the first in order of several equal ones."""
+        import pyarrow as pa
+
+        order = np.argsort(key, kind="stable")
+        key, value, limit, rank = key[order], value[order], limit[order], rank[order]
+        begins = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.zeros(0, np.int64)
+        if not len(begins):
+            return
+        # A float's bits are in the order of the numbers, as long as none is negative.
+        strength = np.abs(value).astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
+        best = strength | (np.uint64(2**32 - 1) - rank.astype(np.uint64))
+        quantum = self.scene.quantum
+        columns = {
+            "key": key[begins],
+            "n": np.diff(np.append(begins, len(key))).astype(np.int32),
+            "total": np.add.reduceat(quantised(value, quantum), begins),
+            "limits": np.add.reduceat(quantised(limit, quantum), begins),
+            "best": np.maximum.reduceat(best, begins),
+        }
+        if query is not None:
+            columns["query"] = query[order][begins].astype(np.int32)
+        self.scene.con.register("batch", pa.table(columns))
+        self.scene.con.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        self.scene.con.unregister("batch")
+
+    def result(self) -> Result:
+        scene = self.scene
+        support = max(3, math.ceil(scene.pairs.count / 2000))
+        self.counter = _Counter(scene, self.pair, self.limit, self.group)
+        tables = [self._table("strongest", "met", [(None, "")], support)]
+        if self.labels:
+            names = [(f"met_{at}", label) for at, label in enumerate(self.labels)]
+            tables.append(self._table("strongest_by_group", None, names, support))
+        if self.by_query:
+            tables.append(self._queries())
+        notes = [f"A mean is given where a word pair occurs at least {support} times."]
+        if not scene.whole:
+            notes.append(
+                "Sums are of the cells that were kept; at_least and at_most allow for every occurrence that was not."
+            )
+        first = tables[0].data.slice(0, 1).to_pylist()
+        figures = []
+        if first:
+            said = f"sum of the strongest word pair, {first[0]['a']} and {first[0]['b']}"
+            row = {key: first[0][key] for key in ("at_least", "at_most")}
+            figures.append(Figure(name="strongest", value=first[0]["total"], exact=scene.whole, unit="", meaning=said, **row))
+        return Result(figures, tables, notes)
+
+    def _table(self, name: str, table: str | None, groups: list[tuple[str | None, str]], support: int) -> Table:
+        columns: dict[str, list[Any]] = {key: [] for key in ("by", "group", "a", "b", "total", "mean", "occurrences")}
+        columns |= {key: [] for key in ("kept", "exact", "at_least", "at_most", "mean_at_least", "mean_at_most")}
+        columns |= {"largest": [], "pair_id": []}
+        shown = SHOWN if table is not None else IN_GROUP
+        ranks: list[int] = []
+        for at, (source, label) in enumerate(groups):
+            for found in self._chosen(source or table or "", None if source is None else at, shown, support):
+                a, b = divmod(found.key, self.base)
+                names = self.scene.texts.names
+                low, high = (found.total + end for end in (-found.unseen, found.unseen))
+                row = (found.by, label, names[a], names[b], found.total, found.total / found.occurrences, found.occurrences)
+                row += (found.n, self.scene.whole, low, high, low / found.occurrences, high / found.occurrences)
+                row += (found.largest,)
+                for key, value in zip(columns, row, strict=False):
+                    columns[key].append(value)
+                ranks.append(found.rank)
+        columns["pair_id"] = self.scene.pairs.ids(ranks)
+        described = {
+            "by": "why it is here: total (largest sums), lowest (smallest sums), mean (largest means)",
+            "group": "which pairs of texts: all where it is empty",
+            "a": "word of the first text, letter case aside",
+            "b": "word of the second text",
+            "total": "sum over its cells",
+            "mean": "total / occurrences",
+            "occurrences": "how often the two words met",
+            "kept": "how many of these cells were kept",
+            "mean_at_least": "the true mean is certainly not below this",
+            "mean_at_most": "the true mean is certainly not above this",
+            "largest": "its largest cell, by absolute value, in the pair pair_id",
+        }
+        meaning = "Word pairs that bring most over all pairs" + (" of a group." if table is None else ".")
+        return Table(name, meaning, columns_table(**columns), described, exact=self.scene.whole)
+
+    def _chosen(self, table: str, group: int | None, shown: int, support: int) -> list[_Found]:
+        con = self.scene.con
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE sums AS SELECT key, sum(n)::BIGINT AS n, sum(total) AS total, "
+            f"sum(limits) AS limits, max(best) AS best FROM {table} GROUP BY key"
+        )
+        asked = {
+            "total": f"SELECT * FROM sums ORDER BY total DESC, key LIMIT {shown}",
+            "lowest": f"SELECT * FROM sums WHERE total < 0 ORDER BY total, key LIMIT {min(shown, LOWEST)}",
+            "mean": f"SELECT * FROM sums WHERE n >= {support} ORDER BY total / n DESC, key LIMIT {3 * shown}",
+        }
+        found = []
+        for by, query in asked.items():
+            rows = [self._found(by, row, group) for row in con.execute(query).fetchall()]
+            if by == "mean":
+                # The means so far are of kept cells; what counts is the mean of all.
+                rows = sorted(rows, key=lambda row: (-row.total / row.occurrences, self._words(row.key)))
+            else:
+                rows = sorted(rows, key=lambda row: (-row.total if by == "total" else row.total, self._words(row.key)))
+            found += rows[:shown]
+        return found
+
+    def _words(self, key: int) -> tuple[str, str]:
+        a, b = divmod(key, self.base)
+        return self.scene.texts.names[a], self.scene.texts.names[b]
+
+    def _found(self, by: str, row: tuple[Any, ...], group: int | None) -> _Found:
+        key, n, total, limits, best = row
+        occurrences, limit = self.counter.count(*divmod(key, self.base), group)
+        largest = float(np.array(best >> 32, np.uint32).view(np.float32))
+        return _Found(by, key, n, total, occurrences, max(limit - limits, 0.0), largest, 2**32 - 1 - (best & (2**32 - 1)))
+
+    def _queries(self) -> Table:
+        texts, base = self.scene.texts, self.base
+        rows = self.scene.con.sql(
+            "SELECT query, key, total, n, best, place FROM (SELECT *, row_number() OVER (PARTITION BY query ORDER BY total "
+            "DESC, key) AS place FROM (SELECT query, key, sum(total) AS total, sum(n)::BIGINT AS n, max(best) AS best "
+            f"FROM met_by_query GROUP BY query, key)) WHERE place <= {IN_QUERY} ORDER BY query, place"
+        ).fetchnumpy()
+        words, others = np.divmod(rows["key"].astype(np.int64), base)
+        pairs = 2**32 - 1 - (rows["best"].astype(np.uint64) & np.uint64(2**32 - 1)).astype(np.int64)
+        import pyarrow as pa
+
+        names = pa.array(texts.names)
+        data = columns_table(
+            query_id=texts.text_ids.take(pa.array(rows["query"])),
+            place=rows["place"],
+            word=texts.place[words],
+            a=names.take(pa.array(texts.word[words])),
+            b=names.take(pa.array(others)),
+            total=rows["total"],
+            kept=rows["n"],
+            exact=pa.array([self.scene.whole]).take(pa.array(np.zeros(len(words), np.int64))),
+            pair_id=self.scene.pairs.ids(pairs.tolist()),
+        )
+        described = {
+            "query_id": "the query",
+            "place": "from 1, by total",
+            "word": "which word of the query, from 0",
+            "a": "that word, letter case aside",
+            "b": "word of the documents",
+            "total": "sum over the query's documents of the cells that were kept",
+            "kept": "how many cells that are",
+            "pair_id": "the pair with the largest of them",
+        }
+        meaning = f"The {IN_QUERY} strongest word pairs of every query over its documents."
+        return Table("strongest_by_query", meaning, data, described, exact=self.scene.whole)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A word pair: ``n`` cells kept, ``unseen`` what the others can come to at most, the pair of its strongest cell."""
+
+    by: str
+    key: int
+    n: int
+    total: float
+    occurrences: int
+    unseen: float
+    largest: float
+    rank: int
+
+
+class _Counter:
+    """Counts how often two words meet over all pairs, from the texts that have them."""
+
+    def __init__(self, scene: Scene, pair: Array, limit: Array, group: Array) -> None:
+        texts = scene.texts
+        own = np.flatnonzero(texts.kind == TEXT)
+        self._order = own[np.argsort(texts.word[own], kind="stable")]
+        self._words = texts.word[self._order]
+        self._text = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(texts.offsets))
+        self._texts, self._pair, self._limit, self._group = len(texts), pair, limit, group
+        self._quantum = scene.quantum
+        self._met: dict[tuple[int, int], Array] = {}
+
+    def count(self, a: int, b: int, group: int | None) -> tuple[int, float]:
+        """Occurrences of word ``a`` with word ``b`` in the pairs of a group, and the limits of cells summed over them."""
+        there = self._having(a, 0)
+        times = self._times(b)[self._pair[there, 1]]
+        there, times = there[times > 0], times[times > 0]
+        times = times * self._times(a)[self._pair[there, 0]]
+        if group is not None:
+            own = self._group[there] == group
+            there, times = there[own], times[own]
+        return int(times.sum()), float(quantised(times * self._limit[there], self._quantum).sum())
+
+    def _times(self, word: int) -> Array:
+        """How often each text has the word, [T]."""
+        first, last = np.searchsorted(self._words, [word, word + 1])
+        return np.bincount(self._text[self._order[first:last]], minlength=self._texts)
+
+    def _having(self, word: int, side: int) -> Array:
+        """The pairs whose text on this side has the word; the last ones asked for are kept."""
+        if (word, side) not in self._met:
+            if len(self._met) > 64:
+                self._met.clear()
+            self._met[word, side] = np.flatnonzero(self._times(word)[self._pair[:, side]] > 0)
+        return self._met[word, side]
+
+
+def groups_of(scene: Scene) -> tuple[list[str], Array]:
+    """Labels of groups of pairs, and each pair's group (-1: none): each relevance or label where there are few, else
+    fifths by the gold column."""
+    nobody = np.full(scene.pairs.count, -1, np.int8)
+    if scene.gold is None or not np.isfinite(scene.gold).any():
+        return [], nobody
+    gold, there = scene.gold, np.isfinite(scene.gold)
+    values = np.unique(gold[there])
+    if len(values) <= FEW_VALUES:
+        labels = [f"{scene.gold_name} {value:g}" for value in values]
+        return labels, np.where(there, np.searchsorted(values, np.where(there, gold, values[0])), -1).astype(np.int8)
+    edges = np.unique(np.quantile(gold[there], np.arange(1, BINS) / BINS))
+    group = np.where(there, np.searchsorted(edges, np.where(there, gold, 0), "right"), -1).astype(np.int8)
+    ends = [values[0], *edges, values[-1]]
+    labels = [f"{scene.gold_name} {low:g} to {high:g}" for low, high in zip(ends, ends[1:], strict=False)]
+    return labels, group
