@@ -90,7 +90,7 @@ def _parts_of_speech(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 def _pos_pairs(rows: Rows, facts: RunFacts) -> list[Chart]:
     named = [
-        row | {"pair": " × ".join(WORDS.get(row[side], row[side]) for side in ("pos_a", "pos_b"))}
+        row | {"pair": " × ".join(WORDS.get(str(row[side]), str(row[side])) for side in ("pos_a", "pos_b"))}
         for row in rows[:MOST_PAIRS]
     ]
     return [shares(named, "pair", "By pair of parts of speech", "the largest shares; first text × second text")]
@@ -108,17 +108,52 @@ def _word_kinds(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 
 def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
-    lines = []
-    for name in dict.fromkeys(row["against"] for row in rows):
-        own = [row for row in rows if row["against"] == name and row["spearman"] is not None]
-        band = [(r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None]
-        if own:
-            label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
-            lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
-    if not lines:
-        return []
-    svg = plots.curves("Rank correlation of the largest cells' sum", lines, "% of word pairs kept", log_x=True)
-    return [_chart("How few are enough", "Spearman's correlation of the sum of the largest cells alone", svg)]
+    unit = facts.groups
+    said = {
+        "cells": ("How few are enough", "the sum of the largest alone"),
+        "score": ("The same, blanks included", "the sum of the largest and the terms of blank texts"),
+    }
+    found = []
+    for kind, (title, what) in said.items():
+        lines = []
+        for name in dict.fromkeys(row["against"] for row in rows):
+            own = [r for r in rows if (r["sum"], r["against"]) == (kind, name)]
+            own = [r for r in own if r["percent"] > 0 and r["spearman"] is not None]
+            # With the blanks it is the score again that is made, and a sum of cells says nothing to it.
+            if own and not (kind == "score" and name == "total"):
+                band = [
+                    (r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None
+                ]
+                label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
+                lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
+        if lines:
+            svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs kept", log_x=True)
+            found.append(_chart(title, f"Spearman's correlation of {what}", svg))
+    return found
+
+
+def _by_group(rows: Rows, title: str) -> list[Chart]:
+    found = []
+    for measure, what in (("score", "mean score"), ("answered", "share of a query's content words that are answered")):
+        own = [row for row in rows if row["measure"] == measure and row["value"] is not None]
+        bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in own]
+        if bars:
+            svg = plots.bars(f"{title}: {what}", few(bars), percent=measure != "score")
+            found.append(_chart(title, what, svg))
+    return found
+
+
+def _rank(rows: Rows, facts: RunFacts) -> list[Chart]:
+    return _by_group([row | {"group": f"rank {row['group']}"} for row in rows], "By rank")
+
+
+def _relevance(rows: Rows, facts: RunFacts) -> list[Chart]:
+    return _by_group(rows, "By relevance")
+
+
+def _unanswered(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [plots.Bar(printable(row["word"]), row["unanswered"]) for row in rows]
+    return [_chart("Words that went unanswered", "in how many queries", plots.bars("Unanswered words", few(bars)))]
 
 
 def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -165,6 +200,9 @@ DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
     "word_kinds": _word_kinds,
     "sufficiency": _sufficiency,
     "strongest": _strongest,
+    "retrieval_relevance": _relevance,
+    "retrieval_rank": _rank,
+    "unanswered_words": _unanswered,
     "position_tenth": _positions,
     "convergence_nodes": _nodes,
 }

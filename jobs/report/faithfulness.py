@@ -46,7 +46,8 @@ def judged(found: dict[str, Any] | None, called: str) -> Trust:
     )
     words = (
         f"{verdict['text']} Tested on {found['pairs']:,} pairs by taking words away and putting them back; the "
-        f"advantage over random order is {chance['mean']:+.3f} of the score ({chance['low']:+.3f} to {chance['high']:+.3f})."
+        f"advantage over random order is {chance['mean']:+.3f} of the score "
+        f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
     return Trust(STATES.get(verdict["grade"], "warn"), f"Faithfulness: {verdict['grade']}.", words)
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 WIDTH = 320
 LINE = 18
 # Room for the label of a bar, in pixels and in characters of it.
-LABEL, LABEL_LETTERS = 104, 18
+LABEL, LABEL_LETTERS = 130, 20
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,20 @@ def _identical(findings: Findings) -> str | None:
 
 
 def _relevant(findings: Findings) -> str | None:
-    statistic = findings.summary.statistics.get("retrieval")
-    first = next((one for one in statistic.figures if one.value is not None), None) if statistic else None
-    if first is None:
-        return None
-    return f"In the ranking, {first.meaning.rstrip('.')}: {told(first.value, first.unit)}{within(first)}."
+    good, bad = findings.figure("retrieval", "score_relevant"), findings.figure("retrieval", "score_not_relevant")
+    unanswered = findings.figure("retrieval", "unanswered")
+    words = ""
+    if good is not None and bad is not None:
+        words = (
+            f"Relevant documents score {good.value:.2f} on average{within(good)} and documents judged not relevant "
+            f"{bad.value:.2f}{within(bad)}"
+        )
+    if unanswered is not None:
+        words += "; " if words else ""
+        words += (
+            f"{told(unanswered.value, 'share')} of the queries' content words were answered by none of their documents"
+        )
+    return f"{words}." if words else None
 
 
 def _start(findings: Findings, log: bool) -> str | None:
@@ -153,9 +162,9 @@ def reference(overview: Overview, unit: str) -> Trust:
     share = f"{terms:+.2f}".replace("-", "−")
     words = (
         f"An average score of {one.score:.2f} is {one.total:.2f} from all {unit} pairs and {share} from blank texts, "
-        f"in which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. So a "
-        f"{unit} pair's number says how much it adds compared with blanks; a pair's numbers do not add up to its score "
-        "without them."
+        f"in which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. "
+        f"So a {unit} pair's number says how much it adds compared with blanks; without them, a pair's numbers do not "
+        "add up to its score."
     )
     return Trust("note", "What the sum means.", words)
 
