@@ -48,6 +48,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
 
+    def _repr_html_(self) -> str:
+        from jobs.report.notebook import run_html
+
+        return run_html(self)
+
     @cached_property
     def job(self) -> dict[str, Any]:
         """What `job.yaml` says: the settings, versions and the model's fingerprint; empty where it is missing."""

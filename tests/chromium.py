@@ -120,7 +120,11 @@ class Browser:
 
     def scheme(self, scheme: str, media: str = "") -> None:
         """light or dark, and "print" or the screen."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        # A page that scrolls smoothly would move away under the pointer.
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def picture(self, path: Path, *, whole: bool = False) -> None:

@@ -97,7 +97,8 @@
       make("th", { scope: "col", title: label(1, g), dataset: { side: 1, g } }, isolated(label(1, g))));
     matrix.append(make("caption", {}, `All ${pair.unit} pairs `,
       make("span", {}, `rows: ${pair.names[0]}, columns: ${pair.names[1]}; blue raises the score, orange lowers it`)));
-    matrix.append(make("thead", {}, make("tr", {}, make("td"), ...heads)));
+    matrix.append(make("thead", {}, make("tr", {},
+      make("th", { attributes: { "aria-label": `${pair.names[0]}, ${pair.names[1]}` } }), ...heads)));
     const body = make("tbody");
     for (const i of pair.rows) {
       const line = make("tr", {}, make("th", { scope: "row", dataset: { side: 0, g: i } }, isolated(label(0, i))));

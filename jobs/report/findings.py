@@ -122,7 +122,7 @@ def figures_table(statistic: Statistic) -> dict[str, Any]:
             ]
         )
     heads = [
-        ("", True, ""),
+        ("figure", True, ""),
         ("value", False, ""),
         ("95 % interval", False, "bootstrap over pairs"),
         ("certainty", True, ""),
