@@ -27,6 +27,7 @@ from jobs.report.explorer import FULL, NOT_STORED, Explorer
 from jobs.report.making import make_report
 from jobs.report.overview import read_overview
 from jobs.report.sampling import choose_pairs, choose_queries
+from jobs.statistics import tagging
 from jobs.statistics.computing import compute_statistics
 
 if TYPE_CHECKING:
@@ -190,8 +191,11 @@ def test_hostile_text_does_not_leave_its_place(tmp_path: Path, rng: Random) -> N
         assert len(re.findall(rf"<{tag}[\s>]", page)) == len(re.findall(rf"<{tag}[\s>]", plain)), tag
 
 
-def test_statistics_that_are_missing_or_old_are_made_first(tmp_path: Path, rng: Random) -> None:
+def test_statistics_that_are_missing_or_old_are_made_first(
+    tmp_path: Path, rng: Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A report of yesterday's pairs would say nothing of it."""
+    monkeypatch.setattr(tagging, "chosen_pipeline", lambda name: None)
     pairs, ids = made(rng, 12)
     run = write_run(tmp_path / "run", pairs[:8], ids[:8])
     said: list[str] = []

@@ -107,14 +107,16 @@ def _text(text: ExplainedText) -> dict[str, Any]:
         start, end = max(groups.starts[g], at), groups.ends[g]
         if kind != "text" or end <= start:
             continue
+        if at >= MOST_TEXT:
+            break
         if start > at:
             pieces.append(_between(text.text[at:start]))
-        pieces.append([g, printable(text.text[start:end])])
+        pieces.append([g, printable(text.text[start : min(end, start + MOST_TEXT)])])
         at = end
     rest = text.text[at:]
     if rest:
         room = max(MOST_TEXT - at, 0)
-        pieces.append(_between(rest[:room]) + ("…" if len(rest) > room else ""))
+        pieces.append((_between(rest[:room]) if room else "") + ("…" if len(rest) > room else ""))
     # Of a text that an unfinished run has not written its words are known from the stored cells.
     if not text.text:
         for g, label in enumerate(groups.labels):

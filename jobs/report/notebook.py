@@ -39,7 +39,8 @@ TEMPLATE = """\
 {% for line in totals %}<p>{{ line }}</p>
 {% endfor -%}
 {% if rows %}<div class="scroll" tabindex="0" role="region" aria-label="The first pairs">
-<table><thead><tr><th scope="col">pair_id</th><th scope="col">score</th><th scope="col">strongest word pair</th></tr></thead>
+<table><thead><tr><th scope="col">pair_id</th><th scope="col">score</th>
+<th scope="col">strongest word pair</th></tr></thead>
 <tbody>
 {% for row in rows %}<tr><td><bdi>{{ row.id }}</bdi></td><td>{{ row.score }}</td><td>
 {%- if row.a is not none %}<bdi>{{ row.a }}</bdi> → <bdi>{{ row.b }}</bdi> {{ row.value }}{% endif %}</td></tr>
