@@ -22,9 +22,9 @@ from jobs.dataset import attribution_row, attribution_table, commit_shard, open_
 from jobs.opened_run import Run
 from jobs.stores import Store
 
-NOUNS = "dog dogs cat wing wings layer bridge report reports question answer river city pilot".split()
-VERBS = "walks walked walking flies opened opens writes wrote measures measured".split()
-OTHER = "the a of not never quickly hot red , . 3 7 12 in and old n't".split()
+NOUNS = ["dog", "dogs", "cat", "wing", "wings", "layer", "bridge", "report", "reports", "answer", "river", "pilot"]
+VERBS = ["walks", "walked", "walking", "flies", "opened", "opens", "writes", "wrote", "measures", "measured"]
+OTHER = ["the", "a", "of", "not", "never", "quickly", "hot", "red", ",", ".", "3", "7", "12", "in", "and", "old", "n't"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def write_made(
                     texts.append(text_row(text, text_id))
                     written.add((text.role, text_id))
         kept = pa.Table.from_pylist([pairs[at].kept for at in part], schema=schema)
-        commit_shard(
-            run, index, attribution_table(rows, kept, store), text_table(texts), reject_table([]), format
-        )
+        commit_shard(run, index, attribution_table(rows, kept, store), text_table(texts), reject_table([]), format)
     if finished:
         run.commit("_SUCCESS", b"")
     return open_run(str(place))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from attribution_core.display_sheet import Sheet
 from jobs.statistics.schema import FOLDER, NAMES, Statistic, Summary
-from jobs.statistics.view import Column, Shown, shown_tables, shown_value
+from jobs.statistics.view import Column, Shown, head_lines, shown_figures, shown_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,15 +41,10 @@ class StatisticsSheet(Sheet):
     """A sheet for statistics."""
 
     def head(self, summary: Summary) -> None:
-        run = summary.run
-        pairs = f"{run.pairs:,} pairs"
-        if run.sample is not None:
-            pairs += f" by chance of {run.pairs_in_run:,}"
-        kept = "whole matrices kept" if run.store == "full" else "the strongest cells kept"
-        self.line(f"{pairs}, {run.texts:,} distinct texts, {kept}", "bold")
-        if run.gold:
-            self.line(f"Gold label: column {run.gold}.", "dim")
-        self.line("Behind ±: 95 % bootstrap interval over pairs. ≈: estimated, [between these bounds] for certain.", "dim")
+        first, *others = head_lines(summary)
+        self.line(first, "bold")
+        for line in others:
+            self.line(line, "dim")
         for note in summary.notes:
             self.line(note, "bold")
 
@@ -61,6 +56,11 @@ class StatisticsSheet(Sheet):
         for shown in shown_tables(statistic, tables):
             self.blank()
             self.shown(shown)
+        figures = shown_figures(statistic)
+        if figures:
+            self.blank()
+        for meaning, value in figures:
+            self.wrapped_line(meaning[:1].upper() + meaning[1:], value)
         for note in statistic.notes:
             self.line(note, "dim")
         if statistic.tables:
@@ -91,6 +91,12 @@ class StatisticsSheet(Sheet):
                 line.append(("-" if value < 0 else "") + self.bar(abs(value) / limit, bar - 1), self._style(value))
             self.put(line)
 
+    def wrapped_line(self, words: str, value: str) -> None:
+        """A sentence and a number behind it, further lines of it set in."""
+        text = Text.assemble(self.safe(words), ": ", (self.safe(value), "bold"))
+        for place, piece in enumerate(text.wrap(self.console, self.width - 2)):
+            self.put(Text.assemble("  " if place else "", piece))
+
     def _style(self, value: float) -> str:
         return self.ink(value) if self.coloured else ""
 
@@ -101,9 +107,3 @@ class StatisticsSheet(Sheet):
         if column.label:
             return set_cell_size(text, width)
         return " " * max(width - cell_len(text), 0) + text
-
-
-def figure_line(statistic: Statistic, name: str) -> str:
-    """A figure in one line, for a reader: its meaning and its value."""
-    figure = statistic.figure(name)
-    return f"{figure.meaning}: {shown_value(figure)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs.statistics.schema import Figure, Statistic
+from jobs.statistics.schema import Figure, Statistic, Summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,19 +50,32 @@ def shown_tables(statistic: Statistic, tables: Mapping[str, pa.Table]) -> list[S
     made: list[Shown] = []
     for table, make in _SHOWN[statistic.name]:
         if table in there and len(there[table]):
-            made += make(there[table].to_pylist() if len(there[table]) < 50_000 else there[table].slice(0, 50_000).to_pylist())
-    names = _FIGURES.get(statistic.name, ())
-    figures = [figure for figure in statistic.figures if figure.name in names]
-    if figures:
-        made.append(_figures(figures))
+            made += make(
+                there[table].to_pylist() if len(there[table]) < 50_000 else there[table].slice(0, 50_000).to_pylist()
+            )
     return made
 
 
-def _figures(figures: Sequence[Figure]) -> Shown:
-    return Shown(
-        "In short",
-        [Column("", [f.meaning for f in figures], label=True), Column("", [shown_value(f) for f in figures])],
-    )
+def shown_figures(statistic: Statistic) -> list[tuple[str, str]]:
+    """Figures that no shown table has: what they mean, and their values."""
+    names = _FIGURES.get(statistic.name, ())
+    return [(figure.meaning, shown_value(figure)) for figure in statistic.figures if figure.name in names]
+
+
+def head_lines(summary: Summary) -> list[str]:
+    """What was looked at, and how to read what follows."""
+    run = summary.run
+    pairs = f"{run.pairs:,} pairs"
+    if run.sample is not None:
+        pairs += f" by chance of {run.pairs_in_run:,}"
+    kept = "whole matrices kept" if run.store == "full" else "the strongest cells kept"
+    lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
+    if run.gold:
+        lines.append(f"Gold label: column {run.gold}.")
+    reading = "Behind ±: half of the 95 % bootstrap interval over pairs."
+    if run.store != "full":
+        reading += " ≈: an estimate, certainly [between these bounds]."
+    return [*lines, reading]
 
 
 def _percent(value: float | None) -> str:
@@ -72,7 +85,9 @@ def _percent(value: float | None) -> str:
 def _plain(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if abs(value) >= 0.05 or value == 0 else f"{value:.1e}" if abs(value) < 0.005 else f"{value:.3f}"
+    return (
+        f"{value:.2f}" if abs(value) >= 0.05 or value == 0 else f"{value:.1e}" if abs(value) < 0.005 else f"{value:.3f}"
+    )
 
 
 def _with_interval(row: Row, name: str, low: str = "low", high: str = "high", *, percent: bool = True) -> str:
@@ -147,10 +162,15 @@ def _sufficiency(rows: list[Row]) -> list[Shown]:
         by = {(row["percent"], row["against"]): row for row in own}
         columns = [Column("cells", [f"{percent} %" for percent in percents], label=True)]
         for name in against:
-            texts = [_with_interval(by[p, name], "spearman", "spearman_low", "spearman_high", percent=False) for p in percents]
+            texts = [
+                _with_interval(by[p, name], "spearman", "spearman_low", "spearman_high", percent=False)
+                for p in percents
+            ]
             columns.append(Column(f"with {name}", texts))
         drawn = [by[p, against[-1]]["spearman"] for p in percents] if against else []
-        made.append(Shown(f"{said}: Spearman's correlation (bars: with {against[-1] if against else ''})", columns, drawn))
+        made.append(
+            Shown(f"{said}: Spearman's correlation (bars: with {against[-1] if against else ''})", columns, drawn)
+        )
     return made
 
 
