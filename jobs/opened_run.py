@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset
 
     from jobs.query.result import QueryResult
+    from jobs.statistics.results import Statistics
 
 # Rows looked at for examples of what a column holds.
 FIRST_ROWS = 10_000
@@ -72,6 +73,13 @@ class Run:
     def plan(self) -> Plan | None:
         """The plan, or None where planning was not finished."""
         return load_plan(self.store)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What ``tokenpair stats`` found of this run; RunError where it has not been run."""
+        from jobs.statistics.results import statistics_of
+
+        return statistics_of(self)
 
     @property
     def finished(self) -> bool:

@@ -14,7 +14,8 @@ def stats(
     context: typer.Context,
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="NAME", help="Only these statistics; repeatable, or with commas.")
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Only these statistics; repeatable, or with commas."),
     ] = None,
     pipeline: Annotated[
         str | None, typer.Option(metavar="NAME", help="A spaCy pipeline, or none; default: the one that is installed.")
@@ -47,6 +48,8 @@ def stats(
             told=(lambda line: None) if quiet else note,
         )
         if not quiet:
+            from jobs.statistics.results import Statistics
             from jobs.statistics.terminal import print_summary
 
-            print_summary(summary, opened.store, names)
+            found = Statistics(opened, summary)
+            print_summary(summary, found.tables(names), names)

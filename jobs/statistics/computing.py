@@ -80,7 +80,8 @@ def gold_column(run: Run, asked: str | None) -> str | None:
     numeric = [
         f.name
         for f in schema
-        if f.name not in own and (pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_boolean(f.type))
+        if f.name not in own
+        and (pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_boolean(f.type))
     ]
     if asked is not None:
         if asked not in numeric:
@@ -148,9 +149,7 @@ def _column(run: Run, pairs: Pairs, name: str) -> Array:
     return found
 
 
-def _summary(
-    scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, Result], why: dict[str, str]
-) -> Summary:
+def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, Result], why: dict[str, str]) -> Summary:
     run, pairs = scene.run, scene.pairs
     facts = RunFacts(
         pairs=pairs.count,

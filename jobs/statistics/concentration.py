@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from attribution_core.sparse import SHARES
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, mean_interval, quantiles
 from jobs.statistics.reading import Batch, Cells, Rest
 from jobs.statistics.sums import Array, divided
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EXAMPLES = 5
 
@@ -36,7 +41,8 @@ class Concentration(Measure):
         positive = one["total"] > 0
         self.share[batch.rank] = divided(batch.largest, np.where(positive, one["total"], 0)[:, None])
         self.negative[batch.rank] = divided(-one["negative"], mass)
-        assert batch.cells is not None and batch.rest is not None
+        assert batch.cells is not None
+        assert batch.rest is not None
         self.skew[batch.rank] = skewness(batch.cells, batch.rest, batch.text_total, batch.text_cells)
         below = np.bincount(batch.cells.pair, batch.cells.value < 0, len(batch))
         # Of cells not kept the sign is not known; their share of the mass that is left is the best guess.
@@ -66,14 +72,15 @@ class Concentration(Measure):
         counts = self.count.values
         certain = [divided(self.count.total[at], self.count.total[3]) for at in (1, 2)]
         cells = draw.ratio(counts[:, 0], counts[:, 3])
-        bounds = {} if exact else dict(zip(("at_least", "at_most"), certain, strict=True))
         meaning = "share of the cells between words that are negative"
-        figures.append(figure("negative_cells", meaning, cells, exact=exact, **bounds))
+        figures.append(figure("negative_cells", meaning, cells, exact=exact, ends=certain))
         skew = mean_interval(self.scene, self.skew[:, 0])
-        ends = [np.nan if np.isinf(self.skew[:, at]).any() else mean_interval(self.scene, self.skew[:, at])[0] for at in (1, 2)]
-        bounds = {} if exact else dict(zip(("at_least", "at_most"), ends, strict=True))
+        ends = [
+            np.nan if np.isinf(self.skew[:, at]).any() else mean_interval(self.scene, self.skew[:, at])[0]
+            for at in (1, 2)
+        ]
         meaning = "skewness of the cells between words of a pair, mean over pairs"
-        figures.append(figure("skewness", meaning, skew, "", exact=exact, **bounds))
+        figures.append(figure("skewness", meaning, skew, "", exact=exact, ends=ends))
         notes = []
         if not there.all():
             notes.append(f"{(~there).sum():,} pairs have a total of zero or less: they have no share of it.")
@@ -102,8 +109,8 @@ class Concentration(Measure):
 def skewness(cells: Cells, rest: Rest, total: Array, count: Array) -> Array:
     """Skewness of each pair's cells: an estimate, at least, at most [n, 3]; all three equal where every cell is known.
 
-    The unknown cells' mean is known and each lies within ``rest.limit``. Over all numbers of that kind, a sum of squares
-    is least where all are equal and greatest where all are at an end; a sum of cubes lies between the envelopes of x³.
+    The unknown cells' mean is known and each lies within ``rest.limit``. Over all such numbers, a sum of squares is
+    least where all are equal and greatest where all are at an end; a sum of cubes lies between the envelopes of x³.
     """
     n = len(total)
     mean = divided(total, count)
@@ -119,7 +126,9 @@ def skewness(cells: Cells, rest: Rest, total: Array, count: Array) -> Array:
         above = third + rest.count * cubes_above(m, lowest, highest)
 
         def skew(cubes: Array, squares: Array) -> Array:
-            return np.where(squares > 0, (cubes / count) / (squares / count) ** 1.5, np.where(cubes == 0, 0, np.inf * cubes))
+            return np.where(
+                squares > 0, (cubes / count) / (squares / count) ** 1.5, np.where(cubes == 0, 0, np.inf * cubes)
+            )
 
         estimate = skew(third + rest.count * m**3, least)
         at_least = np.minimum(skew(below, least), skew(below, most))
@@ -134,13 +143,15 @@ def cubes_above(mean: Array, lowest: Array, highest: Array) -> Array:
     """The largest mean of x³ over numbers in [lowest, highest] with this mean: the concave envelope of x³ there."""
     touch = -highest / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        chord = lowest**3 + np.where(highest > lowest, (highest**3 - lowest**3) / (highest - lowest), 0) * (mean - lowest)
+        chord = lowest**3 + np.where(highest > lowest, (highest**3 - lowest**3) / (highest - lowest), 0) * (
+            mean - lowest
+        )
     tangent = highest**3 + 0.75 * highest**2 * (mean - highest)
     line = np.where(touch >= lowest, np.where(mean <= touch, mean**3, tangent), chord)
     return np.where(highest <= 0, mean**3, line)
 
 
-def _table(data: object) -> Table:
+def _table(data: pa.Table) -> Table:
     columns = {
         "percent": "the largest so many per cent of a pair's cells, by absolute value",
         "cells": "how many cells that is in the mean pair",
@@ -148,4 +159,4 @@ def _table(data: object) -> Table:
         **{f"p{q:02d}": f"{q} % quantile over pairs of a pair's own share" for q in (5, 25, 50, 75, 95)},
     }
     meaning = "Share of the total that the largest cells of each pair give."
-    return Table("concentration", meaning, data, columns)  # type: ignore[arg-type]
+    return Table("concentration", meaning, data, columns)

@@ -56,14 +56,19 @@ class Convergence(Measure):
             _plain("unconverged", 1 - converged / texts, "texts that missed the tolerance", "share"),
             _plain("nodes", nodes, "integration nodes of a text, median"),
             _plain("residual", residual, "completeness residual of a text, median, of ‖e‖"),
-            _plain("residual_max", residual_max, "the largest residual"),
-            figure("error_mean", "|identity error| of a pair, mean, of ‖e(a)‖‖e(b)‖", mean_interval(self.scene, self.error), ""),
-            _plain("error_median", at[0], "its median"),
-            _plain("error_99", at[2], "99 % of pairs are below this"),
-            _plain("error_max", at[3], "the largest"),
+            _plain("residual_max", residual_max, "largest completeness residual of a text, of ‖e‖"),
+            figure(
+                "error_mean",
+                "|identity error| of a pair, mean, of ‖e(a)‖‖e(b)‖",
+                mean_interval(self.scene, self.error),
+                "",
+            ),
+            _plain("error_median", at[0], "|identity error| of a pair, median"),
+            _plain("error_99", at[2], "|identity error| that 99 % of pairs stay below"),
+            _plain("error_max", at[3], "largest |identity error| of a pair"),
         ]
         worst = np.argsort(-self.error, kind="stable")[:WORST]
-        examples = columns_table(pair_id=self.scene.pairs.ids(worst), error=self.error[worst])
+        examples = columns_table(pair_id=self.scene.pairs.ids(worst.tolist()), error=self.error[worst])
         described = {
             "texts": "distinct texts",
             "converged": "how many of them met the tolerance",

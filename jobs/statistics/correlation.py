@@ -1,4 +1,4 @@
-"""Pearson's and Spearman's correlations, their bootstrap intervals, and how far an estimate's can be from the true one."""
+"""Pearson's and Spearman's correlations, bootstrap intervals, and how far an estimate's can be from the true one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much comes from words that are the same, or nearly, and from numbers, negations, punctuation and special tokens."""
+"""How much comes from words that are the same or nearly, from numbers, negations, punctuation and special tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ WORD, NUMERIC, MARK, NEGATED, SPECIAL_KIND, PROMPT_KIND = range(len(KINDS))
 class Matches(Measure):
     name = "matches"
     title = "Matches"
-    meaning = "How much comes from identical words, other forms of them, numbers, negations, punctuation, special tokens."
+    meaning = (
+        "How much comes from identical words, other forms of them, numbers, negations, punctuation, special tokens."
+    )
     cells = True
 
     def __init__(self, scene: Scene) -> None:
@@ -29,7 +31,11 @@ class Matches(Measure):
         texts = scene.texts
         own = texts.kind == TEXT
         self.kind = np.select(
-            [texts.kind == SPECIAL, texts.kind == PROMPT, *((texts.flags & f) > 0 for f in (PUNCTUATION, NUMBER, NEGATION))],
+            [
+                texts.kind == SPECIAL,
+                texts.kind == PROMPT,
+                *((texts.flags & f) > 0 for f in (PUNCTUATION, NUMBER, NEGATION)),
+            ],
             [SPECIAL_KIND, PROMPT_KIND, MARK, NUMERIC, NEGATED],
             WORD,
         )
@@ -63,7 +69,8 @@ class Matches(Measure):
             self.sides[side][0].add(batch.bucket[pair], self.kind[word], values)
             self.sides[side][1].add_rows(batch.bucket, self.kinds[text] * other[:, None])
         cells, rest = batch.cells, batch.rest
-        assert cells is not None and rest is not None
+        assert cells is not None
+        assert rest is not None
         same = {name: found.count(batch.a, batch.b) for name, found in self.same.items()}
         labels = {"match": self._match(cells.a, cells.b), "meeting": self._meeting(cells.a, cells.b)}
         counts = {"match": self._matches(batch, same), "meeting": self._meetings(batch, same)}
@@ -124,20 +131,29 @@ class Matches(Measure):
         bounds[:, other] = -bounds[::-1, [lemma, stem]].sum(1)
         kinds = [name for name in MATCHES if name in ("exact", "other") or name in self.same]
         figures = [
-            figure("exact", "share of the sum over all words' cells that identical words give", draw.ratio(known[:, 1], known[:, 0])),
-            figure("special", "share of the total that cells of special and prompt tokens give", draw.ratio(known[:, 2] - known[:, 0], known[:, 2])),
+            figure(
+                "exact",
+                "share of the sum over all words' cells that identical words give",
+                draw.ratio(known[:, 1], known[:, 0]),
+            ),
+            figure(
+                "special",
+                "share of the total that cells of special and prompt tokens give",
+                draw.ratio(known[:, 2] - known[:, 0], known[:, 2]),
+            ),
         ]
         counts = self.count["match"].values
         lift = draw.lift(known[:, 1:2], known[:, :1], counts[:, :1], counts.sum(1, keepdims=True))
-        figures.append(figure("exact_lift", "the same against their share of the cells", lift, "ratio"))
+        figures.append(
+            figure("exact_lift", "what identical words give, against their share of the cells", lift, "ratio")
+        )
         table = self._table("matches", MATCHES, kinds, found, bounds, counts)
         for name in kinds[1:-1]:
             at = table.data["match"].to_pylist().index(name)
             row = table.data.slice(at, 1).to_pylist()[0]
             values = [np.nan if row[key] is None else row[key] for key in ("share", "low", "high")]
-            more = {} if whole else {key: np.nan if row[key] is None else row[key] for key in ("at_least", "at_most")}
             said = f"share that pairs of words with the same {name} give which are not identical"
-            figures.append(figure(name, said, values, exact=whole, **more))
+            figures.append(figure(name, said, values, exact=whole, ends=(row["at_least"], row["at_most"])))
         parts = self.found["meeting"].values, self.bounds["meeting"], self.count["meeting"].values
         notes = []
         if "lemma" not in kinds:
@@ -190,12 +206,17 @@ class Matches(Measure):
             for name, values in zip(floats, (*share, draw.ratio(count.values, cells)[0], *lift), strict=True):
                 floats[name].append(values[there])
         data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
-        described = {"kind": "kind of word or token", "frequency": "share of the cells in their rows (a) or columns (b)"}
-        return Table("word_kinds", "Share of the total by kind of word, from row and column sums. Exact.", data, described)
+        described = {
+            "kind": "kind of word or token",
+            "frequency": "share of the cells in their rows (a) or columns (b)",
+        }
+        return Table(
+            "word_kinds", "Share of the total by kind of word, from row and column sums. Exact.", data, described
+        )
 
 
 class Same:
-    """Counts the cells of a pair whose two words have the same label, without looking at cells: labels [words], negative
+    """Counts a pair's cells whose two words have the same label, without looking at cells: labels [words], negative
     ones never match. Labels are sorted within each text once, so that a pair's two lists are merged."""
 
     def __init__(self, texts: Texts, label: Array) -> None:

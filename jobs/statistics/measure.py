@@ -31,7 +31,7 @@ COMMON = {
     "lift": "share / frequency",
     "lift_low": "lower end of the 95 % bootstrap interval of lift",
     "lift_high": "upper end of it",
-    "exact": "whether the value follows from what is stored of every pair; else it is an estimate from the strongest cells",
+    "exact": "whether it follows from what is stored of every pair; else it is estimated from the strongest cells",
     "at_least": "an estimate's true value is certainly not below this",
     "at_most": "an estimate's true value is certainly not above this",
     "pairs": "how many pairs it was computed from",
@@ -65,7 +65,7 @@ class Result:
 
 @dataclass
 class Scene:
-    """What statistics are made from. ``whole`` says that matrices were kept; ``gold`` [pairs], by rank, NaN for none."""
+    """What statistics are made from. ``whole``: matrices were kept; ``gold`` [pairs], by rank, NaN for none."""
 
     run: Run
     con: duckdb.DuckDBPyConnection
@@ -137,11 +137,29 @@ def number(value: Any) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def figure(name: str, meaning: str, values: Sequence[Any], unit: str = "share", **more: Any) -> Figure:
-    """A figure of (value, low, high)."""
-    more = {key: number(found) if key in ("at_least", "at_most") else found for key, found in more.items()}
+def figure(
+    name: str,
+    meaning: str,
+    values: Sequence[Any],
+    unit: str = "share",
+    *,
+    exact: bool = True,
+    ends: Sequence[Any] = (None, None),
+) -> Figure:
+    """A figure of (value, low, high); ``ends`` are the bounds of an estimate."""
     value, low, high = (number(np.ravel(found)[0]) for found in values)
-    return Figure(name=name, value=value, low=low, high=high, meaning=meaning, unit=unit, **more)
+    at_least, at_most = (None, None) if exact else (None if end is None else number(end) for end in ends)
+    return Figure(
+        name=name,
+        value=value,
+        low=low,
+        high=high,
+        exact=exact,
+        at_least=at_least,
+        at_most=at_most,
+        unit=unit,
+        meaning=meaning,
+    )
 
 
 def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tuple[float, float, float]:

@@ -63,9 +63,9 @@ def batches(run: Run, columns: Sequence[str], rows: int = BATCH_ROWS, folder: st
 class Pairs:
     """The pairs that are looked at, in the order of a hash of their ids: the same however they lie in parts.
 
-    ``rank`` [rows of the run] is a row's place in that order, -1 where it is not looked at; ``a`` and ``b`` [rows of the
-    run] are its texts' places in the table of texts, -1 where a text is not written yet. ``without_text`` rows are left
-    out for that reason.
+    ``rank`` [rows of the run] is a row's place in that order, -1 where it is not looked at; ``a`` and ``b`` [rows of
+    the run] are its texts' places in the table of texts, -1 where a text is not written yet. ``without_text`` rows are
+    left out for that reason.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -112,9 +112,7 @@ def order_pairs(
         numbers = pa.array(np.arange(n, n + len(batch), dtype=np.int32))
         whole = pa.array((sides[0] >= 0) & (sides[1] >= 0))
         con.register("batch", pa.table([numbers, batch["pair_id"], whole], names=["n", "pair_id", "whole"]))
-        con.execute(
-            f"INSERT INTO ids SELECT n, pair_id, md5_number_lower('{int(seed)}:' || pair_id), whole FROM batch"
-        )
+        con.execute(f"INSERT INTO ids SELECT n, pair_id, md5_number_lower('{int(seed)}:' || pair_id), whole FROM batch")
         con.unregister("batch")
         n += len(batch)
     if n == 0:

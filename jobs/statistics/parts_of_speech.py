@@ -39,7 +39,11 @@ class PartsOfSpeech(Measure):
 
     @staticmethod
     def missing(scene: Scene) -> str | None:
-        return "Parts of speech need a spaCy pipeline and words or tokens as groups." if scene.texts.pipeline is None else None
+        return (
+            "Parts of speech need a spaCy pipeline and words or tokens as groups."
+            if scene.texts.pipeline is None
+            else None
+        )
 
     def add(self, batch: Batch) -> None:
         sizes = batch.sizes()
@@ -56,7 +60,8 @@ class PartsOfSpeech(Measure):
             self.words[side] += self.count[text].sum(0)
         self.total.add_rows(batch.bucket, batch.text_total[:, None])
         cells, rest = batch.cells, batch.rest
-        assert cells is not None and rest is not None
+        assert cells is not None
+        assert rest is not None
         label = self.label[cells.a] * N + self.label[cells.b]
         self.pairs.add(batch.bucket[cells.pair], label, cells.value)
         count = (self.count[batch.a][:, :, None] * self.count[batch.b][:, None, :]).reshape(len(batch), N * N)
@@ -98,8 +103,9 @@ class PartsOfSpeech(Measure):
                     own, counted = found[:, which].sum(1), count[:, which].sum(1)
                     said = " and ".join(tags)
                     figures.append(figure(f"{name}_share", f"share that {said} bring", draw.ratio(own, every[0])))
-                    values = draw.lift(own[:, None], every[0], counted[:, None], every[1])
-                    figures.append(figure(f"{name}_lift", f"the same against the frequency of {said}", values, "ratio"))
+                    against = draw.lift(own[:, None], every[0], counted[:, None], every[1])
+                    meaning = f"what {said} bring, against their frequency"
+                    figures.append(figure(f"{name}_lift", meaning, against, "ratio"))
         data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
         described = {
             "pos": "universal part of speech",
@@ -139,9 +145,9 @@ class PartsOfSpeech(Measure):
         for name, tags in (("noun_cells", NOUNS), ("noun_verb_cells", (*NOUNS, *VERBS))):
             which = [UNIVERSAL.index(p) * N + UNIVERSAL.index(q) for p in tags for q in tags]
             said = f"share of the cells whose two words are both {' or '.join(tags)}"
-            more = {} if whole else {"at_least": at_least[which].sum(), "at_most": at_most[which].sum()}
+            certain = (at_least[which].sum(), at_most[which].sum())
             values = draw.ratio(found[:, which].sum(1), total)
-            figures.append(figure(name, said, values, exact=whole, **more))
+            figures.append(figure(name, said, values, exact=whole, ends=certain))
         return Table("pos_pairs", meaning, data, described, exact=whole), figures
 
     def _ends(self) -> Array:

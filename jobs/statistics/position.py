@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure
@@ -31,7 +34,10 @@ class Position(Measure):
         character = np.searchsorted(CHARACTERS, texts.starts, "right") - 1
         self.scales = {
             "word": (_ranges(EDGES), np.where(own, place, -1)),
-            "tenth": ([f"{100 * t // TENTHS}-{100 * (t + 1) // TENTHS} %" for t in range(TENTHS)], np.where(own, tenth, -1)),
+            "tenth": (
+                [f"{100 * t // TENTHS}-{100 * (t + 1) // TENTHS} %" for t in range(TENTHS)],
+                np.where(own, tenth, -1),
+            ),
             "characters": (_ranges(CHARACTERS), np.where(own, character, -1)),
         }
         self.sums = {(s, side): scene.sums(len(labels)) for s, (labels, _) in self.scales.items() for side in "ab"}
@@ -71,7 +77,9 @@ class Position(Measure):
         for at, side in enumerate("ab"):
             pairs = self.scene.pairs_a_bucket
             share = draw.ratio(cut[:, 2 + at], pairs)
-            figures.append(figure(f"truncated_{side}", f"pairs whose text {side} is longer than the model reads", share))
+            figures.append(
+                figure(f"truncated_{side}", f"pairs whose text {side} is longer than the model reads", share)
+            )
             lost = [1 - one for one in draw.ratio(cut[:, at], pairs)]
             meaning = f"share of text {side}'s characters that the model does not read, mean over pairs"
             figures.append(figure(f"unread_{side}", meaning, [lost[0], lost[2], lost[1]]))
@@ -79,11 +87,13 @@ class Position(Measure):
 
 
 def _ranges(edges: tuple[int, ...]) -> list[str]:
-    pairs = zip(edges, edges[1:], strict=False)
+    pairs = itertools.pairwise(edges)
     return [str(a) if b == a + 1 else (f"{a} and more" if b == 1 << 30 else f"{a}-{b - 1}") for a, b in pairs]
 
 
-def _table(scale: str, labels: list[str], parts: list[tuple[str, Array, tuple[Array, ...], Array, tuple[Array, ...]]]) -> Table:
+def _table(
+    scale: str, labels: list[str], parts: Sequence[tuple[str, Array, tuple[Array, ...], Array, tuple[Array, ...]]]
+) -> Table:
     names = ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high")
     columns: dict[str, list[object]] = {name: [] for name in ("side", "order", "position", *names)}
     for side, there, share, frequency, lift in parts:

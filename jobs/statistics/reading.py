@@ -1,4 +1,4 @@
-"""Rows of `attributions` as flat arrays: one value a row sum, a column sum, a cell, and what is known of cells not kept."""
+"""Rows of `attributions` as flat arrays: one value a row sum, column sum or cell, and what is known of other cells."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Cells:
 class Rest:
     """Per pair, what is known of the cells between words that were not kept.
 
-    ``count`` cells are each at most ``limit`` in absolute value; together they come to ``total``, their positive ones to
-    at most ``positive``, their negative ones to at least ``negative``. All 0 where whole matrices are there.
+    ``count`` cells are each at most ``limit`` in absolute value; together they come to ``total``, their positive ones
+    to at most ``positive``, their negative ones to at least ``negative``. All 0 where whole matrices are there.
     """
 
     count: Array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,19 @@ MEASURES = {
     "answered": f"share of the query's content words that bring at least {ANSWERED:g} of an even share",
 }
 # Above and below of each measure, in the order of what _Retrieval sums up.
-SUMMED = ("count", "score", "total", "largest_5", "exact", "text_total", "negative", "mass", "special", "answered", "content")
+SUMMED = (
+    "count",
+    "score",
+    "total",
+    "largest_5",
+    "exact",
+    "text_total",
+    "negative",
+    "mass",
+    "special",
+    "answered",
+    "content",
+)
 RATIOS = {
     "score": ("score", "count"),
     "total": ("total", "count"),
@@ -135,8 +148,8 @@ class Retrieval(Measure):
         said = "share of the queries' content words that no retrieved document answered"
         figures.append(Figure(name="unanswered", value=share, meaning=said))
         notes = [
-            f"A document answers a word where the word's row sum is at least {ANSWERED:g} of what an even spread over the "
-            "query's words would give."
+            f"A document answers a word where the word's row sum is at least {ANSWERED:g} of what an even spread over "
+            "the query's words would give."
         ]
         return Result(figures, tables, notes)
 
@@ -229,9 +242,7 @@ class Retrieval(Measure):
         missed = np.bincount(word, self.best_lift[at] < ANSWERED, len(texts.names)).astype(np.int64)
         shown = np.flatnonzero(missed)
         order = sorted(shown.tolist(), key=lambda w: (-missed[w], asked[w], texts.names[w]))[:WORDS_SHOWN]
-        data = columns_table(
-            word=[texts.names[w] for w in order], asked=asked[order], unanswered=missed[order]
-        )
+        data = columns_table(word=[texts.names[w] for w in order], asked=asked[order], unanswered=missed[order])
         described = {
             "word": "content word of queries, letter case aside",
             "asked": "how often queries have it",
@@ -241,5 +252,5 @@ class Retrieval(Measure):
 
 
 def _rank_labels() -> list[str]:
-    pairs = zip(RANKS, RANKS[1:], strict=False)
+    pairs = itertools.pairwise(RANKS)
     return [str(a) if b == a + 1 else (f"{a} and more" if b == 1 << 30 else f"{a}-{b - 1}") for a, b in pairs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +40,8 @@ class Strongest(Measure):
 
     def add(self, batch: Batch) -> None:
         cells, rest = batch.cells, batch.rest
-        assert cells is not None and rest is not None
+        assert cells is not None
+        assert rest is not None
         self.limit[batch.rank] = rest.limit
         self.pair[batch.rank] = np.column_stack([batch.a, batch.b])
         word = self.scene.texts.word
@@ -103,10 +106,12 @@ class Strongest(Measure):
         if first:
             said = f"sum of the strongest word pair, {first[0]['a']} and {first[0]['b']}"
             row = {key: first[0][key] for key in ("at_least", "at_most")}
-            figures.append(Figure(name="strongest", value=first[0]["total"], exact=scene.whole, unit="", meaning=said, **row))
+            figures.append(
+                Figure(name="strongest", value=first[0]["total"], exact=scene.whole, unit="", meaning=said, **row)
+            )
         return Result(figures, tables, notes)
 
-    def _table(self, name: str, table: str | None, groups: list[tuple[str | None, str]], support: int) -> Table:
+    def _table(self, name: str, table: str | None, groups: Sequence[tuple[str | None, str]], support: int) -> Table:
         columns: dict[str, list[Any]] = {key: [] for key in ("by", "group", "a", "b", "total", "mean", "occurrences")}
         columns |= {key: [] for key in ("kept", "exact", "at_least", "at_most", "mean_at_least", "mean_at_most")}
         columns |= {"largest": [], "pair_id": []}
@@ -117,9 +122,20 @@ class Strongest(Measure):
                 a, b = divmod(found.key, self.base)
                 names = self.scene.texts.names
                 low, high = (found.total + end for end in (-found.unseen, found.unseen))
-                row = (found.by, label, names[a], names[b], found.total, found.total / found.occurrences, found.occurrences)
-                row += (found.n, self.scene.whole, low, high, low / found.occurrences, high / found.occurrences)
-                row += (found.largest,)
+                row: list[Any] = [
+                    found.by,
+                    label,
+                    names[a],
+                    names[b],
+                    found.total,
+                    found.total / found.occurrences,
+                    found.occurrences,
+                    found.n,
+                    self.scene.whole,
+                    *(low, high),
+                    *(low / found.occurrences, high / found.occurrences),
+                    found.largest,
+                ]
                 for key, value in zip(columns, row, strict=False):
                     columns[key].append(value)
                 ranks.append(found.rank)
@@ -168,16 +184,19 @@ class Strongest(Measure):
 
     def _found(self, by: str, row: tuple[Any, ...], group: int | None) -> _Found:
         key, n, total, limits, best = row
-        occurrences, limit = self.counter.count(*divmod(key, self.base), group)
+        a, b = divmod(key, self.base)
+        occurrences, limit = self.counter.count(a, b, group)
         largest = float(np.array(best >> 32, np.uint32).view(np.float32))
-        return _Found(by, key, n, total, occurrences, max(limit - limits, 0.0), largest, 2**32 - 1 - (best & (2**32 - 1)))
+        return _Found(
+            by, key, n, total, occurrences, max(limit - limits, 0.0), largest, 2**32 - 1 - (best & (2**32 - 1))
+        )
 
     def _queries(self) -> Table:
         texts, base = self.scene.texts, self.base
         rows = self.scene.con.sql(
-            "SELECT query, key, total, n, best, place FROM (SELECT *, row_number() OVER (PARTITION BY query ORDER BY total "
-            "DESC, key) AS place FROM (SELECT query, key, sum(total) AS total, sum(n)::BIGINT AS n, max(best) AS best "
-            f"FROM met_by_query GROUP BY query, key)) WHERE place <= {IN_QUERY} ORDER BY query, place"
+            "SELECT query, key, total, n, best, place FROM (SELECT *, row_number() OVER (PARTITION BY query ORDER BY "
+            "total DESC, key) AS place FROM (SELECT query, key, sum(total) AS total, sum(n)::BIGINT AS n, "
+            f"max(best) AS best FROM met_by_query GROUP BY query, key)) WHERE place <= {IN_QUERY} ORDER BY query, place"
         ).fetchnumpy()
         words, others = np.divmod(rows["key"].astype(np.int64), base)
         pairs = 2**32 - 1 - (rows["best"].astype(np.uint64) & np.uint64(2**32 - 1)).astype(np.int64)
@@ -237,7 +256,7 @@ class _Counter:
         self._met: dict[tuple[int, int], Array] = {}
 
     def count(self, a: int, b: int, group: int | None) -> tuple[int, float]:
-        """Occurrences of word ``a`` with word ``b`` in the pairs of a group, and the limits of cells summed over them."""
+        """How often word ``a`` meets word ``b`` in the pairs of a group, and the sum of the limits of these cells."""
         there = self._having(a, 0)
         times = self._times(b)[self._pair[there, 1]]
         there, times = there[times > 0], times[times > 0]
@@ -275,5 +294,5 @@ def groups_of(scene: Scene) -> tuple[list[str], Array]:
     edges = np.unique(np.quantile(gold[there], np.arange(1, BINS) / BINS))
     group = np.where(there, np.searchsorted(edges, np.where(there, gold, 0), "right"), -1).astype(np.int8)
     ends = [values[0], *edges, values[-1]]
-    labels = [f"{scene.gold_name} {low:g} to {high:g}" for low, high in zip(ends, ends[1:], strict=False)]
+    labels = [f"{scene.gold_name} {low:g} to {high:g}" for low, high in itertools.pairwise(ends)]
     return labels, group

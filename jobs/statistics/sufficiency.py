@@ -28,7 +28,9 @@ FEWEST = 3
 class Sufficiency(Measure):
     name = "sufficiency"
     title = "Sufficiency"
-    meaning = "How well the largest cells alone, or those of chosen parts of speech, follow the score and the gold label."
+    meaning = (
+        "How well the largest cells alone, or those of chosen parts of speech, follow the score and the gold label."
+    )
     cells = True
 
     def __init__(self, scene: Scene) -> None:
@@ -48,7 +50,8 @@ class Sufficiency(Measure):
         if self.chosen is None:
             return
         cells, rest = batch.cells, batch.rest
-        assert cells is not None and rest is not None
+        assert cells is not None
+        assert rest is not None
         n = len(batch)
         inside = self.inside[cells.a] & self.inside[cells.b]
         found = np.column_stack([np.bincount(cells.pair, cells.value * one, n) for one in inside.T])
@@ -88,11 +91,12 @@ class Sufficiency(Measure):
             kept = self.chosen[there]
             found = correlations(kept[:, :, 0], y[there], scene.resamples, scene.seed)
             for at, words in enumerate(CHOSEN):
-                ends = {}
+                ends: dict[str, float] = {}
                 if not scene.whole:
-                    both = [bound(*kept[:, at].T, y[there]) for bound in (pearson_within, spearman_within)]
-                    for kind, (low, high) in zip(("pearson", "spearman"), both, strict=True):
-                        ends |= {f"{kind}_at_least": low, f"{kind}_at_most": high}
+                    value, low, high = kept[:, at].T
+                    both = [bound(value, low, high, y[there]) for bound in (pearson_within, spearman_within)]
+                    for kind, (least, most) in zip(("pearson", "spearman"), both, strict=True):
+                        ends |= {f"{kind}_at_least": least, f"{kind}_at_most": most}
                 chosen.add({"words": words, "against": name}, found, at, len(there), scene.whole, ends)
         if scene.gold is None:
             notes.append("No column with gold labels was found; --gold names it.")
@@ -152,8 +156,8 @@ DESCRIBED = {
 def _curve(rows: _Rows) -> Table:
     described = {
         **DESCRIBED,
-        "sum": "cells: their sum alone; score: with the reference terms f(a, r_b) + f(r_a, b) - f(r_a, r_b), which makes "
-        "the score of all cells; the two are the same for a model whose reference terms vanish",
+        "sum": "cells: their sum alone; score: with the reference terms f(a, r_b) + f(r_a, b) - f(r_a, r_b), which "
+        "makes the score of all cells; the two are the same for a model whose reference terms vanish",
         "percent": "the largest so many per cent of a pair's cells, by absolute value",
     }
     meaning = "Correlation of the sum of the largest cells with the score, the total and the gold label."

@@ -4,8 +4,9 @@
 2^52 quanta: then no addition rounds, and addition is associative (pre-rounding; Demmel and Nguyen, "Fast Reproducible
 Floating-Point Summation", 2013). The quantum is far below the float32 values' own precision.
 
-*Intervals.* Pairs are put into at most ``BUCKETS`` buckets by a hash of their ids, one pair a bucket where there are few
-enough; the bootstrap draws buckets. Buckets of pairs put together by chance have the variance that their pairs have.
+*Intervals.* Pairs are put into at most ``BUCKETS`` buckets by a hash of their ids, one pair a bucket where there are
+few enough; the bootstrap draws buckets. Buckets of pairs put together by chance have the variance that their
+pairs have.
 """
 
 from __future__ import annotations

@@ -146,11 +146,12 @@ def tag_texts(
     return facts, Tagged(new, words, time.perf_counter() - started)
 
 
-def aligned(texts: pa.RecordBatch, starts: Array, ends: Array, offsets: Array) -> tuple[Array, list[str], Array]:
-    """The tag, lemma and flags of each group; ``starts``, ``ends`` [groups] and ``offsets`` [texts + 1] are the groups'.
+def aligned(texts: pa.RecordBatch, starts: Array, ends: Array, offsets: Array) -> tuple[Array, pa.Array, Array]:
+    """The tag, lemma and flags of each group; ``starts`` and ``ends`` [groups] are theirs.
 
-    A group takes the tag and lemma of the word that it shares most characters with, the first of equals, and the flags
-    of every word that it touches. ``texts`` has the columns of ``tags``. Groups that touch no word get X, "" and 0.
+    ``offsets`` [texts + 1] says which groups are whose. A group takes the tag and
+    lemma of the word that it shares most characters with, the first of equals, and the flags of every word that it
+    touches. ``texts`` has the columns of ``tags``. Groups that touch no word get X, "" and 0.
     """
     word_offsets = texts["tag_starts"].offsets.to_numpy().astype(np.int64)
     word_offsets -= word_offsets[0]
@@ -181,7 +182,7 @@ def aligned(texts: pa.RecordBatch, starts: Array, ends: Array, offsets: Array) -
         tag[touching] = pos[best[touching]]
     import pyarrow as pa
 
-    found = lemmas.take(pa.array(np.where(best < 0, None, best.astype(object)), pa.int64()))
+    found = lemmas.take(pa.array(best, pa.int64(), mask=best < 0))
     return tag, found, flag
 
 

@@ -131,7 +131,7 @@ class _Reader:
         place = running - np.repeat(running[offsets[:-1]] if len(own) else running, sizes)
         self.ids.append(batch["text_id"])
         self.roles.append(batch["role"])
-        word, number = self._numbered(batch["groups"].flatten())
+        word = self._numbered(batch["groups"].flatten())
         found = {"sizes": sizes, "kind": kind, "starts": starts, "place": place.astype(np.int32), "word": word}
         found["chars"] = batch["chars"].to_numpy().astype(np.int64)
         found["words"] = np.add.reduceat(np.append(own, False), offsets[:-1]).astype(np.int32) * (sizes > 0)
@@ -139,11 +139,11 @@ class _Reader:
         found["cut"] = np.where(np.isnan(cut), 1.0, cut / np.maximum(found["chars"], 1))
         if self.facts is not None and self.unit != "sentence":
             found["pos"], lemmas, found["flags"] = aligned(batch, starts, ends, offsets)
-            found["lemma"] = self._numbered(lemmas)[0]
+            found["lemma"] = self._numbered(lemmas)
         for name, values in found.items():
             self.parts.setdefault(name, []).append(values)
 
-    def _numbered(self, words: pa.Array) -> tuple[Array, int]:
+    def _numbered(self, words: pa.Array) -> Array:
         """A number for each word, letter case aside; -1 for a null."""
         import pyarrow as pa
 
@@ -153,7 +153,7 @@ class _Reader:
         numbers = self.numbers
         table = [numbers.setdefault(name.casefold(), len(numbers)) for name in coded.dictionary.to_pylist()]
         codes = np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
-        return np.append(np.array(table, np.int32), np.int32(-1))[codes], len(numbers)
+        return np.append(np.array(table, np.int32), np.int32(-1))[codes]
 
     def texts(self, roles: tuple[str, str], tagged: Tagged | None) -> Texts:
         import pyarrow as pa
