@@ -92,12 +92,12 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def point_at(self, selector: str, *, click: bool = False) -> None:
+    def point_at(self, selector: str, *, click: bool = False, scroll: bool = True) -> None:
         """Move the pointer to the middle of an element, scrolled into view."""
         found = json.dumps(selector)
+        into_view = "node.scrollIntoView({block: 'center', behavior: 'instant'});" if scroll else ""
         x, y = self.value(
-            f"(() => {{ const node = document.querySelector({found}); node.scrollIntoView({{block: 'center',"
-            " behavior: 'instant'}); const box = node.getClientRects()[0];"
+            f"(() => {{ const node = document.querySelector({found}); {into_view} const box = node.getClientRects()[0];"
             " return [box.left + box.width / 2, box.top + box.height / 2]; })()"
         )
         for kind in ["mouseMoved", *(("mousePressed", "mouseReleased") if click else ())]:

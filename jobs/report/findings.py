@@ -23,6 +23,7 @@ LONGEST_CELL = 80
 FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
 # Shares of one, told in per cent.
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most"}
+PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
 UNTOLD = {"order", "exact"}
 
 
@@ -112,11 +113,11 @@ def figures_table(statistic: Statistic) -> dict[str, Any]:
     """The figures of a statistic, one a row, with interval and certainty."""
     rows = []
     for one in statistic.figures:
-        between = f"{told(one.low, one.unit)} to {told(one.high, one.unit)}" if one.low is not None else ""
+        between = f"{worded(one.low, one.unit)} to {worded(one.high, one.unit)}" if one.low is not None else ""
         rows.append(
             [
                 _cell(one.meaning or one.name, True),
-                _cell(told(one.value, one.unit)),
+                _cell(worded(one.value, one.unit)),
                 _cell(between),
                 _cell(certainty(one), True),
             ]
@@ -134,7 +135,7 @@ def certainty(one: Figure) -> str:
     """Exact, or between which ends the true number lies for certain."""
     if one.exact:
         return "exact"
-    ends = [told(end, one.unit) if end is not None else "?" for end in (one.at_least, one.at_most)]
+    ends = [worded(end, one.unit) if end is not None else "?" for end in (one.at_least, one.at_most)]
     return f"estimate; for certain {ends[0]} to {ends[1]}"
 
 
@@ -155,24 +156,24 @@ def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict
     return _table(info.meaning, heads, rows, f"{meanings}.{more}" if meanings else more.strip())
 
 
-def told(value: float | None, unit: str = "") -> str:
+def worded(value: float | None, unit: str = "") -> str:
     """A number as the page writes it: shares in per cent."""
     if value is None or not math.isfinite(value):
         return "–"
     if unit == "share":
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}{PERCENT}"
     if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
         return f"{value:,.0f}"
     if unit == "ratio":
         return f"{value:.2f} ×"
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
 
 
 def _value(name: str, value: Any, shown: Container[str]) -> dict[str, Any]:
     if isinstance(value, bool):
         return _cell("yes" if value else "no")
     if isinstance(value, int | float):
-        return _cell(told(float(value), "share" if name in SHARES and abs(value) <= 1 else ""))
+        return _cell(worded(float(value), "share" if name in SHARES and abs(value) <= 1 else ""))
     words = shortened(printable(str(value)), LONGEST_CELL) if value is not None and value != "" else "–"
     link = f"#pair={quote(value, safe='')}" if name == "pair_id" and value in shown else ""
     return _cell(words, isinstance(value, str), link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_view import printable
-from jobs.report.findings import told
+from jobs.report.findings import PERCENT, worded
 from jobs.report.overview import Overview
 from jobs.report.trust import Trust
 
@@ -18,6 +18,7 @@ GOOD_ERROR = 1e-2
 # A model whose reference terms are below this share of its score is as good as exact.
 SMALL_REFERENCE = 0.05
 MANY_REJECTED, MANY_CUT = 0.01, 0.1
+FEW_UNANSWERED = 0.001
 
 
 def scored(overview: Overview, log: bool) -> str:
@@ -51,9 +52,9 @@ def _concentrated(findings: Findings, unit: str) -> str | None:
     five, half = findings.figure("concentration", "largest_5"), findings.figure("concentration", "largest_50")
     if five is None:
         return None
-    share = told(five.value, "share")
+    share = worded(five.value, "share")
     words = f"The strongest 5 % of {unit} pairs give {share} of what all of them add up to{within(five)}"
-    return words + (f"; the strongest half gives {told(half.value, 'share')}." if half is not None else ".")
+    return words + (f"; the strongest half gives {worded(half.value, 'share')}." if half is not None else ".")
 
 
 def _parts_of_speech(findings: Findings) -> str | None:
@@ -63,7 +64,7 @@ def _parts_of_speech(findings: Findings) -> str | None:
     share = findings.figure("parts_of_speech", "nouns_share")
     words = f"A noun brings {nouns.value:.2f} times what an average word brings, and a verb {verbs.value:.2f} times"
     return words + (
-        f"; nouns make {told(share.value, 'share')} of everything{within(share)}." if share is not None else "."
+        f"; nouns make {worded(share.value, 'share')} of everything{within(share)}." if share is not None else "."
     )
 
 
@@ -71,7 +72,7 @@ def _identical(findings: Findings) -> str | None:
     exact, lift = findings.figure("matches", "exact"), findings.figure("matches", "exact_lift")
     if exact is None:
         return None
-    words = f"Identical words give {told(exact.value, 'share')} of the sum{within(exact)}"
+    words = f"Identical words give {worded(exact.value, 'share')} of the sum{within(exact)}"
     more = f", {lift.value:.1f} times their share of the word pairs" if lift is not None else ""
     return f"{words}{more}; the rest comes from words that differ."
 
@@ -85,11 +86,9 @@ def _relevant(findings: Findings) -> str | None:
             f"Relevant documents score {good.value:.2f} on average{within(good)} and documents judged not relevant "
             f"{bad.value:.2f}{within(bad)}"
         )
-    if unanswered is not None:
+    if unanswered is not None and (unanswered.value or 0) >= FEW_UNANSWERED:
         words += "; " if words else ""
-        words += (
-            f"{told(unanswered.value, 'share')} of the queries' content words were answered by none of their documents"
-        )
+        words += f"{worded(unanswered.value, 'share')} of the queries' content words were answered by none of their documents"
     return f"{words}." if words else None
 
 
@@ -117,7 +116,7 @@ def _negative(findings: Findings, unit: str) -> str | None:
     mass = findings.figure("concentration", "negative_mass")
     if mass is None:
         return None
-    return f"Of all that {unit} pairs bring, {told(mass.value, 'share')} lowers a score{within(mass)}."
+    return f"Of all that {unit} pairs bring, {worded(mass.value, 'share')} lowers a score{within(mass)}."
 
 
 def unit_of(findings: Findings) -> str:
@@ -130,8 +129,8 @@ def within(one: Figure) -> str:
     if one.low is None or one.high is None:
         return ""
     # The unit is said once, behind the second number.
-    low, high = (told(end, one.unit).removesuffix(" ×") for end in (one.low, one.high))
-    return f" ({low.removesuffix(' %')} to {high})"
+    low, high = (worded(end, one.unit).removesuffix(" ×") for end in (one.low, one.high))
+    return f" ({low.removesuffix(PERCENT)} to {high})"
 
 
 def adds_up(overview: Overview) -> Trust:
@@ -140,7 +139,7 @@ def adds_up(overview: Overview) -> Trust:
     good = totals.unconverged == 0 and totals.largest_error <= GOOD_ERROR
     words = (
         "Every pair was checked against the model's own scores: what its word pairs add up to is off by "
-        f"{totals.median_error:.1e} at the median and {totals.largest_error:.1e} at the worst, in the unit of a "
+        f"{worded(totals.median_error)} at the median and {worded(totals.largest_error)} at the worst, in the unit of a "
         "cosine, of which 1 is the most."
     )
     if totals.unconverged:
@@ -186,7 +185,7 @@ def agreement(overview: Overview) -> Trust | None:
     if found is None:
         return None
     words = (
-        f"The log's own scores differ from the model's by {found.median:.1e} at the median and {found.largest:.1e} at "
+        f"The log's own scores differ from the model's by {worded(found.median)} at the median and {worded(found.largest)} at "
         "most."
     )
     if found.fits:
