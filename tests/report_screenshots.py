@@ -1,4 +1,4 @@
-"""The pictures of the README: ``python tests/report_screenshots.py REPORT.html FOLDER``; look at them before you keep them."""
+"""The README's pictures: ``python tests/report_screenshots.py REPORT.html FOLDER``; look before you keep them."""
 
 from __future__ import annotations
 

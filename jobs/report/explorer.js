@@ -195,7 +195,7 @@
       make("span", { className: "value" }, signed(value, digits)), " ",
       make("span", {
         className: `bar ${value < 0 ? "n6" : "p6"}`,
-        style: { width: `${(8 * Math.abs(value)) / (pair.limit || 1)}em` },
+        style: { width: `${(38 * Math.abs(value)) / (pair.limit || 1)}%` },
       }))));
     $("told").replaceChildren(said, list);
   }

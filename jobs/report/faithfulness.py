@@ -36,9 +36,7 @@ def read_faithfulness(store: Store) -> dict[str, Any] | None:
 def judged(found: dict[str, Any] | None, called: str) -> Trust:
     """Whether the words that the attributions name first matter first to the model."""
     if found is None:
-        words = (
-            f"Whether these are the words that matter to the model was not tested: tokenpair evaluate {called} does."
-        )
+        words = f"Whether these are the words that matter to the model can be tested with: tokenpair evaluate {called}"
         return Trust("open", "Faithfulness was not tested.", words)
     verdict = found["verdict"]
     chance = next(

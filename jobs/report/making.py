@@ -17,7 +17,7 @@ from jobs.query.page import html_of
 from jobs.report import plots, summary
 from jobs.report.explorer import Explorer
 from jobs.report.faithfulness import curves, judged, read_faithfulness
-from jobs.report.findings import Findings, worded
+from jobs.report.findings import Findings
 from jobs.report.overview import Overview, read_overview
 from jobs.report.page import page
 from jobs.report.sampling import choose_pairs, choose_queries, rejected
@@ -172,7 +172,7 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
         ("pairs", f"{totals.pairs:,}"),
         ("distinct texts", f"{totals.texts:,}"),
         ("median score", f"{overview.scores.quantile(0.5):.3f}"),
-        ("largest error", worded(totals.largest_error)),
+        ("largest error", summary.small(totals.largest_error)),
         ("rows turned away", f"{sum(totals.rejected.values()):,}"),
     ]
     return [{"name": name, "value": value} for name, value in facts]

@@ -88,7 +88,8 @@ def _relevant(findings: Findings) -> str | None:
         )
     if unanswered is not None and (unanswered.value or 0) >= FEW_UNANSWERED:
         words += "; " if words else ""
-        words += f"{worded(unanswered.value, 'share')} of the queries' content words were answered by none of their documents"
+        share = worded(unanswered.value, "share")
+        words += f"{share} of the queries' content words were answered by none of their documents"
     return f"{words}." if words else None
 
 
@@ -139,7 +140,7 @@ def adds_up(overview: Overview) -> Trust:
     good = totals.unconverged == 0 and totals.largest_error <= GOOD_ERROR
     words = (
         "Every pair was checked against the model's own scores: what its word pairs add up to is off by "
-        f"{worded(totals.median_error)} at the median and {worded(totals.largest_error)} at the worst, in the unit of a "
+        f"{small(totals.median_error)} at the median and {small(totals.largest_error)} at the worst, in the unit of a "
         "cosine, of which 1 is the most."
     )
     if totals.unconverged:
@@ -185,8 +186,8 @@ def agreement(overview: Overview) -> Trust | None:
     if found is None:
         return None
     words = (
-        f"The log's own scores differ from the model's by {worded(found.median)} at the median and {worded(found.largest)} at "
-        "most."
+        f"The log's own scores differ from the model's by {small(found.median)} at the median and "
+        f"{small(found.largest)} at most."
     )
     if found.fits:
         return Trust("good", "The log is this model's.", words)
@@ -203,6 +204,11 @@ def rejected(overview: Overview) -> Trust:
     first, most = next(iter(reasons.items()))
     words = f"{_count(count, 'row')} ({share:.1%}) could not be attributed; most often ({most:,}): {first}."
     return Trust("warn" if share > MANY_REJECTED else "note", "Some rows were turned away.", words)
+
+
+def small(value: float) -> str:
+    """An error in two digits."""
+    return f"{value:.1e}" if 0 < value < 1e-4 else f"{value:.2g}"
 
 
 def _count(number: int, what: str) -> str:
