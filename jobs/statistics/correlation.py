@@ -7,49 +7,42 @@ import numpy as np
 from jobs.statistics.sums import TAILS, Array
 
 # Pairs drawn in one resample; intervals of larger sets are those of so many, shrunk to the set's size.
-MOST_DRAWN = 5000
+MOST_DRAWN = 2000
 
 
 def ranks(values: Array) -> Array:
     """Ranks from 1, equal values sharing the mean of theirs, [n]."""
-    return _average_ranks(_codes(values))
+    return _column_ranks(_column_codes(values[:, None]))[:, 0]
 
 
 def pearson(x: Array, y: Array) -> float:
     """The correlation of two arrays; NaN where one of them does not vary."""
-    x, y = x - x.mean(), y - y.mean()
-    below = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / below) if below > 0 else float("nan")
+    return float(_with_last(np.column_stack([x, y]))[0])
 
 
 def correlations(xs: Array, y: Array, resamples: int, seed: int) -> tuple[Array, Array]:
     """Pearson's and Spearman's correlation of each column of ``xs`` [n, k] with ``y`` [n], each [k, 3]: value and
     the ends of its interval. The order of rows must be one of chance."""
     n, k = xs.shape
-    codes = [_codes(xs[:, at]) for at in range(k)]
-    code_y = _codes(y)
-    values = np.array(
-        [[pearson(xs[:, at], y), pearson(_average_ranks(codes[at]), _average_ranks(code_y))] for at in range(k)]
-    ).reshape(k, 2)
-    drawn = np.full((resamples, k, 2), np.nan)
+    every = np.column_stack([xs, y])
+    values = np.array([_with_last(every), _with_last(_column_ranks(_column_codes(every)))])
     m = min(n, MOST_DRAWN)
-    if m < n:
-        codes, code_y = [_codes(xs[:m, at]) for at in range(k)], _codes(y[:m])
+    every = every[:m]
+    codes = _column_codes(every)
+    drawn = np.full((2, resamples, k), np.nan)
     random = np.random.default_rng([seed, 2])
     for draw in range(resamples if n > 2 else 0):
         which = random.integers(0, m, m)
-        taken, rank_y = y[which], _average_ranks(code_y[which])
-        for at in range(k):
-            drawn[draw, at, 0] = pearson(xs[which, at], taken)
-            drawn[draw, at, 1] = pearson(_average_ranks(codes[at][which]), rank_y)
+        drawn[0, draw] = _with_last(every[which])
+        drawn[1, draw] = _with_last(_column_ranks(codes[which]))
     found = []
-    for kind in range(2):
+    for value, one in zip(values, drawn, strict=True):
         ends = np.full((2, k), np.nan)
         for at in range(k):
-            some = drawn[:, at, kind][np.isfinite(drawn[:, at, kind])]
+            some = one[np.isfinite(one[:, at]), at]
             if len(some):
-                ends[:, at] = values[at, kind] + (np.percentile(some, TAILS) - values[at, kind]) * np.sqrt(m / n)
-        found.append(np.column_stack([values[:, kind], *np.clip(ends, -1, 1)]))
+                ends[:, at] = value[at] + (np.percentile(some, TAILS) - value[at]) * np.sqrt(m / n)
+        found.append(np.column_stack([value, *np.clip(ends, -1, 1)]))
     return found[0], found[1]
 
 
@@ -79,11 +72,23 @@ def _within(x: Array, off: Array, y: Array) -> tuple[float, float]:
     return float(np.cos(min(angle + turn, np.pi))), float(np.cos(max(angle - turn, 0.0)))
 
 
-def _codes(values: Array) -> Array:
-    """Each value's number among the different ones, from the smallest."""
-    return np.unique(values, return_inverse=True)[1]
+def _with_last(columns: Array) -> Array:
+    """Pearson's correlation of each column but the last with the last, [k]; NaN where one does not vary."""
+    off = columns - columns.sum(0) / len(columns)
+    squares = np.einsum("nk,nk->k", off, off)
+    below = np.sqrt(squares[:-1] * squares[-1])
+    return np.where(below > 0, (off[:, -1] @ off[:, :-1]) / np.where(below > 0, below, 1.0), np.nan)
 
 
-def _average_ranks(codes: Array) -> Array:
-    count = np.bincount(codes)
-    return (np.cumsum(count) - (count - 1) / 2)[codes]
+def _column_codes(columns: Array) -> Array:
+    """Each value's number among the different ones of its column, from the smallest, [n, k]."""
+    return np.column_stack([np.unique(column, return_inverse=True)[1] for column in columns.T])
+
+
+def _column_ranks(codes: Array) -> Array:
+    """Ranks from 1 within each column, equal values sharing the mean of theirs, [n, k]."""
+    k = codes.shape[1]
+    most = int(codes.max(initial=0)) + 1
+    place = codes + np.arange(k) * most
+    count = np.bincount(place.ravel(), minlength=k * most).reshape(k, most)
+    return (np.cumsum(count, axis=1) - (count - 1) / 2).ravel()[place]

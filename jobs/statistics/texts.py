@@ -207,10 +207,10 @@ def _stemmer(language: str) -> Any:
     if language not in languages:
         return None
     try:
-        import snowballstemmer
+        import Stemmer
     except ImportError:
         return None
-    return snowballstemmer.stemmer(languages[language])
+    return Stemmer.Stemmer(languages[language])
 
 
 def _flags(name: str, facts: Pipeline | None) -> int:
