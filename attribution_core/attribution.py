@@ -17,6 +17,7 @@ from attribution_core.directions.structured import StructuredProducts, supports
 from attribution_core.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.grouping import UNITS, encodable
+from attribution_core.kept import KeptContributions
 from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.precision import choose_precision
@@ -164,16 +165,23 @@ class Attributor:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
         return self._route(role).encoder.read(texts, role, self.groups)
 
-    def contributions(self, texts: Sequence[ReadText]) -> list[Contributions]:
-        """Contributions of texts, in their order; equal texts share one result."""
+    def contributions(self, texts: Sequence[ReadText], kept: KeptContributions | None = None) -> list[Contributions]:
+        """Contributions of texts, in their order; equal texts share one result, and ``kept`` ones are not computed."""
         distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
-        found = dict(zip(distinct, self._contributions(list(distinct.values())), strict=True))
+        found = dict(zip(distinct, self._by_themselves(list(distinct.values()), kept), strict=True))
         return [found[text.role, text.text] for text in texts]
 
     def pairs(
-        self, a: Sequence[ReadText], b: Sequence[ReadText], index: Sequence[tuple[int, int]]
+        self,
+        a: Sequence[ReadText],
+        b: Sequence[ReadText],
+        index: Sequence[tuple[int, int]],
+        kept: KeptContributions | None = None,
     ) -> list[PairAttribution]:
-        """Explain the pairs (a[i], b[j]) of texts that have been read, in the order of ``index``."""
+        """Explain the pairs (a[i], b[j]) of texts that have been read, in the order of ``index``.
+
+        ``kept`` contributions of earlier calls are used, and added to.
+        """
         numbers: dict[tuple[str, str], int] = {}
         distinct: list[ReadText] = []
         for text in (*a, *b):
@@ -182,19 +190,21 @@ class Attributor:
         of_a = [numbers[text.role, text.text] for text in a]
         of_b = [numbers[text.role, text.text] for text in b]
         edges = [(of_a[i], of_b[j]) for i, j in index]
-        found = self._explain(distinct, edges)
+        found = self._explain(distinct, edges, kept)
         if self.quadrature.nodes is None:
             for at, (i, j) in enumerate(edges):
                 if abs(found[at].error) > self.pair_tolerance:
                     found[at] = self._refined(distinct[i], distinct[j], found[at])
         return found
 
-    def _explain(self, texts: list[ReadText], edges: list[tuple[int, int]]) -> list[PairAttribution]:
+    def _explain(
+        self, texts: list[ReadText], edges: list[tuple[int, int]], kept: KeptContributions | None
+    ) -> list[PairAttribution]:
         """Pairs of distinct texts: first the texts by a way of their own, then those that go through their partners."""
         loads = [TextLoad(len(text), len(text.groups)) for text in texts]
         ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
-        known = dict(zip(alone, self._contributions([texts[at] for at in alone]), strict=True))
+        known = dict(zip(alone, self._by_themselves([texts[at] for at in alone], kept), strict=True))
         through: dict[int, dict[int, slice]] = {at: {} for at in range(len(texts)) if ways[at] == "partner"}
         stacks: dict[int, list[Floats]] = {at: [] for at in through}
         for i, j in edges:
@@ -240,6 +250,17 @@ class Attributor:
     def _contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
         """Contributions of texts of any role, each by its role's route, in their order."""
         return self._by_route(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
+
+    def _by_themselves(self, texts: Sequence[ReadText], kept: KeptContributions | None) -> list[Contributions]:
+        """Contributions of distinct texts, in their order, of which those ``kept`` are not computed again."""
+        if kept is None:
+            return self._contributions(texts)
+        found = {at: one for at, text in enumerate(texts) if (one := kept.find(text)) is not None}
+        fresh = [at for at in range(len(texts)) if at not in found]
+        for at, one in zip(fresh, self._contributions([texts[at] for at in fresh]), strict=True):
+            found[at] = one
+            kept.put(texts[at], one)
+        return [found[at] for at in range(len(texts))]
 
     def _projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
         """Products of texts' contributions with their cotangents [K, D], likewise."""

@@ -15,7 +15,7 @@ class TextBatch:
 
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
     mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
-    arguments of each layer above the cut.
+    arguments of each layer above the cut. ``shift_BD`` is what a shifted model subtracts from pooled embeddings.
     """
 
     x_BSd: Tensor
@@ -25,6 +25,7 @@ class TextBatch:
     group_BS: Tensor
     groups: int
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    shift_BD: Tensor | None = None
 
     def select(self, rows: list[int]) -> TextBatch:
         """Some texts of the batch."""
@@ -40,6 +41,7 @@ class TextBatch:
             group_BS=self.group_BS[index_B],
             groups=self.groups,
             calls=pick_rows(self.calls, b, index_B),
+            shift_BD=None if self.shift_BD is None else self.shift_BD[index_B],
         )
 
 

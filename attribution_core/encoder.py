@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from attribution_core.modules import (
     Role,
     Similarity,
     cut_modules,
+    is_shifted,
     pooling_modes,
     route_of,
     similarity_of,
@@ -109,6 +110,7 @@ class Encoder:
         self.similarity: Similarity = similarity_of(model, similarity)
         self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
         self.pooling_modes = pooling_modes(self.pooling)
+        self.shifted = is_shifted([self.transformer])
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
         backbone.set_attn_implementation("eager")
@@ -122,6 +124,7 @@ class Encoder:
         self.pad_id = int(self.tokenizer.pad_token_id)
         self.width = int(backbone.config.hidden_size)
         self._references = RecentTensors(REFERENCE_BYTES)
+        self._shifts = RecentTensors(REFERENCE_BYTES)
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -249,7 +252,7 @@ class Encoder:
         for row, one in enumerate(references):
             r_BSd[row, : len(one[0])] = self._references[one]
         self._references.shrink()
-        return TextBatch(
+        batch = TextBatch(
             x_BSd=hidden[:b],
             r_BSd=r_BSd,
             pool_BMS=self._pool_weights(mask_BS, texts[0].prompt_length),
@@ -258,6 +261,18 @@ class Encoder:
             groups=max(len(text.groups) for text in texts),
             calls=calls,
         )
+        return replace(batch, shift_BD=self._shift(batch, references)) if self.shifted else batch
+
+    def _shift(self, batch: TextBatch, references: list[Any]) -> Tensor:
+        """What a shifted model subtracts behind pooling: the pooled token embeddings of each reference, [B, M·d]."""
+        fresh = [row for row, one in enumerate(references) if one not in self._shifts and one not in references[:row]]
+        if fresh:
+            part = batch.select(fresh)
+            for row, pooled_D in zip(fresh, self._pooled(part.r_BSd, part, 1), strict=True):
+                self._shifts[references[row]] = pooled_D.clone()
+        found = torch.stack([self._shifts[one] for one in references])
+        self._shifts.shrink()
+        return found
 
     def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
         """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""
@@ -274,7 +289,7 @@ class Encoder:
 
         hooks = [layer.register_forward_pre_hook(capture, with_kwargs=True) for layer in self.above]
         try:
-            self.transformer(features)
+            (self.transformer.unshifted if self.shifted else self.transformer)(features)
         except _ReachedCut:
             calls = calls * len(self.above)
         finally:
@@ -303,11 +318,18 @@ class Encoder:
 
         With ``copies`` > 1 the first axis holds that many rows of each text one after another, [B·copies, S, d].
         """
+        pooled_BD = self._pooled(hidden_BSd, batch, copies)
+        if batch.shift_BD is not None:
+            pooled_BD = pooled_BD - batch.shift_BD.repeat_interleave(copies, 0)
+        return self.embed_pooled(pooled_BD)
+
+    def _pooled(self, hidden_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
+        """The upper layers and pooling, [B, M·d], without a shift."""
         for layer, (args, kwargs) in zip(self.above, batch.calls, strict=True):
             args, kwargs = repeat_rows(args, len(batch.x_BSd), copies), repeat_rows(kwargs, len(batch.x_BSd), copies)
             hidden_BSd = hidden_of(layer(hidden_BSd, *args, **kwargs))
         pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
-        return self.embed_pooled((pool_BMS @ hidden_BSd).flatten(1))
+        return (pool_BMS @ hidden_BSd).flatten(1)
 
     def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
         """The head behind pooling: Dense modules, inner Normalize, truncation."""

@@ -30,15 +30,26 @@ def load_model(
         raise ModelError(f"there is no model folder {name}")
     if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
-    from sentence_transformers import SentenceTransformer
-
-    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
     if not trust_remote_code:
         arguments["model_kwargs"] = {"use_safetensors": True}
     try:
-        return name, SentenceTransformer(str(folder) if looks_local else name, device=device or _device(), **arguments)
+        return name, _loaded(str(folder) if looks_local else name, arguments)
     except Exception as error:
         raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
+
+
+def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
+    """sentence-transformers' own loading, with tokenpair's module classes allowed beside its own.
+
+    It imports no other class unless ``trust_remote_code`` is set, which would let the model's own files run as well.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    from attribution_core.training.shift import ShiftedTransformer
+
+    allowed = {f"{one.__module__}.{one.__qualname__}": one for one in (ShiftedTransformer,)}
+    return SentenceTransformer._load_with_module_classes(name, allowed, **arguments)
 
 
 def _device() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -79,6 +80,11 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
     while similarity == "cosine" and head and isinstance(head[-1], Normalize):
         head = head[:-1]
     return modules[0], pooling, head
+
+
+def is_shifted(modules: Iterable[nn.Module]) -> bool:
+    """Whether a model, or some of its modules, subtracts the embedding of the reference."""
+    return any(callable(getattr(module, "unshifted", None)) for module in modules)
 
 
 def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:

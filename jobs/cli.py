@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import explaining, report, running, statistics
+from jobs.commands import evaluation, explaining, report, running, statistics, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -46,10 +46,12 @@ def print_version() -> None:
 
 app.command()(running.run)
 app.command()(running.plan)
+app.command()(watching.status)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(report.report)
 app.command()(statistics.stats)
+app.command()(evaluation.evaluate)
 app.command()(running.demo)
 
 

@@ -115,7 +115,7 @@ class JobConfig(Settings):
         0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
     )
     memory: str = Field("2GiB", description="a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%")
-    workers: Workers = Field(default_factory=Workers, description="settings count, gpus, cpus")
+    workers: Workers = Field(default_factory=Workers, description="settings count, min, max, gpus, cpus")
     storage: StorageOptions = Field(
         default_factory=StorageOptions, description="settings endpoint_url, region, profile"
     )
@@ -213,6 +213,8 @@ def _check_together(job: JobConfig, where: str) -> None:
         ]
     if job.log is not None and job.mode != "retrieval":
         wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts says what stands before texts)")
+    if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
+        wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
     roles = ("query", "document") if job.mode == "retrieval" else ("text",)
     wrong += [
         f"prompts.{name}: found {_shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"

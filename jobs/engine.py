@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import platform
 import signal
 import threading
 import time
@@ -12,90 +14,36 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.errors import TokenpairError
+from jobs.attempt import STATE_VERSION, Attempt
 from jobs.config import JobConfig
-from jobs.dataset import JOB_FILE, SUCCESS, finished_shards
-from jobs.pool import Crew, Event, connected
+from jobs.dataset import SUCCESS, finished_shards
+from jobs.journal import Journal, driver_log, new_start, state_file
+from jobs.outcome import Outcome
+from jobs.pool import connected
 from jobs.preflight import check_before_planning
-from jobs.progress import Progress, State, counted, duration, make_progress
+from jobs.progress import Progress, counted, make_progress
 from jobs.record import (
     check_ours,
     check_same_inputs,
     check_same_job,
-    check_same_model,
+    check_same_model_files,
     differing_inputs,
-    encoded_record,
-    make_record,
     read_record,
     tidy,
     wipe,
 )
-from jobs.schedule import Schedule, staffing
 from jobs.stores import Store
 from jobs.totals import Totals, read_totals
-from jobs.worker import Worker, WorkerFacts
+from jobs.worker import Worker, versions
 
 if TYPE_CHECKING:
     from jobs.plan import Plan
 
-SECONDS_BETWEEN_LOOKS = 1.0
+__all__ = ["Interrupted", "Outcome", "run_job"]
+
 # The settings that a plan was made for, until job.yaml has them.
 CLAIM = "plan/settings.json"
-FAILED_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to. ``failed`` names each missing shard with its reason; ``seconds`` is this start's time.
-
-    ``pairs_now`` were attributed by this start, in ``computing_seconds`` from the first worker's readiness on;
-    ``totals`` are of the whole run.
-    """
-
-    url: str
-    totals: Totals
-    planned_pairs: int
-    shards: int
-    failed: dict[int, str]
-    pairs_now: int
-    seconds: float
-    computing_seconds: float = 0.0
-    workers: int = 0
-    retries: int = 0
-    already_finished: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned shard is there."""
-        return not self.failed
-
-    @property
-    def exit_code(self) -> int:
-        """0 when all is done, 1 while a planned shard is missing."""
-        return 0 if self.complete else 1
-
-    def lines(self) -> list[str]:
-        """The summary that a user reads."""
-        lines = self.totals.lines()
-        if self.already_finished:
-            return [f"already finished: {self.url}", *lines]
-        if self.pairs_now:
-            rate = self.pairs_now / self.computing_seconds if self.computing_seconds else 0.0
-            lines.append(
-                f"time     {duration(self.seconds)}, of which {duration(self.computing_seconds)} computing: "
-                f"{rate:,.1f} pairs/s by {counted(self.workers, 'worker')}"
-            )
-        for shard, reason in list(self.failed.items())[:FAILED_SHOWN]:
-            lines.append(f"MISSING  shard {shard}: {reason}")
-        if len(self.failed) > FAILED_SHOWN:
-            lines.append(f"MISSING  and {counted(len(self.failed) - FAILED_SHOWN, 'further shard')}")
-        if self.failed:
-            lines.append(
-                f"result   INCOMPLETE, {len(self.failed)} of {counted(self.shards, 'shard')} missing: {self.url}"
-            )
-            lines.append("         the same command tries the missing shards again")
-        else:
-            lines.append(f"result   {self.url}")
-        return lines
 
 
 class Interrupted(KeyboardInterrupt):
@@ -139,17 +87,73 @@ def _run_job(
     if record is not None and run.exists(SUCCESS):
         return _finished_before(run)
     run.check_writable()
-    plan = _plan(run, job, record, say)
-    todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
-    done_before = len(plan.shards) - len(todo)
-    if done_before:
-        there = "is" if done_before == 1 else "are"
-        say(f"going on with {run.url}: {done_before} of {counted(len(plan.shards), 'shard')} {there} there")
-    attempt = _Attempt(job, run, plan, record, todo, worker_class)
-    if todo:
-        with progress or make_progress(echo, quiet=quiet) as shown:
-            attempt.work(shown, say)
-    return _reconciled(run, plan, job, attempt, time.monotonic() - began)
+    start = new_start()
+    with _told_of(Store.open(job.output, job.storage), start) as telling:
+        plan = _plan(run, job, record, say)
+        telling.journal.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
+        todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
+        done_before = len(plan.shards) - len(todo)
+        if done_before:
+            there = "is" if done_before == 1 else "are"
+            say(f"going on with {run.url}: {done_before} of {counted(len(plan.shards), 'shard')} {there} there")
+        attempt = Attempt(job, run, plan, record, todo, worker_class, start=start, journal=telling.journal, say=say)
+        telling.attempt = attempt
+        if todo:
+            with progress or make_progress(echo, quiet=quiet) as shown:
+                shown.waiting("starting Ray")
+                telling.journal.state(attempt.snapshot("starting"))
+                with connected() as cluster, _stoppable():
+                    attempt.work(shown, cluster)
+        outcome = _reconciled(run, plan, job, attempt, time.monotonic() - began)
+        telling.end("finished" if outcome.complete else "incomplete")
+    tidy(run)
+    return outcome
+
+
+@dataclass
+class _Telling:
+    """What the run directory is told of this start, from before its plan to its end."""
+
+    journal: Journal
+    start: str
+    attempt: Attempt | None = None
+
+    def end(self, phase: str, reason: str = "") -> None:
+        """The last line and state of this start."""
+        self.journal.log("end", phase=phase, reason=reason)
+        self.journal.state(self.attempt.snapshot(phase, reason=reason) if self.attempt else self.before(phase, reason))
+
+    def before(self, phase: str, reason: str = "") -> dict[str, Any]:
+        """The state while there is no plan."""
+        return {
+            "version": STATE_VERSION,
+            "start": self.start,
+            "phase": phase,
+            "reason": reason,
+            "host": platform.node(),
+            "process": os.getpid(),
+        }
+
+
+@contextlib.contextmanager
+def _told_of(run: Store, start: str) -> Iterator[_Telling]:
+    """The journal of one start; how the block ends is its last word."""
+    telling = _Telling(Journal(run, driver_log(start), state_file(start)), start)
+    telling.journal.log("start", host=platform.node(), process=os.getpid(), versions=versions())
+    telling.journal.state(telling.before("planning"))
+    try:
+        yield telling
+    except KeyboardInterrupt as stop:
+        telling.end("stopped", str(stop))
+        raise
+    except TokenpairError as error:
+        telling.end("failed", str(error))
+        raise
+    except BaseException as error:
+        telling.end("failed", type(error).__name__)
+        raise
+    finally:
+        telling.journal.close()
 
 
 def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
@@ -167,6 +171,7 @@ def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None
     files = input_files(job)
     if record is not None and not restart:
         check_same_inputs(run, record, files)
+        check_same_model_files(run, record, job.model)
         if run.exists(SUCCESS):
             return record
     check_before_planning(job)
@@ -204,117 +209,7 @@ def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
     return differing_inputs(plan.inputs, input_files(job))
 
 
-class _Attempt:
-    """One start of a run: the crew, the schedule, and what has been reported so far."""
-
-    def __init__(
-        self,
-        job: JobConfig,
-        run: Store,
-        plan: Plan,
-        record: dict[str, Any] | None,
-        todo: list[int],
-        worker_class: type[Worker],
-    ) -> None:
-        self.schedule = Schedule(todo)
-        self.workers = 0
-        self.pairs_now = 0
-        self.computing_seconds = 0.0
-        self._start_failure = ""
-        self._job, self._run, self._plan, self._record = job, run, plan, record
-        self._worker_class = worker_class
-        self._left = set(todo)
-        self._pairs = sum(shard.pairs for shard in plan.shards) - sum(plan.shards[index].pairs for index in todo)
-        self._computing_since: float | None = None
-
-    def work(self, progress: Progress, say: Callable[[str], None]) -> None:
-        """Until every shard is committed or given up."""
-        progress.waiting("starting Ray")
-        with connected() as resources, _stoppable():
-            staff = staffing(self._job.workers, resources, len(self._left), self._job.memory_bytes or 0)
-            # Ray hides the GPUs from a worker that asked for none only in some set-ups.
-            device = None if staff.gpus else "cpu"
-            settings = self._job.model_dump(mode="json")
-            arguments = (settings, self._run.url, staff.threads, device, self._plan.pairs_file)
-            crew = Crew(staff, arguments, self._worker_class, wanted=staff.count)
-            progress.waiting("loading the model")
-            try:
-                while not self.schedule.finished:
-                    crew.wanted = min(staff.count, max(len(self._left) - len(self.schedule.failed), 1))
-                    crew.hire()
-                    if crew.exhausted:
-                        self.schedule.give_up(f"no worker could be started: {self._start_failure}")
-                        break
-                    for event in crew.events(SECONDS_BETWEEN_LOOKS):
-                        self._take(event, say)
-                    while (next_one := self.schedule.assign(crew.wanted)) is not None:
-                        worker, shard = next_one
-                        crew.run(int(str(worker)), shard)
-                    self.workers = max(self.workers, crew.ready)
-                    if crew.ready:
-                        progress.update(self._state(crew))
-            finally:
-                self.computing_seconds = self._computed_for()
-                crew.dismiss()
-
-    def _take(self, event: Event, say: Callable[[str], None]) -> None:
-        if event.kind == "started":
-            assert event.facts is not None
-            self._recorded(event.facts)
-            self.schedule.join(event.worker)
-            self._computing_since = self._computing_since or time.monotonic()
-        elif event.kind == "refused":
-            assert event.error is not None
-            raise event.error
-        elif event.kind == "not_started":
-            self._start_failure = event.reason
-            say(f"a worker could not be started: {event.reason}")
-        elif event.kind == "done":
-            assert event.shard is not None
-            assert event.report is not None
-            self.schedule.done(event.worker, event.shard)
-            self._left.discard(event.shard)
-            self._pairs += self._plan.shards[event.shard].pairs
-            self.pairs_now += event.report.pairs
-        elif event.kind == "raised":
-            assert event.shard is not None
-            self.schedule.raised(event.worker, event.shard, event.reason)
-            say(f"shard {event.shard}: {event.reason}")
-        else:
-            lost = self.schedule.in_flight(event.worker)
-            self.schedule.crashed(event.worker, event.reason)
-            say(f"a worker was lost with shards {', '.join(map(str, lost)) or 'none'}: {event.reason}")
-
-    def _recorded(self, facts: WorkerFacts) -> None:
-        """Write ``job.yaml`` once the model is known to load; later workers must have the very same model."""
-        if self._record is None:
-            record = make_record(self._job, facts, self._plan.inputs)
-            if self._run.commit(JOB_FILE, encoded_record(record)):
-                self._record = record
-            else:
-                # Another driver was first: the run is its job's.
-                self._record = read_record(self._run)
-                assert self._record is not None
-                check_same_job(self._run, self._record, self._job)
-        check_same_model(self._run, self._record, facts)
-
-    def _state(self, crew: Crew) -> State:
-        return State(
-            shards=len(self._plan.shards) - len(self._left),
-            all_shards=len(self._plan.shards),
-            pairs=self._pairs,
-            all_pairs=self._plan.pairs,
-            pairs_now=self.pairs_now,
-            workers=crew.ready,
-            retries=self.schedule.retries,
-            seconds=self._computed_for(),
-        )
-
-    def _computed_for(self) -> float:
-        return time.monotonic() - self._computing_since if self._computing_since is not None else 0.0
-
-
-def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: _Attempt, seconds: float) -> Outcome:
+def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, seconds: float) -> Outcome:
     """Compare what is in the store with the plan; ``_SUCCESS`` only when nothing is missing."""
     missing = sorted(set(range(len(plan.shards))) - finished_shards(run))
     failed = {
@@ -323,7 +218,6 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: _Attempt, secon
     totals = read_totals(run, job.format)
     if not failed:
         run.commit(SUCCESS, json.dumps(asdict(totals), ensure_ascii=False, indent=1).encode())
-        tidy(run)
     return Outcome(
         url=run.url,
         totals=totals,
@@ -333,6 +227,8 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: _Attempt, secon
         pairs_now=attempt.pairs_now,
         seconds=seconds,
         computing_seconds=attempt.computing_seconds,
+        worker_seconds=attempt.worker_seconds,
+        busy_seconds=sum(attempt.busy_seconds.values()),
         workers=attempt.workers,
         retries=attempt.schedule.retries,
     )

@@ -75,6 +75,8 @@ def _settings(
     max_rejects: Annotated[float | None, typer.Option(help="Share of unreadable rows put up with.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB or 60%.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
+    min_workers: Annotated[int | None, typer.Option(help="Fewest worker processes, of a number that changes.")] = None,
+    max_workers: Annotated[int | None, typer.Option(help="Most worker processes; more are asked for.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
     endpoint_url: Endpoint = None,
@@ -113,7 +115,7 @@ def _settings(
         "seed": seed,
         "max_rejects": max_rejects,
         "memory": memory,
-        "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
+        "workers": {"count": workers, "min": min_workers, "max": max_workers, "gpus": gpus, "cpus": cpus},
         "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
         "trust_remote_code": trust_remote_code,
     }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset
 
+    from attribution_core.modules import Role
     from jobs.query.result import QueryResult
     from jobs.statistics.results import Statistics
 
@@ -140,7 +141,25 @@ class Run:
         row = self._row(str(pair_id))
         a = self._text(row["text_a_id"], self.roles[0])
         b = self._text(row["text_b_id"], self.roles[1])
-        return self._attribution(row, a, b)
+        return self.attribution(row, a, b)
+
+    def attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
+        """A row of `attributions` as a pair again, with its two texts."""
+        own = reserved_names()
+        return PairAttribution(
+            a=a,
+            b=b,
+            matrix=_matrix(row),
+            row_sums=np.asarray(row["row_sums"], np.float32),
+            col_sums=np.asarray(row["col_sums"], np.float32),
+            **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
+            similarity=str(self.setting("similarity") or "cosine"),
+            layer=int(self.setting("layer") or 0),
+            model=str(self.setting("model") or ""),
+            pair_id=row["pair_id"],
+            special=row["special"],
+            extra={name: value for name, value in row.items() if name not in own},
+        )
 
     def pairs(self, pair_ids: Collection[str]) -> dict[str, PairAttribution]:
         """The attributions of those pairs that are there with both their texts; each part is read once."""
@@ -155,7 +174,7 @@ class Run:
         for row in table.to_pylist():
             a, b = (texts.get(row[f"text_{side}_id"]) for side, texts in zip("ab", sides, strict=True))
             if a is not None and b is not None:
-                found[row["pair_id"]] = self._attribution(row, a, b)
+                found[row["pair_id"]] = self.attribution(row, a, b)
         return found
 
     def query(self, query_id: str) -> QueryResult:
@@ -202,7 +221,7 @@ class Run:
         return {row["text_id"]: self._explained(row) for row in self.rows(wanted, "texts").to_pylist()}
 
     @property
-    def roles(self) -> tuple[str, str]:
+    def roles(self) -> tuple[Role, Role]:
         """The roles of a pair's two texts, as they stand in `texts`."""
         return ("query", "document") if self._mode == "retrieval" else ("text", "text")
 
@@ -225,23 +244,6 @@ class Run:
             raise RunError(f"pair {pair_id!r} was turned away: {one['reason']} ({one['file']}, row {one['row']})")
         state = "" if self.finished else "; the run is not finished"
         raise RunError(f"{self.url}: there is no pair {pair_id!r}{state}")
-
-    def _attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
-        own = reserved_names()
-        return PairAttribution(
-            a=a,
-            b=b,
-            matrix=_matrix(row),
-            row_sums=np.asarray(row["row_sums"], np.float32),
-            col_sums=np.asarray(row["col_sums"], np.float32),
-            **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
-            similarity=str(self.setting("similarity") or "cosine"),
-            layer=int(self.setting("layer") or 0),
-            model=str(self.setting("model") or ""),
-            pair_id=row["pair_id"],
-            special=row["special"],
-            extra={name: value for name, value in row.items() if name not in own},
-        )
 
     def _text(self, text_id: str, role: str) -> ExplainedText:
         found = self.explained([text_id], role)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jobs.config import JobConfig
 
 MANIFEST = "plan/manifest.json"
-VERSION = 2
+VERSION = 3
 # Columns of a shard's pairs that come before those passed through.
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
@@ -73,7 +73,8 @@ class Plan:
 class Shard:
     """``pairs``: ordinal, pair_id, text_a_id, text_b_id, file, row and the kept columns, by ordinal.
 
-    ``texts``: text_id, role, text, owner; every text of the pairs once.
+    ``texts``: text_id, role, text, owner (this shard writes its row), shared (other shards need it as well); every
+    text of the pairs once.
     """
 
     index: int
@@ -281,9 +282,11 @@ def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]
 
     role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
     query = f"""
-        SELECT shard, key, {role} AS role_name, text, owner FROM shard_texts JOIN texts USING (no) ORDER BY shard, no
+        SELECT shard, key, {role} AS role_name, text, owner, shared
+        FROM shard_texts JOIN texts USING (no) ORDER BY shard, no
     """
-    schema = pa.schema([("text_id", pa.string()), ("role", pa.string()), ("text", pa.string()), ("owner", pa.bool_())])
+    words, truths = ("text_id", "role", "text"), ("owner", "shared")
+    schema = pa.schema([*((name, pa.string()) for name in words), *((name, pa.bool_()) for name in truths)])
     return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 12), schema)
 
 

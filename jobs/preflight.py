@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution_core.errors import ModelError
-from jobs.schedule import staffing
+from jobs.staffing import staffing
 
 if TYPE_CHECKING:
     from jobs.config import JobConfig
@@ -32,7 +32,9 @@ def check_before_planning(job: JobConfig) -> None:
     if job.workers.gpus:
         resources = _resources()
         if resources is not None:
-            staffing(job.workers, resources, shards=job.workers.count or 1, memory=job.memory_bytes or 0)
+            # To a Ray that runs already others may bring machines.
+            grows = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+            staffing(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
 
 
 def model_folder(model: str) -> Path | None:

@@ -15,13 +15,17 @@ SECONDS_A_LINE = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished."""
+    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished.
+
+    ``pairs_now`` and ``texts`` are of this start.
+    """
 
     shards: int
     all_shards: int
     pairs: int
     all_pairs: int
     pairs_now: int
+    texts: int
     workers: int
     retries: int
     seconds: float
@@ -42,6 +46,8 @@ class State:
             f"{self.shards}/{counted(self.all_shards, 'shard')}",
             f"{self.pairs:,}/{counted(self.all_pairs, 'pair')}",
         ]
+        if self.texts:
+            words.append(counted(self.texts, "text"))
         if self.rate:
             words.append(f"{self.rate:,.1f} pairs/s")
         words.append(counted(self.workers, "worker"))
@@ -136,3 +142,77 @@ def make_progress(echo: Callable[[str], None], *, quiet: bool) -> Progress:
     if quiet:
         return Progress()
     return Bar() if sys.stderr.isatty() else Lines(echo)
+
+
+class Counter(AbstractContextManager["Counter"]):
+    """How far a command is that counts one kind of thing; this one shows nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def start(self, what: str, total: int | None) -> None:
+        """From here on ``total`` of ``what`` are counted; None where it has no measure."""
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+
+
+class CounterLines(Counter):
+    """One plain line a minute through ``echo``."""
+
+    def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._echo, self._clock = echo, clock
+        self._next = clock() + SECONDS_A_LINE
+        self._what, self._total, self._done = "", 0, 0
+
+    def start(self, what: str, total: int | None) -> None:
+        self._what, self._total, self._done = what, total or 0, 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._clock() >= self._next and self._total:
+            self._next = self._clock() + SECONDS_A_LINE
+            self._echo(f"{self._done:,}/{self._total:,} {self._what}")
+
+
+class CounterBar(Counter):
+    """A bar on standard error that is gone at the end."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar: Any = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> CounterBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, what: str, total: int | None) -> None:
+        self._bar.reset(self._task, description=what, total=total)
+
+    def advance(self, count: int) -> None:
+        self._bar.advance(self._task, count)
+
+
+def make_counter(echo: Callable[[str], None], *, quiet: bool) -> Counter:
+    """What fits: nothing when quiet, a bar where standard error is a terminal, else a line a minute."""
+    if quiet:
+        return Counter()
+    return CounterBar() if sys.stderr.isatty() else CounterLines(echo)

@@ -7,13 +7,18 @@ model's fingerprint, the layer and similarity in force, the input files.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.config import JobConfig
 from jobs.dataset import JOB_FILE, SUCCESS
 from jobs.errors import RunError
+from jobs.journal import OWN_LOGS
+from jobs.preflight import model_folder
 from jobs.sources.files import FINGERPRINT_BYTES
 from jobs.stores import PENDING, LocalStore, Store
 
@@ -22,14 +27,17 @@ if TYPE_CHECKING:
     from jobs.worker import WorkerFacts
 
 FOUND = "run"
-FOLDERS = ("plan", "attributions", "texts", "rejects", "statistics")
+FOLDERS = ("plan", "attributions", "texts", "rejects", "statistics", "logs")
 OWN_FILES = {
     "plan": r"(pairs|texts)-[0-9a-f]+\.parquet|manifest\.json|settings\.json",
     "attributions": r"part-\d+\.(parquet|arrow)",
     "texts": r"part-\d+\.(parquet|arrow)",
     "rejects": r"part-(\d+|plan)\.(parquet|arrow)",
+    "logs": OWN_LOGS,
 }
 OWN_AT_TOP = ("report.html",)
+# Of a model's files, those that decide its numbers.
+DECIDING = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
 
 
 def read_record(run: Store) -> dict[str, Any] | None:
@@ -47,7 +55,9 @@ def read_record(run: Store) -> dict[str, Any] | None:
     return record
 
 
-def make_record(job: JobConfig, facts: WorkerFacts, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def make_record(
+    job: JobConfig, facts: WorkerFacts, inputs: list[dict[str, Any]], files: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The record of ``job`` as it runs now."""
     found = {
         "versions": facts.versions,
@@ -55,6 +65,7 @@ def make_record(job: JobConfig, facts: WorkerFacts, inputs: list[dict[str, Any]]
         "layer": facts.layer,
         "similarity": facts.similarity,
         "inputs": inputs,
+        "model_files": files,
     }
     return job.model_dump(mode="json") | {FOUND: found}
 
@@ -115,6 +126,63 @@ def check_same_model(run: Store, record: Mapping[str, Any], facts: WorkerFacts) 
     present = record[FOUND].get("fingerprint")
     if present != facts.fingerprint:
         _refuse(run, [f"fingerprint {present} then, {facts.fingerprint} now"], "was begun with other model weights")
+
+
+def model_files(model: str) -> list[dict[str, Any]]:
+    """The files that make the model what it is, each with size, modification and the hash of its content.
+
+    Empty where the model is not on this machine; workers then tell by its fingerprint.
+    """
+    folder = model_folder(model)
+    return [] if folder is None else [_model_file(folder, path) for path in _deciding(folder)]
+
+
+def check_same_model_files(run: Store, record: Mapping[str, Any], model: str) -> None:
+    """RunError where files of the model are other than when the run began, as far as they are on this machine."""
+    listed = record[FOUND].get("model_files")
+    then = {str(one.get("file")): one for one in listed if isinstance(one, dict)} if isinstance(listed, list) else {}
+    folder = model_folder(model) if then else None
+    if folder is None:
+        return
+    now = {path.relative_to(folder).as_posix(): path for path in _deciding(folder)}
+    differing: list[str] = []
+    for name in dict.fromkeys([*then, *now]):
+        if name not in now or name not in then:
+            differing.append(f"{name}: {'no longer there' if name in then else 'not there then'}")
+            continue
+        was, found = then[name], now[name].stat()
+        if was.get("size") != found.st_size:
+            differing.append(f"{name}: size {was.get('size')} then, {found.st_size} now")
+        elif was.get("modified") != _modified(found.st_mtime) and was.get("sha256") != _content(now[name]):
+            differing.append(
+                f"{name}: other content, modified {was.get('modified')} then, {_modified(found.st_mtime)} now"
+            )
+    _refuse(run, differing, f"was begun with other files of model {model}")
+
+
+def _deciding(folder: Path) -> list[Path]:
+    """Weights, configuration and tokenizer below a model's folder; not its papers, nor exports for other runtimes."""
+    found = [path for path in folder.rglob("*") if path.suffix in DECIDING and path.is_file()]
+    return sorted(path for path in found if path.relative_to(folder).parts[0] not in ("onnx", "openvino", "eval"))
+
+
+def _model_file(folder: Path, path: Path) -> dict[str, Any]:
+    found = path.stat()
+    return {
+        "file": path.relative_to(folder).as_posix(),
+        "size": found.st_size,
+        "modified": _modified(found.st_mtime),
+        "sha256": _content(path),
+    }
+
+
+def _content(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _modified(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def check_ours(run: Store) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -112,9 +112,13 @@ class Quadrature(Settings):
 
 
 class Workers(Settings):
-    """How many processes share the work; null means what the machine or cluster has."""
+    """How many processes share the work; null means what the machine or cluster has at the time."""
 
     count: StrictInt | None = Field(None, ge=1, le=10_000, description="a whole number of at least 1, or null")
+    min: StrictInt | None = Field(None, ge=1, le=10_000, description="the fewest workers to ask for, or null (1)")
+    max: StrictInt | None = Field(
+        None, ge=1, le=10_000, description="the most workers to ask for, at least min, or null for what there is"
+    )
     gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
     cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
 
@@ -124,6 +128,14 @@ class Workers(Settings):
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise PydanticCustomError("fraction", "a fraction above 1")
         return gpus
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, most: int | None, given: ValidationInfo) -> int | None:
+        least = given.data.get("min")
+        if most is not None and least is not None and most < least:
+            raise PydanticCustomError("range", "below min")
+        return most
 
 
 class StorageOptions(Settings):

@@ -59,11 +59,11 @@ def text_cost(tokens: int, groups: int, width: int) -> int:
 def assign_shards(
     con: duckdb.DuckDBPyConnection, calibration: Calibration, asked: int | None
 ) -> tuple[list[ShardInfo], str]:
-    """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner) and ``costs``; the side that has shards.
+    """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner, shared), ``costs``; the side that has shards.
 
     ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no) with those of
     the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
-    owned by the first shard that holds it. Shards follow the input's order.
+    owned by the first shard that holds it, and shared where it is not the only one. Shards follow the input's order.
     """
     width = calibration.width
     con.execute(f"""
@@ -97,8 +97,9 @@ def assign_shards(
         -- A partner's text is read in every shard that needs it; the expensive text in its own.
         WITH held AS (SELECT shard, no FROM shard_of
                       UNION SELECT shard, {cheap} FROM matched JOIN shard_of ON shard_of.no = {dear}),
-             owners AS (SELECT no, min(shard) AS shard FROM held GROUP BY no)
-        SELECT held.shard, held.no, held.shard = owners.shard AS owner FROM held JOIN owners ON owners.no = held.no
+             owners AS (SELECT no, min(shard) AS shard, count(*) AS shards FROM held GROUP BY no)
+        SELECT held.shard, held.no, held.shard = owners.shard AS owner, owners.shards > 1 AS shared
+        FROM held JOIN owners ON owners.no = held.no
     """)
     return _shards(con, dear, width), dear
 

@@ -10,6 +10,7 @@ import numpy as np
 from jobs.agreement import Agreement, read_agreement
 from jobs.bins import Bins
 from jobs.dataset import attribution_schema, reject_schema, text_schema
+from jobs.exactness import Exactness, read_exactness
 
 if TYPE_CHECKING:
     from jobs.stores import Store
@@ -29,6 +30,7 @@ class Totals:
     largest_error: float = 0.0
     median_error: float = 0.0
     agreement: Agreement | None = None
+    exactness: Exactness | None = None
 
     def lines(self) -> list[str]:
         """The counts as a user reads them."""
@@ -42,6 +44,8 @@ class Totals:
             lines.append(f"rejected {count:,} × {reason}")
         if self.pairs:
             lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of ‖e(a)‖‖e(b)‖")
+        if self.exactness is not None:
+            lines.append(self.exactness.line())
         if self.agreement is not None:
             lines.append(self.agreement.line())
         return lines
@@ -49,8 +53,12 @@ class Totals:
     @staticmethod
     def of(plain: dict[str, Any]) -> Totals:
         """The totals that ``dataclasses.asdict`` made plain values of; TypeError where they are none."""
-        agreement = plain.get("agreement")
-        return Totals(**plain | {"agreement": None if agreement is None else Agreement(**agreement)})
+        agreement, exactness = plain.get("agreement"), plain.get("exactness")
+        found = {
+            "agreement": None if agreement is None else Agreement(**agreement),
+            "exactness": None if exactness is None else Exactness(**exactness),
+        }
+        return Totals(**plain | found)
 
 
 def read_totals(run: Store, format: str) -> Totals:
@@ -68,8 +76,17 @@ def read_totals(run: Store, format: str) -> Totals:
         for found in batch.column(0).value_counts().to_pylist():
             rejected[found["values"]] = rejected.get(found["values"], 0) + found["counts"]
     by_count = dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
-    agreement = read_agreement(run, format)
-    return Totals(errors.count, texts, truncated, unconverged, by_count, errors.largest, errors.median(), agreement)
+    return Totals(
+        pairs=errors.count,
+        texts=texts,
+        truncated=truncated,
+        unconverged=unconverged,
+        rejected=by_count,
+        largest_error=errors.largest,
+        median_error=errors.median(),
+        agreement=read_agreement(run, format),
+        exactness=read_exactness(run, format),
+    )
 
 
 def _batches(run: Store, folder: str, format: str, first: Any, second: str | None) -> Any:

@@ -6,31 +6,38 @@ computing, which all happens in one thread of its own.
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.config import parse_job
 from jobs.errors import RunError
+from jobs.journal import Journal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from attribution_core.attribution import Attributor
     from attribution_core.encoder import ReadText
+    from attribution_core.kept import KeptContributions
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.plan import Plan, Shard
 
 MOST_PAIRS_AT_ONCE = 8192
 # Matrices wait as float32 and once more as float64 while they are summed up.
 BYTES_A_CELL = 32
+# Of the memory budget, for contributions of texts that other shards need too. Computing takes three quarters of it.
+KEPT_SHARE = 1 / 16
+# Of a traceback, for the log.
+FRAMES = 4
 
 TextKey = tuple[str, str]  # text id, role
 
@@ -50,7 +57,10 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of one shard. ``written`` is false where another worker had committed it before."""
+    """What became of one shard. ``written`` is false where another worker had committed it before.
+
+    ``wait_seconds`` it was read and waited for the shards before it to be computed.
+    """
 
     index: int
     pairs: int
@@ -60,6 +70,7 @@ class ShardReport:
     read_seconds: float
     compute_seconds: float
     write_seconds: float
+    wait_seconds: float = 0.0
 
 
 @dataclass
@@ -76,7 +87,8 @@ class Worker:
     """Attributes shards of the job ``settings`` and commits them to the run directory ``run_url``.
 
     ``threads`` is the number of threads to compute with and ``device`` where (None: a GPU where there is one).
-    ``pairs_file`` names the plan that is meant, so that another driver's is not taken for it.
+    ``pairs_file`` names the plan that is meant, so that another driver's is not taken for it; ``log`` is the name of
+    the worker's own log in the run directory.
     """
 
     def __init__(
@@ -86,26 +98,34 @@ class Worker:
         threads: int = 1,
         device: str | None = None,
         pairs_file: str | None = None,
+        log: str | None = None,
     ) -> None:
         self._job = parse_job(settings)
         self._run_url = run_url
         self._threads = threads
         self._device = device
         self._pairs_file = pairs_file
+        self._log = log
+        self._journal: Journal | None = None
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
+        self._kept: KeptContributions | None = None
+
+    def greet(self) -> None:
+        """Answers as soon as the worker has a place to run."""
 
     def load(self) -> WorkerFacts:
         """Load the model and open the run directory; ModelError, SettingError or StoreError where that fails."""
         from jobs.stores import Store
 
+        began = time.perf_counter()
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._computing.submit(self._load_model).result()
         self._store = Store.open(self._run_url, self._job.storage)
-        return WorkerFacts(
+        facts = WorkerFacts(
             fingerprint=self._attributor.fingerprint(),
             layer=self._attributor.layer,
             similarity=self._attributor.similarity,
@@ -114,17 +134,39 @@ class Worker:
             host=platform.node(),
             process=os.getpid(),
         )
+        if self._log is not None:
+            self._journal = Journal(Store.open(self._run_url, self._job.storage), self._log)
+        self._note(
+            "loaded",
+            host=facts.host,
+            process=facts.process,
+            device=facts.device,
+            threads=self._threads,
+            seconds=round(time.perf_counter() - began, 3),
+        )
+        return facts
 
     def run_shard(self, index: int) -> ShardReport:
         """Read, attribute and commit shard ``index`` of the plan; whatever another writer committed stays."""
-        from jobs.dataset import commit_shard, reject_table, text_row, text_table
+        try:
+            report = self._run_shard(index)
+        except Exception as error:
+            self._note("failed", shard=index, reason=f"{type(error).__name__}: {error}", where=_where(error))
+            raise
+        self._note("committed", **{k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items()})
+        return report
+
+    def _run_shard(self, index: int) -> ShardReport:
+        from jobs.dataset import commit_shard, part_name, reject_table, text_row, text_table
         from jobs.plan import read_shard
 
-        clock = [time.perf_counter()]
+        began = time.perf_counter()
+        if self._store.exists(part_name("attributions", index, self._job.format)):
+            # Another driver's worker was here, or one whose driver is gone.
+            return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
         shard = read_shard(self._store, self._planned(), index)
-        clock.append(time.perf_counter())
-        computed = self._computing.submit(self._compute, shard).result()
-        clock.append(time.perf_counter())
+        there = time.perf_counter()
+        computed, started, ended = self._computing.submit(self._timed, shard).result()
         texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
         written = commit_shard(
             self._store,
@@ -134,10 +176,27 @@ class Worker:
             reject_table(computed.rejects),
             self._job.format,
         )
-        clock.append(time.perf_counter())
         rejected = dict(Counter(reject["reason"] for reject in computed.rejects))
-        seconds = [end - start for start, end in itertools.pairwise(clock)]
-        return ShardReport(index, len(computed.rows), len(texts), rejected, written, *seconds)
+        return ShardReport(
+            index=index,
+            pairs=len(computed.rows),
+            texts=len(texts),
+            rejected=rejected,
+            written=written,
+            read_seconds=there - began,
+            wait_seconds=started - there,
+            compute_seconds=ended - started,
+            write_seconds=time.perf_counter() - ended,
+        )
+
+    def _timed(self, shard: Shard) -> tuple[_Computed, float, float]:
+        """What is computed of ``shard``, from when and until when."""
+        started = time.perf_counter()
+        return self._compute(shard), started, time.perf_counter()
+
+    def _note(self, event: str, **fields: Any) -> None:
+        if self._journal is not None:
+            self._journal.log(event, **fields)
 
     def _load_model(self) -> Attributor:
         from jobs.quiet import quiet_libraries
@@ -178,6 +237,7 @@ class Worker:
                 computed.rejects.append(_reject(shard.pairs, at, problems, read[a].text, read[b].text))
             else:
                 computed.kept.append(at)
+        self._want(shard)
         ids = shard.pairs["pair_id"].to_pylist()
         for part in _slices(computed.kept, of_a, of_b, read, self._attributor.contributor.integrator.budget):
             for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
@@ -212,7 +272,18 @@ class Worker:
             [read[key] for key in place_a],
             [read[key] for key in place_b],
             [(place_a[of_a[at]], place_b[of_b[at]]) for at in part],
+            self._kept,
         )
+
+    def _want(self, shard: Shard) -> None:
+        """Keep the contributions of the texts of ``shard`` that other shards need as well."""
+        from attribution_core.kept import KeptContributions
+
+        assert self._attributor is not None
+        if self._kept is None:
+            self._kept = KeptContributions(int(self._attributor.contributor.integrator.budget * KEPT_SHARE))
+        columns = zip(*(shard.texts[name].to_pylist() for name in ("role", "text", "shared")), strict=True)
+        self._kept.want((role, text) for role, text, shared in columns if shared)
 
     def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
         from attribution_core.sparse import summarise
@@ -235,7 +306,7 @@ class Worker:
         rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
         owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
         lone = [key for key in owned if key not in explained]
-        alone = self._attributor.contributions([read[key] for key in lone]) if lone else []
+        alone = self._attributor.contributions([read[key] for key in lone], self._kept) if lone else []
         explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
         return {key: explained[key] for key in owned}
 
@@ -267,6 +338,12 @@ def make_attributor(kind: type[Attributor], job: Any, device: str | None = None,
         prompt_b=job.prompts.document if job.mode == "retrieval" else job.prompts.text,
         trust_remote_code=job.trust_remote_code,
     )
+
+
+def _where(error: BaseException) -> list[str]:
+    """The innermost places of the program that an error came through, without values."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 def worker_share(share: float, gpus: float | None, device: str | None, threads: int) -> float:

