@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from display_pairs import pair_of
 from query_runs import QUERIES, small_log
 from query_runs import write_run as write_log
 from report_runs import HOSTILE, write_run
+from test_stores import as_user
 from typer.testing import CliRunner
 
 from attribution_core.results import PairAttribution
@@ -32,6 +34,8 @@ from jobs.statistics.computing import compute_statistics
 
 if TYPE_CHECKING:
     from random import Random
+
+    from s3_server import S3Server
 
 WORDS = "coffee tea good bad wing layer bridge river the of not hot red station reader".split()  # noqa: SIM905
 
@@ -74,7 +78,9 @@ def test_the_explorer_s_numbers_are_the_run_s(tmp_path: Path, rng: Random, store
     """Would catch a cell, a sum or a term that belongs to another pair or another word."""
     pairs, ids = made(rng, 30)
     run = write_run(tmp_path, pairs, ids, store=store)
-    data = data_of(reported(run))
+    page = reported(run)
+    assert ("estimated from the cells that were kept" in page) == (store == "top")
+    data = data_of(page)
     assert len(data["pairs"]) >= 20
     for shown in data["pairs"]:
         pair = run.pair(shown["id"])
@@ -225,6 +231,19 @@ def test_the_command_writes_into_the_run_and_elsewhere(tmp_path: Path, rng: Rand
         assert page.startswith("<!doctype html>")
         assert "The run is not finished" in page
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing")]).exit_code == 2
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_a_run_in_a_bucket_gets_its_report_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    """Everything is read through the store, and the page goes where the run is."""
+    as_user(monkeypatch, s3.admin)
+    place = f"s3://{s3.bucket}/{uuid.uuid4().hex}"
+    store = write_log(place, QUERIES, small_log(), format=format)
+    compute_statistics(Run(store), pipeline=None, resamples=20)
+    done = CliRunner().invoke(app, ["report", place])
+    assert done.exit_code == 0, done.output
+    page = store.read("report.html").decode()
+    assert len(data_of(page)["pairs"]) == 4
 
 
 def test_a_run_without_pairs_is_refused(tmp_path: Path) -> None:

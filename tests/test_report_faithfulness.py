@@ -76,7 +76,7 @@ def test_every_level_is_drawn_both_ways(tmp_path: Path) -> None:
     assert read is not None
     drawn = curves(read)
     assert len(drawn) == len(MEASURES)
-    assert all(str(one["svg"]).count('class="line line') == 6 for one in drawn)  # three curves and their keys
+    assert all(str(one["svg"]).count('class="line line') == 8 for one in drawn)  # four curves and their keys
 
 
 def test_without_an_evaluation_the_report_says_how_to_get_one(tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFa
         draw = DRAWN.get(info.name)
         rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
         if draw and rows:
-            found += draw(rows, facts)
+            # Of a run that kept only the strongest cells some numbers are estimates, and a bar does not show that.
+            more = "" if info.exact else "estimated from the cells that were kept; bounds are in the numbers"
+            found += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
     return found
 
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 FILE = "statistics/faithfulness.json"
 FORMAT = 1
 STATES: dict[str, State] = {"faithful": "good", "partly": "note", "undecided": "open"}
-DRAWN = ("attributions", "identical words", "random")
+DRAWN = ("attributions", "identical words", "token embeddings", "random")
 NAMES = {
     "attributions": "in the attributions' order",
     "identical words": "identical words first",
+    "token embeddings": "token embeddings alone",
     "random": "in random order",
 }
 
@@ -48,6 +49,20 @@ def judged(found: dict[str, Any] | None, called: str) -> Trust:
         f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
     return Trust(STATES.get(verdict["grade"], "warn"), f"Faithfulness: {verdict['grade']}.", words)
+
+
+def section(found: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation as a part of the page beside the statistics."""
+    return {
+        "id": "found-faithfulness",
+        "title": "Faithfulness",
+        "meaning": "How fast the score falls when words are taken away in the attributions' order, and how fast it comes "
+        "back when they are put back; the further from random order, the better the attributions name what matters.",
+        "notes": [],
+        "plots": curves(found),
+        "figures": [],
+        "tables": [],
+    }
 
 
 def curves(found: dict[str, Any]) -> list[dict[str, Any]]:

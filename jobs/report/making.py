@@ -16,7 +16,7 @@ from jobs.errors import RunError, StoreError
 from jobs.query.page import html_of
 from jobs.report import plots, summary
 from jobs.report.explorer import Explorer
-from jobs.report.faithfulness import curves, judged, read_faithfulness
+from jobs.report.faithfulness import judged, read_faithfulness, section
 from jobs.report.findings import Findings
 from jobs.report.overview import Overview, read_overview
 from jobs.report.page import page
@@ -76,8 +76,8 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
             "facts": _facts(overview),
             "found": summary.found_sentences(overview, findings, log, unit),
             "trust": [one for one in trust if one is not None],
-            "plots": _overview_plots(overview, unit) + (curves(faithfulness) if faithfulness else []),
-            "statistics": findings.sections(explorer),
+            "plots": _overview_plots(overview, unit),
+            "statistics": ([section(faithfulness)] if faithfulness else []) + findings.sections(explorer),
             "statistics_notes": findings.notes(),
             "pairs_words": _pairs_words(explorer, unit),
             "run": shlex.quote(printable(called)),
