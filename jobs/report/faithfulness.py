@@ -56,8 +56,8 @@ def section(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": "found-faithfulness",
         "title": "Faithfulness",
-        "meaning": "How fast the score falls when words are taken away in the attributions' order, and how fast it comes "
-        "back when they are put back; the further from random order, the better the attributions name what matters.",
+        "meaning": "How fast the score falls when words are taken away in the attributions' order, and comes back when "
+        "they are put back; the further from random order, the better the attributions name what matters.",
         "notes": [],
         "plots": curves(found),
         "figures": [],
