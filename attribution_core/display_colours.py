@@ -72,6 +72,9 @@ def style_of(scope: str) -> str:
         for level in range(1, STEPS + 1):
             name = f"{sign}{level}"
             rules.append(f".{scope} .{name}{{background:var(--{name});color:var(--{name}i)}}")
+    # Paper is white whatever the screen is, and the strengths are the message.
+    themed = f".{scope},[data-jp-theme-light=false] .{scope},.vscode-dark .{scope}"
+    rules.append(f"@media print{{{themed}{{{light}}}.{scope} *{{print-color-adjust:exact}}}}")
     return "\n".join(rules)
 
 

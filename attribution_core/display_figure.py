@@ -107,7 +107,7 @@ def _title(view: View, room: float) -> list[str]:
     pair = view.pair
     lines = [f"{printable(pair.similarity)} score {pair.score:.3f}"]
     if pair.model:
-        lines.append(f"{printable(model_words(pair))}, layer {pair.layer}")
+        lines.append(f"{printable(model_words(pair.model))}, layer {pair.layer}")
     if not pair.converged:
         lines.append("Approximate: the integration missed its tolerance")
     for name, text in zip(names(pair), (pair.a, pair.b), strict=True):

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
-TEMPLATE = """\
-{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
-<section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
-<style>
-{{ colours | safe }}
+STYLE = """\
 .tokenpair-pair{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:12px;
  max-width:100%;box-sizing:border-box;text-align:left}
 .tokenpair-pair p{margin:4px 0;overflow-wrap:anywhere}
@@ -55,6 +51,12 @@ TEMPLATE = """\
 .tokenpair-pair .bar{width:14em}
 .tokenpair-pair .bar span{display:block;height:.8em;min-width:1px}
 .tokenpair-pair .matrix td.p8,.tokenpair-pair .matrix td.n8{font-weight:600}
+"""
+TEMPLATE = """\
+{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
+<section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
+<style>
+{{ style | safe }}
 </style>
 {% for name, words in texts %}<p dir="auto"><strong>{{ name }}</strong>&ensp;{{ text(words) }}</p>
 {% endfor -%}
@@ -130,7 +132,7 @@ def html_of(view: View) -> str:
     strongest = top_cells(view, 10)
     largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
     context: dict[str, Any] = {
-        "colours": style_of("tokenpair-pair"),
+        "style": pair_style(),
         "texts": [
             (name, shortened(printable(text.text), MOST_TEXT))
             for name, text in zip(names(pair), (pair.a, pair.b), strict=True)
@@ -141,7 +143,7 @@ def html_of(view: View) -> str:
         "similarity": printable(pair.similarity),
         "terms": terms(pair),
         "error": abs(pair.error),
-        "model": printable(model_words(pair)),
+        "model": printable(model_words(pair.model)),
         "layer": pair.layer,
         "notes": notes(view),
         "warns": warns,
@@ -162,6 +164,11 @@ def html_of(view: View) -> str:
         ],
     }
     return _template().render(context)
+
+
+def pair_style() -> str:
+    """The CSS of everything inside the class ``tokenpair-pair``, colours included."""
+    return f"{style_of('tokenpair-pair')}\n{STYLE}"
 
 
 @cache

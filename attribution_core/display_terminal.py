@@ -90,7 +90,7 @@ class PairSheet(Sheet):
             return
         head, last = f"score ({pair.similarity})", "identity error"
         width = max(cell_len(words) for words in (head, last, *(f"= {term.words}" for term in parts)))
-        model = f"   {self.safe(model_words(pair))}, layer {pair.layer}" if pair.model else ""
+        model = f"   {self.safe(model_words(pair.model))}, layer {pair.layer}" if pair.model else ""
         first = Text.assemble((f"{head:<{width}}  {pair.score:>7.3f}", "bold"), (model, "dim"))
         first.truncate(self.width, overflow="crop" if self.ascii else "ellipsis")
         self.put(first)

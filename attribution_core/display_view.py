@@ -134,10 +134,10 @@ def unit_words(pair: PairAttribution) -> str:
     return units[0] if units[0] == units[1] else f"{units[0]} and {units[1]}"
 
 
-def model_words(pair: PairAttribution) -> str:
+def model_words(model: str) -> str:
     """The model's name; of a model that is a folder the last two parts of its path."""
-    parts = pair.model.replace("\\", "/").rstrip("/").split("/")
-    return pair.model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])
+    parts = model.replace("\\", "/").rstrip("/").split("/")
+    return model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])
 
 
 def terms(pair: PairAttribution) -> list[Term]:

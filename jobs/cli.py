@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import cluster, doctor, evaluation, explaining, running, statistics, training, watching
+from jobs.commands import cluster, doctor, evaluation, explaining, report, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -49,6 +49,7 @@ app.command()(running.plan)
 app.command()(watching.status)
 app.command()(explaining.explain)
 app.command()(explaining.show)
+app.command()(report.report)
 app.command()(statistics.stats)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.compare)

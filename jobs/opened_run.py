@@ -51,6 +51,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.url!r})"
 
+    def _repr_html_(self) -> str:
+        from jobs.report.notebook import run_html
+
+        return run_html(self)
+
     @cached_property
     def job(self) -> dict[str, Any]:
         """What `job.yaml` says: the settings, versions and the model's fingerprint; empty where it is missing."""
@@ -100,7 +105,7 @@ class Run:
         """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
         with self._reading():
-            return self.store.dataset(folder, self._format, empty)
+            return self.store.dataset(folder, self.format, empty)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """`attributions` as a table, one row a pair; all columns, or those named."""
@@ -161,6 +166,22 @@ class Run:
             special=row["special"],
             extra={name: value for name, value in row.items() if name not in own},
         )
+
+    def pairs(self, pair_ids: Collection[str]) -> dict[str, PairAttribution]:
+        """The attributions of those pairs that are there with both their texts; each part is read once."""
+        import pyarrow.compute as pc
+
+        table = self.rows(pc.field("pair_id").isin(list(pair_ids)))
+        sides = [
+            self.explained(set(table[f"text_{side}_id"].to_pylist()), role)
+            for side, role in zip("ab", self.roles, strict=True)
+        ]
+        found: dict[str, PairAttribution] = {}
+        for row in table.to_pylist():
+            a, b = (texts.get(row[f"text_{side}_id"]) for side, texts in zip("ab", sides, strict=True))
+            if a is not None and b is not None:
+                found[row["pair_id"]] = self.attribution(row, a, b)
+        return found
 
     def query(self, query_id: str) -> QueryResult:
         """A query and its documents in rank order, with the words that made their scores.
@@ -256,7 +277,8 @@ class Run:
         return self.plan.mode if self.plan is not None else str(self.setting("mode") or "symmetric")
 
     @cached_property
-    def _format(self) -> str:
+    def format(self) -> str:
+        """parquet or arrow: what the parts are written in."""
         for folder in ("attributions", "texts", "rejects"):
             for name in self.store.list(folder):
                 return "arrow" if name.endswith(".arrow") else "parquet"

@@ -28,6 +28,7 @@ def test_the_example_runs_and_is_shown_again_without_a_second_run(
     assert first.out.count("Strongest word pairs") == 3
     assert "how do I copy a file" in first.out
     assert f"tokenpair show '{folder}/run' " in first.out
+    assert f"tokenpair report '{folder}/run'" in first.out
     assert "Searching" in first.err
 
     pairs = pq.read_table(folder / "pairs.parquet")

@@ -123,6 +123,7 @@ def _show(console: Console, run: Run, folder: Path, model: Path) -> None:
     for command in (
         f"tokenpair show {where} {shlex.quote(_another(table, chosen))}",
         f"tokenpair show {where} --query {shlex.quote(_question(table, chosen[0]))}",
+        f"tokenpair report {where}",
         f'tokenpair explain "The coffee is bad." "This is not a good coffee." --model {shlex.quote(str(model))}',
         "tokenpair run --help",
     ):

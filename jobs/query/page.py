@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_colours import STEPS, level, style_of
-from attribution_core.display_view import decimals_for, number, printable, shortened, step, warns
+from attribution_core.display_view import decimals_for, model_words, number, printable, shortened, step, warns
 from jobs.query.result import QueryDocument, QueryResult
 from jobs.query.snippet import Snippet, snippet, whole
 from jobs.query.view import Bars, bars_of, document_notes, facts, heading, query_notes, strongest
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 BAR_EM = 4.5
 SNIPPET, MOST_TEXT, LONGEST_LABEL, LONGEST_ID = 320, 20_000, 40, 80
 
-TEMPLATE = """\
-{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
-{% macro passage(shown) %}{% if shown.before %}… {% endif %}
-{%- for piece in shown.pieces %}{% if piece.level %}<mark class="{{ piece.level }}" title="{{ piece.title }}">
-{{- piece.text }}</mark>{% else %}{{ piece.text }}{% endif %}{% endfor %}
-{%- if shown.after %} …{% endif %}{% endmacro -%}
-<section class="tokenpair-query" aria-label="A query and its documents">
-<style>
-{{ colours | safe }}
+STYLE = """\
 .tokenpair-query{background:var(--paper);color:var(--ink);font:14px/1.5 system-ui,sans-serif;padding:12px;
  max-width:100%;box-sizing:border-box;text-align:left}
 .tokenpair-query p,.tokenpair-query article{margin:4px 0;overflow-wrap:anywhere;max-width:52em}
@@ -47,7 +40,21 @@ TEMPLATE = """\
 .tokenpair-query mark{border-radius:2px;padding:0 1px}
 .tokenpair-query details{margin:4px 0}
 .tokenpair-query summary{cursor:pointer;color:var(--faint)}
+.tokenpair-query a{color:inherit}
+.tokenpair-query .hidden{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden;white-space:nowrap}
+"""
+
+TEMPLATE = """\
+{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
+{% macro passage(shown) %}{% if shown.before %}… {% endif %}
+{%- for piece in shown.pieces %}{% if piece.level %}<mark class="{{ piece.level }}" title="{{ piece.title }}">
+{{- piece.text }}</mark>{% else %}{{ piece.text }}{% endif %}{% endfor %}
+{%- if shown.after %} …{% endif %}{% endmacro -%}
+<section class="tokenpair-query" aria-label="A query and its documents">
+{% if style %}<style>
+{{ style | safe }}
 </style>
+{% endif -%}
 <p dir="auto"><strong>query</strong>&ensp;{{ text(query) }}</p>
 {% for note in notes %}<p role="note"><strong>{{ note }}</strong></p>
 {% endfor -%}
@@ -72,7 +79,9 @@ TEMPLATE = """\
 {% for one in documents %}<article>
 <p><strong>{{ one.rank }}&ensp;{{ text(one.id) }}</strong>&ensp;
 {%- for fact in one.facts %} <span class="faint piece">{{ fact }}{% if not loop.last %},{% endif %}</span>
-{%- endfor %}</p>
+{%- endfor %}
+{%- if one.link %} <a class="piece" href="{{ one.link }}">all word pairs<span class="hidden"> of {{ one.id }}</span></a>
+{%- endif %}</p>
 {% for note in one.notes %}<p role="note" class="faint">{{ note }}</p>
 {% endfor -%}
 <p dir="auto">{{ passage(one.snippet) }}</p>
@@ -90,8 +99,14 @@ TEMPLATE = """\
 """
 
 
-def html_of(result: QueryResult, top: int, special: bool) -> str:
-    """The ``top`` first documents of ``result`` as one ``<section>``; every piece of text in it is escaped."""
+def html_of(
+    result: QueryResult, top: int, special: bool, *, links: Mapping[str, str] | None = None, styled: bool = True
+) -> str:
+    """The ``top`` first documents of ``result`` as one ``<section>``; every piece of text in it is escaped.
+
+    ``links`` has addresses by pair id, for the documents that have a page of their own; without ``styled`` the page
+    around it brings :func:`query_style`.
+    """
     documents = result.documents[: max(top, 0)]
     bars = bars_of(result.query, documents, special)
     groups = result.query.groups
@@ -102,7 +117,7 @@ def html_of(result: QueryResult, top: int, special: bool) -> str:
         full = shortened(label, 400) if short != label else ""
         heads.append({"label": short, "full": full, "other": groups.kinds[i] != "text"})
     context: dict[str, Any] = {
-        "colours": style_of("tokenpair-query"),
+        "style": query_style() if styled else "",
         "query": printable(result.text or " ".join(groups.labels[i] for i in bars.words)),
         "notes": query_notes(result),
         "heading": heading(result, len(documents)),
@@ -110,12 +125,17 @@ def html_of(result: QueryResult, top: int, special: bool) -> str:
         "negative": bool((bars.values < 0).any()),
         "judged": any(one.relevance is not None for one in documents),
         "rows": [_row(one, bars, at) for at, one in enumerate(documents)],
-        "documents": [_article(one) for one in documents],
-        "model": printable(result.model),
+        "documents": [_article(one, (links or {}).get(one.pair_id, "")) for one in documents],
+        "model": printable(model_words(result.model)),
         "layer": result.layer,
         "similarity": printable(result.similarity),
     }
     return _template().render(context)
+
+
+def query_style() -> str:
+    """The CSS of everything inside the class ``tokenpair-query``, colours included."""
+    return f"{style_of('tokenpair-query')}\n{STYLE}"
 
 
 @cache
@@ -140,7 +160,7 @@ def _row(document: QueryDocument, bars: Bars, at: int) -> dict[str, Any]:
     return {"rank": document.rank, "score": f"{document.score:.3f}", "relevance": judged, "cells": cells}
 
 
-def _article(document: QueryDocument) -> dict[str, Any]:
+def _article(document: QueryDocument, link: str) -> dict[str, Any]:
     shown = snippet(document, SNIPPET)
     cut = shown.cut_before or shown.cut_after
     notes = document_notes(document)
@@ -148,6 +168,7 @@ def _article(document: QueryDocument) -> dict[str, Any]:
         "rank": document.rank,
         "id": shortened(printable(document.id), LONGEST_ID),
         "facts": facts(document),
+        "link": link,
         "notes": [note for note in notes if warns(note)] + [note for note in notes if not warns(note)],
         "snippet": _passage(shown),
         "whole": _passage(whole(document)) if cut and len(document.text) <= MOST_TEXT else None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 # Columns that are a gold label where they have numbers, the likeliest first.
 GOLD = ("relevance", "gold", "label", "similarity", "score_input", "gold_score", "similarity_score")
-NOT_GOLD = ("rank", "log_score", "tag", "row", "id", "fold", "year")
+NOT_GOLD = ("rank", "log_score", "retrieval_score", "tag", "row", "id", "fold", "year")
 
 
 def compute_statistics(

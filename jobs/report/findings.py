@@ -1,0 +1,188 @@
+"""Every statistic of a run as a part of the page: what it means, its plots, its figures and its tables."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from attribution_core.display_view import printable, shortened
+from jobs.report.charts import charts_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.statistics.schema import Figure, Statistic, Summary, TableInfo
+    from jobs.stores import Store
+
+MOST_ROWS = 20
+LONGEST_CELL = 80
+# Pairs of a table of examples that are shown, of each kind.
+FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
+# Shares of one, told in per cent.
+SHARES = {"share", "low", "high", "frequency", "at_least", "at_most"}
+PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
+UNTOLD = {"order", "exact"}
+
+
+class Findings:
+    """The statistics of a run with their tables, each read once."""
+
+    def __init__(self, summary: Summary, store: Store) -> None:
+        self.summary = summary
+        self.tables: dict[str, pa.Table] = {}
+        for statistic in summary.statistics.values():
+            for info in statistic.tables:
+                self.tables[info.name] = read_table(store, info)
+
+    def figure(self, statistic: str, name: str) -> Figure | None:
+        """A figure, where the run has it and it is defined."""
+        found = self.summary.statistics.get(statistic)
+        figures = [one for one in found.figures if one.name == name] if found else []
+        return figures[0] if figures and figures[0].value is not None else None
+
+    def examples(self) -> list[tuple[str, list[str]]]:
+        """Labelled ids of pairs from every table that names some."""
+        lists: list[tuple[str, list[str]]] = []
+        for statistic in self.summary.statistics.values():
+            for info in statistic.tables:
+                table = self.tables[info.name]
+                if "pair_id" not in table.column_names:
+                    continue
+                kinds: dict[str, list[str]] = {}
+                whats = table["what"].to_pylist() if "what" in table.column_names else [info.meaning] * len(table)
+                for what, pair_id in zip(whats, table["pair_id"].to_pylist(), strict=True):
+                    kinds.setdefault(str(what), []).append(pair_id)
+                lists += [
+                    (
+                        f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}",
+                        ids[: EXAMPLES.get(info.name, FEW)],
+                    )
+                    for what, ids in kinds.items()
+                ]
+        return lists
+
+    def notes(self) -> list[str]:
+        """What a reader must know of all statistics."""
+        facts = self.summary.run
+        lines = list(self.summary.notes)
+        if facts.sample is not None:
+            lines.append(
+                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
+            )
+        return [*lines, "Intervals are of 95 %, by bootstrap over pairs."]
+
+    def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
+        """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
+        return [self._section(one, shown) for one in self.summary.statistics.values() if one.figures or one.notes]
+
+    def _section(self, one: Statistic, shown: Container[str]) -> dict[str, Any]:
+        tables = [
+            shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
+        ]
+        figures = [figures_table(one)] if one.figures else []
+        return {
+            "id": f"found-{one.name.replace('_', '-')}",
+            "title": one.title,
+            "meaning": one.meaning,
+            "notes": list(one.notes),
+            "plots": charts_of(one, self.tables, self.summary.run),
+            "figures": figures,
+            "tables": tables,
+        }
+
+
+def read_table(store: Store, info: TableInfo) -> pa.Table:
+    """A table of the statistics; RunError where it is not there or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from jobs.errors import RunError
+
+    try:
+        return pq.read_table(io.BytesIO(store.read(info.file)))
+    except pa.ArrowException:
+        raise RunError(
+            f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}"
+        ) from None
+
+
+def figures_table(statistic: Statistic) -> dict[str, Any]:
+    """The figures of a statistic, one a row, with interval and certainty."""
+    rows = []
+    for one in statistic.figures:
+        between = f"{worded(one.low, one.unit)} to {worded(one.high, one.unit)}" if one.low is not None else ""
+        rows.append(
+            [
+                _cell(one.meaning or one.name, True),
+                _cell(worded(one.value, one.unit)),
+                _cell(between),
+                _cell(certainty(one), True),
+            ]
+        )
+    heads = [
+        ("figure", True, ""),
+        ("value", False, ""),
+        ("95 % interval", False, "bootstrap over pairs"),
+        ("certainty", True, ""),
+    ]
+    return _table(statistic.title, heads, rows)
+
+
+def certainty(one: Figure) -> str:
+    """Exact, or between which ends the true number lies for certain."""
+    if one.exact:
+        return "exact"
+    ends = [worded(end, one.unit) if end is not None else "?" for end in (one.at_least, one.at_most)]
+    return f"estimate; for certain {ends[0]} to {ends[1]}"
+
+
+def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict[str, Any]:
+    """The first rows of a table, ids linked to their pair where it is on the page."""
+    import pyarrow.types as types
+
+    names = [name for name in table.column_names if name not in UNTOLD]
+    heads = [
+        (name.replace("_", " "), types.is_string(table.schema.field(name).type), info.columns.get(name, ""))
+        for name in names
+    ]
+    rows = []
+    for row in table.slice(0, MOST_ROWS).to_pylist():
+        rows.append([_value(name, row[name], shown) for name in names])
+    more = f" The first {MOST_ROWS} of {len(table):,} rows; all are in {info.file}." if len(table) > MOST_ROWS else ""
+    meanings = "; ".join(f"{head}: {meaning}" for head, _, meaning in heads if meaning)
+    return _table(info.meaning, heads, rows, f"{meanings}.{more}" if meanings else more.strip())
+
+
+def worded(value: float | None, unit: str = "") -> str:
+    """A number as the page writes it: shares in per cent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if unit == "share":
+        return f"{100 * value:.1f}{PERCENT}"
+    if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
+        return f"{value:,.0f}"
+    if unit == "ratio":
+        return f"{value:.2f} ×"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
+
+
+def _value(name: str, value: Any, shown: Container[str]) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return _cell("yes" if value else "no")
+    if isinstance(value, int | float):
+        return _cell(worded(float(value), "share" if name in SHARES and abs(value) <= 1 else ""))
+    words = shortened(printable(str(value)), LONGEST_CELL) if value is not None and value != "" else "–"
+    link = f"#pair={quote(value, safe='')}" if name == "pair_id" and value in shown else ""
+    return _cell(words, isinstance(value, str), link)
+
+
+def _cell(words: str, text: bool = False, link: str = "") -> dict[str, Any]:
+    return {"words": words, "text": text, "link": link}
+
+
+def _table(caption: str, heads: Sequence[tuple[str, bool, str]], rows: list[Any], note: str = "") -> dict[str, Any]:
+    columns = [{"name": name, "text": text, "meaning": meaning} for name, text, meaning in heads]
+    return {"caption": caption, "columns": columns, "rows": rows, "note": note}

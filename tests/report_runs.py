@@ -1,0 +1,72 @@
+"""Small runs for the tests of the report: real attributions of a tiny model, written as a job would, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from attribution_core.attribution import Attributor
+from attribution_core.results import PairAttribution
+from attribution_core.sparse import summarise
+from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.opened_run import Run
+from jobs.stores import Store
+
+# Would end the script or the style, open a tag or an attribute, turn the direction, or fill the page.
+HOSTILE = (
+    "</script><script>document.body.dataset.hacked='yes'</script> "
+    "<img src=x onerror=\"document.body.dataset.hacked='yes'\"> <!-- \"quotes\" 'single' `back` "
+    "{{ 7 * 7 }} {% raw %} &amp; ]]> שלום עולם مرحبا \u202edesrever\u202c 👩‍👩‍👧 🦊 naïve"
+)
+LONG = "coffee " + "x" * 9_985 + " end of it"
+
+
+def pairs_of(model: Any, texts: Sequence[tuple[str, str]], mode: str = "symmetric") -> list[PairAttribution]:
+    """Attributions by a tiny model."""
+    return Attributor(model, mode=mode).attribute_pairs(texts)  # type: ignore[arg-type]
+
+
+def write_run(
+    place: Path,
+    pairs: Sequence[PairAttribution],
+    ids: Sequence[tuple[str, str, str]],
+    *,
+    shards: int = 2,
+    kept: Mapping[str, Sequence[Any]] | None = None,
+    store: str = "full",
+    mode: str = "symmetric",
+    model: str = "tiny",
+    rejects: Sequence[Mapping[str, Any]] = (),
+    finished: bool = True,
+    backwards: bool = False,
+) -> Run:
+    """A run of those pairs; ``ids`` are (pair_id, text_a_id, text_b_id), ``kept`` the columns passed through."""
+    run = Store.open(str(place))
+    record = {"model": model, "mode": mode, "groups": "word", "layer": 2, "similarity": "cosine", "store": store}
+    record["top_k"] = 8
+    run.commit("job.yaml", yaml.safe_dump(record).encode())
+    written: set[tuple[str, str]] = set()
+    order = list(range(len(pairs)))[:: -1 if backwards else 1]
+    for shard in range(shards):
+        rows, texts = [], []
+        chosen = order[shard::shards]
+        for at in chosen:
+            pair, (pair_id, a_id, b_id) = pairs[at], ids[at]
+            sums = summarise(pair, 8)
+            names = {"pair_id": pair_id, "text_a_id": a_id, "text_b_id": b_id}
+            rows.append(attribution_row(pair, sums, **names, store=store))
+            for text, text_id in ((pair.a, a_id), (pair.b, b_id)):
+                if (text.role, text_id) not in written:
+                    written.add((text.role, text_id))
+                    texts.append(text_row(text, text_id))
+        columns = {name: [values[at] for at in chosen] for name, values in (kept or {}).items()}
+        table = attribution_table(rows, pa.table(columns) if columns else None, store)
+        turned_away = reject_table([dict(one) for one in rejects] if shard == 0 else [])
+        commit_shard(run, shard, table, text_table(texts), turned_away)
+    if finished:
+        run.commit("_SUCCESS", b"")
+    return Run(run)
