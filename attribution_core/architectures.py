@@ -36,6 +36,13 @@ class LayerParts:
     output_norm: nn.LayerNorm
     heads: int
 
+    @property
+    def plain(self) -> bool:
+        """Whether these are the modules that they look like, and not an adapter or a quantised one in their place."""
+        linear = (self.query, self.key, self.value, self.output, self.up, self.down)
+        norms = (self.attention_norm, self.output_norm)
+        return all(type(one) is nn.Linear for one in linear) and all(type(one) is nn.LayerNorm for one in norms)
+
     def cast(self, dtype: torch.dtype) -> LayerParts:
         """A copy with its weights in another type."""
         modules = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("activation", "heads")}
@@ -46,27 +53,52 @@ class LayerParts:
 class Family:
     """One model family.
 
-    ``layers`` is the dotted path from the transformers model to its list of layers. ``uniform`` says that every
-    layer is called with the same masks and biases, so that one captured call serves them all. ``parts`` reads the
-    weights of a layer of BERT's kind for the structured fast path.
+    ``layers`` is the dotted path from the transformers model to its list of layers, and ``top`` the paths of what
+    stands between the last layer and the token embeddings (a final norm). ``uniform`` says that every layer is called
+    with the same masks and biases, so that one captured call serves them all; ``shared`` names arguments of a layer
+    that belong to the model and not to a text. ``parts`` reads the weights of BERT-like layers for the structured fast
+    path: of one entry of the list, which may stand for several of them. ``in_call_order`` gives the layers in the order
+    in which they are called where that is not their order in the list, and ``first`` what to call in place of the
+    lowest one where more than that belongs to it. ``casts`` says that parts are computed in float32 whatever the
+    model's type.
     """
 
     name: str
     model_types: tuple[str, ...]
     layers: str
     uniform: bool
-    parts: Callable[[nn.Module], LayerParts] | None = None
+    parts: Callable[[Any], list[LayerParts]] | None = None
+    top: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    in_call_order: Callable[[Any, nn.ModuleList], list[nn.Module]] | None = None
+    first: Callable[[Any, nn.Module], nn.Module] | None = None
+    casts: bool = False
 
-    def find_layers(self, transformer: nn.Module) -> nn.ModuleList:
-        """The list of layers inside a transformers model of this family."""
-        found = reduce(getattr, self.layers.split("."), transformer)
+    def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
+        """The layers inside a transformers model of this family, one for each call: a shared one stands there often."""
+        found = _at(transformer, self.layers)
         assert isinstance(found, nn.ModuleList)
-        return found
+        return list(found) if self.in_call_order is None else self.in_call_order(transformer, found)
+
+    def find_above(self, transformer: nn.Module, layer: int) -> list[nn.Module]:
+        """What to call from ``layer`` on, each with the arguments that the model gives its layer."""
+        layers = self.find_layers(transformer)
+        if self.first is not None:
+            layers[0] = self.first(transformer, layers[0])
+        return layers[layer:]
+
+    def find_top(self, transformer: nn.Module) -> list[nn.Module]:
+        """What stands between the last layer and the token embeddings."""
+        return [_at(transformer, path) for path in self.top]
 
 
-def _bert_parts(layer: Any) -> LayerParts:
+def _at(module: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)
+
+
+def _bert_parts(layer: Any) -> list[LayerParts]:
     attention = layer.attention.self
-    return LayerParts(
+    parts = LayerParts(
         query=attention.query,
         key=attention.key,
         value=attention.value,
@@ -78,11 +110,12 @@ def _bert_parts(layer: Any) -> LayerParts:
         output_norm=layer.output.LayerNorm,
         heads=attention.num_attention_heads,
     )
+    return [parts]
 
 
-def _mpnet_parts(layer: Any) -> LayerParts:
+def _mpnet_parts(layer: Any) -> list[LayerParts]:
     attention = layer.attention.attn
-    return LayerParts(
+    parts = LayerParts(
         query=attention.q,
         key=attention.k,
         value=attention.v,
@@ -94,11 +127,12 @@ def _mpnet_parts(layer: Any) -> LayerParts:
         output_norm=layer.output.LayerNorm,
         heads=attention.num_attention_heads,
     )
+    return [parts]
 
 
-def _distilbert_parts(layer: Any) -> LayerParts:
+def _distilbert_parts(layer: Any) -> list[LayerParts]:
     attention = layer.attention
-    return LayerParts(
+    parts = LayerParts(
         query=attention.q_lin,
         key=attention.k_lin,
         value=attention.v_lin,
@@ -110,15 +144,77 @@ def _distilbert_parts(layer: Any) -> LayerParts:
         output_norm=layer.output_layer_norm,
         heads=attention.n_heads,
     )
+    return [parts]
+
+
+def _albert_parts(group: Any) -> list[LayerParts]:
+    return [
+        LayerParts(
+            query=layer.attention.query,
+            key=layer.attention.key,
+            value=layer.attention.value,
+            output=layer.attention.dense,
+            attention_norm=layer.attention.LayerNorm,
+            up=layer.ffn,
+            activation=layer.activation,
+            down=layer.ffn_output,
+            output_norm=layer.full_layer_layer_norm,
+            heads=layer.attention.num_attention_heads,
+        )
+        for layer in group.albert_layers
+    ]
+
+
+def _albert_calls(transformer: Any, groups: nn.ModuleList) -> list[nn.Module]:
+    """ALBERT's layers share their weights: the model calls its few groups again and again."""
+    count = transformer.config.num_hidden_layers
+    return [groups[int(call / (count / len(groups)))] for call in range(count)]
+
+
+class _WithConvolution(nn.Module):
+    """DeBERTa-v2's lowest layer with the convolution beside it, which reads the layer's own input."""
+
+    def __init__(self, layer: nn.Module, convolution: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.convolution = convolution
+
+    def forward(self, hidden_BSd: Tensor, mask_B1SS: Tensor, **arguments: Any) -> Tensor:
+        out = hidden_of(self.layer(hidden_BSd, mask_B1SS, **arguments))
+        # The model multiplies a mask of tokens with itself; its diagonal is the mask of tokens again.
+        mixed: Tensor = self.convolution(hidden_BSd, out, mask_B1SS.diagonal(dim1=-2, dim2=-1).squeeze(1))
+        return mixed
+
+
+def _deberta_first(transformer: Any, layer: nn.Module) -> nn.Module:
+    convolution = transformer.encoder.conv
+    return layer if convolution is None else _WithConvolution(layer, convolution)
 
 
 FAMILIES = (
     Family("BERT", ("bert",), "encoder.layer", True, _bert_parts),
-    Family("RoBERTa", ("roberta",), "encoder.layer", True, _bert_parts),
+    Family("RoBERTa", ("roberta", "camembert"), "encoder.layer", True, _bert_parts),
     Family("XLM-RoBERTa", ("xlm-roberta",), "encoder.layer", True, _bert_parts),
     Family("MPNet", ("mpnet",), "encoder.layer", True, _mpnet_parts),
     Family("DistilBERT", ("distilbert",), "transformer.layer", True, _distilbert_parts),
+    Family("ELECTRA", ("electra",), "encoder.layer", True, _bert_parts),
+    Family("ALBERT", ("albert",), "encoder.albert_layer_groups", True, _albert_parts, in_call_order=_albert_calls),
+    Family(
+        "DeBERTa-v2/v3",
+        ("deberta-v2",),
+        "encoder.layer",
+        True,
+        shared=("rel_embeddings", "relative_pos"),
+        first=_deberta_first,
+    ),
+    Family("ModernBERT", ("modernbert",), "layers", False, top=("final_norm",), casts=True),
+    Family("Nomic-BERT", ("nomic_bert",), "layers", True, casts=True),
+    Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
+    Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
+    Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
+    Family("Llama/Mistral", ("llama", "mistral"), "layers", False, top=("norm",), casts=True),
 )
+STATIC = Family("static embedding", (), "", True)
 
 
 def family_of(transformer: Any) -> Family:
@@ -135,7 +231,7 @@ def family_of(transformer: Any) -> Family:
             ):
                 raise ModelError(f"{family.name} configured as a decoder cannot be attributed; use it as an encoder")
             return family
-    supported = ", ".join(family.name for family in FAMILIES)
+    supported = ", ".join(family.name for family in (*FAMILIES, STATIC))
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")
 
 

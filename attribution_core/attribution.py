@@ -23,6 +23,7 @@ from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.precision import choose_precision
 from attribution_core.quadrature import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
+from attribution_core.static import make_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +51,7 @@ class Attributor:
     torch.func; forward with one direction a group, reverse with one a coordinate of the embedding, or partner with one
     a group of the texts it is paired with, for one text of each pair. ``precision`` is that of tangents (float32, tf32,
     bf16; auto: TF32 on GPUs); a text whose residual then misses the tolerance is computed again in full precision.
+    ``shared`` takes the model as it is in place of a copy: that of another Attributor (``encoder.model``).
 
     Raises:
         ModelError: where the model cannot be loaded or attributed.
@@ -79,6 +81,7 @@ class Attributor:
         products: str = "auto",
         way: str = "auto",
         precision: str = "auto",
+        shared: bool = False,
     ) -> None:
         rule = check_rule(quadrature, nodes, max_nodes, tolerance)
         self.groups = _one_of("groups", groups, UNITS)
@@ -108,13 +111,13 @@ class Attributor:
 
         common: dict[str, Any] = {"layer": layer, "similarity": similarity, "dtype": dtype_, "prompts": prompts}
         first, second = self.roles
-        self.encoder = Encoder(loaded, device=device, role=first, **common)
+        self.encoder = make_encoder(loaded, device=device, role=first, private=shared, **common)
         self.contributor = contributor(self.encoder)
         # The contributor of each role's route; but for a Router there is one route.
         self._of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
         private = self.encoder.model
         if [id(m) for m in route_of(private, first)] != [id(m) for m in route_of(private, second)]:
-            other = Encoder(private, device=self.encoder.device, role=second, private=True, **common)
+            other = make_encoder(private, device=self.encoder.device, role=second, private=True, **common)
             if other.embedding_width != self.encoder.embedding_width:
                 raise ModelError(
                     f"a {first}'s embedding has {self.encoder.embedding_width} values and a {second}'s "
@@ -124,13 +127,19 @@ class Attributor:
 
     @property
     def layer(self) -> int:
-        """The first layer above the cut, counted from 0."""
-        return self.encoder.layer
+        """The first layer above the cut, counted from 0; of two routes that of the first one with layers."""
+        encoders = [self._route(role).encoder for role in self.roles]
+        return next((encoder.layer for encoder in encoders if encoder.layer_count), 0)
 
     @property
     def similarity(self) -> str:
         """The similarity that is attributed: cosine or dot."""
         return self.encoder.similarity
+
+    @property
+    def references(self) -> dict[str, str]:
+        """What stands in place of every word of a reference, by role."""
+        return {role: self._route(role).encoder.reference_name for role in self.roles}
 
     @property
     def roles(self) -> tuple[Role, Role]:
@@ -228,6 +237,15 @@ class Attributor:
                 products = known[i].values_GD @ known[j].values_GD.T
             pairs.append(self._pair(known[i], known[j], products))
         return pairs
+
+    def encoder_of(self, role: str) -> Encoder:
+        """The encoder that a text of ``role`` goes through."""
+        return self._route(role).encoder
+
+    def calibrate(self) -> None:
+        """Learn the quadrature of the model and layer now, and not with the first text."""
+        for role in self.roles:
+            _ = self._route(role).mesh
 
     def fingerprint(self) -> str:
         """A hash of everything in the model that decides its attributions."""

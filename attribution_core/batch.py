@@ -45,11 +45,23 @@ class TextBatch:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """An argument of a layer that belongs to the model: no row of it is a text's, whatever its first axis counts."""
+
+    value: Any
+
+
 def repeat_rows(value: Any, b: int, copies: int) -> Any:
-    """Repeat every tensor whose first axis is the batch ``copies`` times, row by row, inside nested containers."""
-    if copies == 1:
-        return value
+    """Repeat every tensor whose first axis is the batch ``copies`` times, row by row, inside nested containers.
+
+    What is :class:`Shared` comes back by itself, as it is.
+    """
+    if isinstance(value, Shared):
+        return value.value
     if isinstance(value, Tensor):
+        if copies == 1:
+            return value
         return (
             value.repeat_interleave(copies, 0)
             if value.ndim and value.shape[0] == b and b > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from attribution_core.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.directions import Products
 from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText
 from attribution_core.integration import Goal, Integrator
-from attribution_core.memory import USABLE, LayerShape, RecentTensors
+from attribution_core.memory import USABLE, RecentTensors
 from attribution_core.precision import Precision
 from attribution_core.quadrature import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
@@ -56,15 +56,7 @@ class Contributor:
         self.products = products
         self.quadrature = quadrature
         self.way = way
-        config: Any = encoder.transformer.model.config
-        inner: Any = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", 4 * encoder.width)
-        self.shape = LayerShape(
-            d=encoder.width,
-            inner=int(inner),
-            heads=int(config.num_attention_heads),
-            layers=len(encoder.above),
-            bytes=torch.finfo(encoder.dtype).bits // 8,
-        )
+        self.shape = replace(encoder.layer_shape(), whole=products.whole)
         self.integrator = Integrator(encoder, products, self.shape, quadrature.rule, budget, way, precision)
         self._mesh: CalibratedMesh | None = None
         self._known = RecentTensors(REFERENCE_BYTES)
@@ -73,7 +65,8 @@ class Contributor:
     def mesh(self) -> CalibratedMesh:
         """The mesh of this encoder, learned at first use."""
         if self._mesh is None:
-            self._mesh = self._calibrate() if self.quadrature.rule == "gauss" else CalibratedMesh()
+            learn = self.quadrature.rule == "gauss" and not self.encoder.linear
+            self._mesh = self._calibrate() if learn else CalibratedMesh()
         return self._mesh
 
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
@@ -143,7 +136,8 @@ class Contributor:
         """Texts by the node count that is tried first: the one asked for, or what texts of that length mostly need."""
         waiting: dict[int, list[int]] = {}
         for row, text in enumerate(texts):
-            count = self.quadrature.nodes or min(self.mesh.start(len(text)), self.quadrature.max_nodes)
+            first = 1 if self.encoder.linear else self.mesh.start(len(text))
+            count = self.quadrature.nodes or min(first, self.quadrature.max_nodes)
             waiting.setdefault(count, []).append(row)
         return waiting
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from attribution_core.architectures import Family, family_of, first_layer_above, hidden_of
-from attribution_core.batch import TextBatch, pick_rows, repeat_rows
+from attribution_core.architectures import Family, LayerParts, family_of, first_layer_above, hidden_of
+from attribution_core.batch import Shared, TextBatch, pick_rows, repeat_rows
 from attribution_core.errors import ModelError
-from attribution_core.grouping import Groups, Kind, Unit, group_tokens
-from attribution_core.memory import RecentTensors
+from attribution_core.grouping import Unit
+from attribution_core.memory import LayerShape, RecentTensors
 from attribution_core.modules import (
     POOLING_MODES,
     Role,
@@ -32,6 +32,7 @@ from attribution_core.modules import (
     similarity_of,
     text_lengths,
 )
+from attribution_core.reading import RawText, ReadText, blank_token, read_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,39 +41,6 @@ READ_AT_ONCE = 512
 REFERENCE_BYTES = 64 << 20
 
 __all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "route_of"]
-
-
-@dataclass(frozen=True, eq=False)
-class ReadText:
-    """One text as the tokenizer read it.
-
-    ``ids``, ``types``, ``kept``, ``tokens`` and ``groups.of_token`` have one entry a token; ``kept`` marks the
-    tokens that the reference keeps. ``problem`` says why the text cannot be attributed, if so.
-    """
-
-    text: str
-    role: Role
-    prompt: str
-    prompt_length: int | None
-    ids: tuple[int, ...]
-    types: tuple[int, ...] | None
-    kept: tuple[bool, ...]
-    tokens: tuple[str, ...]
-    groups: Groups
-    truncated: bool
-    cut_at: int | None
-    problem: str | None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def reference(self, pad_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-        """Ids and types of the reference: kept tokens stay, every other one becomes padding.
-
-        Texts of one length mostly share theirs, so it is the key under which its features are kept.
-        """
-        ids = tuple(one if kept else pad_id for one, kept in zip(self.ids, self.kept, strict=True))
-        return ids, self.types
 
 
 class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
@@ -109,22 +77,55 @@ class Encoder:
         self.prompts = prompts or {}
         self.similarity: Similarity = similarity_of(model, similarity)
         self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
-        self.pooling_modes = pooling_modes(self.pooling)
+        self._references = RecentTensors(REFERENCE_BYTES)
+        self._shifts = RecentTensors(REFERENCE_BYTES)
         self.shifted = is_shifted([self.transformer])
+        self._cut(layer)
+
+    def _cut(self, layer: int) -> None:
+        """Find the layers and the token that stands for nothing."""
+        self.pooling_modes = pooling_modes(self.pooling)
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
         backbone.set_attn_implementation("eager")
+        backbone.config.use_cache = False
         self.layers = self.family.find_layers(backbone)
         self.layer = first_layer_above(layer, len(self.layers))
-        self.above: list[nn.Module] = list(self.layers[self.layer :])
+        self.above: list[nn.Module] = self.family.find_above(backbone, self.layer)
+        self.top: list[nn.Module] = self.family.find_top(backbone)
         # A Router's own tokenizer is that of its first route.
         self.tokenizer = self.transformer.tokenizer
-        if self.tokenizer.pad_token_id is None:
-            raise ModelError("the tokenizer has no padding token, so there is no reference to attribute against")
-        self.pad_id = int(self.tokenizer.pad_token_id)
+        self.pad_id, self.reference_name = blank_token(self.tokenizer)
         self.width = int(backbone.config.hidden_size)
-        self._references = RecentTensors(REFERENCE_BYTES)
-        self._shifts = RecentTensors(REFERENCE_BYTES)
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers there are to cut between."""
+        return len(self.layers)
+
+    @property
+    def linear(self) -> bool:
+        """Whether g is linear, so that one node is exact."""
+        return False
+
+    def layer_parts(self) -> list[LayerParts] | None:
+        """The weights of the layers above the cut, where all are of BERT's kind and as they were made."""
+        if self.family.parts is None:
+            return None
+        parts = [part for layer in self.above for part in self.family.parts(layer)]
+        return parts if parts and all(part.plain for part in parts) else None
+
+    def layer_shape(self) -> LayerShape:
+        """What decides the memory that a token takes."""
+        config = self.transformer.model.config
+        return LayerShape(
+            d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
+            inner=_inner_width(config) or 4 * self.width,
+            heads=int(config.num_attention_heads),
+            layers=len(self.above),
+            bytes=torch.finfo(self.dtype).bits // 8,
+            positions=_scored_positions(config),
+        )
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -153,50 +154,33 @@ class Encoder:
 
     def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
         prompt = self.prompt(role)
+        raw, prompt_length = self._tokenise(texts, prompt, role)
+        limit = self.most_tokens(role)
+        return [
+            read_text(text, one, role, prompt, prompt_length, unit, limit, self._has_tokens)
+            for text, one in zip(texts, raw, strict=True)
+        ]
+
+    def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
+        """What the tokenizer makes of prompt and text, and how many tokens of it are the prompt."""
         # A text without a role goes the way of this encoder's route.
         task: dict[str, str] = {"task": role if role != "text" else self.role}
-        task = {} if task["task"] == "text" else task
-        read = self._preprocess(texts, prompt, task)
-        prompt_length = read.get("prompt_length")
-        limit = self._most_tokens(role)
-        found: list[ReadText] = []
-        for row, text in enumerate(texts):
-            length = int(read["attention_mask"][row].sum())
+        read = self._preprocess(texts, prompt, {} if task["task"] == "text" else task)
+        found: list[RawText] = []
+        for row in range(len(texts)):
             seen = read["attention_mask"][row].bool()
-            ids = read["input_ids"][row][seen].tolist()
-            added = read["special_tokens_mask"][row][seen].tolist()
-            spans = [(a - len(prompt), b - len(prompt)) for a, b in read["offset_mapping"][row][seen].tolist()]
-            assert len(ids) == length
-            kinds: list[Kind] = [
-                "special" if add else "prompt" if end <= 0 and prompt else "text"
-                for add, (_, end) in zip(added, spans, strict=True)
-            ]
-            tokens = self.tokenizer.convert_ids_to_tokens(ids)
-            last = max((end for (_, end), kind in zip(spans, kinds, strict=True) if kind == "text"), default=0)
-            # A full row alone does not tell: the text may just fit. Nor does text behind the last token: normalisers
-            # shift offsets by a combining mark.
-            full = limit is None or length >= limit
-            truncated = full and bool(text[last:].strip()) and self._has_tokens(text[last:])
-            problem = None if "text" in kinds else "no token to attribute"
-            if problem and truncated:
-                problem = "the prompt leaves no room for the text"
+            ids = tuple(read["input_ids"][row][seen].tolist())
             found.append(
-                ReadText(
-                    text=text,
-                    role=role,
-                    prompt=prompt,
-                    prompt_length=None if prompt_length is None else int(prompt_length),
-                    ids=tuple(ids),
+                RawText(
+                    ids=ids,
                     types=tuple(read["token_type_ids"][row][seen].tolist()) if "token_type_ids" in read else None,
-                    kept=tuple(kind != "text" for kind in kinds),
-                    tokens=tuple(tokens),
-                    groups=group_tokens(text, tokens, spans, kinds, unit),
-                    truncated=truncated,
-                    cut_at=last if truncated else None,
-                    problem=problem,
+                    added=tuple(map(bool, read["special_tokens_mask"][row][seen].tolist())),
+                    spans=tuple((a, b) for a, b in read["offset_mapping"][row][seen].tolist()),
+                    tokens=tuple(self.tokenizer.convert_ids_to_tokens(list(ids))),
                 )
             )
-        return found
+        prompt_length = read.get("prompt_length")
+        return found, None if prompt_length is None else int(prompt_length)
 
     def _preprocess(self, texts: list[str], prompt: str, task: dict[str, str]) -> dict[str, Any]:
         extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
@@ -205,7 +189,7 @@ class Encoder:
         except NotImplementedError as error:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
 
-    def _most_tokens(self, role: Role) -> int | None:
+    def most_tokens(self, role: Role) -> int | None:
         """How many tokens the model reads of a text in this role; None where that is not known."""
         own = {"query": "query_length", "document": "document_length"}.get(role)
         limit = getattr(self.transformer, own, None) if own else None
@@ -278,20 +262,27 @@ class Encoder:
         """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""
         hidden: list[Tensor] = []
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        below = self.layer
 
         def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal below
+            if below:  # one layer may be called many times, so calls are counted
+                below -= 1
+                return
             if not hidden:
                 hidden.append(args[0])
             rows = len(hidden[0])
-            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs, rows, slice(b))))
-            if self.family.uniform:
+            shared = {name: Shared(value) for name, value in kwargs.items() if name in self.family.shared}
+            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
+            if self.family.uniform or len(calls) == len(self.above):
                 raise _ReachedCut
 
-        hooks = [layer.register_forward_pre_hook(capture, with_kwargs=True) for layer in self.above]
+        hooks = [one.register_forward_pre_hook(capture, with_kwargs=True) for one in dict.fromkeys(self.layers)]
         try:
             (self.transformer.unshifted if self.shifted else self.transformer)(features)
         except _ReachedCut:
-            calls = calls * len(self.above)
+            if self.family.uniform:
+                calls = calls * len(self.above)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -328,6 +319,8 @@ class Encoder:
         for layer, (args, kwargs) in zip(self.above, batch.calls, strict=True):
             args, kwargs = repeat_rows(args, len(batch.x_BSd), copies), repeat_rows(kwargs, len(batch.x_BSd), copies)
             hidden_BSd = hidden_of(layer(hidden_BSd, *args, **kwargs))
+        for module in self.top:
+            hidden_BSd = module(hidden_BSd)
         pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
         return (pool_BMS @ hidden_BSd).flatten(1)
 
@@ -367,3 +360,19 @@ class Encoder:
             ).encode()
         )
         return digest.hexdigest()[:32]
+
+
+def _inner_width(config: Any) -> int:
+    """The width of a layer's feed-forward block; 0 where the configuration calls it by another name."""
+    names = ("intermediate_size", "hidden_dim", "d_ff")
+    return next((int(found) for name in names if (found := getattr(config, name, None))), 0)
+
+
+def _scored_positions(config: Any) -> int:
+    """How many relative positions a layer of DeBERTa's kind scores for each token; 0 elsewhere."""
+    if not getattr(config, "relative_attention", False):
+        return 0
+    buckets = max(getattr(config, "position_buckets", -1), 0)
+    most = getattr(config, "max_relative_positions", -1)
+    span = buckets or (most if most > 0 else config.max_position_embeddings)
+    return 2 * span * len(getattr(config, "pos_att_type", None) or ())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attribution_core.descriptions import refuse_by_description
 from attribution_core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def load_model(
         raise ModelError(f"there is no model folder {name}")
     if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
+    refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
     if not pickled_weights:
         arguments["model_kwargs"] = {"use_safetensors": True}
@@ -92,6 +94,8 @@ def _reason(error: Exception, name: str) -> str:
     lowered = text.lower()
     if "trust_remote_code" in lowered:
         return "it brings code of its own; set trust_remote_code if you trust its authors"
+    if "bitsandbytes" in lowered or "quantiz" in lowered or "quantis" in lowered:
+        return "its weights are quantised; use the checkpoint that it was made from"
     if "safetensors" in lowered:
         return "its weights are not safetensors but pickled, which can run code; set pickled_weights if you trust them"
     if any(

@@ -61,24 +61,35 @@ def device_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What decides the cost of a token: hidden and feed-forward width, heads, layers above the cut, bytes a value."""
+    """What decides the cost of a token: hidden and feed-forward width, heads, layers above the cut, bytes a value.
+
+    ``whole`` says that a layer is multiplied out as the model wrote it, attention of all heads at once; ``positions``
+    counts the relative positions that such a layer scores beside the tokens (DeBERTa).
+    """
 
     d: int
     inner: int
     heads: int
     layers: int
     bytes: int
+    whole: bool = False
+    positions: int = 0
 
     def reading_bytes(self, tokens: int) -> int:
         """Bytes that the forward pass of one text and its reference takes."""
-        return 2 * self.bytes * tokens * (8 * self.d + 2 * self.inner + 3 * self.heads * tokens)
+        return 2 * self.bytes * tokens * (8 * self.d + 2 * self.inner + 3 * self.heads * (tokens + self.positions))
 
     def point_bytes(self, tokens: int) -> int:
         """Bytes that one node of one text of ``tokens`` tokens holds while its directions are computed.
 
         Every layer keeps queries, keys, values, outputs of the heads, two normalised inputs with their gains, the
-        activation's derivative and the attention weights; the first layer its directions beside them.
+        activation's derivative and the attention weights; the first layer its directions beside them. A layer that is
+        differentiated as a whole keeps everything that its backward pass reads.
         """
+        if self.whole:
+            scores = self.heads * (tokens + self.positions)
+            layer = 16 * self.d + 5 * self.inner + 4 * scores
+            return self.bytes * tokens * ((self.layers + 1) * layer)
         layer = 9 * self.d + self.inner + self.heads * tokens
         working = 8 * self.d + 2 * self.inner + 4 * self.heads * tokens
         return self.bytes * tokens * (self.layers * layer + working)
@@ -86,8 +97,12 @@ class LayerShape:
     def direction_bytes(self, tokens: int) -> int:
         """Bytes that one direction at one node of one text holds at its peak, inside attention or feed-forward.
 
-        What grows with the square of the length lives a few heads at a time (``directions.layer``).
+        What grows with the square of the length lives a few heads at a time (``directions.layer``), but where a layer
+        is multiplied out as a whole.
         """
+        if self.whole:
+            attention = 8 * self.d + 5 * self.heads * (tokens + self.positions)
+            return self.bytes * tokens * max(attention, 8 * self.d + 5 * self.inner)
         return self.bytes * tokens * max(12 * self.d, 5 * self.d + 2 * self.inner)
 
 

@@ -55,28 +55,47 @@ def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
     return found
 
 
+def is_static(modules: list[nn.Module]) -> bool:
+    """Whether a route begins with a StaticEmbedding, which has no layers and pools by itself."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    return bool(modules) and isinstance(modules[0], StaticEmbedding)
+
+
 def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
-    """Transformer, pooling and head of a model made of modules that can be attributed."""
+    """Transformer, pooling and head of a model made of modules that can be attributed.
+
+    A StaticEmbedding is its own pooling.
+
+    Raises:
+        ModelError: for any other model, with the reason.
+    """
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+    from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
     modules = route_of(model, role)
     names = " → ".join(type(module).__name__ for module in modules)
     whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
-    if len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
+    if is_static(modules):
+        modules = [modules[0], *modules]
+    elif len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
         raise ModelError(
             f"the model's modules{whose} are {names}; needed are Transformer → Pooling → (Dense, LayerNorm, Normalize)"
+            + _why_not(modules)
         )
-    if getattr(modules[0], "query_expansion", None) is not None:
-        raise ModelError("a model that expands its queries with mask tokens cannot be attributed")
+    else:
+        _check_transformer(modules[0])
+        for mode in pooling_modes(modules[1]):
+            if mode not in POOLING_MODES:
+                why = " (not smooth, so no path integral exists)" if mode == "max" else ""
+                raise ModelError(
+                    f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}"
+                )
     pooling, head = modules[1], modules[2:]
-    for mode in pooling_modes(pooling):
-        if mode not in POOLING_MODES:
-            why = " (not smooth, so no path integral exists)" if mode == "max" else ""
-            raise ModelError(f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}")
     for module in head:
-        if not isinstance(module, (Dense, LayerNorm, Normalize)):
+        if not isinstance(module, (Dense, LayerNorm, Normalize, Dropout)):
             raise ModelError(f"module {type(module).__name__} behind pooling cannot be attributed (modules: {names})")
+    head = [module for module in head if not isinstance(module, Dropout)]  # which passes everything on in inference
     while similarity == "cosine" and head and isinstance(head[-1], Normalize):
         head = head[:-1]
     return modules[0], pooling, head
@@ -85,6 +104,39 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
 def is_shifted(modules: Iterable[nn.Module]) -> bool:
     """Whether a model, or some of its modules, subtracts the embedding of the reference."""
     return any(callable(getattr(module, "unshifted", None)) for module in modules)
+
+
+def _check_transformer(transformer: Any) -> None:
+    """ModelError for a transformer that does not read plain text with weights that have a derivative."""
+    if getattr(transformer, "query_expansion", None) is not None:
+        raise ModelError("a model that expands its queries with mask tokens cannot be attributed")
+    if "message" in getattr(transformer, "modality_config", {}):
+        raise ModelError(
+            "the model reads its texts through a chat template, so its tokens have no place in the text; "
+            "set modality_config to plain text in its sentence_bert_config.json if it was trained that way"
+        )
+    if getattr(transformer, "backend", "torch") != "torch":
+        raise ModelError(f"a model on the {transformer.backend} backend has no derivatives; load it with torch")
+    backbone = transformer.model
+    method = getattr(getattr(backbone, "config", None), "quantization_config", None)
+    if method is not None or getattr(backbone, "is_quantized", False):
+        raise ModelError(
+            "the model's weights are quantised, so they cannot be copied to the float type that attributions need; "
+            "use the checkpoint that it was made from"
+        )
+
+
+def _why_not(modules: list[nn.Module]) -> str:
+    """What is known of models that end up here often, as a second half of the message."""
+    names = {type(module).__name__ for module in modules}
+    modalities = {one for module in modules for one in getattr(module, "modalities", [])}
+    if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
+        return ". It is a multimodal model, whose towers pool inside themselves: neither side can be attributed"
+    if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
+        return ". It is a sparse encoder, whose embedding keeps the largest values alone: that is not smooth"
+    if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:
+        return ". It is a word-embedding model of another kind; a StaticEmbedding can be attributed"
+    return ""
 
 
 def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:

@@ -102,7 +102,7 @@ def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibrati
     for role, texts in samples.items():
         module = _module(folder, role)
         config = _json(module / "config.json")
-        width = max(width, _whole(config.get("hidden_size") or config.get("dim")) or 0)
+        width = max(width, _whole(config.get("hidden_size") or config.get("dim") or config.get("d_model")) or 0)
         rates[role] = _rate(job, folder, module, role, list(texts))
     return Calibration(rates, width or ASSUMED_WIDTH)
 

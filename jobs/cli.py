@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.commands import cluster, evaluation, explaining, running, statistics, training, watching
+from jobs.commands import cluster, doctor, evaluation, explaining, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -57,6 +57,7 @@ app.command()(training.train)
 app.command()(cluster.submit)
 app.command()(cluster.logs)
 app.command()(cluster.stop)
+app.command()(doctor.doctor)
 
 
 def main() -> NoReturn:

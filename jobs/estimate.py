@@ -157,11 +157,11 @@ def layer_sizes(job: JobConfig) -> LayerSizes | None:
     from jobs.calibration import ROLES, model_description
 
     config = model_description(job, ROLES[job.mode][-1])
-    d = config.get("hidden_size") or config.get("dim")
-    count = config.get("num_hidden_layers") or config.get("n_layers")
+    d = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    count = config.get("num_hidden_layers") or config.get("n_layers") or config.get("num_layers")
     if not isinstance(d, int) or not isinstance(count, int):
         return None
-    inner: Any = config.get("intermediate_size") or config.get("hidden_dim") or 4 * d
+    inner: Any = config.get("intermediate_size") or config.get("hidden_dim") or config.get("d_ff") or 4 * d
     first = job.layer + count if job.layer < 0 else job.layer
     return LayerSizes(d, int(inner), count - first)
 

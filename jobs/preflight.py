@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DESCRIPTIONS = ("modules.json", "config.json")
 # Where the families that can be attributed keep their number of layers.
-LAYER_COUNTS = ("num_hidden_layers", "n_layers")
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
 
 

@@ -71,6 +71,7 @@ def make_record(
         "fingerprint": facts.fingerprint,
         "layer": facts.layer,
         "similarity": facts.similarity,
+        "reference": facts.reference,
         "inputs": inputs,
         "model_files": files,
     }

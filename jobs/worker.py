@@ -44,7 +44,10 @@ TextKey = tuple[str, str]  # text id, role
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker is, once its model is loaded."""
+    """What a worker is, once its model is loaded.
+
+    ``reference`` names what stands in place of a word in a reference, by role.
+    """
 
     fingerprint: str
     layer: int
@@ -53,6 +56,7 @@ class WorkerFacts:
     device: str
     host: str
     process: int
+    reference: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ class Worker:
             device=str(self._attributor.encoder.device),
             host=platform.node(),
             process=os.getpid(),
+            reference=self._attributor.references,
         )
         if self._log is not None:
             self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)

@@ -21,13 +21,25 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
 from torch import Tensor, nn
 
+# The layers in the order in which they are called.
 LAYER_LISTS = {
-    "bert": lambda model: model.encoder.layer,
-    "roberta": lambda model: model.encoder.layer,
-    "xlm-roberta": lambda model: model.encoder.layer,
-    "mpnet": lambda model: model.encoder.layer,
+    "albert": lambda model: [
+        model.encoder.albert_layer_groups[call * model.config.num_hidden_groups // model.config.num_hidden_layers]
+        for call in range(model.config.num_hidden_layers)
+    ],
     "distilbert": lambda model: model.transformer.layer,
+    **dict.fromkeys(("t5", "mt5"), lambda model: model.encoder.block),
+    **dict.fromkeys(
+        ("modernbert", "nomic_bert", "qwen2", "qwen3", "gemma3_text", "llama", "mistral"), lambda model: model.layers
+    ),
 }
+
+
+def layers_of(model: Any) -> list[nn.Module]:
+    """The layers of a transformers model, one for each call."""
+    return list(LAYER_LISTS.get(model.config.model_type, lambda one: one.encoder.layer)(model))
+
+
 Doubles = NDArray[np.float64]
 
 
@@ -75,8 +87,11 @@ class Oracle:
         self.nodes = nodes
         transformer: Any = self.model[0]
         self.backbone: Any = transformer.model
-        layers = LAYER_LISTS[self.backbone.config.model_type](self.backbone)
+        layers = layers_of(self.backbone)
         self.layer = layers[layer]
+        self.lowest = layer % len(layers) == 0
+        # A layer that is called many times is cut at one of its calls.
+        self.earlier = layers[: layer % len(layers)].count(self.layer)
         modules = list(self.model)[2:]
         if similarity == "cosine" and modules and isinstance(modules[-1], Normalize):
             modules = modules[:-1]
@@ -135,16 +150,21 @@ class Oracle:
 
         def at_cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             seen.append(args[0])
-            return args if hidden is None else (hidden, *args[1:])
+            return args if hidden is None or len(seen) != self.earlier + 1 else (hidden, *args[1:])
 
-        hook = self.layer.register_forward_pre_hook(at_cut)
+        hooks = [self.layer.register_forward_pre_hook(at_cut)]
+        # DeBERTa-v2's convolution reads what the lowest layer reads.
+        convolution = getattr(getattr(self.backbone, "encoder", None), "conv", None)
+        if hidden is not None and convolution is not None and self.lowest:
+            hooks.append(convolution.register_forward_pre_hook(lambda _, args: (hidden, *args[1:])))
         try:
             inputs = {key: value for key, value in features.items() if key != "prompt_length"}
             states = self.backbone(**inputs).last_hidden_state
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         out: dict[str, Any] = {**features, "token_embeddings": states}
         for module in (self.model[1], *self.head):
             out = module(out)
         embedding: Tensor = out["sentence_embedding"]
-        return seen[0].detach(), embedding[:, : self.model.truncate_dim]
+        return seen[self.earlier].detach(), embedding[:, : self.model.truncate_dim]

@@ -99,8 +99,8 @@ class TinyModels:
     def _backbone(self, family: str, shape: Shape) -> Path:
         folder = self.room / f"backbone-{family}-{shape.seed}-{shape.layers}"
         if not folder.exists():
-            tokenizer = TOKENIZERS[family]()
-            model = _transformer(family, len(tokenizer), shape.layers)
+            tokenizer = _tokenizer(family)
+            model = _transformer(family, tokenizer, shape.layers)
             _randomise(model, shape.seed)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -139,7 +139,14 @@ def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
     )
 
 
-def _transformer(family: str, vocabulary: int, layers: int) -> PreTrainedModel:
+def _tokenizer(family: str) -> PreTrainedTokenizerFast:
+    from tiny_families import MORE_TOKENIZERS
+
+    return {**TOKENIZERS, **MORE_TOKENIZERS}[family]()
+
+
+def _transformer(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> PreTrainedModel:
+    vocabulary = len(tokenizer)
     common: dict[str, Any] = {
         "vocab_size": vocabulary,
         "hidden_size": 24,
@@ -161,7 +168,13 @@ def _transformer(family: str, vocabulary: int, layers: int) -> PreTrainedModel:
         return DistilBertModel(
             DistilBertConfig(vocab_size=vocabulary, max_position_embeddings=POSITIONS, pad_token_id=0, **config)
         )
-    raise AssertionError(f"there is no tiny {family}")
+    from tiny_families import backbone
+
+    return backbone(family, tokenizer, layers)
+
+
+# Queries and keys are larger than the rest: attention then depends on the tokens, and embeddings differ.
+_KEEN = (".query", ".key", ".q", ".k", ".q_lin", ".k_lin", ".q_proj", ".k_proj", ".query_proj", ".key_proj", ".Wqkv")
 
 
 def _randomise(model: nn.Module, seed: int) -> None:
@@ -169,14 +182,18 @@ def _randomise(model: nn.Module, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, module in model.named_modules():
-            # Queries and keys larger than the rest: attention then depends on the tokens, and embeddings differ.
-            gain = 1.5 if path.endswith((".query", ".key", ".q", ".k", ".q_lin", ".k_lin")) else 1.2
+            gain = 1.5 if path.endswith(_KEEN) else 1.2
+            kind = type(module).__name__
             for name, value in module.named_parameters(recurse=False):
                 noise = torch.randn(value.shape, generator=draw)
-                if isinstance(module, nn.LayerNorm):
-                    value.copy_(0.2 * noise + (1.0 if name == "weight" else 0.0))
+                if kind.endswith("Norm"):
+                    # Gemma's norms add one to their weight themselves.
+                    value.copy_(0.2 * noise + (1.0 if name == "weight" and "Gemma" not in kind else 0.0))
                 elif isinstance(module, nn.Embedding):
-                    value.copy_(noise)  # the padding token's row too: it is what references are made of
+                    # The padding token's row too: it is what references are made of.
+                    value.copy_(noise / float(getattr(module, "scalar_embed_scale", 1.0)))
+                elif kind == "Linear" and path.endswith("SelfAttention.q"):
+                    value.copy_(noise / value.shape[-1] ** 0.5 / 2)  # T5 does not divide its scores
                 else:
                     value.copy_((gain / value.shape[-1] ** 0.5 if value.ndim == 2 else 0.1) * noise)
 

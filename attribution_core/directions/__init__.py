@@ -75,7 +75,12 @@ class Linearisation(Protocol):
 
 
 class Products(Protocol):
-    """One way of multiplying with the Jacobian of g along a path."""
+    """One way of multiplying with the Jacobian of g along a path.
+
+    ``whole`` says that layers are multiplied out as the model wrote them, with attention of all heads at once.
+    """
+
+    whole: bool
 
     def embed(self, hidden_BSd: Tensor, batch: TextBatch) -> Tensor:
         """g itself, [B, D]."""

@@ -16,6 +16,8 @@ from attribution_core.encoder import Encoder
 class GenericProducts:
     """Products of an encoder's g with ``torch.func.vmap`` over ``jvp`` and ``vjp``."""
 
+    whole = True
+
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 

@@ -25,11 +25,14 @@ from attribution_core.encoder import Encoder
 class StructuredProducts:
     """Products of an encoder whose layers are of BERT's kind and whose pooling is of one mode."""
 
+    whole = False
+
     def __init__(self, encoder: Encoder) -> None:
-        assert supports(encoder), "structured products need layers of BERT's kind and one pooling mode"
-        assert encoder.family.parts is not None
+        parts = encoder.layer_parts()
+        assert parts is not None, "structured products need layers of BERT's kind"
+        assert supports(encoder), "structured products need one pooling mode"
         self.encoder = encoder
-        self.parts: list[LayerParts] = [encoder.family.parts(layer) for layer in encoder.above]
+        self.parts: list[LayerParts] = parts
         self._cast: dict[torch.dtype, list[LayerParts]] = {encoder.dtype: self.parts}
 
     def embed(self, hidden_BSd: Tensor, batch: TextBatch) -> Tensor:
@@ -193,7 +196,7 @@ def _trivial_head(encoder: Encoder) -> bool:
 
 def supports(encoder: Encoder) -> bool:
     """Whether the structured products can serve an encoder."""
-    return encoder.family.parts is not None and len(encoder.pooling_modes) == 1
+    return len(encoder.pooling_modes) == 1 and encoder.layer_parts() is not None
 
 
 def attention_bias(batch: TextBatch) -> Tensor | None:

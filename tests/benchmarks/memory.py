@@ -49,12 +49,21 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int, limit: float) -> int:
+def measure(
+    tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int, limit: float, model: str, products: str
+) -> int:
     """Peak bytes of one text's contributions."""
     torch.set_num_threads(1)
     hand_back_freed_memory()
     attributor = Attributor(
-        minilm(), nodes=nodes, memory=budget, groups=groups, way=way, quadrature="riemann", layer=layer
+        model or minilm(),
+        nodes=nodes,
+        memory=budget,
+        groups=groups,
+        way=way,
+        quadrature="riemann",
+        layer=layer,
+        products=products,
     )
     attributor.encoder.model.max_seq_length = 512
     small = read_exactly(attributor, 8)
@@ -82,6 +91,8 @@ def main() -> None:
     parser.add_argument("--groups", default="token")
     parser.add_argument("--way", default="forward", choices=["forward", "reverse"])
     parser.add_argument("--layer", type=int, default=-2)
+    parser.add_argument("--model", default="", help="a folder; default: all-MiniLM-L6-v2")
+    parser.add_argument("--products", default="auto", choices=["auto", "generic", "structured"])
     parser.add_argument(
         "--seconds",
         type=float,
@@ -92,7 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.cell:
         tokens, nodes, budget = options.cell
-        print("peak", measure(tokens, nodes, budget << 20, options.groups, options.way, options.layer, options.seconds))
+        how = (options.groups, options.way, options.layer, options.seconds, options.model, options.products)
+        print("peak", measure(tokens, nodes, budget << 20, *how))
         return
     print(f"{describe()}; {options.groups} groups, {options.way}, layer {options.layer}")
     print(f"{'tokens':>7}{'nodes':>7}{'budget MiB':>12}{'peak MiB':>10}{'share':>8}")
@@ -101,7 +113,8 @@ def main() -> None:
             for nodes in options.nodes:
                 command = [sys.executable, __file__, "--cell", str(tokens), str(nodes), str(budget)]
                 command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
-                command += ["--seconds", str(options.seconds)]
+                command += ["--seconds", str(options.seconds), "--model", options.model]
+                command += ["--products", options.products]
                 out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 peak = int(out.split("peak")[1]) / 2**20
                 print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)

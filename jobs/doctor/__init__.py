@@ -1,0 +1,1 @@
+"""What a model is, whether its attributions can be trusted, and what they cost: ``tokenpair doctor``."""

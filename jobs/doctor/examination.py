@@ -1,0 +1,321 @@
+"""Examines a model: every number is measured on the model at hand, with the built-in sample."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.doctor.findings import (
+    SAME,
+    Diagnosis,
+    LayerCheck,
+    References,
+    Scores,
+    Sensitivity,
+    Side,
+    Speed,
+)
+from jobs.doctor.sample import sample_pairs
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from attribution_core.attribution import Attributor
+    from attribution_core.results import PairAttribution
+
+DEFAULT_LAYER = -2
+MEASURED_SECONDS = 2.0
+SENSITIVITY_NODES = 6
+# A tokenizer without a limit of its own says so with a number as large as this.
+NO_LIMIT = 1 << 20
+QUERY_NAMES, DOCUMENT_NAMES = ("query",), ("document", "passage", "corpus")
+
+Told = Callable[[str], None]
+
+
+def examine(
+    name: str,
+    *,
+    mode: str | None = None,
+    similarity: str | None = None,
+    seconds: float = 60.0,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    told: Told = lambda line: None,
+) -> Diagnosis:
+    """Examine a model: a folder, or a name on the hub.
+
+    ``mode`` is the model's own where not given: retrieval where it has prompts or routes for queries or documents.
+    Cuts are tried for about ``seconds``, the default one first; ``told`` is given a line about each step.
+
+    Raises:
+        TokenpairError: where the model cannot be attributed, with the reason.
+    """
+    from attribution_core.attribution import Attributor
+    from attribution_core.descriptions import saved_by_sentence_transformers
+    from attribution_core.loading import load_model
+
+    told(f"loading {name}")
+    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    mode = mode or usual_mode(loaded)
+    settings: dict[str, Any] = {"mode": mode, "similarity": similarity}
+    lowest = Attributor(loaded, layer=-1, **settings)
+    count = max(lowest.encoder_of(role).layer_count for role in lowest.roles)
+    default = max(DEFAULT_LAYER, -count) if count else -1
+    pairs = sample_pairs()
+
+    def at_layer(layer: int, **more: Any) -> Attributor:
+        return Attributor(lowest.encoder.model, layer=layer, shared=True, **settings, **more)
+
+    attributor = at_layer(default)
+    told("comparing scores")
+    found = attributor.attribute_pairs(pairs)
+    scores = _scores(attributor, loaded, found, pairs)
+    told("looking at padding and batch-mates")
+    references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
+    told("measuring speed")
+    speed = _speed(attributor, pairs)
+    checks = _layers(at_layer, attributor.layer, count, pairs, seconds, told)
+    sides = tuple(_side(attributor, role) for role in dict.fromkeys(attributor.roles))
+    notices = list(_notices(loaded, attributor, sides, scores, checks, count))
+    if not saved_by_sentence_transformers(name):
+        notices.insert(0, f"it was not saved by sentence-transformers, which puts {sides[0].pooling[0]} pooling on top")
+    return Diagnosis(
+        model=name,
+        mode=mode,
+        similarity=attributor.similarity,
+        prompts=tuple(loaded.prompts),
+        sides=sides,
+        cuts=tuple(range(max(count, 1))),
+        scores=scores,
+        references=references,
+        layers=checks,
+        sensitivity=sensitivity,
+        speed=speed,
+        notices=tuple(notices),
+        problems=tuple(_problems(scores, sensitivity, checks, attributor.layer)),
+    )
+
+
+def usual_mode(model: SentenceTransformer) -> str:
+    """``retrieval`` where the model has prompts or routes for queries or documents, else ``symmetric``."""
+    from sentence_transformers.base.modules import Router
+
+    named = any(model.prompts.get(one) for one in (*QUERY_NAMES, *DOCUMENT_NAMES))
+    routed = any(isinstance(module, Router) for module in model)
+    return "retrieval" if named or routed else "symmetric"
+
+
+def _encoded(model: SentenceTransformer, texts: Sequence[str], role: str, batch: int) -> Any:
+    encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
+    return encode(list(texts), batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
+
+
+def _scores(
+    attributor: Attributor, loaded: SentenceTransformer, found: list[PairAttribution], pairs: list[tuple[str, str]]
+) -> Scores:
+    """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
+    import torch
+    from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
+
+    pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
+    differences: list[float] = []
+    for model in (attributor.encoder.model, loaded):
+        sides = [
+            _encoded(model, [pair[side] for pair in pairs], role, 1).float()
+            for side, role in enumerate(attributor.roles)
+        ]
+        unit = 1.0 if attributor.similarity == "cosine" else sides[0].norm(dim=1) * sides[1].norm(dim=1)
+        own = torch.tensor([pair.score for pair in found], device=sides[0].device)
+        differences.append(float(((own - pairwise(*sides)) / unit).abs().max()))
+    return Scores(len(pairs), differences[0], differences[1], str(loaded.dtype).removeprefix("torch."))
+
+
+def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[References, Sensitivity]:
+    """The sample's texts together in one padded batch, against each alone; and what their references come to."""
+    import numpy as np
+
+    embedding = contributions = 0.0
+    texts_of: list[list[Any]] = []
+    for side, role in enumerate(attributor.roles):
+        texts = [pair[side] for pair in pairs]
+        model = attributor.encoder.model
+        together, alone = _encoded(model, texts, role, len(texts)), _encoded(model, texts, role, 1)
+        shift = (together - alone).norm(dim=1) / alone.norm(dim=1)
+        embedding = max(embedding, float(shift.max()))
+        read = attributor.read(texts, role)
+        texts_of.append(attributor.contributions(read))
+        for text, one in zip(read, texts_of[-1], strict=True):
+            (single,) = attributor.contributions([text])
+            moved = float(np.abs(one.values_GD - single.values_GD).max() / np.linalg.norm(single.embedding_D))
+            contributions = max(contributions, moved)
+    terms: list[tuple[float, float, float]] = []
+    for a, b in zip(*texts_of, strict=True):
+        unit = float(np.linalg.norm(a.embedding_D) * np.linalg.norm(b.embedding_D))
+        products = (a.embedding_D @ b.reference_D, a.reference_D @ b.embedding_D, a.reference_D @ b.reference_D)
+        terms.append((abs(products[0]) / unit, abs(products[1]) / unit, abs(products[2]) / unit))
+    a_blank, blank_b, both = (float(statistics.median(term)) for term in zip(*terms, strict=True))
+    references = References(a_blank, blank_b, both, float(max(map(max, terms))))
+    return references, Sensitivity(embedding, contributions)
+
+
+def _speed(attributor: Attributor, pairs: list[tuple[str, str]]) -> Speed:
+    """The sample again and again, for about two seconds; the first pass warmed everything up."""
+    import torch
+
+    device = attributor.encoder.device
+    texts = len({(role, pair[side]) for pair in pairs for side, role in enumerate(attributor.roles)})
+    rounds, began = 0, time.perf_counter()
+    while not rounds or time.perf_counter() - began < MEASURED_SECONDS:
+        found = attributor.attribute_pairs(pairs)
+        rounds += 1
+    seconds = time.perf_counter() - began
+    weights = sum(one.nbytes for one in attributor.encoder.model.parameters())
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else _peak_resident()
+    return Speed(
+        layer=attributor.layer,
+        pairs=len(pairs),
+        tokens_a=statistics.mean(len(pair.a.tokens) for pair in found),
+        tokens_b=statistics.mean(len(pair.b.tokens) for pair in found),
+        seconds=seconds,
+        pairs_a_second=rounds * len(pairs) / seconds,
+        texts_a_second=rounds * texts / seconds,
+        device=torch.cuda.get_device_name(device) if on_gpu else "CPU",
+        threads=torch.get_num_threads(),
+        model_bytes=weights,
+        peak_bytes=int(peak),
+    )
+
+
+def _peak_resident() -> int:
+    """Bytes of this process that were in memory at its peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _layers(
+    at_layer: Callable[[int], Attributor],
+    default: int,
+    count: int,
+    pairs: list[tuple[str, str]],
+    seconds: float,
+    told: Told,
+) -> tuple[LayerCheck, ...]:
+    """Completeness at the default cut, the lowest, the highest, and as many of the others as there is time for."""
+    began = time.perf_counter()
+    order = dict.fromkeys([default, 0, max(count - 1, 0), *_spread(count)])
+    checks: dict[int, LayerCheck] = {}
+    for layer in order:
+        spent = time.perf_counter() - began
+        if checks and spent > seconds:
+            break
+        told(f"layer {layer}")
+        attributor = at_layer(layer)
+        attributor.calibrate()
+        started = time.perf_counter()
+        found = attributor.attribute_pairs(pairs)
+        took = time.perf_counter() - started
+        texts = {(text.role, text.text): text for pair in found for text in (pair.a, pair.b)}
+        nodes = sorted(text.nodes for text in texts.values())
+        errors = sorted(abs(pair.error) for pair in found)
+        checks[layer] = LayerCheck(
+            layer=layer,
+            nodes_median=nodes[len(nodes) // 2],
+            nodes_largest=nodes[-1],
+            residual_largest=max(text.residual for text in texts.values()),
+            error_median=statistics.median(errors),
+            error_largest=errors[-1],
+            texts=len(texts),
+            converged=sum(text.converged for text in texts.values()),
+            seconds_a_pair=took / len(pairs),
+        )
+    return tuple(checks[layer] for layer in sorted(checks))
+
+
+def _spread(count: int) -> list[int]:
+    """All layers, those first that halve the largest gap."""
+    order: list[int] = []
+    waiting = [(0, count - 1)]
+    while waiting:
+        low, high = waiting.pop(0)
+        if high - low < 2:
+            continue
+        middle = (low + high) // 2
+        order.append(middle)
+        waiting += [(low, middle), (middle, high)]
+    return order
+
+
+def _side(attributor: Attributor, role: Any) -> Side:
+    from attribution_core.modules import route_of
+
+    encoder = attributor.encoder_of(role)
+    return Side(
+        role=role,
+        family=encoder.family.name,
+        modules=tuple(type(module).__name__ for module in route_of(encoder.model, role)),
+        pooling=tuple(encoder.pooling_modes),
+        prompt=encoder.prompt(role),
+        layers=encoder.layer_count,
+        width=encoder.embedding_width,
+        reads=reads if (reads := encoder.most_tokens(role)) is not None and reads < NO_LIMIT else None,
+        reference=encoder.reference_name,
+        fast=encoder.layer_parts() is not None and len(encoder.pooling_modes) == 1,
+    )
+
+
+def _notices(
+    loaded: SentenceTransformer,
+    attributor: Attributor,
+    sides: tuple[Side, ...],
+    scores: Scores,
+    checks: tuple[LayerCheck, ...],
+    count: int,
+) -> list[str]:
+    """What is worth knowing and no fault."""
+    lines: list[str] = []
+    if scores.loaded_type != "float32":
+        lines.append(
+            f"the checkpoint is {scores.loaded_type}; attributions are of a float32 copy, whose scores differ from the "
+            f"checkpoint's by up to {scores.loaded_difference:.1e}"
+        )
+    for side in sides:
+        if side.layers and "padding" not in side.reference:
+            lines.append(f"the tokenizer has no padding token; references are made of {side.reference}")
+        if side.layers and not side.fast:
+            lines.append(f"{side.family} layers go through torch.func: about half the speed of layers of BERT's kind")
+    missed = [check.layer for check in checks if check.converged < check.texts]
+    if missed:
+        lines.append(
+            f"at layer {', '.join(map(str, missed))} some texts miss the tolerance with 256 nodes; their rows say "
+            "converged = false"
+        )
+    untried = count - len(checks) if count else 0
+    if untried > 0:
+        lines.append(f"{untried} of {count} cuts were left out for want of time (--seconds)")
+    return list(dict.fromkeys(lines))
+
+
+def _problems(scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck, ...], default: int) -> list[str]:
+    """What makes results wrong."""
+    lines: list[str] = []
+    if not scores.same:
+        lines.append(f"scores differ from model.similarity by up to {scores.copy_difference:.1e}")
+    if sensitivity.embedding > SAME:
+        lines.append(
+            f"the model's own embeddings change with their batch, by up to {sensitivity.embedding:.1e} of ‖e‖: padding "
+            "is seen by attention or positions; what is attributed is each text alone"
+        )
+    if sensitivity.contributions > SAME:
+        lines.append(f"contributions change with their batch, by up to {sensitivity.contributions:.1e} of ‖e‖")
+    at = next(check for check in checks if check.layer == default)
+    if at.converged < at.texts:
+        lines.append(
+            f"at the default layer {at.texts - at.converged} of {at.texts} texts miss the tolerance; take a higher "
+            "layer, or a larger quadrature.max_nodes"
+        )
+    return lines

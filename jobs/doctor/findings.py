@@ -1,0 +1,152 @@
+"""What an examination finds: plain values, which print as a page or as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Scores and embeddings in float32 differ by rounding; a padded row that leaks is orders of magnitude above this.
+SAME = 1e-4
+# Reference terms below this are zero: the model is exact.
+EXACT = 1e-6
+
+
+@dataclass(frozen=True)
+class Side:
+    """What texts of one role go through.
+
+    ``layers`` counts the layers (0: the cut is at the embeddings), ``reads`` the tokens that are read of a text (None:
+    no limit is known), ``reference`` names what stands in place of a word, ``fast`` says whether the layers above the
+    cut are linearised by hand.
+    """
+
+    role: str
+    family: str
+    modules: tuple[str, ...]
+    pooling: tuple[str, ...]
+    prompt: str
+    layers: int
+    width: int
+    reads: int | None
+    reference: str
+    fast: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Largest differences from ``model.similarity``: of the float32 copy that is attributed, and of the model as it is
+    loaded, whose type is ``loaded_type``.
+    """
+
+    pairs: int
+    copy_difference: float
+    loaded_difference: float
+    loaded_type: str
+
+    @property
+    def same(self) -> bool:
+        """Whether what is attributed is what the model says."""
+        return self.copy_difference <= SAME
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """Completeness at one cut with the default tolerance: nodes and residuals of texts, errors of pairs."""
+
+    layer: int
+    nodes_median: int
+    nodes_largest: int
+    residual_largest: float
+    error_median: float
+    error_largest: float
+    texts: int
+    converged: int
+    seconds_a_pair: float
+
+
+@dataclass(frozen=True)
+class References:
+    """The three reference terms of a pair: medians, and the largest of any, in units of ‖e(a)‖‖e(b)‖."""
+
+    a_with_blank: float
+    blank_with_b: float
+    blank_with_blank: float
+    largest: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether attributions sum to the score itself."""
+        return self.largest <= EXACT
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much a text's numbers change with its company, as shares of ‖e‖: the model's own embeddings when encoded in
+    a padded batch and alone, and contributions likewise.
+    """
+
+    embedding: float
+    contributions: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether company changes nothing."""
+        return max(self.embedding, self.contributions) <= SAME
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Throughput on the sample at ``layer``, and memory: the model's own bytes, the process's peak and the device's."""
+
+    layer: int
+    pairs: int
+    tokens_a: float
+    tokens_b: float
+    seconds: float
+    pairs_a_second: float
+    texts_a_second: float
+    device: str
+    threads: int
+    model_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that is known of a model. ``layers`` are the cuts that were tried, of ``cuts`` valid ones."""
+
+    model: str
+    mode: str
+    similarity: str
+    prompts: tuple[str, ...]
+    sides: tuple[Side, ...]
+    cuts: tuple[int, ...]
+    scores: Scores
+    references: References
+    layers: tuple[LayerCheck, ...]
+    sensitivity: Sensitivity
+    speed: Speed
+    notices: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def default(self) -> LayerCheck:
+        """The check of the cut that a job takes."""
+        return self.layers_by_number[self.speed.layer]
+
+    @property
+    def layers_by_number(self) -> dict[int, LayerCheck]:
+        """The checks by their layer."""
+        return {check.layer: check for check in self.layers}
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for JSON, with the verdicts and the lines of a job file."""
+        from jobs.doctor.page import job_lines
+
+        verdicts = {
+            "scores_match": self.scores.same,
+            "exact": self.references.exact,
+            "company_changes_nothing": self.sensitivity.clean,
+            "healthy": not self.problems,
+        }
+        return asdict(self) | verdicts | {"job": "\n".join(job_lines(self))}

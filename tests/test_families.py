@@ -1,0 +1,272 @@
+"""Every family against the paper's formula, in every way of multiplying, and unmoved by padding and batch-mates.
+
+Each test takes one combination of cut, grouping, pooling and similarity a family and run, another with another seed;
+``TOKENPAIR_EVERY_COMBINATION=1`` runs them all, which takes long.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import Oracle, OraclePair
+from sentence_transformers import SentenceTransformer
+from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
+from tiny_models import LAYERS, POOLINGS, TinyModels, random_text
+from torch import nn
+
+from attribution_core import Attributor, ModelError, PairAttribution
+from attribution_core.calibration import SAMPLE
+
+NODES = 6
+WAYS = ("forward", "reverse", "partner")
+CUTS = (0, 1, -2, -1)
+UNITS = ("token", "word", "sentence")
+SIMILARITIES = ("cosine", "dot")
+TOLERANCE = 2e-3
+HEADS: tuple[dict[str, Any], ...] = (
+    {},
+    {"normalize": True},
+    {"dense": (10, "tanh")},
+    {"dense": (16, "identity"), "normalize": True},  # Sentence-T5 and GTR
+)
+EVERY = pytest.mark.skipif(
+    os.environ.get("TOKENPAIR_EVERY_COMBINATION") != "1", reason="takes long: set TOKENPAIR_EVERY_COMBINATION=1"
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quadrature learned from fewer texts: nodes stand less well, and as many as are needed are taken."""
+    monkeypatch.setattr("attribution_core.contributions.SAMPLE", SAMPLE[:4])
+
+
+def pooling_of(family: str, turn: int) -> str | tuple[str, ...]:
+    """Decoders are mostly pooled by their last token; it comes up every other time."""
+    decoder = family.startswith(("qwen", "gemma", "llama", "mistral"))
+    return "lasttoken" if decoder and turn % 2 else POOLINGS[turn % len(POOLINGS)]
+
+
+def check_pair(pair: PairAttribution, judge: OraclePair) -> None:
+    unit = 1.0 if pair.similarity == "cosine" else judge.norms
+    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token) / unit
+    # What float32 can tell of matrices whose cells cancel.
+    allowed = 1e-5 * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(pair.matrix / unit, expected, atol=allowed, rtol=0)
+    for name in ("score", "reference_a", "reference_b", "reference_ab"):
+        assert getattr(pair, name) / unit == pytest.approx(getattr(judge, name) / unit, abs=1e-5), name
+
+
+def check_against_formula(
+    model: SentenceTransformer, texts: tuple[str, str], layer: int, unit: str, similarity: str, casts: bool | None
+) -> None:
+    """All ways in float32, and contributions in float64 where ``casts`` says what float64 means in this family."""
+    oracle = Oracle(model, layer=layer, similarity=similarity, nodes=NODES)
+    judge = oracle.pair(*texts)
+    settings: dict[str, Any] = {"layer": layer, "groups": unit, "quadrature": "riemann", "nodes": NODES}
+    for way in WAYS:
+        pair = Attributor(model, similarity=similarity, way=way, **settings).attribute(*texts)
+        assert way in (pair.a.way, pair.b.way)
+        assert pair.layer == layer % LAYERS
+        check_pair(pair, judge)
+    if casts is None:
+        return
+    precise = Attributor(model, similarity=similarity, dtype="float64", **settings)
+    for text, found in zip(texts, precise.contributions(precise.read(texts, "text")), strict=True):
+        of_token = found.explained.groups.of_token
+        expected = np.zeros_like(found.values_GD)
+        np.add.at(expected, np.array(of_token), oracle.side(text).contributions_SD)
+        size = float(np.abs(expected).max())
+        np.testing.assert_allclose(found.values_GD, expected, rtol=0, atol=(1e-5 if casts else 1e-11) * max(1.0, size))
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_every_way_equals_the_papers_formula(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """A wrong mask, bias, position, final norm or call order of any layer above the cut would show here."""
+    turn = MORE_FAMILIES.index(family) + seed
+    layer, unit, similarity = CUTS[turn % 4], rng.choice(UNITS), rng.choice(SIMILARITIES)
+    head, pooling = rng.choice(HEADS), pooling_of(family, seed)
+    print(f"layer {layer}, {unit}, {similarity}, {pooling}, {head}")
+    model = tiny.load(family, pooling=pooling, seed=seed % 3, similarity=similarity, **head)
+    casts = Attributor(model).encoder.family.casts
+    check_against_formula(model, (random_text(rng, 4), random_text(rng, 8)), layer, unit, similarity, casts)
+
+
+@pytest.mark.parametrize("family", ALIASES)
+def test_other_names_of_the_same_layers_work_too(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """mT5 is T5, Llama, Mistral and Qwen2 are like Qwen3, CamemBERT is a RoBERTa: one look each."""
+    model = tiny.load(family, pooling=pooling_of(family, 1), seed=seed % 3)
+    judge = Oracle(model, layer=1, nodes=NODES).pair("rain falls", "The coffee is bad.")
+    attributor = Attributor(model, layer=1, quadrature="riemann", nodes=NODES)
+    check_pair(attributor.attribute("rain falls", "The coffee is bad."), judge)
+
+
+@pytest.mark.slow
+@EVERY
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_every_combination_equals_the_papers_formula(
+    family: str, tiny: TinyModels, rng: random.Random, seed: int
+) -> None:
+    """The same for each pooling, cut, grouping and similarity."""
+    for pooling, layer, unit, similarity in itertools.product(POOLINGS, CUTS, UNITS, SIMILARITIES):
+        print(f"layer {layer}, {unit}, {similarity}, {pooling}")
+        model = tiny.load(family, pooling=pooling, seed=seed % 3, similarity=similarity, **rng.choice(HEADS))
+        check_against_formula(model, (random_text(rng, 4), random_text(rng, 8)), layer, unit, similarity, None)
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_scores_equal_the_models_similarity(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """In a padded batch too, behind prompts in or out of the pooling, and where a text is cut off."""
+    prompts = {"query": "question: ", "document": "document: "}
+    turn = MORE_FAMILIES.index(family) + seed
+    model = tiny.load(
+        family, pooling=pooling_of(family, turn), prompts=prompts, include_prompt=turn % 2 == 0, **rng.choice(HEADS)
+    )
+    a, b = [random_text(rng, words) for words in (2, 7, 90)], [random_text(rng, words) for words in (90, 3, 12)]
+    expected = model.similarity(model.encode_query(a), model.encode_document(b)).numpy()
+    attributor = Attributor(model, mode="retrieval", quadrature="riemann", nodes=1)
+    pairs = list(itertools.product(range(3), range(3)))
+    found = attributor.attribute_pairs([(a[i], b[j]) for i, j in pairs])
+    for pair, (i, j) in zip(found, pairs, strict=True):
+        assert pair.score == pytest.approx(float(expected[i, j]), abs=2e-5)
+        assert pair.a.truncated == (i == 2)
+        assert {kind for kind in pair.a.groups.kinds if kind != "special"} == {"prompt", "text"}
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_sums_hold_and_batch_mates_change_nothing(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """Local attention, relative positions and left padding all leave room for a padded row to leak into another."""
+    turn = MORE_FAMILIES.index(family) + seed
+    model = tiny.load(family, pooling=pooling_of(family, turn), seed=seed % 3)
+    attributor = Attributor(model, layer=rng.choice((1, 2, 3)), max_nodes=64)
+    encoder = attributor.encoder
+    texts = [random_text(rng, words) for words in (1, 3, 4, 9)]
+    read = attributor.read(texts, "text")
+    together = attributor.contributions(read)
+    for text, found in zip(read, together, strict=True):
+        gap = found.values_GD.astype(np.float64).sum(0) - (found.embedding_D.astype(np.float64) - found.reference_D)
+        size = float(np.linalg.norm(found.embedding_D))
+        assert float(np.linalg.norm(gap)) / size == pytest.approx(found.explained.residual, abs=2e-5)
+        assert found.explained.converged or found.explained.nodes == 64
+        (alone,) = attributor.contributions([text])
+        assert np.abs(alone.values_GD - found.values_GD).max() / size <= 1e-4
+        assert alone.explained.nodes == found.explained.nodes
+    plain, padded = encoder.batch(read), encoder.batch(read, length=30)
+    for row, text in enumerate(read):
+        own = slice(0, len(text))
+        np.testing.assert_allclose(plain.x_BSd[row, own], padded.x_BSd[row, own], atol=2e-5, rtol=0)
+        np.testing.assert_allclose(plain.r_BSd[row, own], padded.r_BSd[row, own], atol=2e-5, rtol=0)
+
+
+# What is peculiar to some --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_layers_of_berts_kind_take_the_fast_path(family: str, tiny: TinyModels) -> None:
+    """Quietly falling back to torch.func would cost a factor of two."""
+    products = type(Attributor(tiny.load(family)).contributor.products).__name__
+    assert products == ("StructuredProducts" if family in FAST else "GenericProducts")
+    assert {*FAST, *GENERIC} == set(MORE_FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_fast_path_equals_torch_func(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """At each cut: a shared layer is first, last and in between at once."""
+    model = tiny.load(family, pooling=POOLINGS[seed % 5], seed=seed % 3)
+    pairs = [(random_text(rng, 3), random_text(rng, 9))]
+    for layer, way in zip(CUTS, (*WAYS, "forward"), strict=True):
+        settings: dict[str, Any] = {"layer": layer, "quadrature": "riemann", "nodes": 4, "way": way, "dtype": "float64"}
+        slow, fast = (
+            Attributor(model, products=products, **settings).attribute_pairs(pairs)[0]
+            for products in ("generic", "structured")
+        )
+        np.testing.assert_allclose(fast.matrix, slow.matrix, atol=2e-7, rtol=0)
+        assert fast.total == pytest.approx(slow.total, abs=1e-11)
+
+
+def test_an_adapter_in_a_layer_is_not_passed_over(tiny: TinyModels) -> None:
+    """A layer that only looks like BERT's has more weights than the fast path reads."""
+
+    class Adapted(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x) + 0.5 * x
+
+    model = tiny.load("bert")
+    settings: dict[str, Any] = {"quadrature": "riemann", "nodes": 60}
+    plain = Attributor(model, **settings).attribute("rain falls", "red ball")
+    layer: Any = model[0].model.encoder.layer[-1].attention.output  # type: ignore[union-attr]
+    adapted = Adapted(layer.dense.in_features, layer.dense.out_features)
+    adapted.load_state_dict(layer.dense.state_dict())
+    layer.dense = adapted
+    attributor = Attributor(model, **settings)
+    assert type(attributor.contributor.products).__name__ == "GenericProducts"
+    pair = attributor.attribute("rain falls", "red ball")
+    assert pair.score == pytest.approx(
+        float(model.similarity(model.encode(["rain falls"]), model.encode(["red ball"])))
+    )
+    assert abs(pair.score - plain.score) > 1e-4
+    assert abs(pair.error) <= 5e-2
+
+
+def test_a_shared_layer_is_cut_at_its_calls(tiny: TinyModels) -> None:
+    """ALBERT has one layer and four calls of it; each call is another cut."""
+    model = tiny.load("albert")
+    settings: dict[str, Any] = {"quadrature": "riemann", "nodes": 60}
+    found = [Attributor(model, layer=layer, **settings).attribute("rain falls", "red ball") for layer in range(4)]
+    assert [pair.layer for pair in found] == [0, 1, 2, 3]
+    assert all(abs(pair.error) <= 5e-2 for pair in found)
+    assert all(np.abs(a.matrix - b.matrix).max() > 1e-4 for a, b in itertools.pairwise(found))
+    with pytest.raises(ModelError, match="the model has 4 layers"):
+        Attributor(model, layer=4)
+
+
+def test_relative_positions_are_never_taken_for_rows_of_a_batch(tiny: TinyModels, rng: random.Random) -> None:
+    """DeBERTa passes its table of relative positions to each layer: its rows may be as many as there are texts."""
+    model = tiny.load("deberta-v3")
+    rows = model[0].model.encoder.rel_embeddings.weight.shape[0]  # type: ignore[union-attr]
+    # Texts of lengths of their own bring a reference each.
+    for words in ([3, 4, 5, 6], [3] * 7, [3] * 8):
+        texts = [" ".join(rng.sample(("rain", "dog", "red", "ball", "book", "river", "paper"), n)) for n in words]
+        attributor = Attributor(model, quadrature="riemann", nodes=3, layer=1)
+        together = attributor.contributions(attributor.read(texts, "text"))
+        for text, found in zip(texts, together, strict=True):
+            (alone,) = attributor.contributions(attributor.read([text], "text"))
+            np.testing.assert_allclose(alone.values_GD, found.values_GD, atol=1e-5)
+    assert rows == 8
+
+
+@pytest.mark.parametrize(
+    ("present", "name"),
+    [(("eos_token", "unk_token"), "</s> (end-of-text token)"), (("unk_token",), "<unk> (unknown token)")],
+)
+def test_a_tokenizer_without_padding_token_gets_a_reference(
+    present: tuple[str, ...], name: str, tiny: TinyModels
+) -> None:
+    """Its end-of-text token, which such models are padded with, or else its unknown token, on a copy."""
+    model = tiny.load("llama", pooling="lasttoken")
+    chosen = {"eos_token": "</s>", "unk_token": "<unk>"}
+    for kind in ("pad_token", "eos_token", "unk_token"):
+        setattr(model.tokenizer, kind, chosen.get(kind) if kind in present else None)
+    attributor = Attributor(model, layer=1, quadrature="riemann", nodes=60)
+    assert attributor.encoder.reference_name == name
+    assert model.tokenizer.pad_token is None
+    pair = attributor.attribute("rain falls", "the red ball is here")
+    assert abs(pair.error) <= 0.1
+    # sentence-transformers itself pads with nothing less than a padding token.
+    model.tokenizer.pad_token = "</s>"
+    assert pair.score == pytest.approx(
+        float(model.similarity(model.encode(["rain falls"]), model.encode(["the red ball is here"]))), abs=1e-5
+    )
+
+
+def test_a_tokenizer_without_any_such_token_is_refused(tiny: TinyModels) -> None:
+    """Without it there is no reference text."""
+    model = tiny.load("llama")
+    for kind in ("pad_token", "eos_token", "unk_token"):
+        setattr(model.tokenizer, kind, None)
+    with pytest.raises(ModelError, match="no padding, end-of-text or unknown token"):
+        Attributor(model)
