@@ -79,12 +79,12 @@ class Encoder:
         self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
         self._references = RecentTensors(REFERENCE_BYTES)
         self._shifts = RecentTensors(REFERENCE_BYTES)
+        self.shifted = is_shifted([self.transformer])
         self._cut(layer)
 
     def _cut(self, layer: int) -> None:
         """Find the layers and the token that stands for nothing."""
         self.pooling_modes = pooling_modes(self.pooling)
-        self.shifted = is_shifted([self.transformer])
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
         backbone.set_attn_implementation("eager")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attribution_core.encoder import Encoder, Role
+from attribution_core.static import make_encoder
 from jobs.errors import RunError
 from jobs.evaluation.orders import Values
 from jobs.evaluation.perturbing import Side
@@ -39,11 +40,11 @@ class Judge:
         prompts = _prompts(run) if self.own else {}
         similarity = run.setting("similarity") if self.own else None
         first_role, second_role = run.roles
-        first = Encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
+        first = make_encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
         self._encoders: dict[Role, Encoder] = {first_role: first}
         if second_role != first_role:
             # One copy of the weights serves both roles.
-            self._encoders[second_role] = Encoder(
+            self._encoders[second_role] = make_encoder(
                 first.model, layer=-1, similarity=similarity, prompts=prompts, role=second_role, private=True
             )
         self.similarity = first.similarity
