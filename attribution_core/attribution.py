@@ -124,6 +124,8 @@ class Attributor:
                     f"{other.embedding_width}: they have no product"
                 )
             self._of_role[second] = contributor(other)
+        if layer > 0 and not any(self.encoder_of(role).layer_count for role in self.roles):
+            raise ModelError(f"layer {layer} does not exist: the model has no layers and is cut at its embeddings")
 
     @property
     def layer(self) -> int:

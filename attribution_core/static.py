@@ -36,10 +36,6 @@ class StaticEncoder(Encoder):
     def _cut(self, layer: int) -> None:
         from sentence_transformers.base.modules import Normalize
 
-        if layer > 0:
-            raise ModelError(
-                f"layer {layer} does not exist: a static embedding has no layers and is cut at its embeddings"
-            )
         if any(isinstance(module, Normalize) for module in self.head):
             raise ModelError(
                 "a Normalize behind a static embedding has no derivative at the empty text, which is the reference; "

@@ -91,7 +91,7 @@ def test_a_router_may_have_a_static_side(
     a, b = random_text(rng, 4), random_text(rng, 7)
     score = float(model.similarity(model.encode_query([a]), model.encode_document([b])))
     settings: dict[str, Any] = {"mode": "retrieval", "groups": "token", "quadrature": "riemann", "nodes": 8}
-    for layer in (0, -1):
+    for layer in (0, 2, -1):
         attributor = Attributor(model, layer=layer, **settings)
         assert attributor.layer == layer % 4
         pair = attributor.attribute(a, b)
@@ -130,7 +130,7 @@ def test_what_a_static_model_cannot_do_is_refused(tmp_path: Path) -> None:
     a, b = "red ball", "the ball is red"
     asked = Attributor(normalized, similarity="cosine").attribute(a, b)
     assert asked.total == pytest.approx(float(normalized.similarity(normalized.encode([a]), normalized.encode([b]))))
-    with pytest.raises(ModelError, match=r"layer 2 does not exist: a static embedding has no layers"):
+    with pytest.raises(ModelError, match=r"layer 2 does not exist: the model has no layers"):
         Attributor(normalized, similarity="cosine", layer=2)
     with pytest.raises(TextError, match="no token to attribute"):
         Attributor(normalized, similarity="cosine").attribute("red ball", "  ")

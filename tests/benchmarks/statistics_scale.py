@@ -2,8 +2,8 @@
 
 The run has the real schema: sentences of English-looking words drawn by Zipf's law, matrices whose cells are larger
 where words are the same, their exact sums and 32 strongest cells. It is written to --folder and removed (--keep keeps
-it). Tagging is measured apart and then left out: the timed command finds the tags that are kept. With --symmetric pairs
-are no log; --one leaves tagging out altogether.
+it). Tagging is measured apart and then left out: the timed command finds the tags that are kept. --symmetric makes
+sentence pairs in place of a log.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def main() -> None:
         rate = first["words"] / first["tagging"] if first["tagging"] else 0
         print(f"tagging {first['tagged']:,} texts: {first['tagging']:.0f} s, {rate:,.0f} words/s", flush=True)
         again = measured(run)
-        print(f"stats {again['seconds']:.1f} s, {again['peak']:,.0f} MiB at the peak (tags were kept)")
+        memory = f"{again['peak']:,.0f} MiB at the peak"
+        print(
+            f"stats {again['seconds']:.1f} s, {again['processor']:.1f} s of processor time, {memory} (tags were kept)"
+        )
     finally:
         if not options.keep:
             shutil.rmtree(folder)
@@ -89,9 +92,11 @@ def measure(run: str) -> None:
     started = time.perf_counter()
     compute_statistics(open_run(run), pipeline=chosen_pipeline(None))
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peak, processor = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
     one = tagged[0] if tagged else Tagged(0, 0, 0.0)
-    shown = {"seconds": seconds, "peak": peak, "tagged": one.texts, "words": one.words, "tagging": one.seconds}
+    shown = {"seconds": seconds, "processor": processor, "peak": peak}
+    shown |= {"tagged": one.texts, "words": one.words, "tagging": one.seconds}
     print(json.dumps(shown))
 
 
