@@ -244,10 +244,11 @@ def test_on_s3_a_log_is_replaced_in_bounded_segments(s3: S3Server, monkeypatch: 
 def test_status_of_a_run_that_is_stopped_by_a_signal(tmp_path: Path) -> None:
     """From another process: planning, then the words of a start that was stopped."""
     code = f"""
-import signal, sys, time
+import time
 from jobs import engine
+from jobs.stopping import stoppable
 from jobs.stores import Store
-with engine._stoppable(), engine._told_of(Store.open({str(tmp_path)!r}), {START!r}):
+with stoppable(), engine._told_of(Store.open({str(tmp_path)!r}), {START!r}):
     print("there", flush=True)
     time.sleep(60)
 """
