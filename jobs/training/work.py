@@ -65,7 +65,9 @@ class Standing:
 
     def line(self) -> str:
         """As one plain line."""
-        words = [f"step {self.step:,}/{self.steps:,}", f"loss {self.loss:.4f}"]
+        words = [f"step {self.step:,}/{self.steps:,}"]
+        if self.step:
+            words.append(f"loss {self.loss:.4f}")
         if self.steps_now and self.step < self.steps:
             words.append(f"{duration(self.seconds / self.step * (self.steps - self.step))} left")
         return ", ".join(words)
