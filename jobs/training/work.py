@@ -88,13 +88,12 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     Raises:
         ModelError: where it cannot be loaded, attributed or shifted, with the reason.
     """
-    from attribution_core.architectures import family_of
     from attribution_core.loading import load_model
     from attribution_core.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
     _, model = load_model(job.model, trust_remote_code=job.trust_remote_code)
-    family_of(cut_modules(model, "text", job.loss)[0].model)
+    cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts
         name = job.prompt if known else "training"
