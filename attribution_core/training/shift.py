@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attribution_core.architectures import family_of
 from attribution_core.errors import ModelError
 from attribution_core.modules import cut_modules
+from attribution_core.reading import blank_token
 from attribution_core.training.dropout import dropout_is_shared
 from attribution_core.training.references import (
     ReferenceCache,
@@ -63,7 +64,7 @@ class ShiftedTransformer(Transformer):
     def pad_id(self) -> int:
         """The token that stands for every word of a reference."""
         assert self.tokenizer is not None, "checked when it was made"
-        return int(self.tokenizer.pad_token_id)
+        return blank_token(self.tokenizer)[0]
 
     def preprocess(
         self, inputs: Any, prompt: str | None = None, processing_kwargs: Any = None, **kwargs: Any
@@ -173,14 +174,13 @@ class ShiftedTransformer(Transformer):
         return False
 
     def _refuse_unless_text(self) -> None:
-        if self.tokenizer is None or self.tokenizer.pad_token_id is None:
-            raise ModelError("the tokenizer has no padding token, so there is no reference to shift by")
-        if not self.tokenizer.is_fast:
+        if self.tokenizer is None or not self.tokenizer.is_fast:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed")
         if "message" in self.modalities:
             raise ModelError("a model that reads chat messages cannot be shifted: it has no reference of plain tokens")
         if self.query_expansion is not None:
             raise ModelError("a model that expands its queries with mask tokens cannot be shifted")
+        blank_token(self.tokenizer)
 
 
 def shift_model(model: SentenceTransformer) -> SentenceTransformer:
@@ -199,8 +199,10 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
         return copy.deepcopy(model)
     # Normalize at zero is singular, and cosine divides by the norm anyway.
     transformer, pooling, head = cut_modules(model, "text", "cosine")
+    if not isinstance(transformer, Transformer):
+        raise ModelError(f"a {type(transformer).__name__} cannot be shifted: a text without words is zero in it already")
     family_of(transformer.model)
-    normalized = len(head) < len(model) - 2
+    normalized = any(isinstance(module, Normalize) for module in list(model)[-1:])
     transformer, pooling, head = copy.deepcopy((transformer, pooling, head))
     made = SentenceTransformer(
         modules=[ShiftedTransformer.of(transformer), pooling, *(_through_zero(module) for module in head)],

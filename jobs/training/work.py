@@ -65,7 +65,9 @@ class Standing:
 
     def line(self) -> str:
         """As one plain line."""
-        words = [f"step {self.step:,}/{self.steps:,}", f"loss {self.loss:.4f}"]
+        words = [f"step {self.step:,}/{self.steps:,}"]
+        if self.step:
+            words.append(f"loss {self.loss:.4f}")
         if self.steps_now and self.step < self.steps:
             words.append(f"{duration(self.seconds / self.step * (self.steps - self.step))} left")
         return ", ".join(words)
@@ -86,13 +88,12 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     Raises:
         ModelError: where it cannot be loaded, attributed or shifted, with the reason.
     """
-    from attribution_core.architectures import family_of
     from attribution_core.loading import load_model
     from attribution_core.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
     _, model = load_model(job.model, trust_remote_code=job.trust_remote_code)
-    family_of(cut_modules(model, "text", job.loss)[0].model)
+    cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts
         name = job.prompt if known else "training"
