@@ -17,9 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     found = [open_run(run).statistics for run in parser.parse_args().runs]
-    print(
-        "| finding | " + " | ".join(f"layer {one.summary.run.layer}, {one.summary.run.pairs:,} pairs" for one in found)
-    )
+    heads = [f"layer {one.summary.run.layer}, {one.summary.run.pairs:,} pairs" for one in found]
+    print(f"| | {' | '.join(heads)} |")
     print("|---" * (len(found) + 1) + "|")
     for percent in (1, 5, 10, 20):
         line(found, f"share of the total from the largest {percent} % of cells", "concentration", f"largest_{percent}")
