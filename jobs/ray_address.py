@@ -13,6 +13,10 @@ from jobs.ray_token import refusal
 ANSWER_SECONDS = 5
 
 
+class TokenRefusedError(ClusterError):
+    """A cluster wants a token, or another one."""
+
+
 def host_and_port(address: str) -> tuple[str, int] | None:
     """The parts of HOST:PORT, or None where it is none."""
     host, _, port = address.rpartition(":")
@@ -44,8 +48,8 @@ def only_on_loopback(address: str) -> bool:
 def dashboard_of(address: str) -> str | None:
     """HOST:PORT of the dashboard of the cluster whose head is at ``address``, None where it has none.
 
-    ClusterError where no Ray answers there, or where it does not accept our token: Ray itself would go on asking for
-    half a minute, with a line on the terminal each time.
+    ClusterError where no Ray answers there, TokenRefusedError where it does not accept our token: Ray itself would go
+    on asking for half a minute, with a line on the terminal each time.
     """
     place = host_and_port(address)
     silent = ClusterError(f"no Ray cluster answers at {address}")
@@ -61,7 +65,7 @@ def dashboard_of(address: str) -> str | None:
             )
     except Exception as error:
         if "uthenti" in f"{type(error).__name__} {error}":
-            raise ClusterError(refusal(f"the cluster at {address}")) from None
+            raise TokenRefusedError(refusal(f"the cluster at {address}")) from None
         raise silent from None
     return found.decode() if found else None
 

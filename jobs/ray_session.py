@@ -10,8 +10,8 @@ from typing import Any
 
 from jobs.errors import ClusterError
 from jobs.quiet import ENVIRONMENT
-from jobs.ray_address import dashboard_of, host_and_port, only_on_loopback
-from jobs.ray_token import own_token, refusal, use_given_token
+from jobs.ray_address import TokenRefusedError, dashboard_of, host_and_port, only_on_loopback
+from jobs.ray_token import MODE, own_token, read_again, refusal, restore, use_given_token
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,7 +45,7 @@ def ray_session() -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         if address:
-            use_given_token()
+            stack.enter_context(_token_as_wanted(address))
             _join(address)
         else:
             stack.enter_context(own_token())
@@ -56,12 +56,36 @@ def ray_session() -> Iterator[bool]:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _token_as_wanted(address: str) -> Iterator[None]:
+    """The token of the environment, or of Ray's own place, where the cluster wants one, and none where it does not.
+
+    A cluster without authentication would not be able to talk back to a driver that asks for a token: it would take
+    the driver for gone and end its workers before they start. ClusterError, in a line, where no Ray answers or it does
+    not let us in.
+    """
+    before = os.environ.get(MODE)
+    if host_and_port(address) is None:
+        use_given_token()
+    else:
+        os.environ[MODE] = "disabled"
+        read_again()
+        try:
+            dashboard_of(address)
+        except TokenRefusedError:
+            restore(before)
+            use_given_token()
+            dashboard_of(address)
+    try:
+        yield
+    finally:
+        restore(before)
+
+
 def _join(address: str) -> None:
     import ray
 
     where = f"the cluster at RAY_ADDRESS={address}"
-    if host_and_port(address) is not None:
-        dashboard_of(address)  # raises, in a line, where there is no Ray or it does not let us in
     try:
         ray.init(address=address, **QUIET)
     except ray.exceptions.AuthenticationError:

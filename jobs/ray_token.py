@@ -28,7 +28,7 @@ def own_token() -> Iterator[None]:
     """
     before = {name: os.environ.pop(name, None) for name in (MODE, TOKEN, TOKEN_PATH)}
     os.environ.update({MODE: "token", TOKEN: secrets.token_hex(32)})
-    _read_again()
+    read_again()
     try:
         yield
     finally:
@@ -36,7 +36,7 @@ def own_token() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        _read_again()
+        read_again()
 
 
 def use_given_token() -> None:
@@ -58,7 +58,7 @@ def use_given_token() -> None:
             raise ClusterError(f"{TOKEN_PATH} names {path}, which cannot be read as a token") from None
         if not found:
             raise ClusterError(f"{TOKEN_PATH} names {path}, which is empty")
-    _read_again()
+    read_again()
 
 
 def refusal(where: str) -> str:
@@ -72,7 +72,15 @@ def refusal(where: str) -> str:
     return f"{where} does not accept the token of {named or DEFAULT_PATH}: it must be the one that its head has"
 
 
-def _read_again() -> None:
+def restore(mode: str | None) -> None:
+    """Ray's mode of authentication as it was in the environment."""
+    os.environ.pop(MODE, None)
+    if mode is not None:
+        os.environ[MODE] = mode
+    read_again()
+
+
+def read_again() -> None:
     """Let a Ray that was imported before look at the environment again; it keeps what it has read."""
     if "ray._raylet" not in sys.modules:
         return

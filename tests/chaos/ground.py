@@ -74,6 +74,8 @@ class Ground:
     def driver(self, job: Job, name: str, *, own_ray: bool = False) -> Driver:
         """Start ``tokenpair run`` on ``job``, on the cluster or on a Ray of its own."""
         address = {} if own_ray else {"RAY_ADDRESS": self.cluster.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        # A token of some other cluster, as a user may have one: this cluster wants none.
+        address |= {"RAY_AUTH_TOKEN": "another cluster's"}
         return Driver(job, environment({**self.keys, **address}), name)
 
     def orphan(self, job: Job, seed: str) -> Driver:
