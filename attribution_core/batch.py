@@ -88,3 +88,19 @@ def pick_rows(value: Any, rows: int, index: Tensor | slice) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(pick_rows(item, rows, index) for item in value)
     return value
+
+
+def finite_in_float32(value: Any) -> Any:
+    """Attention masks that stay finite when they are cast to float32, inside nested containers.
+
+    A float64 model masks with float64's lowest number. Where attention weights are computed in float32 that becomes
+    −∞, and a padded row that sees no token at all becomes NaN, which spreads.
+    """
+    if isinstance(value, Tensor):
+        is_mask = value.is_floating_point() and value.ndim == 4
+        return value.clamp_min(torch.finfo(torch.float32).min) if is_mask else value
+    if isinstance(value, dict):
+        return {key: finite_in_float32(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(finite_in_float32(item) for item in value)
+    return value

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution_core.architectures import Family, LayerParts, family_of, first_layer_above, hidden_of
-from attribution_core.batch import Shared, TextBatch, pick_rows, repeat_rows
+from attribution_core.batch import Shared, TextBatch, finite_in_float32, pick_rows, repeat_rows
 from attribution_core.errors import ModelError
 from attribution_core.grouping import Unit
 from attribution_core.memory import LayerShape, RecentTensors
@@ -264,11 +264,13 @@ class Encoder:
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         below = self.layer
 
-        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             nonlocal below
+            if self.family.casts and self.dtype == torch.float64:
+                args, kwargs = finite_in_float32(args), finite_in_float32(kwargs)
             if below:  # one layer may be called many times, so calls are counted
                 below -= 1
-                return
+                return args, kwargs
             if not hidden:
                 hidden.append(args[0])
             rows = len(hidden[0])
@@ -276,6 +278,7 @@ class Encoder:
             calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
             if self.family.uniform or len(calls) == len(self.above):
                 raise _ReachedCut
+            return args, kwargs
 
         hooks = [one.register_forward_pre_hook(capture, with_kwargs=True) for one in dict.fromkeys(self.layers)]
         try:

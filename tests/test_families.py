@@ -142,16 +142,16 @@ def test_sums_hold_and_batch_mates_change_nothing(family: str, tiny: TinyModels,
     """Local attention, relative positions and left padding all leave room for a padded row to leak into another."""
     turn = MORE_FAMILIES.index(family) + seed
     model = tiny.load(family, pooling=pooling_of(family, turn), seed=seed % 3)
-    attributor = Attributor(model, layer=rng.choice((1, 2, 3)), max_nodes=64)
+    attributor = Attributor(model, layer=rng.choice((1, 2, 3)), max_nodes=24)
     encoder = attributor.encoder
-    texts = [random_text(rng, words) for words in (1, 3, 4, 9)]
+    texts = [random_text(rng, words) for words in (1, 3, 8)]
     read = attributor.read(texts, "text")
     together = attributor.contributions(read)
     for text, found in zip(read, together, strict=True):
         gap = found.values_GD.astype(np.float64).sum(0) - (found.embedding_D.astype(np.float64) - found.reference_D)
         size = float(np.linalg.norm(found.embedding_D))
         assert float(np.linalg.norm(gap)) / size == pytest.approx(found.explained.residual, abs=2e-5)
-        assert found.explained.converged or found.explained.nodes == 64
+        assert found.explained.converged or found.explained.nodes == 24
         (alone,) = attributor.contributions([text])
         assert np.abs(alone.values_GD - found.values_GD).max() / size <= 1e-4
         assert alone.explained.nodes == found.explained.nodes
@@ -160,6 +160,16 @@ def test_sums_hold_and_batch_mates_change_nothing(family: str, tiny: TinyModels,
         own = slice(0, len(text))
         np.testing.assert_allclose(plain.x_BSd[row, own], padded.x_BSd[row, own], atol=2e-5, rtol=0)
         np.testing.assert_allclose(plain.r_BSd[row, own], padded.r_BSd[row, own], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "gemma3", "gemma3-bidirectional"])
+def test_rows_that_see_nothing_stay_finite_in_float64(family: str, tiny: TinyModels) -> None:
+    """Behind local attention a padded row may be masked from every token, and a NaN there would spread to all."""
+    attributor = Attributor(tiny.load(family), layer=2, quadrature="riemann", nodes=2, dtype="float64")
+    read = attributor.read(["rain", "a dog runs after the red ball that rolls down to the river"], "text")
+    for text, found in zip(read, attributor.contributions(read), strict=True):
+        (alone,) = attributor.contributions([text])
+        np.testing.assert_allclose(found.values_GD, alone.values_GD, rtol=0, atol=1e-5)
 
 
 # What is peculiar to some --------------------------------------------------------------------------------------------
@@ -229,7 +239,7 @@ def test_relative_positions_are_never_taken_for_rows_of_a_batch(tiny: TinyModels
     model = tiny.load("deberta-v3")
     rows = model[0].model.encoder.rel_embeddings.weight.shape[0]  # type: ignore[union-attr]
     # Texts of lengths of their own bring a reference each.
-    for words in ([3, 4, 5, 6], [3] * 7, [3] * 8):
+    for words in ([3, 4, 5, 6], [3] * 8):
         texts = [" ".join(rng.sample(("rain", "dog", "red", "ball", "book", "river", "paper"), n)) for n in words]
         attributor = Attributor(model, quadrature="riemann", nodes=3, layer=1)
         together = attributor.contributions(attributor.read(texts, "text"))
