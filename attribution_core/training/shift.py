@@ -200,7 +200,9 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
     # Normalize at zero is singular, and cosine divides by the norm anyway.
     transformer, pooling, head = cut_modules(model, "text", "cosine")
     if not isinstance(transformer, Transformer):
-        raise ModelError(f"a {type(transformer).__name__} cannot be shifted: a text without words is zero in it already")
+        raise ModelError(
+            f"a {type(transformer).__name__} cannot be shifted: a text without words is zero in it already"
+        )
     family_of(transformer.model)
     normalized = any(isinstance(module, Normalize) for module in list(model)[-1:])
     transformer, pooling, head = copy.deepcopy((transformer, pooling, head))
