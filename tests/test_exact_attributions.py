@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_families import MORE_FAMILIES
 from tiny_models import LAYERS, TinyModels, random_text
 
 from attribution_core.attribution import Attributor
+from attribution_core.training.dropout import shared_dropout
+from attribution_core.training.references import reference_features
 from attribution_core.training.shift import shift_model
 from jobs.exactness import COLUMNS, exactness_of
 
@@ -98,3 +101,25 @@ def test_a_base_model_is_told_from_its_shifted_form(tiny: TinyModels, rng: rando
     plain, shifted = Attributor(base), Attributor(shift_model(base))
     assert not exactness(plain.attribute_pairs(given)).exact
     assert plain.fingerprint() != shifted.fingerprint()
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_every_family_can_be_made_exact(tiny: TinyModels, rng: random.Random, family: str) -> None:
+    """Local and causal attention, relative positions, padding on the left, tokenizers without a padding token."""
+    pooling = "lasttoken" if rng.random() < 0.3 else "mean"
+    model = shift_model(tiny.load(family, pooling=pooling))
+    given = pairs(rng)
+    first: Any = model[0]
+    features = model.preprocess([text for pair in given for text in pair])
+    reference = reference_features(dict(features), features["kept_mask"], first.pad_id)
+    for training in (False, True):
+        with torch.no_grad(), shared_dropout():
+            model.train(training)
+            zero, other = (model(dict(one))["sentence_embedding"] for one in (reference, features))
+        assert (zero.norm(dim=1) <= 1e-5 * other.norm(dim=1).mean()).all(), f"training: {training}"
+    found = Attributor(model.eval(), layer=1, tolerance=1e-4).attribute_pairs(given[:2])
+    told = exactness(found)
+    assert told.exact, told
+    assert told.largest_gap <= 1e-3
+    wanted = model.similarity_pairwise(model.encode([a for a, _ in given[:2]]), model.encode([b for _, b in given[:2]]))
+    np.testing.assert_allclose([pair.score for pair in found], wanted, atol=1e-5)
