@@ -22,7 +22,7 @@ def main() -> None:
     print("|---" * (len(found) + 1) + "|")
     for percent in (1, 5, 10, 20):
         line(found, f"share of the total from the largest {percent} % of cells", "concentration", f"largest_{percent}")
-    line(found, "share of nouns' words", "parts_of_speech", "nouns_share")
+    line(found, "share that nouns bring", "parts_of_speech", "nouns_share")
     line(found, "nouns against their frequency", "parts_of_speech", "nouns_lift")
     line(found, "verbs against their frequency", "parts_of_speech", "verbs_lift")
     line(found, "cells of two nouns or verbs", "parts_of_speech", "noun_verb_cells")
