@@ -22,9 +22,7 @@ KINDS = ("trained", "init", "mixing")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--pairs", type=Path, required=True, help="a CSV file without header; columns 1 and 2 are texts"
-    )
+    parser.add_argument("--pairs", type=Path, required=True, help="a CSV file without header, texts in columns 1 and 2")
     parser.add_argument("--every", type=int, default=1, help="take every so many rows")
     parser.add_argument("--count", type=int, default=25)
     parser.add_argument("--no-common-word", action="store_true", help="only pairs that share no word and no mark")
