@@ -47,6 +47,7 @@ __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "loa
 
 _MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
 _SMALLEST_MEMORY = 16 << 20
+MOST_ROWS = 10**15
 S = TypeVar("S", bound=Settings)
 
 
@@ -108,9 +109,14 @@ class JobConfig(Settings):
     shards: StrictInt | None = Field(
         None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the work"
     )
-    limit: StrictInt | None = Field(None, ge=1, description="a whole number of at least 1, or null for every pair")
+    limit: StrictInt | None = Field(
+        None, ge=1, le=MOST_ROWS, description=f"a whole number from 1 to {MOST_ROWS}, or null for every pair"
+    )
     sample: StrictInt | None = Field(
-        None, ge=1, description="how many queries (first texts) to take by chance, at least 1, or null for all"
+        None,
+        ge=1,
+        le=MOST_ROWS,
+        description=f"how many queries (first texts) to take by chance, from 1 to {MOST_ROWS}, or null for all",
     )
     seed: StrictInt = Field(
         0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"

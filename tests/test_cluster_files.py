@@ -189,7 +189,9 @@ def test_only_the_code_and_the_job_are_sent(tmp_path: Path, monkeypatch: pytest.
     sent = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
     listed = subprocess.run(["git", "ls-files", "attribution_core", "jobs"], cwd=ROOT, capture_output=True, text=True)
     if listed.stdout:
-        kept = {name for name in listed.stdout.split() if not name.endswith("py.typed") and (ROOT / name).exists()}
+        kept = {
+            name for name in listed.stdout.split() if not name.endswith(("py.typed", ".png")) and (ROOT / name).exists()
+        }
         assert kept <= sent
     assert {name.split("/")[0] for name in sent} == {"attribution_core", "jobs", JOB_FILE, EXPECTED_FILE}
     assert not [name for name in sent if "__pycache__" in name or "/." in name]

@@ -61,7 +61,7 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
         ({"groups": "words"}, "groups: found 'words'; allowed: token, word or sentence"),
         ({"top_k": True}, "top_k: found true; allowed: a whole number from 1 to 100000"),
         ({"top_k": "32"}, "top_k: found '32'; allowed: a whole number from 1 to 100000"),
-        ({"limit": 0}, "limit: found 0; allowed: a whole number of at least 1, or null for every pair"),
+        ({"limit": 0}, f"limit: found 0; allowed: a whole number from 1 to {10**15}, or null for every pair"),
         ({"header": "yes"}, "header: found 'yes'; allowed: true or false"),
         (
             {"memory": "2 apples"},
@@ -71,7 +71,7 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
             {"memory": "0%"},
             "memory: found '0%'; allowed: a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%",
         ),
-        ({"workers": 3}, "workers: found 3; allowed: settings count, gpus, cpus"),
+        ({"workers": 3}, "workers: found 3; allowed: settings count, min, max, gpus, cpus"),
         ({"quadrature": {"nods": 3}}, "quadrature.nods: is not a setting; did you mean nodes?"),
         (
             {"storage": {"secret": "hush"}},
