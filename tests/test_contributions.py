@@ -361,4 +361,4 @@ def test_reading_many_texts_at_once_stays_within_the_budget(tiny: TinyModels, rn
         numbers.append(len(batches))
     assert numbers[0] > numbers[1], "the small budget never mattered"
     for small, large in zip(*results, strict=True):
-        np.testing.assert_allclose(small, large, atol=1e-5)
+        np.testing.assert_allclose(small, large, atol=3e-5)
