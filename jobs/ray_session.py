@@ -19,12 +19,9 @@ RAY_ENVIRONMENT = {
 }
 # Ray then takes 127.0.0.1 for this machine's address, and nothing of it listens beyond loopback.
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# What goes wrong is told by exceptions.
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 # Shards and reports are a few numbers; data goes to the store and not through Ray.
 OBJECT_STORE_BYTES = 100 << 20
-# Set to anything, a local run has Ray's metrics endpoint too.
-METRICS = "TOKENPAIR_METRICS"
 # Ray puts sockets below it, and the system allows 107 bytes for the whole name of one.
 LONGEST_FOLDER = 40
 
@@ -101,38 +98,16 @@ def _start(folder: str | None) -> None:
     import ray
 
     try:
-        with contextlib.nullcontext() if os.environ.get(METRICS) else _without_agents():
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-                **QUIET,
-            )
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            **QUIET,
+        )
     except Exception as error:  # a start that takes too long is a plain Exception of Ray's
         raise ClusterError(f"cannot start Ray on this machine: {_first_line(error)}") from None
-
-
-@contextlib.contextmanager
-def _without_agents() -> Iterator[None]:
-    """Ray as without ``ray[default]``, wherever that is installed.
-
-    Its dashboard's agents open four more ports, cost seconds, and where they are not up within 20 s, as on a busy
-    machine, Ray ends its own raylet.
-    """
-    import ray._private.utils as utils
-
-    asked = getattr(utils, "get_dashboard_dependency_error", None)
-    if asked is None:
-        # A part of Ray that may change: then they are started.
-        yield
-        return
-    utils.get_dashboard_dependency_error = lambda: ImportError("not in a local run of tokenpair")
-    try:
-        yield
-    finally:
-        utils.get_dashboard_dependency_error = asked
 
 
 @contextlib.contextmanager
