@@ -15,7 +15,6 @@ from ray_head import PROGRAM, Head, running_head
 from s3_server import S3Server
 from tiny_models import TinyModels, random_text
 
-from jobs.config import load_job
 from jobs.dataset import finished_shards, open_run
 from jobs.stores import Store
 from jobs.submit import job_name
@@ -154,6 +153,3 @@ def test_what_the_cluster_lacks_is_told_before_anything_starts(
         assert "Traceback" not in refused.stderr
         assert refused.stdout == ""
     assert not (tmp_path / "run").exists()
-    listed = head.tokenpair("logs", load_job(job).output)
-    assert listed.returncode == 2
-    assert "no job of tokenpair" in listed.stderr
