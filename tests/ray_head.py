@@ -134,11 +134,12 @@ def _wait_ready(head: Head) -> None:
     while time.monotonic() < end:
         if head.process.poll() is not None:
             break
-        try:
-            urllib.request.urlopen(request, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.3)
+        # The dashboard answers before the rest is there.
+        if "Ray runtime started" in (head.folder / "head.log").read_text(errors="replace"):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=5)
+                return
+        time.sleep(0.3)
     raise RuntimeError(f"the head did not start: {(head.folder / 'head.log').read_text(errors='replace')[-2000:]}")
 
 
