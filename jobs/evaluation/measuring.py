@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Pairs read at once, and changed texts encoded at once: what bounds the memory.
 PAIRS_AT_ONCE = 256
-TEXTS_AT_ONCE = 4096
+TEXTS_AT_ONCE = 1024
 
 
 def evaluate_run(
@@ -55,18 +55,26 @@ def evaluate_run(
         progress.start("pairs", len(drawn.pair_ids))
     found: list[PairCurves] = []
     waiting: list[Prepared] = []
-    texts = 0
+    texts = passed = 0
+
+    def encode() -> None:
+        nonlocal texts, passed
+        found.extend(_measured(waiting, referee))
+        if progress is not None:
+            progress.advance(passed)
+        waiting.clear()
+        texts = passed = 0
+
     for pair, text_a_id in read_pairs(run, drawn.pair_ids):
         ready = prepare(pair, text_a_id, referee, steps=steps, orders=orders, seed=seed)
+        passed += 1
         if ready is not None:
             waiting.append(ready)
             texts += len(ready.texts())
+        # Encoding is what takes the time, so pairs count as done when it is.
         if texts >= TEXTS_AT_ONCE:
-            found += _measured(waiting, referee)
-            waiting, texts = [], 0
-        if progress is not None:
-            progress.advance(1)
-    found += _measured(waiting, referee)
+            encode()
+    encode()
     if not found:
         raise RunError(f"{run.url}: none of the {len(drawn.pair_ids):,} pairs drawn has two words to put into an order")
     return summarise_curves(run, referee, drawn, found, seed=seed, steps=steps, orders=orders, asked=sample)
