@@ -244,6 +244,7 @@ def test_the_command_writes_its_result_and_prints_it(tiny: TinyModels, tmp_path:
     shown = CliRunner().invoke(cli.app, command)
     assert shown.exit_code == 0, shown.output
     assert "Advantage over random order" in shown.output
+    assert "Only 4 different first texts" in shown.output
     plain = CliRunner().invoke(cli.app, [*command, "--json"])
     written = json.loads((tmp_path / "run" / "statistics" / "faithfulness.json").read_text())
     assert json.loads(plain.stdout) == written

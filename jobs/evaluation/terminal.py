@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jobs.evaluation.result import Faithfulness
 
 HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
+# With fewer independent draws a bootstrap interval covers clearly less than it says.
+FEW_DRAWS = 15
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -48,6 +50,8 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     table.add_section()
     table.add_row("together", *(_advantage(found.against(method, RANDOM).advantage) for method in others))
     console.print(table)
+    if found.draws < FEW_DRAWS:
+        line(f"Only {found.draws} different first texts: intervals from so few are too narrow.", "yellow")
     wins = found.against(ATTRIBUTIONS, RANDOM).wins
     line(f"The attributions do better than random order in {wins:.0%} of the pairs.")
     for rule in (EMBEDDINGS, LEXICAL):
