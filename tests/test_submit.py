@@ -15,6 +15,7 @@ from ray_head import PROGRAM, Head, running_head
 from s3_server import S3Server
 from tiny_models import TinyModels, random_text
 
+from jobs.config import load_job
 from jobs.dataset import finished_shards, open_run
 from jobs.stores import Store
 from jobs.submit import job_name
@@ -153,3 +154,7 @@ def test_what_the_cluster_lacks_is_told_before_anything_starts(
         assert "Traceback" not in refused.stderr
         assert refused.stdout == ""
     assert not (tmp_path / "run").exists()
+    # The checks that ran are no jobs of this run.
+    listed = head.tokenpair("logs", load_job(job).output)
+    assert listed.returncode == 2
+    assert "no job of tokenpair" in listed.stderr

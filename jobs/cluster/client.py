@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,11 +64,14 @@ class Cluster:
             self.ray_version = str(self._client._server_ray_version)
 
     def jobs(self, name: str = "") -> list[ClusterJob]:
-        """The jobs whose id is ``name`` or begins with it and a hyphen, the oldest first."""
+        """The jobs whose id is ``name`` or an attempt of it, ``name-1`` and so on, the oldest first.
+
+        A check of the cluster has an id below the name too; a cluster keeps it for a while, and it is no attempt.
+        """
         with self._told("list the jobs of"):
             found = [one for one in self._client.list_jobs() if one.submission_id]
         found.sort(key=lambda one: one.start_time or 0)
-        mine = [one for one in found if one.submission_id == name or one.submission_id.startswith(f"{name}-")]
+        mine = [one for one in found if re.fullmatch(rf"{re.escape(name)}(-\d+)?", one.submission_id, re.ASCII)]
         return [_job(one) for one in (mine if name else found)]
 
     def job(self, id: str) -> ClusterJob:
