@@ -162,8 +162,8 @@ def test_chunk_sizes_change_nothing(products: str, way: str, tiny: TinyModels, r
     smallest = Attributor(model, memory=1 << 20, **settings)
     smallest.contributor.integrator.budget = 1
     for first, second, third in zip(wide, contributions(narrow, texts), contributions(smallest, texts), strict=True):
-        assert distance(first, second) <= 1e-5
-        assert distance(first, third) <= 1e-5
+        assert distance(first, second) <= 3e-5
+        assert distance(first, third) <= 3e-5
 
 
 def test_each_distinct_text_is_computed_once(
@@ -283,7 +283,7 @@ def test_running_out_of_memory_halves_the_budget_and_changes_nothing(
         found = contributions(disturbed, texts)
     assert disturbed.contributor.integrator.budget == 1 << 28
     assert "out of memory: going on with chunks of 512 MiB" in caplog.text
-    assert all(distance(one, two) <= 1e-5 for one, two in zip(undisturbed, found, strict=True))
+    assert all(distance(one, two) <= 3e-5 for one, two in zip(undisturbed, found, strict=True))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("wrong"), KeyError("missing")])
