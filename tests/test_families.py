@@ -194,7 +194,7 @@ def test_fast_path_equals_torch_func(family: str, tiny: TinyModels, rng: random.
             Attributor(model, products=products, **settings).attribute_pairs(pairs)[0]
             for products in ("generic", "structured")
         )
-        np.testing.assert_allclose(fast.matrix, slow.matrix, atol=2e-7, rtol=0)
+        np.testing.assert_allclose(fast.matrix, slow.matrix, atol=1e-6, rtol=0)
         assert fast.total == pytest.approx(slow.total, abs=1e-11)
 
 
@@ -216,7 +216,7 @@ def test_an_adapter_in_a_layer_is_not_passed_over(tiny: TinyModels) -> None:
     assert type(attributor.contributor.products).__name__ == "GenericProducts"
     pair = attributor.attribute("rain falls", "red ball")
     assert pair.score == pytest.approx(
-        float(model.similarity(model.encode(["rain falls"]), model.encode(["red ball"])))
+        float(model.similarity(model.encode(["rain falls"]), model.encode(["red ball"]))), abs=1e-5
     )
     assert abs(pair.score - plain.score) > 1e-4
     assert abs(pair.error) <= 5e-2

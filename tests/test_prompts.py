@@ -69,7 +69,7 @@ def test_routes_of_different_families_have_a_product(tiny: TinyModels, tmp_path:
     assert pair.a.tokens[0] == "[CLS]"
     assert pair.b.tokens[0] == "<s>"
     alone = Attributor(model, mode="retrieval").attribute_pairs([texts, texts[::-1]])
-    assert alone[0].score == pytest.approx(pair.score, abs=1e-6)
+    assert alone[0].score == pytest.approx(pair.score, abs=1e-5)
 
 
 def test_lengths_of_a_role_cut_its_texts(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
