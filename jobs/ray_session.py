@@ -24,6 +24,8 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 OBJECT_STORE_BYTES = 100 << 20
 # Ray puts sockets below it, and the system allows 107 bytes for the whole name of one.
 LONGEST_FOLDER = 40
+# Ray gives its own processes half a minute to answer, which a machine busy with other work may need more than once.
+STARTS = 2
 
 
 @contextlib.contextmanager
@@ -97,17 +99,21 @@ def _join(address: str) -> None:
 def _start(folder: str | None) -> None:
     import ray
 
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-            **QUIET,
-        )
-    except Exception as error:  # a start that takes too long is a plain Exception of Ray's
-        raise ClusterError(f"cannot start Ray on this machine: {_first_line(error)}") from None
+    for attempt in range(STARTS):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+                **QUIET,
+            )
+            return
+        except Exception as error:  # a start that takes too long is a plain Exception of Ray's
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise ClusterError(f"cannot start Ray on this machine: {_first_line(error)}") from None
 
 
 @contextlib.contextmanager

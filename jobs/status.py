@@ -21,6 +21,8 @@ from jobs.totals import Totals
 ALIVE_SECONDS = 45.0
 AT_WORK = ("planning", "starting", "running")
 STARTS_READ = 4
+# Many times what a start or a finished run writes of itself; more is from elsewhere and is not read.
+MOST_BYTES = 16 << 20
 SHOWN = 10
 
 
@@ -152,7 +154,7 @@ def _states(run: Store) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in sorted(names, reverse=True)[:STARTS_READ]:
         try:
-            state = json.loads(run.read(name))
+            state = json.loads(run.read(name, most=MOST_BYTES))
         except (ValueError, RecursionError):
             continue
         if isinstance(state, dict):
@@ -189,7 +191,7 @@ def _pairs(plan: Plan | None, done: set[int]) -> int:
 
 def _totals(run: Store) -> Totals:
     try:
-        return Totals.of(json.loads(run.read(SUCCESS)))
+        return Totals.of(json.loads(run.read(SUCCESS, most=MOST_BYTES)))
     except (ValueError, TypeError, RecursionError):
         return Totals()
 

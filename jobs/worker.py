@@ -226,12 +226,12 @@ class Worker:
         quiet_libraries()
         import torch
 
-        from attribution_core.attribution import Attributor
         from attribution_core.memory import hand_back_freed_memory
+        from jobs.explainer import make_attributor
 
         hand_back_freed_memory()
         torch.set_num_threads(self._threads)
-        return make_attributor(Attributor, self._job, self._device, self._threads)
+        return make_attributor(self._job, self._device, self._threads)
 
     def _planned(self) -> Plan:
         from jobs.plan import load_plan
@@ -341,39 +341,10 @@ class Worker:
         return attribution_table(computed.rows, kept, self._job.store)
 
 
-def make_attributor(kind: type[Attributor], job: Any, device: str | None = None, threads: int = 1) -> Attributor:
-    """The Attributor that ``job`` asks for, for a worker of so many threads."""
-    return kind(
-        job.model,
-        layer=job.layer,
-        similarity=job.similarity,
-        groups=job.groups,
-        mode=job.mode,
-        quadrature=job.quadrature.rule,
-        tolerance=job.quadrature.tolerance,
-        nodes=job.quadrature.nodes,
-        max_nodes=job.quadrature.max_nodes,
-        memory=job.memory_bytes or worker_share(job.memory_share, job.workers.gpus, device, threads),
-        device=device,
-        precision=job.precision,
-        prompt_a=job.prompts.query if job.mode == "retrieval" else job.prompts.text,
-        prompt_b=job.prompts.document if job.mode == "retrieval" else job.prompts.text,
-        trust_remote_code=job.trust_remote_code,
-        pickled_weights=job.pickled_weights,
-    )
-
-
 def _where(error: BaseException) -> list[str]:
     """The innermost places of the program that an error came through, without values."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-
-
-def worker_share(share: float, gpus: float | None, device: str | None, threads: int) -> float:
-    """The share of a device's memory that is one worker's, where ``share`` is for all that are on it."""
-    if device == "cpu":
-        return share * min(1.0, threads / (os.cpu_count() or 1))
-    return share * min(1.0, gpus or 1.0)
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.config import JobConfig, load_job, parse_size
 from jobs.errors import JobError
-from jobs.worker import worker_share
+from jobs.explainer import worker_share
 
 LEAST: dict[str, Any] = {"model": "m", "input": "pairs.csv", "output": "run"}
 

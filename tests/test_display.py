@@ -1,19 +1,15 @@
-"""One pair as terminal text, HTML and figure: readable, complete, and harmless whatever the texts hold."""
+"""One pair as terminal text: readable, complete, and harmless whatever the texts hold."""
 
 from __future__ import annotations
 
 import io
 import random
 import re
-import subprocess
-import sys
-import warnings
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from display_pairs import explained, pair_of
+from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, coffee_pair, drawn, explained, pair_of
 from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
@@ -34,22 +30,10 @@ from attribution_core.display_sheet import STEPS as TERMINAL_STEPS
 from attribution_core.display_view import number, printable, step
 from attribution_core.results import PairAttribution
 
-SEQUENCE = re.compile("\x1b\\[[0-9;]*m")
-# Escape sequences, markup, direction overrides, a stack of marks, formulas and page code, all as ordinary text.
-HOSTILE = "[red]boo[/red] \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202egnol \x9b2J <script>alert(1)</script> $\\frac$"
-HOSTILE_TOO = (
-    '"><img src=x onerror=alert(2)> {{7*7}} e'
-    + "\u0301" * 50
-    + " שלום 日本語 👩‍💻 \udc80 [link=file:///x]y[/link] \r\n \b"
-)
-
-
-COFFEE = {("coffee", "coffee"): 0.24, ("bad", "not"): 0.11, ("bad", "a"): -0.06, ("is", "is"): 0.04}
-
 
 @pytest.fixture
 def coffee() -> PairAttribution:
-    return pair_of("The coffee is bad", "This is not a good coffee", COFFEE)
+    return coffee_pair()
 
 
 def printed(
@@ -172,7 +156,7 @@ def test_cells_that_a_run_did_not_store_are_marked(coffee: PairAttribution) -> N
     nothing = replace(coffee, matrix=np.full_like(kept, np.nan))
     assert "Strongest" not in printed(nothing)
     assert "Strongest" not in pair_html(nothing)
-    _drawn(nothing)
+    drawn(nothing)
 
 
 def test_texts_that_missed_the_tolerance_or_were_cut_are_told_of(coffee: PairAttribution) -> None:
@@ -185,7 +169,7 @@ def test_texts_that_missed_the_tolerance_or_were_cut_are_told_of(coffee: PairAtt
         assert "Approximate: the integration of a missed its tolerance" in flat
         assert "256 nodes" in flat
         assert "Truncated: b is longer than the model reads" in flat
-    assert "Approximate" in _drawn(pair)[1].get_title(loc="left")
+    assert "Approximate" in drawn(pair)[1].get_title(loc="left")
     assert "Approximate" not in printed(coffee) + pair_html(coffee)
 
 
@@ -245,7 +229,7 @@ def test_the_colour_scale_is_symmetric_about_zero(rng: random.Random) -> None:
         value = rng.uniform(-2, 2)
         assert step(value, 1.0, 4) == -step(-value, 1.0, 4)
     assert [step(value, 1.0, 4) for value in (0.0, 0.01, 1.0, -1.0, 3.0, float("nan"))] == [0, 0, 4, -4, 4, 0]
-    image = _drawn(pair_of("a few words", "some more words", {("few", "more"): -0.5}))[1].get_images()[0]
+    image = drawn(pair_of("a few words", "some more words", {("few", "more"): -0.5}))[1].get_images()[0]
     assert image.get_clim() == pytest.approx((-0.5, 0.5))
 
 
@@ -302,139 +286,6 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-class Page(HTMLParser):
-    """The tags, attributes and text of a page; complains of tags that are not closed in order."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.words.append(data)
-
-
-def test_html_escapes_every_text_and_runs_nothing() -> None:
-    """Would catch a text, a role or a model's name that becomes part of the page."""
-    pair = pair_of(explained(HOSTILE, role="<b>query</b>"), explained(HOSTILE_TOO, role='"document'))
-    page = Page(pair_html(replace(pair, model="<script>m</script>", similarity="<i>")))
-    allowed = {"section", "style", "p", "strong", "bdi", "table", "caption", "tbody", "thead", "tr", "th", "td"}
-    assert {tag for tag, _ in page.tags} <= allowed | {"div", "span"}
-    names = {name for _, attributes in page.tags for name in attributes}
-    assert names <= {"class", "style", "title", "scope", "role", "tabindex", "aria-label", "dir"}
-    assert all(re.fullmatch(r"width:[\d.]+%", a["style"] or "") for _, a in page.tags if "style" in a)
-    assert "<script>alert(1)</script>" in "".join(page.words)
-    assert "{{7*7}}" in "".join(page.words)
-    pair_html(pair).encode()
-
-
-def test_html_tables_speak_to_screen_readers(coffee: PairAttribution) -> None:
-    """Would catch header cells without a scope, tables without a caption, texts without direction isolation."""
-    page = Page(pair_html(coffee))
-    tags = [tag for tag, _ in page.tags]
-    assert tags.count("caption") == tags.count("table") == 3
-    assert all(attributes.get("scope") in ("row", "col") for tag, attributes in page.tags if tag == "th")
-    assert tags.count("bdi") >= 2 + 4 + 6
-    assert "coffee × coffee: +0.24" in [attributes.get("title") for _, attributes in page.tags]
-
-
-def test_html_of_a_huge_pair_stays_small_and_says_what_is_missing() -> None:
-    """Would catch a page of tens of megabytes for two long documents."""
-    pair = pair_of(" ".join(f"a{n}" for n in range(400)), " ".join(f"b{n}" for n in range(500)))
-    source = pair_html(pair)
-    assert len(source) < 1_500_000
-    assert "Not shown: 280 words of a and 450 words of b" in source
-
-
-def test_html_style_touches_nothing_outside_the_fragment(coffee: PairAttribution) -> None:
-    """Would catch a notebook whose other tables change their look."""
-    style = re.sub(r"@media [^{]*\{", "", pair_html(coffee).split("<style>")[1].split("</style>")[0])
-    for selectors in re.findall(r"([^{}]+)\{", style):
-        assert all(".tokenpair-pair" in selector for selector in selectors.split(",")), selectors
-
-
-def _drawn(pair: PairAttribution) -> tuple[object, object]:
-    figure, axes = plot_pair(pair)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # such as "Glyph 128512 missing from font"
-        figure.savefig(io.BytesIO(), format="png", dpi=40)
-    return figure, axes
-
-
-def test_the_figure_is_drawn_without_pyplot_and_without_a_screen() -> None:
-    """Would catch figures that pile up in pyplot or need a display."""
-    code = (
-        "import sys, io; sys.path.insert(0, 'tests')\nfrom display_pairs import pair_of\n"
-        "pair_of('good coffee', 'bad tea').plot()[0].savefig(io.BytesIO())\n"
-        "assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PATH": ""})
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_figure_draws_on_given_axes() -> None:
-    """Would catch a second figure where one was given."""
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    axes = figure.subplots(1, 2)
-    assert plot_pair(pair_of("good coffee", "bad tea"), ax=axes[1]) == (figure, axes[1])
-    assert axes[1].get_images()
-    assert not axes[0].get_images()
-
-
-def test_formulas_in_words_are_drawn_as_they_stand() -> None:
-    """Would catch a pair of dollar signs that matplotlib takes for a formula, and fails at."""
-    _, axes = _drawn(pair_of("$\\frac$ costs $5", "a $\\nonsense{$ and _x^"))
-    assert "$\\frac$" in [label.get_text() for label in axes.get_yticklabels()]  # type: ignore[attr-defined]
-
-
-def test_characters_that_no_font_has_are_drawn_as_boxes() -> None:
-    """Would catch a warning per missing glyph when the figure is saved, and words that vanish."""
-    _, axes = _drawn(pair_of("plain \U0010fffd", "tea\U0010fffd e\u0301t\u00e9"))
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["plain", "□"]  # type: ignore[attr-defined]
-    assert axes.get_xticklabels()[0].get_text() == "tea□"  # type: ignore[attr-defined]
-    _drawn(pair_of("👩‍💻 👍🏽 ❤️ 😀", "שלום 日本語 नमस्ते"))
-
-
-def test_the_figure_names_its_texts_and_its_grey_cells(coffee: PairAttribution) -> None:
-    """Would catch a figure that says neither which texts it is of nor what grey means, or that prints a whole book."""
-    axes = _drawn(coffee)[1]
-    assert "a: The coffee is bad\nb: This is not a good coffee" in axes.get_title(loc="left")  # type: ignore[attr-defined]
-    assert "grey" not in axes.get_xlabel()  # type: ignore[attr-defined]
-    partial = replace(coffee, matrix=np.where(coffee.matrix > 0.05, coffee.matrix, np.nan).astype(np.float32))
-    assert "grey: not stored" in _drawn(partial)[1].get_xlabel()  # type: ignore[attr-defined]
-    title = _drawn(pair_of("\x1b[31m" + "word " * 500, "tea"))[1].get_title(loc="left")  # type: ignore[attr-defined]
-    assert "a: \\x1b[31mword word" in title
-    assert "…" in title
-    assert len(title) < 250
-
-
-def test_the_figure_of_two_long_texts_is_of_bounded_size_and_shows_the_strongest() -> None:
-    """Would catch a figure of several metres, and a cut that loses what matters or is not told of."""
-    cells = {("a7", "b250"): 0.5, ("a199", "b3"): -0.4}
-    pair = pair_of(" ".join(f"a{n}" for n in range(200)), " ".join(f"b{n}" for n in range(300)), cells)
-    figure, axes = plot_pair(pair)
-    assert max(figure.get_size_inches()) <= 22
-    assert {"a7", "a199"} <= {label.get_text() for label in axes.get_yticklabels()}
-    assert {"b250", "b3"} <= {label.get_text() for label in axes.get_xticklabels()}
-    assert "Not shown: 140 words of a and 240 words of b" in axes.get_xlabel().replace("\n", " ")
-    assert not axes.texts
-    assert len(plot_pair(pair_of("1 2 3 4 5 6 7 8 9 10 11 12", "a b c d e f g h i j k l m n"))[1].texts) == 12 * 14
-
-
 def test_negative_terms_turn_their_sign_in_a_sentence(coffee: PairAttribution) -> None:
     """Would catch "+ (-0.053)" and "- -0.02", or a sum that no longer adds up."""
     pair = replace(coffee, reference_a=-0.053, reference_ab=-0.02, score=coffee.total - 0.053 + 0.25 + 0.02)
@@ -453,7 +304,7 @@ def test_pair_text_is_the_same_everywhere(coffee: PairAttribution, monkeypatch: 
     assert max(map(cell_len, pair_text(pair_of("many words " * 40, "tea " * 90)).splitlines())) <= 100
 
 
-def test_displays_of_extreme_pairs_are_drawn() -> None:
+def test_displays_of_extreme_pairs_aredrawn() -> None:
     """Would catch a division by zero or an empty table: all zeros, one cell, no text group at all, huge values."""
     base = pair_of("a", "b")
     empty = pair_of("", "b")
@@ -468,7 +319,7 @@ def test_displays_of_extreme_pairs_are_drawn() -> None:
         assert "score" in printed(pair)
         assert "score" in printed(pair, compact=True, top=0)
         Page(pair_html(pair))
-        _drawn(pair)
+        drawn(pair)
 
 
 def test_printable_leaves_ordinary_text_alone() -> None:

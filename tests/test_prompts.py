@@ -140,7 +140,7 @@ def test_at_layer_0_of_a_bert_prompts_have_exactly_no_contribution(tiny: TinyMod
 def test_prompts_are_given_by_name_or_text(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
     """What the job file says stands before the texts, and '' puts nothing there."""
     from jobs.config import parse_job
-    from jobs.worker import make_attributor
+    from jobs.explainer import make_attributor
 
     model = tiny.folder("bert", prompts=PROMPTS, default_prompt_name="document")
     common = {"model": str(model), "input": "x.csv", "output": str(tmp_path / "run")}
@@ -152,11 +152,11 @@ def test_prompts_are_given_by_name_or_text(tiny: TinyModels, tmp_path: Path, rng
         ({"query": "model: ", "document": ""}, {"prompt": "model: "}, {"prompt": ""}),
     ):
         job = parse_job(common | {"mode": "retrieval", "prompts": prompts})
-        pair = make_attributor(Attributor, job).attribute(a, b)
+        pair = make_attributor(job).attribute(a, b)
         expected = loaded.similarity(loaded.encode_query([a], **by_query), loaded.encode_document([b], **by_document))
         assert pair.score == pytest.approx(float(expected), abs=1e-5), prompts
     for text, arguments in ((None, {}), ("query", {"prompt_name": "query"}), ("", {"prompt": ""})):
         job = parse_job(common | {"prompts": {"text": text}})
-        pair = make_attributor(Attributor, job).attribute(a, b)
+        pair = make_attributor(job).attribute(a, b)
         expected = loaded.similarity(loaded.encode([a], **arguments), loaded.encode([b], **arguments))
         assert pair.score == pytest.approx(float(expected), abs=1e-5), text

