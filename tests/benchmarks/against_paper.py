@@ -189,9 +189,9 @@ def estimated_times(
 def read_pairs(path: Path | None, count: int) -> list[tuple[str, str]]:
     """The first pairs of a CSV, or of the built-in example's documentation where none is given."""
     if path is None:
-        from jobs.demo.documents import documents
+        from jobs.demo.documents import standard_library_documents
 
-        texts = [document.text for document in documents()]
+        texts = [document.text for document in standard_library_documents()]
         return list(zip(texts[0::2], texts[1::2], strict=False))[:count]
     with path.open(newline="", encoding="utf-8") as file:
         return [(row[0], row[1]) for row in csv.reader(file)][:count]
