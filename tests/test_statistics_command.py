@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from display_pairs import explained, pair_of
+from query_runs import QUERIES, small_log
+from query_runs import write_run as write_log
 from rich.console import Console
 from statistics_oracle import PIPELINE
 from statistics_runs import Made, made_pairs, write_made
@@ -19,6 +23,7 @@ from jobs.cli import app
 from jobs.dataset import open_run
 from jobs.errors import RunError
 from jobs.opened_run import Run
+from jobs.report.making import make_report
 from jobs.statistics.computing import compute_statistics
 from jobs.statistics.schema import NAMES, Summary, read_summary
 from jobs.statistics.terminal import print_summary
@@ -139,6 +144,16 @@ def test_what_a_query_word_brought_equals_its_row_sums(tmp_path: Path) -> None:
         assert row["pair_id"] == f"p{lifts.index(max(lifts)) + 1}"
         assert row["answered"] == (max(lifts) >= 0.5)
     assert run.statistics.table("unanswered_words").to_pylist() == [{"word": "design", "asked": 1, "unanswered": 1}]
+
+
+def test_a_column_of_text_named_like_one_of_a_log_is_left_alone(tmp_path: Path) -> None:
+    # Anybody's table may have a column "relevance" that says "high".
+    schema = pa.schema([("rank", pa.string()), ("relevance", pa.string())])
+    rows = [replace(row, kept={"rank": "first", "relevance": "high"}) for row in small_log()[1]]
+    store = write_log(tmp_path / "run", QUERIES, [rows], schema=schema)
+    found = compute_statistics(Run(store), pipeline=None, resamples=20)
+    assert {info.name for info in found.statistics["retrieval"].tables} == {"query_terms", "unanswered_words"}
+    assert "q1" in make_report(Run(store), lambda line: None, called="run")
 
 
 def test_statistics_show_themselves(log: Run, summary: Summary) -> None:
