@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -144,6 +145,34 @@ def test_what_a_query_word_brought_equals_its_row_sums(tmp_path: Path) -> None:
         assert row["pair_id"] == f"p{lifts.index(max(lifts)) + 1}"
         assert row["answered"] == (max(lifts) >= 0.5)
     assert run.statistics.table("unanswered_words").to_pylist() == [{"word": "design", "asked": 1, "unanswered": 1}]
+
+
+ROWS_OF_A_LOG = ["concentration", "matches", "position", "sufficiency", "retrieval"]
+
+
+def test_documents_of_one_query_count_once_in_an_interval(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four copies of every document say no more of the queries than one, in whatever parts they lie.
+    made = made_pairs(seed, 60, retrieval=True)
+    once = list({one.a_id: one for one in made}.values())
+    four = [replace(one, pair_id=f"{one.pair_id}:{n}") for n in range(4) for one in once]
+    parts = [range(0, len(four), 2), range(1, len(four), 2)]
+    for buckets in (2000, 7):
+        monkeypatch.setattr("jobs.statistics.reading.BUCKETS", buckets)
+        runs = [write_made(tmp_path / f"once{buckets}", once), write_made(tmp_path / f"four{buckets}", four)]
+        runs.append(write_made(tmp_path / f"parts{buckets}", four[::-1], parts))
+        for run in runs:
+            compute_statistics(run, pipeline=None, only=ROWS_OF_A_LOG, resamples=50)
+        for name in ("concentration", "matches", "position_word", "sufficiency", "retrieval_relevance"):
+            one, many, again = (run.statistics.table(name) for run in runs)
+            assert many.equals(again)
+            for column in one.column_names:
+                if column.endswith(("low", "high")):
+                    wanted = [np.nan if end is None else end for end in one[column].to_pylist()]
+                    found = [np.nan if end is None else end for end in many[column].to_pylist()]
+                    assert found == pytest.approx(wanted, abs=1e-4, nan_ok=True), (name, column)
+    assert "bootstrap interval over queries" in str(runs[0].statistics)
 
 
 def test_a_column_of_text_named_like_one_of_a_log_is_left_alone(tmp_path: Path) -> None:

@@ -69,6 +69,33 @@ def test_intervals_of_many_pairs_shrink_with_their_number(
         assert few[0, 2] - few[0, 1] == pytest.approx(many[0, 2] - many[0, 1], rel=0.35)
 
 
+def test_an_interval_lies_about_the_value_of_all_pairs(chance: np.random.Generator) -> None:
+    # Would catch percentiles of the pairs that are drawn put around the value of all: here these correlate less.
+    x = chance.normal(size=(8000, 1))
+    noise = chance.normal(size=8000) * np.where(np.arange(8000) < correlation.MOST_DRAWN, 3, 1)
+    for ((value, low, high),) in correlations(x, x[:, 0] + noise, 300, 0):
+        assert low < value < high
+        assert (low + high) / 2 == pytest.approx(value, abs=(high - low) / 4)
+
+
+@pytest.mark.parametrize("most", [100, 100_000])
+def test_rows_of_a_cluster_are_drawn_together(
+    chance: np.random.Generator, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    # Would catch intervals of a log that take thirty copies of a document for thirty documents.
+    monkeypatch.setattr(correlation, "MOST_DRAWN", most)
+    x = chance.normal(size=(200, 1))
+    y = x[:, 0] + chance.normal(size=200)
+    single = correlations(x, y, 500, 0)
+    cluster, order = np.repeat(np.arange(200), 30), chance.permutation(6000)
+    many = correlations(np.repeat(x, 30, axis=0)[order], np.repeat(y, 30)[order], 500, 0, cluster[order])
+    for one, other in zip(single, many, strict=True):
+        assert other[0, 0] == pytest.approx(one[0, 0], abs=1e-3)
+        assert other[0, 2] - other[0, 1] == pytest.approx(one[0, 2] - one[0, 1], rel=0.35)
+    alone = correlations(x, y, 50, 0, np.zeros(200, int))
+    assert np.isnan([one[0, 1:] for one in alone]).all()
+
+
 def test_no_values_within_their_bounds_leave_a_correlations_bounds(chance: np.random.Generator) -> None:
     y = chance.normal(size=60)
     x = y + chance.normal(0, 0.5, 60)

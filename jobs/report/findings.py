@@ -72,7 +72,7 @@ class Findings:
             lines.append(
                 f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
             )
-        return [*lines, "Intervals are of 95 %, by bootstrap over pairs."]
+        return [*lines, f"Intervals are of 95 %, by bootstrap over {facts.drawn}."]
 
     def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
@@ -82,7 +82,7 @@ class Findings:
         tables = [
             shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
         ]
-        figures = [figures_table(one)] if one.figures else []
+        figures = [figures_table(one, self.summary.run.drawn)] if one.figures else []
         return {
             "id": f"found-{one.name.replace('_', '-')}",
             "title": one.title,
@@ -109,7 +109,7 @@ def read_table(store: Store, info: TableInfo) -> pa.Table:
         ) from None
 
 
-def figures_table(statistic: Statistic) -> dict[str, Any]:
+def figures_table(statistic: Statistic, drawn: str) -> dict[str, Any]:
     """The figures of a statistic, one a row, with interval and certainty."""
     rows = []
     for one in statistic.figures:
@@ -125,7 +125,7 @@ def figures_table(statistic: Statistic) -> dict[str, Any]:
     heads = [
         ("figure", True, ""),
         ("value", False, ""),
-        ("95 % interval", False, "bootstrap over pairs"),
+        ("95 % interval", False, f"bootstrap over {drawn}"),
         ("certainty", True, ""),
     ]
     return _table(statistic.title, heads, rows)

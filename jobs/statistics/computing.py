@@ -12,7 +12,7 @@ import numpy as np
 from jobs.errors import JobError, RunError
 from jobs.statistics.measure import Measure, Result, Scene, Table, numbers
 from jobs.statistics.opening import Pairs, batches, database, order_pairs
-from jobs.statistics.reading import bucket_of, read_batches
+from jobs.statistics.reading import buckets_of, read_batches
 from jobs.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.statistics.sums import Array, Resampling, quantum_for
 from jobs.statistics.texts import read_texts
@@ -108,14 +108,13 @@ def _with_places(pairs: Pairs, texts: Texts) -> Pairs:
 def _scene(
     run: Run, con: duckdb.DuckDBPyConnection, texts: Texts, pairs: Pairs, seed: int, resamples: int, gold: str | None
 ) -> Scene:
-    buckets = int(bucket_of(np.array([pairs.count - 1]), pairs.count)[0]) + 1
     numeric = _numeric(run)
     return Scene(
         run=run,
         con=con,
         texts=texts,
         pairs=pairs,
-        resampling=Resampling.drawn(buckets, resamples, seed),
+        resampling=Resampling.drawn(buckets_of(pairs), resamples, seed),
         quantum=quantum_for(pairs.mass),
         seed=seed,
         resamples=resamples,

@@ -6,7 +6,7 @@ Floating-Point Summation", 2013). The quantum is far below the float32 values' o
 
 *Intervals.* Pairs are put into at most ``BUCKETS`` buckets by a hash of their ids, one pair a bucket where there are
 few enough; the bootstrap draws buckets. Buckets of pairs put together by chance have the variance that their
-pairs have.
+pairs have. In a log it is queries that are put into buckets, with all their pairs: these are not independent.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def head_lines(summary: Summary) -> list[str]:
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
     if run.gold:
         lines.append(f"Gold label: column {run.gold}.")
-    reading = "Behind ±: half of the 95 % bootstrap interval over pairs."
+    reading = f"Behind ±: half of the 95 % bootstrap interval over {run.drawn}."
     if run.store != "full":
         reading += " ≈: an estimate, certainly [between these bounds]."
     return [*lines, reading]
