@@ -175,6 +175,16 @@ def test_documents_of_one_query_count_once_in_an_interval(
     assert "bootstrap interval over queries" in str(runs[0].statistics)
 
 
+def test_one_pair_has_no_interval(tmp_path: Path, seed: int) -> None:
+    run = write_made(tmp_path / "run", made_pairs(seed, 1))
+    found = compute_statistics(run, pipeline=None, resamples=20)
+    assert {one.low for statistic in found.statistics.values() for one in statistic.figures} == {None}
+    assert run.statistics.table("concentration")["low"].null_count == 6
+    printed = str(run.statistics)
+    assert "half of the" in printed
+    assert printed.count("±") == 1
+
+
 def test_a_column_of_text_named_like_one_of_a_log_is_left_alone(tmp_path: Path) -> None:
     # Anybody's table may have a column "relevance" that says "high".
     schema = pa.schema([("rank", pa.string()), ("relevance", pa.string())])
