@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 ROWS = 12
+# Measures of a log that are in units of the score; the others are shares.
+IN_SCORES = ("score", "total")
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _by_group(title: str) -> Callable[[list[Row]], list[Shown]]:
         pairs = {row["group"]: row["pairs"] for row in rows}
         columns = [Column("", groups, label=True), Column("pairs", [f"{pairs[group]:,}" for group in groups])]
         for measure in measures:
-            percent = measure not in ("score", "total")
+            percent = measure not in IN_SCORES
             texts = [_with_interval(by[group, measure], "value", percent=percent) for group in groups]
             columns.append(Column(measure, texts))
         return [Shown(title, columns)]
