@@ -68,7 +68,7 @@ def test_the_verdict_and_its_numbers_are_the_evaluation_s(tmp_path: Path, gain: 
     assert found.verdict.grade in trust.about
     assert found.verdict.text in trust.words
     assert "1,234 pairs" in trust.words
-    assert f"{gain:+.3f} of the score ({gain - 0.01:+.3f} to {gain + 0.01:+.3f})" in trust.words
+    assert f"{gain:+.3f} in units of the score ({gain - 0.01:+.3f} to {gain + 0.01:+.3f})" in trust.words
 
 
 def test_every_level_is_drawn_both_ways(tmp_path: Path) -> None:
@@ -76,6 +76,9 @@ def test_every_level_is_drawn_both_ways(tmp_path: Path) -> None:
     assert read is not None
     drawn = curves(read)
     assert len(drawn) == len(MEASURES)
+    titles = {str(one["title"]) for one in drawn}
+    assert "Faithfulness, words of a: the score as words are taken away" in titles
+    assert "Faithfulness, pairs: the score that words bring together as words are put back" in titles
     assert all(str(one["svg"]).count('class="line line') == 8 for one in drawn)  # four curves and their keys
 
 

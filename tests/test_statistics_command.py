@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from display_pairs import explained, pair_of
+from query_runs import QUERIES, small_log
+from query_runs import write_run as write_log
 from rich.console import Console
 from statistics_oracle import PIPELINE
 from statistics_runs import Made, made_pairs, write_made
@@ -19,6 +24,7 @@ from jobs.cli import app
 from jobs.dataset import open_run
 from jobs.errors import RunError
 from jobs.opened_run import Run
+from jobs.report.making import make_report
 from jobs.statistics.computing import compute_statistics
 from jobs.statistics.schema import NAMES, Summary, read_summary
 from jobs.statistics.terminal import print_summary
@@ -139,6 +145,54 @@ def test_what_a_query_word_brought_equals_its_row_sums(tmp_path: Path) -> None:
         assert row["pair_id"] == f"p{lifts.index(max(lifts)) + 1}"
         assert row["answered"] == (max(lifts) >= 0.5)
     assert run.statistics.table("unanswered_words").to_pylist() == [{"word": "design", "asked": 1, "unanswered": 1}]
+
+
+ROWS_OF_A_LOG = ["concentration", "matches", "position", "sufficiency", "retrieval"]
+
+
+def test_documents_of_one_query_count_once_in_an_interval(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four copies of every document say no more of the queries than one, in whatever parts they lie.
+    made = made_pairs(seed, 60, retrieval=True)
+    once = list({one.a_id: one for one in made}.values())
+    four = [replace(one, pair_id=f"{one.pair_id}:{n}") for n in range(4) for one in once]
+    parts = [range(0, len(four), 2), range(1, len(four), 2)]
+    for buckets in (2000, 7):
+        monkeypatch.setattr("jobs.statistics.reading.BUCKETS", buckets)
+        runs = [write_made(tmp_path / f"once{buckets}", once), write_made(tmp_path / f"four{buckets}", four)]
+        runs.append(write_made(tmp_path / f"parts{buckets}", four[::-1], parts))
+        for run in runs:
+            compute_statistics(run, pipeline=None, only=ROWS_OF_A_LOG, resamples=50)
+        for name in ("concentration", "matches", "position_word", "sufficiency", "retrieval_relevance"):
+            one, many, again = (run.statistics.table(name) for run in runs)
+            assert many.equals(again)
+            for column in one.column_names:
+                if column.endswith(("low", "high")):
+                    wanted = [np.nan if end is None else end for end in one[column].to_pylist()]
+                    found = [np.nan if end is None else end for end in many[column].to_pylist()]
+                    assert found == pytest.approx(wanted, abs=1e-4, nan_ok=True), (name, column)
+    assert "bootstrap interval over queries" in str(runs[0].statistics)
+
+
+def test_one_pair_has_no_interval(tmp_path: Path, seed: int) -> None:
+    run = write_made(tmp_path / "run", made_pairs(seed, 1))
+    found = compute_statistics(run, pipeline=None, resamples=20)
+    assert {one.low for statistic in found.statistics.values() for one in statistic.figures} == {None}
+    assert run.statistics.table("concentration")["low"].null_count == 6
+    printed = str(run.statistics)
+    assert "half of the" in printed
+    assert printed.count("±") == 1
+
+
+def test_a_column_of_text_named_like_one_of_a_log_is_left_alone(tmp_path: Path) -> None:
+    # Anybody's table may have a column "relevance" that says "high".
+    schema = pa.schema([("rank", pa.string()), ("relevance", pa.string())])
+    rows = [replace(row, kept={"rank": "first", "relevance": "high"}) for row in small_log()[1]]
+    store = write_log(tmp_path / "run", QUERIES, [rows], schema=schema)
+    found = compute_statistics(Run(store), pipeline=None, resamples=20)
+    assert {info.name for info in found.statistics["retrieval"].tables} == {"query_terms", "unanswered_words"}
+    assert "q1" in make_report(Run(store), lambda line: None, called="run")
 
 
 def test_statistics_show_themselves(log: Run, summary: Summary) -> None:

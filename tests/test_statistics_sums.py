@@ -12,8 +12,9 @@ from statistics_runs import made_pairs, write_made
 
 from jobs.statistics import correlation
 from jobs.statistics.computing import compute_statistics
-from jobs.statistics.concentration import cubes_above
+from jobs.statistics.concentration import cubes_above, skewness
 from jobs.statistics.correlation import correlations, pearson, pearson_within, ranks, spearman_within
+from jobs.statistics.reading import Cells, Rest
 from jobs.statistics.sums import BucketSums, Resampling, quantised, quantum_for
 
 
@@ -67,6 +68,53 @@ def test_intervals_of_many_pairs_shrink_with_their_number(
     monkeypatch.setattr(correlation, "MOST_DRAWN", 10_000)
     for few, many in zip(whole, correlations(x, y, 300, 0), strict=True):
         assert few[0, 2] - few[0, 1] == pytest.approx(many[0, 2] - many[0, 1], rel=0.35)
+
+
+def test_an_interval_lies_about_the_value_of_all_pairs(chance: np.random.Generator) -> None:
+    # Would catch percentiles of the pairs that are drawn put around the value of all: here these correlate less.
+    x = chance.normal(size=(8000, 1))
+    noise = chance.normal(size=8000) * np.where(np.arange(8000) < correlation.MOST_DRAWN, 3, 1)
+    for ((value, low, high),) in correlations(x, x[:, 0] + noise, 300, 0):
+        assert low < value < high
+        assert (low + high) / 2 == pytest.approx(value, abs=(high - low) / 4)
+
+
+@pytest.mark.parametrize("most", [100, 100_000])
+def test_rows_of_a_cluster_are_drawn_together(
+    chance: np.random.Generator, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    # Would catch intervals of a log that take thirty copies of a document for thirty documents.
+    monkeypatch.setattr(correlation, "MOST_DRAWN", most)
+    x = chance.normal(size=(200, 1))
+    y = x[:, 0] + chance.normal(size=200)
+    single = correlations(x, y, 500, 0)
+    cluster, order = np.repeat(np.arange(200), 30), chance.permutation(6000)
+    many = correlations(np.repeat(x, 30, axis=0)[order], np.repeat(y, 30)[order], 500, 0, cluster[order])
+    for one, other in zip(single, many, strict=True):
+        assert other[0, 0] == pytest.approx(one[0, 0], abs=1e-3)
+        assert other[0, 2] - other[0, 1] == pytest.approx(one[0, 2] - one[0, 1], rel=0.35)
+    alone = correlations(x, y, 50, 0, np.zeros(200, int))
+    assert np.isnan([one[0, 1:] for one in alone]).all()
+
+
+def test_one_bucket_alone_has_no_interval() -> None:
+    # Would catch an interval of no width, as if one pair were certain.
+    one = np.array([[2.0, 2.0], [0.0, 1.0]])
+    count = np.array([[1.0, 1.0], [0.0, 1.0]])
+    draw = Resampling.drawn(2, 200, 0)
+    for value, low, high in (draw.ratio(one, count), draw.lift(one, count, count, count)):
+        assert np.isfinite(value).all()
+        assert np.isnan([low[0], high[0]]).all()
+        assert low[1] < high[1]
+
+
+def test_a_pair_of_one_cell_has_no_skewness() -> None:
+    # Its cell differs from the mean by rounding alone, which made it 1 or -1.
+    cells = Cells(np.array([0, 1, 1, 1]), *(np.zeros(4, int),) * 2, np.array([0.1, 0.0, 0.0, 1.0]))
+    none = np.zeros(2)
+    found = skewness(cells, Rest(*(none,) * 5), np.array([np.float32(0.1), 1.0]), np.array([1, 3]))
+    assert np.isnan(found[0]).all()
+    assert found[1] == pytest.approx(stats.skew([0.0, 0.0, 1.0]))
 
 
 def test_no_values_within_their_bounds_leave_a_correlations_bounds(chance: np.random.Generator) -> None:

@@ -55,6 +55,9 @@ def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFa
 
 
 def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
+    rows = [row for row in rows if row["share"] is not None]
+    if not rows:
+        return []  # a sum of nothing has no shares
     points = [(row["percent"], row["share"]) for row in rows]
     band = [(row["percent"], row["p05"], row["p95"]) for row in rows if row["p05"] is not None]
     even = [(row["percent"], row["percent"] / 100) for row in rows]

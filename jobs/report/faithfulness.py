@@ -21,6 +21,8 @@ NAMES = {
     "token embeddings": "token embeddings alone",
     "random": "in random order",
 }
+# What a curve goes through where it is not the score.
+QUANTITIES = {"pairs": "the score that words bring together"}
 
 
 def read_faithfulness(store: Store) -> dict[str, Any] | None:
@@ -45,7 +47,7 @@ def judged(found: dict[str, Any] | None, called: str) -> Trust:
     )
     words = (
         f"{verdict['text']} Tested on {found['pairs']:,} pairs by taking words away and putting them back; the "
-        f"advantage over random order is {chance['mean']:+.3f} of the score "
+        f"advantage over random order is {chance['mean']:+.3f} in units of the score "
         f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
     return Trust(STATES.get(verdict["grade"], "warn"), f"Faithfulness: {verdict['grade']}.", words)
@@ -66,7 +68,8 @@ def section(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Deletion and insertion of pairs: the mean score after each step, for the orders that a reader compares."""
+    """Deletion and insertion: the mean after each step, of what the title says, for the orders that a reader
+    compares."""
     charts = []
     said = {"deletion": "as words are taken away", "insertion": "as words are put back"}
     for level in dict.fromkeys(one["level"] for one in found["curves"]):
@@ -82,7 +85,7 @@ def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
                     points = list(zip(xs, own[method]["values"], strict=True))
                     lines.append(plots.Line(NAMES[method], points, band))
             if lines:
-                title = f"Faithfulness, {level}: the score {what}"
+                title = f"Faithfulness, {level}: {QUANTITIES.get(level, 'the score')} {what}"
                 svg = plots.curves(title, lines, "% of them")
                 charts.append({"title": title, "note": "mean over pairs, with intervals", "svg": svg})
     return charts

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from attribution_core.display_view import printable, shortened
 from jobs.report.charts import charts_of
+from jobs.statistics.view import IN_SCORES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,14 +22,17 @@ MOST_ROWS = 20
 LONGEST_CELL = 80
 # Pairs of a table of examples that are shown, of each kind.
 FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
-# Shares of one, told in per cent.
-SHARES = {"share", "low", "high", "frequency", "at_least", "at_most"}
+# Rows of a table that are held: of a large log some have one for every word of a query.
+MOST_READ = 10_000
+# Columns of shares of one, told in per cent whatever their size, and those that a row's measure is in.
+SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
+MEASURED = {"value", "low", "high"}
 PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
 UNTOLD = {"order", "exact"}
 
 
 class Findings:
-    """The statistics of a run with their tables, each read once."""
+    """The statistics of a run with the first ``MOST_READ`` rows of their tables, each read once."""
 
     def __init__(self, summary: Summary, store: Store) -> None:
         self.summary = summary
@@ -51,17 +55,8 @@ class Findings:
                 table = self.tables[info.name]
                 if "pair_id" not in table.column_names:
                     continue
-                kinds: dict[str, list[str]] = {}
-                whats = table["what"].to_pylist() if "what" in table.column_names else [info.meaning] * len(table)
-                for what, pair_id in zip(whats, table["pair_id"].to_pylist(), strict=True):
-                    kinds.setdefault(str(what), []).append(pair_id)
-                lists += [
-                    (
-                        f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}",
-                        ids[: EXAMPLES.get(info.name, FEW)],
-                    )
-                    for what, ids in kinds.items()
-                ]
+                for what, ids in _examples(info, table).items():
+                    lists.append((f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}", ids))
         return lists
 
     def notes(self) -> list[str]:
@@ -72,7 +67,7 @@ class Findings:
             lines.append(
                 f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
             )
-        return [*lines, "Intervals are of 95 %, by bootstrap over pairs."]
+        return [*lines, f"Intervals are of 95 %, by bootstrap over {facts.drawn}."]
 
     def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
@@ -82,7 +77,7 @@ class Findings:
         tables = [
             shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
         ]
-        figures = [figures_table(one)] if one.figures else []
+        figures = [figures_table(one, self.summary.run.drawn)] if one.figures else []
         return {
             "id": f"found-{one.name.replace('_', '-')}",
             "title": one.title,
@@ -95,21 +90,23 @@ class Findings:
 
 
 def read_table(store: Store, info: TableInfo) -> pa.Table:
-    """A table of the statistics; RunError where it is not there or damaged."""
+    """The first ``MOST_READ`` rows of a table of the statistics; RunError where it is not there or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from jobs.errors import RunError
 
     try:
-        return pq.read_table(io.BytesIO(store.read(info.file)))
+        with store.guard("read", info.file), store.open_input(info.file) as raw:
+            file = pq.ParquetFile(raw)
+            return pa.Table.from_batches(itertools.islice(file.iter_batches(MOST_READ), 1), file.schema_arrow)
     except pa.ArrowException:
         raise RunError(
             f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}"
         ) from None
 
 
-def figures_table(statistic: Statistic) -> dict[str, Any]:
+def figures_table(statistic: Statistic, drawn: str) -> dict[str, Any]:
     """The figures of a statistic, one a row, with interval and certainty."""
     rows = []
     for one in statistic.figures:
@@ -125,7 +122,7 @@ def figures_table(statistic: Statistic) -> dict[str, Any]:
     heads = [
         ("figure", True, ""),
         ("value", False, ""),
-        ("95 % interval", False, "bootstrap over pairs"),
+        ("95 % interval", False, f"bootstrap over {drawn}"),
         ("certainty", True, ""),
     ]
     return _table(statistic.title, heads, rows)
@@ -150,8 +147,8 @@ def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict
     ]
     rows = []
     for row in table.slice(0, MOST_ROWS).to_pylist():
-        rows.append([_value(name, row[name], shown) for name in names])
-    more = f" The first {MOST_ROWS} of {len(table):,} rows; all are in {info.file}." if len(table) > MOST_ROWS else ""
+        rows.append([_value(name, row[name], number_unit(info.name, name, row), shown) for name in names])
+    more = f" The first {MOST_ROWS} of {info.rows:,} rows; all are in {info.file}." if info.rows > MOST_ROWS else ""
     meanings = "; ".join(f"{head}: {meaning}" for head, _, meaning in heads if meaning)
     return _table(info.meaning, heads, rows, f"{meanings}.{more}" if meanings else more.strip())
 
@@ -169,14 +166,37 @@ def worded(value: float | None, unit: str = "") -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
 
 
-def _value(name: str, value: Any, shown: Container[str]) -> dict[str, Any]:
+def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:
+    """The unit of a number in a table: it is the table or the row's measure that says what an interval is in."""
+    if table.startswith("strongest"):
+        return ""
+    if column in MEASURED and "measure" in row:
+        return "" if row["measure"] in IN_SCORES else "share"
+    return "share" if column in SHARES or (table, column) == ("concentration_examples", "value") else ""
+
+
+def _value(name: str, value: Any, unit: str, shown: Container[str]) -> dict[str, Any]:
     if isinstance(value, bool):
         return _cell("yes" if value else "no")
     if isinstance(value, int | float):
-        return _cell(worded(float(value), "share" if name in SHARES and abs(value) <= 1 else ""))
+        return _cell(worded(float(value), unit))
     words = shortened(printable(str(value)), LONGEST_CELL) if value is not None and value != "" else "–"
     link = f"#pair={quote(value, safe='')}" if name == "pair_id" and value in shown else ""
     return _cell(words, isinstance(value, str), link)
+
+
+def _examples(info: TableInfo, table: pa.Table) -> dict[str, list[str]]:
+    """Ids of the first few pairs of each kind; without a column ``what`` the table is of one kind."""
+    most = EXAMPLES.get(info.name, FEW)
+    if "what" not in table.column_names:
+        ids = table["pair_id"].drop_null().slice(0, most).to_pylist()
+        return {info.meaning: ids} if ids else {}
+    kinds: dict[str, list[str]] = {}
+    for what, pair_id in zip(table["what"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
+        ids = kinds.setdefault(str(what), [])
+        if pair_id is not None and len(ids) < most:
+            ids.append(pair_id)
+    return {what: ids for what, ids in kinds.items() if ids}
 
 
 def _cell(words: str, text: bool = False, link: str = "") -> dict[str, Any]:

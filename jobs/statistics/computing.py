@@ -12,7 +12,7 @@ import numpy as np
 from jobs.errors import JobError, RunError
 from jobs.statistics.measure import Measure, Result, Scene, Table, numbers
 from jobs.statistics.opening import Pairs, batches, database, order_pairs
-from jobs.statistics.reading import bucket_of, read_batches
+from jobs.statistics.reading import buckets_of, read_batches
 from jobs.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.statistics.sums import Array, Resampling, quantum_for
 from jobs.statistics.texts import read_texts
@@ -71,18 +71,7 @@ def compute_statistics(
 
 def gold_column(run: Run, asked: str | None) -> str | None:
     """The column of gold labels: the one asked for, else one whose name says so, else the only one with numbers."""
-    import pyarrow as pa
-
-    from jobs.dataset import reserved_names
-
-    schema = run.dataset().schema
-    own = reserved_names()
-    numeric = [
-        f.name
-        for f in schema
-        if f.name not in own
-        and (pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_boolean(f.type))
-    ]
+    numeric = _numeric(run)
     if asked is not None:
         if asked not in numeric:
             raise JobError(f"--gold {asked}: is no column of numbers; there are {', '.join(numeric) or 'none'}")
@@ -90,6 +79,17 @@ def gold_column(run: Run, asked: str | None) -> str | None:
     named = [name for name in GOLD if name in numeric]
     others = [name for name in numeric if name not in NOT_GOLD]
     return named[0] if named else (others[0] if len(others) == 1 else None)
+
+
+def _numeric(run: Run) -> list[str]:
+    """Columns of numbers that the job passed through: of a name that we know, somebody else's may hold text."""
+    import pyarrow.types as types
+
+    from jobs.dataset import reserved_names
+
+    own = reserved_names()
+    kinds = (types.is_integer, types.is_floating, types.is_boolean)
+    return [f.name for f in run.dataset().schema if f.name not in own and any(is_of(f.type) for is_of in kinds)]
 
 
 def _measure(name: str) -> type[Measure]:
@@ -108,23 +108,21 @@ def _with_places(pairs: Pairs, texts: Texts) -> Pairs:
 def _scene(
     run: Run, con: duckdb.DuckDBPyConnection, texts: Texts, pairs: Pairs, seed: int, resamples: int, gold: str | None
 ) -> Scene:
-    buckets = int(bucket_of(np.array([pairs.count - 1]), pairs.count)[0]) + 1
-    names = run.dataset().schema.names
-    kept = tuple(name for name in ("rank", "relevance") if name in names)
+    numeric = _numeric(run)
     return Scene(
         run=run,
         con=con,
         texts=texts,
         pairs=pairs,
-        resampling=Resampling.drawn(buckets, resamples, seed),
+        resampling=Resampling.drawn(buckets_of(pairs), resamples, seed),
         quantum=quantum_for(pairs.mass),
         seed=seed,
         resamples=resamples,
-        whole="matrix" in names,
+        whole="matrix" in run.dataset().schema.names,
         top_k=int(run.setting("top_k") or 0),
         gold_name=gold,
         gold=_column(run, pairs, gold) if gold else None,
-        kept=kept,
+        kept=tuple(name for name in ("rank", "relevance") if name in numeric),
     )
 
 

@@ -107,7 +107,8 @@ class Concentration(Measure):
 
 
 def skewness(cells: Cells, rest: Rest, total: Array, count: Array) -> Array:
-    """Skewness of each pair's cells: an estimate, at least, at most [n, 3]; all three equal where every cell is known.
+    """Skewness of each pair's cells: an estimate, at least, at most [n, 3]; all three equal where every cell is known,
+    and NaN where there are no two.
 
     The unknown cells' mean is known and each lies within ``rest.limit``. Over all such numbers, a sum of squares is
     least where all are equal and greatest where all are at an end; a sum of cubes lies between the envelopes of x³.
@@ -135,7 +136,8 @@ def skewness(cells: Cells, rest: Rest, total: Array, count: Array) -> Array:
         at_most = np.maximum(skew(above, least), skew(above, most))
     found = np.column_stack([estimate, at_least, at_most])
     found[rest.count == 0] = estimate[rest.count == 0, None]
-    found[(least <= 0) & (rest.count == 0)] = np.nan
+    # One cell differs from its mean by what was lost in rounding.
+    found[((least <= 0) & (rest.count == 0)) | (count < 2)] = np.nan
     return found
 
 

@@ -8,6 +8,8 @@ from jobs.statistics.sums import TAILS, Array
 
 # Pairs drawn in one resample; intervals of larger sets are those of so many, shrunk to the set's size.
 MOST_DRAWN = 2000
+# Clusters drawn in one resample even where they hold more pairs than that: few say little of how much they differ.
+FEWEST_CLUSTERS = 50
 
 
 def ranks(values: Array) -> Array:
@@ -20,30 +22,55 @@ def pearson(x: Array, y: Array) -> float:
     return float(_with_last(np.column_stack([x, y]))[0])
 
 
-def correlations(xs: Array, y: Array, resamples: int, seed: int) -> tuple[Array, Array]:
+def correlations(xs: Array, y: Array, resamples: int, seed: int, cluster: Array | None = None) -> tuple[Array, Array]:
     """Pearson's and Spearman's correlation of each column of ``xs`` [n, k] with ``y`` [n], each [k, 3]: value and
-    the ends of its interval. The order of rows must be one of chance."""
+    the ends of its interval. Rows of one ``cluster`` [n] are drawn together; by default each row is drawn by itself.
+    The order of clusters must be one of chance."""
     n, k = xs.shape
     every = np.column_stack([xs, y])
-    values = np.array([_with_last(every), _with_last(_column_ranks(_column_codes(every)))])
-    m = min(n, MOST_DRAWN)
-    every = every[:m]
+    values = _both(every, _column_codes(every))
+    order, size = _in_clusters(cluster, n)
+    clusters = len(size)
+    m = min(clusters, max(int(np.searchsorted(np.cumsum(size), MOST_DRAWN)) + 1, FEWEST_CLUSTERS))
+    size = size[:m]
+    begin = np.cumsum(size) - size
+    every = every[order[: size.sum()]]
     codes = _column_codes(every)
+    # Percentiles are of so many clusters: their distance from the value of these is what shrinks.
+    centre = _both(every, codes)
     drawn = np.full((2, resamples, k), np.nan)
     random = np.random.default_rng([seed, 2])
-    for draw in range(resamples if n > 2 else 0):
+    for draw in range(resamples if n > 2 and clusters > 1 else 0):
         which = random.integers(0, m, m)
-        drawn[0, draw] = _with_last(every[which])
-        drawn[1, draw] = _with_last(_column_ranks(codes[which]))
+        rows = _ranges(begin[which], size[which])
+        drawn[:, draw] = _both(every[rows], codes[rows])
     found = []
-    for value, one in zip(values, drawn, strict=True):
+    for value, middle, one in zip(values, centre, drawn, strict=True):
         ends = np.full((2, k), np.nan)
         for at in range(k):
             some = one[np.isfinite(one[:, at]), at]
             if len(some):
-                ends[:, at] = value[at] + (np.percentile(some, TAILS) - value[at]) * np.sqrt(m / n)
+                ends[:, at] = value[at] + (np.percentile(some, TAILS) - middle[at]) * np.sqrt(m / clusters)
         found.append(np.column_stack([value, *np.clip(ends, -1, 1)]))
     return found[0], found[1]
+
+
+def _both(columns: Array, codes: Array) -> Array:
+    """Pearson's and Spearman's correlation of each column but the last with the last, [2, k]."""
+    return np.array([_with_last(columns), _with_last(_column_ranks(codes))])
+
+
+def _in_clusters(cluster: Array | None, n: int) -> tuple[Array, Array]:
+    """Rows in the order of their clusters [n], and how many each cluster has [clusters]."""
+    if cluster is None:
+        return np.arange(n), np.ones(n, np.int64)
+    return np.argsort(cluster, kind="stable"), np.unique(cluster, return_counts=True)[1]
+
+
+def _ranges(begin: Array, size: Array) -> Array:
+    """The numbers begin … begin + size - 1 of every range, one range after the other."""
+    ends = np.cumsum(size)
+    return np.arange(ends[-1]) + np.repeat(begin - ends + size, size)
 
 
 def pearson_within(x: Array, at_least: Array, at_most: Array, y: Array) -> tuple[float, float]:

@@ -92,7 +92,7 @@ class Scene:
         from jobs.statistics.reading import bucket_of
 
         every = np.arange(self.pairs.count)
-        return np.bincount(bucket_of(every, self.pairs.count), minlength=self.buckets).astype(np.float64)
+        return np.bincount(bucket_of(self.pairs, every), minlength=self.buckets).astype(np.float64)
 
     def sums(self, columns: int) -> BucketSums:
         """Empty sums."""
@@ -167,7 +167,7 @@ def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tu
     from jobs.statistics.reading import bucket_of
 
     there = np.isfinite(values) if there is None else there
-    bucket = bucket_of(np.arange(scene.pairs.count), scene.pairs.count)
+    bucket = bucket_of(scene.pairs, np.arange(scene.pairs.count))
     above = np.bincount(bucket, np.where(there, values, 0.0), scene.buckets)
     below = np.bincount(bucket, there.astype(np.float64), scene.buckets)
     value, low, high = scene.resampling.ratio(above, below)

@@ -65,7 +65,8 @@ class Pairs:
 
     ``rank`` [rows of the run] is a row's place in that order, -1 where it is not looked at; ``a`` and ``b`` [rows of
     the run] are its texts' places in the table of texts, -1 where a text is not written yet. ``without_text`` rows are
-    left out for that reason.
+    left out for that reason. ``query`` [count] is, of a log, the place of a pair's query in the order of a hash, None
+    of other runs. ``draws`` independent ones there are: queries of a log, pairs of other runs.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -73,6 +74,8 @@ class Pairs:
     a: Array
     b: Array
     count: int
+    draws: int
+    query: Array | None
     without_text: int
     mass: float
 
@@ -127,4 +130,20 @@ def order_pairs(
     rank[order] = np.arange(len(order), dtype=np.int32)
     a, b, mass = (np.concatenate(found[name]) for name in ("a", "b", "mass"))
     without = int(((a < 0) | (b < 0)).sum())
-    return Pairs(con, rank, a.astype(np.int32), b.astype(np.int32), len(order), without, float(mass[order].sum()))
+    query = _queries(con, places[0], a[order], seed) if run.roles[0] == "query" else None
+    draws = len(order) if query is None else int(query.max(initial=-1)) + 1
+    mass_of_all = float(mass[order].sum())
+    return Pairs(con, rank, a.astype(np.int32), b.astype(np.int32), len(order), draws, query, without, mass_of_all)
+
+
+def _queries(con: duckdb.DuckDBPyConnection, ids: pa.Array, a: Array, seed: int) -> Array:
+    """Of each pair, whose query is number ``a`` of ``ids``, the place of that query in the order of a hash, [pairs]."""
+    import pyarrow as pa
+
+    used = np.flatnonzero(np.bincount(a, minlength=len(ids)))
+    con.register("queries", pa.table([pa.array(used), ids.take(pa.array(used))], names=["n", "id"]))
+    order = con.execute(f"SELECT n FROM queries ORDER BY md5_number_lower('{int(seed)}:' || id), id").fetchnumpy()["n"]
+    con.unregister("queries")
+    place = np.full(len(ids), -1, np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place[a]

@@ -114,9 +114,19 @@ def flat_words(texts: Texts, which: Array) -> tuple[Array, Array]:
     return pair, np.arange(len(pair)) - first[pair] + texts.offsets[which][pair]
 
 
-def bucket_of(rank: Array, pairs: int) -> Array:
-    """The bucket of each rank: pairs are in the order of a hash, so neighbours have nothing in common."""
-    return rank if pairs <= BUCKETS else (rank.astype(np.int64) * BUCKETS // pairs).astype(np.int32)
+def bucket_of(pairs: Pairs, rank: Array) -> Array:
+    """The bucket of the pairs of these ranks. Pairs, and the queries of a log, are in the order of a hash, so
+    neighbours have nothing in common; the pairs of one query do, and share a bucket."""
+    return _bucket(rank if pairs.query is None else pairs.query[rank], pairs.draws)
+
+
+def buckets_of(pairs: Pairs) -> int:
+    """How many buckets there are."""
+    return int(_bucket(np.array([pairs.draws - 1]), pairs.draws)[0]) + 1
+
+
+def _bucket(draw: Array, draws: int) -> Array:
+    return draw if draws <= BUCKETS else (draw.astype(np.int64) * BUCKETS // draws).astype(np.int32)
 
 
 def read_batches(run: Run, pairs: Pairs, texts: Texts, *, cells: bool, kept: tuple[str, ...]) -> Iterator[Batch]:
@@ -140,7 +150,7 @@ def read_batches(run: Run, pairs: Pairs, texts: Texts, *, cells: bool, kept: tup
             import pyarrow as pa
 
             table = table.take(pa.array(used))
-        yield _batch(run, texts, table, rank[used], bucket_of(rank[used], pairs.count), a, b)
+        yield _batch(run, texts, table, rank[used], bucket_of(pairs, rank[used]), a, b)
 
 
 def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: Array, a: Array, b: Array) -> Batch:

@@ -86,7 +86,7 @@ class Retrieval(Measure):
     def missing(scene: Scene) -> str | None:
         if scene.run.roles[0] == "query" or {"rank", "relevance"} & set(scene.kept):
             return None
-        return "The run is no retrieval log: it has no queries, ranks or relevance."
+        return "The run is no retrieval log: it has no queries, and no ranks or relevance in numbers."
 
     def add(self, batch: Batch) -> None:
         answered, content = self._words(batch)

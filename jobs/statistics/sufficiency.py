@@ -76,9 +76,10 @@ class Sufficiency(Measure):
                 notes.append(f"{name}: {len(there)} pairs have a value, too few for a correlation.")
                 continue
             cells = self.largest[there]
+            together = None if scene.pairs.query is None else scene.pairs.query[there]
             reference = (self.score - self.largest[:, -1])[there, None]
             for kind, sums in (("cells", cells), ("score", np.hstack([reference, cells + reference]))):
-                found = correlations(sums, y[there], scene.resamples, scene.seed)
+                found = correlations(sums, y[there], scene.resamples, scene.seed, together)
                 shown = percent if kind == "cells" else [0, *percent]
                 for at, x in enumerate(shown):
                     curve.add({"sum": kind, "percent": x, "against": name}, found, at, len(there))
@@ -89,7 +90,7 @@ class Sufficiency(Measure):
             if self.chosen is None:
                 continue
             kept = self.chosen[there]
-            found = correlations(kept[:, :, 0], y[there], scene.resamples, scene.seed)
+            found = correlations(kept[:, :, 0], y[there], scene.resamples, scene.seed, together)
             for at, words in enumerate(CHOSEN):
                 ends: dict[str, float] = {}
                 if not scene.whole:

@@ -6,7 +6,7 @@ Floating-Point Summation", 2013). The quantum is far below the float32 values' o
 
 *Intervals.* Pairs are put into at most ``BUCKETS`` buckets by a hash of their ids, one pair a bucket where there are
 few enough; the bootstrap draws buckets. Buckets of pairs put together by chance have the variance that their
-pairs have.
+pairs have. In a log it is queries that are put into buckets, with all their pairs: these are not independent.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Resampling:
         """Σ above / Σ below and its 95 % interval; arrays [buckets] or [buckets, columns], NaN where Σ below is 0."""
         above, below = np.atleast_2d(above.T).T, np.atleast_2d(below.T).T
         value = divided(above.sum(0), below.sum(0))
-        low, high = self.interval(divided(self.weights @ above, self.weights @ below))
+        low, high = self.interval(divided(self.weights @ above, self.weights @ below), below != 0)
         return value, low, high
 
     def lift(self, above: Array, below: Array, count: Array, counts: Array) -> tuple[Array, Array, Array]:
@@ -91,11 +91,12 @@ class Resampling:
         value = divided(divided(above.sum(0), below.sum(0)), divided(count.sum(0), counts.sum(0)))
         share = divided(self.weights @ above, self.weights @ below)
         frequency = divided(self.weights @ count, self.weights @ counts)
-        low, high = self.interval(divided(share, frequency))
+        low, high = self.interval(divided(share, frequency), (below != 0) & (counts != 0))
         return value, low, high
 
-    def interval(self, drawn: Array) -> tuple[Array, Array]:
-        """The 95 % interval of drawn values [resamples, columns]; NaN where nothing was drawn."""
+    def interval(self, drawn: Array, there: Array) -> tuple[Array, Array]:
+        """The 95 % interval of drawn values [resamples, columns]; NaN where nothing was drawn, and where fewer than
+        two buckets are ``there`` [buckets, columns]: of one every draw is the same."""
         if not len(drawn):
             nothing = np.full(drawn.shape[1], np.nan)
             return nothing, nothing
@@ -105,7 +106,8 @@ class Resampling:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN alone
                 low, high = np.nanpercentile(drawn, TAILS, axis=0)
-        return low, high
+        several = there.sum(0) > 1
+        return np.where(several, low, np.nan), np.where(several, high, np.nan)
 
 
 def divided(above: Array, below: Array) -> Array:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 ROWS = 12
+# Measures of a log that are in units of the score; the others are shares.
+IN_SCORES = ("score", "total")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def head_lines(summary: Summary) -> list[str]:
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
     if run.gold:
         lines.append(f"Gold label: column {run.gold}.")
-    reading = "Behind ±: half of the 95 % bootstrap interval over pairs."
+    reading = f"Behind ±: half of the 95 % bootstrap interval over {run.drawn}."
     if run.store != "full":
         reading += " ≈: an estimate, certainly [between these bounds]."
     return [*lines, reading]
@@ -224,7 +226,7 @@ def _by_group(title: str) -> Callable[[list[Row]], list[Shown]]:
         pairs = {row["group"]: row["pairs"] for row in rows}
         columns = [Column("", groups, label=True), Column("pairs", [f"{pairs[group]:,}" for group in groups])]
         for measure in measures:
-            percent = measure not in ("score", "total")
+            percent = measure not in IN_SCORES
             texts = [_with_interval(by[group, measure], "value", percent=percent) for group in groups]
             columns.append(Column(measure, texts))
         return [Shown(title, columns)]
