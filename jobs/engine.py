@@ -26,6 +26,7 @@ from jobs.record import (
     check_same_job,
     check_same_model_files,
     differing_inputs,
+    half_removed,
     read_record,
     tidy,
     wipe,
@@ -165,7 +166,8 @@ def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None
         if run.exists(SUCCESS):
             return record
     check_before_planning(job)
-    if restart:
+    # Where --restart was interrupted late, texts and rejects of the old run would be taken for the new one's.
+    if restart or (record is not None and half_removed(run)):
         wipe(run)
         return None
     return record
