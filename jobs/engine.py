@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.errors import TokenpairError
 from jobs.attempt import STATE_VERSION, Attempt
 from jobs.config import JobConfig
-from jobs.dataset import SUCCESS, finished_shards
+from jobs.dataset import JOB_FILE, SUCCESS, finished_shards
 from jobs.errors import RunError
 from jobs.journal import Journal, driver_log, new_start, state_file
 from jobs.outcome import Outcome
@@ -215,6 +215,11 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
     }
     totals = read_totals(run, job.format)
     if not failed:
+        record = read_record(run)
+        if record is None:
+            raise RunError(f"{run.url}: its {JOB_FILE} was removed while it ran")
+        # Another driver may have thrown the run away meanwhile: what is there is then not this job's.
+        check_same_job(run, record, job)
         run.commit(SUCCESS, json.dumps(asdict(totals), ensure_ascii=False, indent=1).encode())
     return Outcome(
         url=run.url,
