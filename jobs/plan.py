@@ -121,10 +121,10 @@ def load_plan(run: Store) -> Plan | None:
             raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
         kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
         shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
-        if not all(isinstance(found[name], str) for name in ("job", "pairs_file", "texts_file")):
+        names = ("job", "pairs_file", "texts_file")
+        if not all(isinstance(found[name], str) for name in names):
             raise TypeError("names are text")
-        same = ("job", "pairs", "texts", "characters", "mode", "rejected", "inputs", "notices")
-        same += ("pairs_file", "texts_file")
+        same = (*names, "pairs", "texts", "characters", "mode", "rejected", "inputs", "notices")
         return Plan(
             shards=shards,
             kept=kept,
