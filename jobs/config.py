@@ -6,6 +6,8 @@ rule and its explanation stand in one place.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -47,6 +49,7 @@ __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "loa
 
 _MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
 _SMALLEST_MEMORY = 16 << 20
+_MEANS = {"output", "workers", "memory", "storage"}
 MOST_ROWS = 10**15
 S = TypeVar("S", bound=Settings)
 
@@ -177,7 +180,12 @@ class JobConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the rows of the result: all but where and with what means they are computed."""
-        return self.model_dump(mode="json", exclude={"output", "workers", "memory", "storage"})
+        return self.model_dump(mode="json", exclude=_MEANS)
+
+    def digest(self) -> str:
+        """A hash of :meth:`identity` that tells a job by its plan; a setting left open counts as none."""
+        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:

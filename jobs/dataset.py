@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUCCESS = "_SUCCESS"
 JOB_FILE = "job.yaml"
+MANIFEST = "plan/manifest.json"
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow"}
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.errors import TokenpairError
 from jobs.attempt import STATE_VERSION, Attempt
 from jobs.config import JobConfig
-from jobs.dataset import SUCCESS, finished_shards
+from jobs.dataset import JOB_FILE, SUCCESS, finished_shards
+from jobs.errors import RunError
 from jobs.journal import Journal, driver_log, new_start, state_file
 from jobs.outcome import Outcome
 from jobs.pool import connected
@@ -26,6 +27,7 @@ from jobs.record import (
     check_same_job,
     check_same_model_files,
     differing_inputs,
+    half_removed,
     read_record,
     tidy,
     wipe,
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
 
 __all__ = ["Interrupted", "Outcome", "run_job"]
-
-# The settings that a plan was made for, until job.yaml has them.
-CLAIM = "plan/settings.json"
 
 
 def run_job(
@@ -165,32 +164,41 @@ def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None
         if run.exists(SUCCESS):
             return record
     check_before_planning(job)
-    if restart:
+    # Where --restart was interrupted late, texts and rejects of the old run would be taken for the new one's.
+    if restart or (record is not None and half_removed(run)):
         wipe(run)
         return None
     return record
 
 
 def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callable[[str], None]) -> Plan:
-    """The plan that is there, where it is this job's over this input; else a new one."""
+    """The plan that is there, where it is this job's over this input; else a new one.
+
+    RunError where another job has put its own there: ``job.yaml`` may be this one's all the same.
+    """
     from jobs.plan import MANIFEST, load_plan, make_plan
 
     plan = load_plan(run)
     if plan is None or record is None:
-        claim = json.dumps(job.identity(), ensure_ascii=False, sort_keys=True, indent=1).encode()
-        if plan is not None and not (run.exists(CLAIM) and run.read(CLAIM) == claim and not _other_inputs(plan, job)):
+        if plan is not None and (plan.job != job.digest() or _other_inputs(plan, job)):
             # Left by a start that never got as far as its model, and of another job or over other input.
             run.remove(MANIFEST)
-        run.replace(CLAIM, claim)
         plan = make_plan(job, run)
         for notice in plan.notices:
             say(f"note: {notice}")
+    _check_ours(run, plan, job)
     rejected = sum(plan.rejected.values())
     # Workers may turn away more: what has no token shows only when it is tokenised.
     turned_away = f", {counted(rejected, 'row')} turned away so far" if rejected else ""
     planned = f"{counted(plan.pairs, 'pair')} of {counted(plan.texts, 'text')} in {counted(len(plan.shards), 'shard')}"
     say(planned + turned_away)
     return plan
+
+
+def _check_ours(run: Store, plan: Plan, job: JobConfig) -> None:
+    if plan.job != job.digest():
+        ways = "choose another output, or --restart to throw that run away"
+        raise RunError(f"{run.url}: its plan is of another job, which was started there at the same time ({ways})")
 
 
 def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
@@ -207,6 +215,11 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
     }
     totals = read_totals(run, job.format)
     if not failed:
+        record = read_record(run)
+        if record is None:
+            raise RunError(f"{run.url}: its {JOB_FILE} was removed while it ran")
+        # Another driver may have thrown the run away meanwhile: what is there is then not this job's.
+        check_same_job(run, record, job)
         run.commit(SUCCESS, json.dumps(asdict(totals), ensure_ascii=False, indent=1).encode())
     return Outcome(
         url=run.url,

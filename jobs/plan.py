@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.calibration import ROLES, SAMPLE, Calibration, calibrate
 from jobs.database import first_row
+from jobs.dataset import MANIFEST
 from jobs.errors import RunError, SourceError
 from jobs.log_staging import LogStaging
 from jobs.progress import counted
@@ -34,26 +35,27 @@ if TYPE_CHECKING:
 
     from jobs.config import JobConfig
 
-MANIFEST = "plan/manifest.json"
-VERSION = 3
+VERSION = 4
 # Of a manifest; it grows with the number of shards and of input files.
 MOST_BYTES = 512 << 20
 # Columns of a shard's pairs that come before those passed through.
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
 
-__all__ = ["Plan", "Shard", "ShardInfo", "load_plan", "make_plan", "read_shard"]
+__all__ = ["MANIFEST", "Plan", "Shard", "ShardInfo", "load_plan", "make_plan", "read_shard"]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
 
-    ``inputs`` has a dict a file: file, size, modified, fingerprint. ``kept`` is the schema of the columns passed
-    through, under their names in the output. ``calibration`` is by what rates lengths were taken for costs,
-    ``lengths`` the characters of distinct texts by role and percentile, ``work`` what it all takes.
+    ``job`` is the digest of the job that it was made for. ``inputs`` has a dict a file: file, size, modified,
+    fingerprint. ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
+    is by what rates lengths were taken for costs, ``lengths`` the characters of distinct texts by role and percentile,
+    ``work`` what it all takes.
     """
 
+    job: str
     shards: tuple[ShardInfo, ...]
     pairs: int
     texts: int
@@ -119,9 +121,10 @@ def load_plan(run: Store) -> Plan | None:
             raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
         kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
         shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
-        if not (isinstance(found["pairs_file"], str) and isinstance(found["texts_file"], str)):
+        names = ("job", "pairs_file", "texts_file")
+        if not all(isinstance(found[name], str) for name in names):
             raise TypeError("names are text")
-        same = ("pairs", "texts", "characters", "mode", "rejected", "inputs", "notices", "pairs_file", "texts_file")
+        same = (*names, "pairs", "texts", "characters", "mode", "rejected", "inputs", "notices")
         return Plan(
             shards=shards,
             kept=kept,
@@ -205,10 +208,14 @@ def _write(
         )
     pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, side, kept))
     texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
+    present = load_plan(run)
+    if present is not None:
+        return present  # another planner was first, and so its rejects stay
     write_rejects(run, "plan", _rejects(staging), job.format)
     texts = first_row(staging.con, "SELECT count(*), sum(characters) FROM costs")
     assert texts is not None
     plan = Plan(
+        job=job.digest(),
         shards=tuple(shards),
         pairs=sum(shard.pairs for shard in shards),
         texts=int(texts[0]),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.config import JobConfig
-from jobs.dataset import JOB_FILE, SUCCESS
+from jobs.dataset import JOB_FILE, MANIFEST, SUCCESS, finished_shards
 from jobs.errors import RunError
 from jobs.journal import OWN_LOGS
 from jobs.preflight import model_folder
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 FOUND = "run"
 # Of a job.yaml; it grows with the number of input files.
 MOST_BYTES = 64 << 20
-FOLDERS = ("plan", "attributions", "texts", "rejects", "statistics", "logs")
+# In the order in which a run is removed: what counts as done goes before what it stands on.
+FOLDERS = ("attributions", "plan", "rejects", "texts", "statistics", "logs")
 OWN_FILES = {
     "plan": r"(pairs|texts)-[0-9a-f]+\.parquet|manifest\.json|settings\.json",
     "attributions": r"part-\d+\.(parquet|arrow)",
@@ -198,8 +199,11 @@ def _modified(seconds: float) -> str:
 
 
 def check_ours(run: Store) -> None:
-    """RunError where a directory without ``job.yaml`` holds anything that a run would not have put there."""
-    foreign = [name for name in run.list("") if name not in (SUCCESS, *OWN_AT_TOP)]
+    """RunError where a directory without ``job.yaml`` holds anything that a run would not have put there.
+
+    A lone ``_SUCCESS`` is another program's: left there, it would call an unfinished run finished.
+    """
+    foreign = [name for name in run.list("") if name not in OWN_AT_TOP]
     foreign += [name for folder in FOLDERS for name in run.list(folder) if not is_own(name)]
     # Parts without a job.yaml are not taken for this job's.
     foreign += [name for name in run.list("attributions") if is_own(name)]
@@ -216,14 +220,25 @@ def is_own(name: str) -> bool:
 
 
 def wipe(run: Store) -> int:
-    """Remove a run's own files, and no others; the number removed. ``job.yaml`` goes last: until then it is a run."""
+    """Remove a run's own files, and no others; the number removed.
+
+    ``job.yaml`` goes last: until then it is a run. Wherever this is interrupted, no part is left that counts as done
+    while its texts or rejects are gone.
+    """
     names = [name for name in (SUCCESS, *OWN_AT_TOP) if run.exists(name)]
-    for folder in reversed(FOLDERS):
-        names += [name for name in run.list(folder) if is_own(name)]
+    for folder in FOLDERS:
+        found = [name for name in run.list(folder) if is_own(name)]
+        # The manifest first: a plan whose pairs are gone would still be taken for one.
+        names += sorted(found, key=lambda name: name != MANIFEST)
     names += [JOB_FILE] if run.exists(JOB_FILE) else []
     for name in names:
         run.remove(name)
     return len(names)
+
+
+def half_removed(run: Store) -> bool:
+    """Whether ``wipe`` was interrupted so late that neither a plan nor a finished shard is left to go on from."""
+    return not (run.exists(SUCCESS) or run.exists(MANIFEST) or finished_shards(run))
 
 
 def tidy(run: Store) -> None:

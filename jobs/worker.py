@@ -122,7 +122,7 @@ class Worker:
         """Answers as soon as the worker has a place to run."""
 
     def load(self) -> WorkerFacts:
-        """Load the model and open the run directory; ModelError, SettingError or StoreError where that fails."""
+        """Load the model and open the run directory; a TokenpairError where that fails."""
         from jobs.stores import Store
 
         began = time.perf_counter()
@@ -141,6 +141,10 @@ class Worker:
             process=os.getpid(),
             reference=self._attributor.references,
         )
+        if self._pairs_file is not None:
+            # While it loaded, or waited for a machine, the directory may have become another run's.
+            self._check_still_the_run()
+            self._planned()
         if self._log is not None:
             self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
@@ -210,10 +214,17 @@ class Worker:
         Its parts would be taken for those of the new run.
         """
         from jobs.dataset import JOB_FILE
+        from jobs.record import check_same_job, read_record
 
         record = self._store.read(JOB_FILE) if self._store.exists(JOB_FILE) else None
-        if self._record not in (None, record):
+        if record == self._record:
+            return
+        if self._record is not None:
             raise RunError(f"{self._run_url}: its {JOB_FILE} was removed or replaced while it ran")
+        # A worker hired late may find another run from the start.
+        found = read_record(self._store)
+        if found is not None:
+            check_same_job(self._store, found, self._job)
         self._record = record
 
     def _note(self, event: str, **fields: Any) -> None:
@@ -241,7 +252,7 @@ class Worker:
                 self._plan = load_plan(self._store)
             if self._plan is None:
                 raise RunError(f"{self._run_url}: its plan is gone")
-            if self._pairs_file not in (None, self._plan.pairs_file):
+            if self._pairs_file not in (None, self._plan.pairs_file) or self._plan.job != self._job.digest():
                 self._plan = None
                 raise RunError(f"{self._run_url}: its plan was replaced while it ran")
             return self._plan

@@ -46,3 +46,29 @@ def test_a_worker_of_a_run_that_was_thrown_away_writes_nothing_into_the_next(tmp
         old.run_shard(1)
     assert finished_shards(run) == set()
     assert new.run_shard(1).written
+
+
+def test_a_worker_that_comes_late_finds_another_run_and_leaves_it_alone(tmp_path: Path, tiny: TinyModels) -> None:
+    """Hired by an old driver after ``--restart`` with another layer: it has seen no other job.yaml before."""
+    (tmp_path / "in.csv").write_text("sentence1,sentence2\na dog,a cat\nred ball,rain\n")
+    settings = {
+        "model": str(tiny.folder("bert")),
+        "input": str(tmp_path / "in.csv"),
+        "output": str(tmp_path / "run"),
+        "shards": 2,
+        "quadrature": {"nodes": 2},
+    }
+    run = Store.open(tmp_path / "run")
+    old, new = parse_job(settings), parse_job(settings | {"layer": -1})
+    plan = make_plan(new, run)
+    # Both have the same pairs, so that the plan's files have the same names.
+    late = Worker(old.model_dump(mode="json"), run.url, 1, "cpu", plan.pairs_file)
+    with pytest.raises(RunError, match="plan was replaced"):
+        late.load()
+    placed = Worker(old.model_dump(mode="json"), run.url, 1, "cpu")
+    placed.load()
+    run.commit(JOB_FILE, encoded_record(new.model_dump(mode="json") | {"run": {}}))
+    for act in (late.load, lambda: placed.run_shard(0)):
+        with pytest.raises(RunError, match=r"holds another job.*layer: -1 there, -2 now"):
+            act()
+    assert finished_shards(run) == set()
