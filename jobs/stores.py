@@ -151,7 +151,9 @@ class LocalStore(Store):
         with self.guard("list", folder):
             if not path.is_dir():
                 return []
-            found = sorted(e.name for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+            # A link is no part: :meth:`path` refuses it, and a dataset would read what it names.
+            there = (e for e in os.scandir(path) if e.is_file(follow_symlinks=False))
+            found = sorted(e.name for e in there if not e.name.startswith("."))
         return [f"{folder}/{name}" if folder else name for name in found]
 
     def commit(self, name: str, data: bytes) -> bool:
