@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ from typing import Any
 
 from jobs.errors import StoreError
 from jobs.stores import LocalStore, Store
+
+logger = logging.getLogger("tokenpair")
 
 FOLDER = "logs"
 OWN_LOGS = r"(driver|worker|state)-\d{8}T\d{6}Z-[0-9a-f]{4}(-\d+)?(\.\d+)?\.jsonl?"
@@ -155,9 +158,11 @@ class Journal:
         return self._name if segment == 0 else self._name.removesuffix(".jsonl") + f".{segment}.jsonl"
 
     def _replace(self, name: str, data: bytes) -> bool:
+        # Whatever the reason: without its thread a run that goes on would look lost.
         try:
             self._run.replace(name, data)
-        except StoreError:
+        except Exception as error:
+            logger.debug("journal: %r", error)
             return False
         return True
 

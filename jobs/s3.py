@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jobs.errors import StoreError
 
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 
     import s3fs
 
+T = TypeVar("T")
+
 logger = logging.getLogger("tokenpair")
 
+# An access point's name is the one bucket name with a ":"; what follows its "/" belongs to it.
+ACCESS_POINT = re.compile(r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d{12}:[a-z]+", re.ASCII)
 CONNECT_SECONDS = 3
 READ_SECONDS = 60
 
@@ -31,11 +36,10 @@ BUSY = {
     "OperationAborted",
     "ConditionalRequestConflict",
     "IncompleteBody",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
     "409",
-    "500",
-    "502",
-    "503",
-    "504",
 }
 
 
@@ -61,6 +65,11 @@ class Failure:
     def transient(self) -> bool:
         return self.kind in ("unreachable", "busy")
 
+    @property
+    def beyond_end(self) -> bool:
+        """Whether the bytes asked for begin where the file has ended."""
+        return self.code in ("InvalidRange", "416")
+
 
 def endpoint_of(options: StorageSettings | None) -> str | None:
     """The endpoint asked for by the job or the environment; None is AWS itself or the profile's own."""
@@ -69,9 +78,27 @@ def endpoint_of(options: StorageSettings | None) -> str | None:
 
 
 def without_login(url: str) -> str:
-    """``url`` without user name, password, query and fragment, any of which may hold a secret."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """``url``, which may be none, without user name, password, query and fragment: any of them may hold a secret."""
+    scheme = found[0] if (found := re.match(r"[A-Za-z][\w+.-]*://", url)) else ""
+    host = re.split(r"[/?#\\]", url.removeprefix(scheme), maxsplit=1)[0]
+    path = url.removeprefix(scheme + host)
+    # A password with a "/" in it looks like a path: where the host begins cannot be told.
+    if "@" in path:
+        return f"{scheme}(hidden)"
+    return scheme + host.rpartition("@")[2] + re.split(r"[?#]", path)[0]
+
+
+def holds_login(address: str) -> bool:
+    """Whether ``address`` may carry a user's name or password; those may hold a "/"."""
+    scheme, there, rest = address.partition("://")
+    if not there or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+        return False
+    first = rest.split("/", 1)[0]
+    if scheme.lower() in ("http", "https"):
+        return "@" in rest
+    if scheme.lower() == "s3":  # a bucket's name has neither a ":" nor a "@", what follows it may have both
+        return "@" in first or (":" in first and not ACCESS_POINT.fullmatch(first)) or (not first and "@" in rest)
+    return "@" in first or (":" in first and "@" in rest)
 
 
 def open_s3(options: StorageSettings | None) -> s3fs.S3FileSystem:
@@ -114,8 +141,7 @@ def failure_of(error: BaseException) -> Failure:
     from botocore import exceptions as boto
     from fsspec.exceptions import FSTimeoutError
 
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
-    code = str(response.get("Error", {}).get("Code", ""))
+    code, status = _answer(error)
     number = getattr(error, "errno", None)
     if code in ("PreconditionFailed", "412") or isinstance(error, FileExistsError):
         return Failure("exists", code)
@@ -123,12 +149,17 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("bucket", code)
     if code in WRONG_KEYS:
         return Failure("keys", code)
-    if code in BUSY or number in (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO)):
+    # Servers have names of their own for it (SlowDownRead, XMinioServerNotInitialized): the status is common to them.
+    if code in BUSY or status == 429 or (status >= 500 and status != 501):
+        return Failure("busy", code or str(status))
+    if number in (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO)):
         return Failure("busy", code)
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
         return Failure("credentials")
     if isinstance(error, (boto.ConnectionError, boto.HTTPClientError, ConnectionError, TimeoutError, FSTimeoutError)):
         return Failure("unreachable")
+    if isinstance(error, _half_answers()):
+        return Failure("unreachable", type(error).__name__)
     if code in DENIED or isinstance(error, PermissionError):
         return Failure("denied", code)
     if isinstance(error, FileNotFoundError):
@@ -136,13 +167,57 @@ def failure_of(error: BaseException) -> Failure:
     return Failure("other", code or type(error).__name__)
 
 
+def _answer(error: BaseException) -> tuple[str, int]:
+    """The error code and the HTTP status that the server answered with, "" and 0 where it did not."""
+    for one in (error, error.__cause__):
+        response = getattr(one, "response", None)
+        if response and isinstance(response, dict):
+            code = response.get("Error", {}).get("Code", "")
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            # A HEAD has no body to hold a code: the status stands in its place.
+            return str(code), status or (int(code) if re.fullmatch(r"[1-5]\d\d", str(code), re.ASCII) else 0)
+    return "", 0
+
+
+def _half_answers() -> tuple[type[BaseException], ...]:
+    """What is raised where an answer ends before its end, or is not S3's, as from a proxy between."""
+    import aiohttp
+    from botocore.exceptions import IncompleteReadError
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import IncompleteRead
+
+    return aiohttp.ClientError, IncompleteReadError, ResponseParserError, IncompleteRead
+
+
+def store_failures() -> tuple[type[BaseException], ...]:
+    """What comes from the store and not from a mistake in the program."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return OSError, TimeoutError, BotoCoreError, ClientError, *_half_answers()
+
+
+def tried_again(act: Callable[[], T], patience: float) -> T:
+    """``act``, again with growing pauses for ``patience`` seconds while it fails in passing; then its failure."""
+    import tenacity
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(patience),
+        wait=tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.5),
+        retry=tenacity.retry_if_exception(lambda e: isinstance(e, store_failures()) and failure_of(e).transient),
+        reraise=True,
+    )
+    return retrying(act)
+
+
 def describe(failure: Failure, url: str, doing: str, endpoint: str | None) -> str:
     """One line for a user; ``doing`` is a verb such as "read" or "write to"."""
     where = without_login(endpoint) if endpoint else "AWS"
     code = f" ({failure.code})" if failure.code else ""
     if failure.kind == "unreachable":
+        answer = "no whole answer" if failure.code else "no answer"
         return (
-            f"cannot {doing} {url}: no answer from the S3 endpoint {where}; check storage.endpoint_url and the network"
+            f"cannot {doing} {url}: {answer} from the S3 endpoint {where}{code}; "
+            "check storage.endpoint_url and the network"
         )
     if failure.kind == "busy":
         return f"cannot {doing} {url}: the S3 endpoint {where} keeps answering that it is busy or failing{code}"
@@ -172,10 +247,9 @@ def bucket_of(url: str) -> str:
 
 def checked_url(url: str) -> str:
     """``url`` without trailing slashes; StoreError when it names no bucket or carries a login."""
-    bucket = bucket_of(url)
-    if "@" in bucket:
+    if holds_login(url):
         raise StoreError("an s3:// location must not hold a key; use the AWS environment or storage.profile")
-    if not bucket:
+    if not bucket_of(url):
         raise StoreError(f"{url}: an s3:// location needs a bucket, as in s3://bucket/folder")
     return url.rstrip("/")
 

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from jobs.s3 import holds_login
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -42,7 +44,7 @@ def _no_bool(value: object) -> object:
 
 def no_secret(value: object) -> object:
     """Refuse an address that carries credentials, without repeating it."""
-    if isinstance(value, str) and re.match(r"\w+://[^/]*@", value):
+    if isinstance(value, str) and holds_login(value):
         raise PydanticCustomError("secret", "an address with credentials in it")
     return value
 

@@ -123,11 +123,11 @@ def read_status(run: Store) -> Status:
     phase = _phase(last)
     state = "lost" if phase in AT_WORK and not alive else phase or "unknown"
     told = _mapping(last, "shards")
-    failed = {int(k): str(v) for k, v in _mapping(told, "failed").items() if str(k).isdigit() and int(k) not in done}
+    failed = {int(k): str(v) for k, v in _mapping(told, "failed").items() if re.fullmatch(r"[0-9]{1,9}", k)}
     running = [n for n in _listed(told, "running") if isinstance(n, int) and n not in done] if alive else []
     rate = _number(last, "rate")
     pairs_done = _pairs(plan, done)
-    left = (plan.pairs - pairs_done) / rate if plan is not None and rate > 0 and state == "running" else None
+    left = (plan.pairs - pairs_done) / rate if plan is not None and rate > 0 and state == "running" else math.inf
     return Status(
         run.url,
         state,
@@ -136,11 +136,11 @@ def read_status(run: Store) -> Status:
         shards=None if plan is None else len(plan.shards),
         done=len(done),
         running=running,
-        failed=failed,
+        failed={shard: why for shard, why in failed.items() if shard not in done},
         pairs=None if plan is None else plan.pairs,
         pairs_done=pairs_done,
         rate=rate,
-        seconds_left=left,
+        seconds_left=left if math.isfinite(left) else None,
         workers={k: int(v) for k, v in _mapping(last, "workers").items() if isinstance(v, int)},
         retries=int(_number(last, "retries")),
         errors=[{str(k): str(v) for k, v in one.items()} for one in _listed(last, "errors") if isinstance(one, dict)],
@@ -211,5 +211,8 @@ def _listed(state: dict[str, Any], name: str) -> list[Any]:
 
 def _number(state: dict[str, Any], name: str) -> float:
     found = state.get(name)
-    number = float(found) if isinstance(found, int | float) and not isinstance(found, bool) else 0.0
+    try:
+        number = float(found) if isinstance(found, int | float) and not isinstance(found, bool) else 0.0
+    except OverflowError:
+        return 0.0
     return number if math.isfinite(number) else 0.0

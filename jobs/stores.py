@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from jobs.durable import sync_folder, write_through
 from jobs.errors import StoreError
-from jobs.s3 import Failure, StorageSettings, bucket_of, checked_url, describe, endpoint_of, failure_of, open_s3
+from jobs.s3 import (
+    Failure,
+    StorageSettings,
+    bucket_of,
+    checked_url,
+    describe,
+    endpoint_of,
+    failure_of,
+    open_s3,
+    store_failures,
+    tried_again,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,7 +162,9 @@ class LocalStore(Store):
         with self.guard("list", folder):
             if not path.is_dir():
                 return []
-            found = sorted(e.name for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+            # A link is no part: :meth:`path` refuses it, and a dataset would read what it names.
+            there = (e for e in os.scandir(path) if e.is_file(follow_symlinks=False))
+            found = sorted(e.name for e in there if not e.name.startswith("."))
         return [f"{folder}/{name}" if folder else name for name in found]
 
     def commit(self, name: str, data: bytes) -> bool:
@@ -275,9 +288,16 @@ class S3Store(Store):
         return True
 
     def read(self, name: str, most: int | None = None) -> bytes:
-        end = None if most is None else most + 1
-        data = cast(bytes, self.attempt("read", name, lambda: self._fs.cat_file(self._path(name), end=end)))
-        return self._at_most(data, name, most)
+        return self._at_most(self.attempt("read", name, lambda: self._bytes(name, most)), name, most)
+
+    def _bytes(self, name: str, most: int | None) -> bytes:
+        try:
+            return cast(bytes, self._fs.cat_file(self._path(name), end=None if most is None else most + 1))
+        except OSError as error:
+            # The first bytes of a file without any, as _SUCCESS of a training, are a range that it does not have.
+            if most is None or not failure_of(error).beyond_end:
+                raise
+            return b""
 
     def list(self, folder: str) -> list[str]:
         names: list[str] = []
@@ -324,11 +344,7 @@ class S3Store(Store):
     def guard(self, doing: str, name: str) -> Iterator[None]:
         try:
             yield
-        except StoreError:
-            raise
-        except Exception as error:
-            if not is_store_failure(error):
-                raise
+        except store_failures() as error:
             raise self._error(failure_of(error), doing, name) from None
 
     def _create(self, name: str, put: Callable[[], None]) -> bool:
@@ -339,20 +355,8 @@ class S3Store(Store):
         return True
 
     def attempt(self, doing: str, name: str, act: Callable[[], T]) -> T:
-        import tenacity
-
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(self.patience),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.5),
-            retry=tenacity.retry_if_exception(lambda e: is_store_failure(e) and failure_of(e).transient),
-            reraise=True,
-        )
-        try:
-            return retrying(act)
-        except Exception as error:
-            if not is_store_failure(error):
-                raise
-            raise self._error(failure_of(error), doing, name) from None
+        with self.guard(doing, name):
+            return tried_again(act, self.patience)
 
     def _error(self, failure: Failure, doing: str, name: str) -> StoreError:
         kind = {"exists": _ExistsError, "missing": _MissingError}.get(failure.kind, StoreError)
@@ -387,13 +391,6 @@ class _ExistsError(StoreError):
 
 class _MissingError(StoreError):
     """There is nothing of that name."""
-
-
-def is_store_failure(error: BaseException) -> bool:
-    """Whether ``error`` came from the store and not from a mistake in the program."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return isinstance(error, (OSError, TimeoutError, BotoCoreError, ClientError))
 
 
 def _checked_name(name: str) -> str:

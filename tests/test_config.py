@@ -119,6 +119,29 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(place: str) -> N
     assert "SECRET" not in refusal(**{place: {"odd": "s3://KEY:SECRET@bucket/x"}})
 
 
+@pytest.mark.parametrize("place", ["model", "input", "output"])
+def test_a_secret_with_a_slash_in_it_is_refused_as_well(place: str) -> None:
+    """Secret keys of AWS often hold a "/", and the address was printed in full."""
+    for address in ("s3://KEY:sec/SECRET@bucket/x", "s3://KEY:SECRET", "s3:///KEY:SECRET@bucket"):
+        assert "an address with credentials in it" in refusal(**{place: address}), address
+        assert "SECRET" not in refusal(**{place: address}), address
+    for endpoint in ("http://user:sec/SECRET@host", "http://user:sec?SECRET@host", "http://host/?key=@SECRET"):
+        assert "SECRET" not in refusal(storage={"endpoint_url": endpoint}), endpoint
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://bucket/mail/me@example.org/run-12:30",
+        "s3://bucket/a:b@c/x",
+        "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name/x",
+        "file:///home/me@work/x",
+    ],
+)
+def test_keys_and_folders_may_look_like_a_login(place: str) -> None:
+    assert load_job(None, LEAST | {"input": place}).input == [place]
+
+
 def test_columns_without_a_header_are_numbers_and_with_one_names() -> None:
     assert load_job(None, LEAST | {"header": False, "columns": {"a": "2", "b": 3}}).columns.given() == {"a": 2, "b": 3}
     assert load_job(None, LEAST | {"columns": {"a": 2}}).columns.a == "2"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from jobs import cli
 from jobs.config import JobConfig, load_job
-from jobs.dataset import open_run
+from jobs.dataset import finished_shards, open_run
 from jobs.errors import RunError, StoreError
 from jobs.plan import MANIFEST, load_plan
 from jobs.record import read_record, wipe
@@ -89,6 +89,19 @@ def test_a_file_that_is_a_link_is_neither_read_nor_written_through(tmp_path: Pat
         with pytest.raises(StoreError, match="is a link"):
             act()
     assert secret.read_text() == "precious"
+
+
+def test_a_part_that_is_a_link_is_no_part(tmp_path: Path) -> None:
+    """It would count as a finished shard, and a report would hold rows of another file of its reader."""
+    private = tmp_path / "private.parquet"
+    pq.write_table(pa.table({"pair_id": ["precious"]}), private)
+    root = tmp_path / "run"
+    (root / "attributions").mkdir(parents=True)
+    (root / "attributions" / "part-00000.parquet").symlink_to(private)
+    run = LocalStore(root)
+    assert run.list("attributions") == []
+    assert finished_shards(run) == set()
+    assert run.dataset("attributions", "parquet", pa.schema([("pair_id", pa.string())])).count_rows() == 0
 
 
 @pytest.mark.parametrize("name", ["../x", "plan/../../x", "/etc/x", "a/../../../x", ".."])

@@ -126,6 +126,9 @@ def test_folder_without_a_run_is_told(tmp_path: Path) -> None:
         '{"shards": [], "workers": 5, "errors": {"a": 1}, "rate": "x"}',
         '{"phase": "running", "updated": "soon", "rate": NaN}',
         '{"shards": {"failed": {"x": 1}, "running": ["a"]}}',
+        '{"shards": {"failed": {"²": "odd"}}}',
+        json.dumps({"shards": {"failed": {"9" * 5000: "odd"}}}),
+        json.dumps({"rate": 10**400, "retries": -(10**400)}),
     ],
 )
 def test_a_state_that_is_none_does_no_harm(run: tuple[Store, Plan], state: str) -> None:
@@ -136,6 +139,14 @@ def test_a_state_that_is_none_does_no_harm(run: tuple[Store, Plan], state: str) 
     result = CliRunner().invoke(cli.app, ["status", store.url, "--json"])
     assert result.exit_code == 0, result.stderr
     json.loads(result.stdout)
+
+
+def test_a_rate_that_is_almost_none_tells_no_end(run: tuple[Store, Plan]) -> None:
+    store, _ = run
+    write_state(store, rate=5e-324)
+    found = read_status(store)
+    assert found.seconds_left is None
+    assert found.lines()
 
 
 def test_escape_sequences_of_a_state_do_not_reach_the_terminal(run: tuple[Store, Plan]) -> None:
@@ -194,6 +205,28 @@ def test_a_full_disk_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     written.log("start")
     written.state({"phase": "running"})
     written.close()
+
+
+def test_no_failure_ends_the_thread_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run would go on and look lost."""
+    replace, failures = LocalStore.replace, [RuntimeError("of a library")]
+
+    def fail_first(*given: Any) -> None:
+        if failures:
+            raise failures.pop()
+        replace(*given)
+
+    monkeypatch.setattr(LocalStore, "replace", fail_first)
+    monkeypatch.setattr(journal, "LOCAL_SECONDS", 0.05)
+    store = Store.open(tmp_path)
+    written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
+    written.state({"phase": "running"})
+    end = time.monotonic() + 10
+    while not store.exists(state_file(START)) and time.monotonic() < end:
+        time.sleep(0.05)
+    written.close()
+    assert not failures
+    assert store.exists(state_file(START))
 
 
 def test_a_link_in_place_of_a_log_is_not_followed(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_names_are_listed_relative_to_the_run_and_only_of_the_folder(store: Stor
     assert store.list("nothing") == []
 
 
+def test_an_empty_file_is_read_up_to_a_size(store: Store) -> None:
+    """A finished training's _SUCCESS is empty, and S3 has no first bytes of it to give."""
+    store.commit("_SUCCESS", b"")
+    assert store.read("_SUCCESS", most=10) == b""
+
+
 def test_replace_and_remove(store: Store) -> None:
     store.replace("state", b"one")
     store.replace("state", b"two")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from jobs.errors import SourceError, StoreError
-from jobs.s3 import StorageSettings, checked_url, describe, endpoint_of, failure_of, open_s3
+from jobs.s3 import StorageSettings, checked_url, describe, endpoint_of, failure_of, open_s3, store_failures
 
 KINDS = {
     ".parquet": "parquet",
@@ -83,7 +83,6 @@ class InputFile:
         import zlib
 
         import pyarrow as pa
-        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
@@ -94,7 +93,7 @@ class InputFile:
             raise SourceError(f"{self.url}: {error}") from None
         except StoreError:
             raise
-        except (OSError, EOFError, zlib.error, pa.ArrowException, BotoCoreError, ClientError) as error:
+        except (EOFError, zlib.error, pa.ArrowException, *store_failures()) as error:
             failure = failure_of(error)
             if self.system is not None and failure.kind not in ("other", "exists"):
                 raise StoreError(describe(failure, self.url, "read", self.endpoint)) from None
