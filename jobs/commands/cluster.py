@@ -106,9 +106,9 @@ def _followed(cluster: Cluster, id: str) -> int:
     try:
         for line in cluster.follow(id):
             say(line.expandtabs())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         complain(f"the job goes on; tokenpair logs {id} --follow shows it again, tokenpair stop {id} ends it")
-        return INTERRUPTED
+        return int(getattr(stop, "exit_code", INTERRUPTED))
     job = cluster.job(id)
     if job.code is None and job.status != "SUCCEEDED":
         why = (job.message.strip().splitlines() or [""])[-1].strip()[:300]
