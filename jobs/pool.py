@@ -46,16 +46,20 @@ class Cluster:
         return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def ceiling(self) -> dict[str, float] | None:
-        """What Ray's autoscaler may bring in all, where it says so."""
+        """What Ray's autoscaler may bring in all, where it or what `ray up` has left on the head says so."""
         if not self.grows:
             return None
         from ray._private.state import state
 
+        from jobs.cluster.checks import gpus_to_come
+
         # A part of Ray that may change, and not every autoscaler tells.
         with contextlib.suppress(Exception):
             found = state.get_max_resources_from_cluster_config()
-            return None if found is None else {name: float(amount) for name, amount in found.items()}
-        return None
+            if found is not None:
+                return {name: float(amount) for name, amount in found.items()}
+        gpus = gpus_to_come()
+        return {"GPU": gpus} if gpus else None
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import yaml
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from jobs import cli
+from jobs import cli, pool
 from jobs.cluster.client import Cluster, ClusterJob
 from jobs.cluster.probe import wrong_versions
 from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, packed, runtime_env
-from jobs.config import load_job
+from jobs.config import Workers, load_job
 from jobs.errors import ClusterError
+from jobs.staffing import staffing
 from jobs.submit import job_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -260,6 +261,26 @@ def test_gpus_are_asked_for_before_the_job(
     errors = _gpus(job, {"GPU": now} if now else {}, to_come, notes)
     assert (error in "".join(errors)) if error else not errors
     assert (note in "".join(notes)) if note else not notes
+
+
+def test_a_job_asks_the_shipped_cluster_for_gpus_that_are_to_come(
+    launcher: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check promised GPUs of the autoscaler, and the job then took CPUs: only the check read what `ray up` left."""
+    from ray._private.state import state
+
+    for name in ("get_cluster_config", "get_max_resources_from_cluster_config"):
+        monkeypatch.setattr(state, name, lambda: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    head = [{"memory": 16.0 * (1 << 30)}]
+    assert pool.Cluster(grows=True).ceiling() is None
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(validated(launcher)))
+    ceiling = pool.Cluster(grows=True).ceiling()
+    assert ceiling == {"GPU": 10.0}
+    staff = staffing(Workers(), head, 100, 0, grows=True, ceiling=ceiling)
+    assert (staff.gpus, staff.cpus) == (1, 1)
+    assert staffing(Workers(gpus=0), head, 100, 0, grows=True, ceiling=ceiling).gpus == 0
+    assert pool.Cluster(grows=False).ceiling() is None, "a Ray of our own gets no machines"
 
 
 def test_files_that_differ_on_the_cluster_are_refused(tmp_path: Path) -> None:
