@@ -96,6 +96,7 @@ class Crew:
     _placed: set[int] = field(default_factory=set)
     _ready: set[int] = field(default_factory=set)
     _pending: dict[Any, tuple[int, Call, int | None]] = field(default_factory=dict)
+    _ever_ready: bool = False
     _hired: int = 0
     _not_before: float = 0.0
 
@@ -193,6 +194,7 @@ class Crew:
             return [Event("done", worker, shard, report=result)]
         self._placed.add(worker)
         self._ready.add(worker)
+        self._ever_ready = True
         self.failed_starts = 0
         return [Event("started", worker, facts=result)]
 
@@ -203,7 +205,8 @@ class Crew:
             return Event("raised", worker, shard, error=cause, reason=reason)
         self._forget(worker)
         self._kill(worker)
-        if isinstance(cause, (ModelError, SettingError)):
+        # Once a worker has the model the job is right, and it is this machine or the hub that is not.
+        if isinstance(cause, (ModelError, SettingError)) and not self._ever_ready:
             return Event("refused", worker, error=cause, reason=reason)
         return self._not_started(worker, reason)
 
