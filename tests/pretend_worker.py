@@ -1,7 +1,8 @@
 """A worker without a model that fails on command: the engine's tests need the faults, not the numbers.
 
 The job's ``model`` is a folder of commands. ``NAME/`` holds one empty file for each time that the fault ``NAME`` is to
-happen: ``raise-3``, ``crash-3`` (shard 3), ``start``, ``refuse``, ``refuse-later`` (any worker but the first). What was tried is written to ``tried/``.
+happen: ``raise-3``, ``crash-3`` (shard 3), ``start``, ``refuse``, ``refuse-later`` (any worker but the first). What
+was tried is written to ``tried/``.
 """
 
 from __future__ import annotations

@@ -14,10 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
-from jobs.ray_address import dashboard_of, host_and_port
+from jobs.ray_address import dashboard_of, host_and_port, scrubbed, shown
 from jobs.ray_session import RAY_ENVIRONMENT
 from jobs.ray_token import refusal, use_given_token
-from jobs.s3 import without_login
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CONNECT_SECONDS, READ_SECONDS = 10, 120
@@ -58,6 +57,7 @@ class Cluster:
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.url = _http_address(address)
+        self.place = shown(self.url)
         use_given_token()
         with self._told("reach"), _only_address(self.url):
             self._client = _client(self.url)
@@ -161,7 +161,7 @@ class Cluster:
         import ray
         import requests
 
-        where = f"the cluster at {without_login(self.url)}"
+        where = f"the cluster at {self.place}"
         try:
             yield
         except ray.exceptions.AuthenticationError:
@@ -174,7 +174,7 @@ class Cluster:
                 "(http://HEAD:8265), and is the cluster up?"
             ) from None
         except Exception as error:
-            raise ClusterError(f"cannot {doing} {where}: {_reason(error)}") from None
+            raise ClusterError(f"cannot {doing} {where}: {_reason(error, self.url)}") from None
 
 
 def _http_address(given: str | None) -> str:
@@ -188,10 +188,14 @@ def _http_address(given: str | None) -> str:
         raise ClusterError(f"no cluster given: --address http://HEAD:8265, or set {' or '.join(ADDRESSES)}")
     if "://" not in address:
         return _asked_for(name, address)
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
         raise ClusterError(
-            f"{name}: found {without_login(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
+            f"{name}: found {shown(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
         )
     return address.rstrip("/")
 
@@ -201,7 +205,9 @@ def _asked_for(name: str, address: str) -> str:
     import requests
 
     if host_and_port(address) is None:
-        raise ClusterError(f"{name}: found {address!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379")
+        raise ClusterError(
+            f"{name}: found {shown(address)!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379"
+        )
     with contextlib.suppress(requests.exceptions.RequestException):
         # Without a token it is refused, but by the dashboard.
         requests.get(f"http://{address}/api/version", timeout=LOOK_SECONDS)
@@ -209,7 +215,7 @@ def _asked_for(name: str, address: str) -> str:
     use_given_token()
     found = dashboard_of(address)
     if found is None:
-        raise ClusterError(f"the cluster at {address} has no dashboard: pip install 'ray[default]' on its head")
+        raise ClusterError(f"the cluster at {shown(address)} has no dashboard: pip install 'ray[default]' on its head")
     return f"http://{found}"
 
 
@@ -258,9 +264,9 @@ def _job(found: Any) -> ClusterJob:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str) -> str:
     """Ray's word for it: the last line of the traceback that it may have sent."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    lines = [line.strip() for line in scrubbed(str(error), url).splitlines() if line.strip(" .")]
     if "does not exist" in str(error) or "404" in str(error):
         return "there is no such job"
     return (lines[-1] if lines else type(error).__name__)[:300]
