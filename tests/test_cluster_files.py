@@ -14,15 +14,12 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from jobs import cli, pool
-from jobs.cluster.client import Cluster, ClusterJob
+from jobs.cluster.client import ClusterJob
 from jobs.cluster.probe import wrong_versions
 from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, packed, runtime_env
 from jobs.config import Workers, load_job
-from jobs.errors import ClusterError
-from jobs.ray_address import scrubbed, shown
-from jobs.ray_session import ray_session
 from jobs.staffing import staffing
-from jobs.submit import find_job, job_name, submit
+from jobs.submit import job_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -326,84 +323,3 @@ def test_a_name_is_the_run_directorys_alone() -> None:
 )
 def test_the_exit_code_is_the_jobs_own(status: str, code: int | None, expected_code: int) -> None:
     assert ClusterJob("x", status, code, "", {}).exit_code == expected_code
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("", "no cluster given: --address http://HEAD:8265"),
-        ("ray://host:10001", "allowed: the address of Ray's dashboard"),
-        ("os://system", "allowed: the address of Ray's dashboard"),
-        ("nonsense", "allowed: Ray's dashboard"),
-        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
-        ("http://127.0.0.1:1", "is the address right"),
-        ("http://KEY:SECRET@127.0.0.1:1", "is the address right"),
-        ("KEY:SECRET@127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
-        ("KEY:SECRET@nonsense", "found 'nonsense'; allowed: Ray's dashboard"),
-        ("http://KEY:SECRET@[::1", "found something that is no address; allowed"),
-    ],
-)
-def test_an_address_that_is_none_is_told_at_once(monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> None:
-    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(ClusterError) as caught:
-        Cluster()
-    assert said in str(caught.value)
-    assert "SECRET" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
-        ("http://KEY:SECRET@127.0.0.1:8265/?token=SECRET", "http://127.0.0.1:8265/"),
-        ("http://KEY:SEC/RET@host:1", "http://host:1"),
-        ("KEY:SECRET@host:6379", "host:6379"),
-        ("[::1]:6379", "[::1]:6379"),
-        ("auto", "auto"),
-    ],
-)
-def test_an_address_is_told_without_its_login(address: str, said: str) -> None:
-    assert shown(address) == said
-    assert scrubbed(f"Ray says '{address}' is wrong", address) == f"Ray says '{said}' is wrong"
-
-
-@pytest.mark.parametrize("scheme", ["http://", "bolt://", ""])
-def test_a_run_that_joins_a_cluster_tells_no_login(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray repeats the address that it is given; what is told also goes into the run's log and state."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}KEY:SECRET@127.0.0.1:1")
-    with pytest.raises(ClusterError) as caught, ray_session():
-        pass
-    assert "127.0.0.1:1" in str(caught.value)
-    assert "SECRET" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_submission_tells_no_login_of_its_cluster(tmp_path: Path) -> None:
-    said: list[str] = []
-    cluster = Silent("http://KEY:SECRET@127.0.0.1:1")
-    with pytest.raises(ClusterError, match="no job of tokenpair") as caught:
-        find_job(cluster, str(tmp_path / "run"))
-    with pytest.raises(ClusterError, match="it ends here"):
-        submit(load_job(None, S3_JOB), cluster, said.append)
-    assert said == ["checking the cluster at http://127.0.0.1:1 (Ray 2.60.0) …"]
-    assert "http://127.0.0.1:1" in str(caught.value)
-    assert "SECRET" not in str(caught.value)
-
-
-class Silent(Cluster):
-    """A cluster that has no jobs and takes none."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.place, self.ray_version = url, shown(url), "2.60.0"
-
-    def jobs(self, name: str = "") -> list[ClusterJob]:
-        return []
-
-    def submit(self, *_: Any) -> bool:
-        raise ClusterError("it ends here")

@@ -8,9 +8,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
@@ -24,6 +24,16 @@ LOOK_SECONDS = 5
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 TERMINATED = 143
 POLL_SECONDS = 0.5
+# A log that is silent for so long may be one whose machine is gone: it is asked for anew.
+SILENCE_SECONDS = 120.0
+# How long a cluster that does not answer is asked again, and the longest pause between.
+OUTAGE_SECONDS, LONGEST_PAUSE_SECONDS = 600.0, 15.0
+
+Answer = TypeVar("Answer")
+
+
+class NoAnswerError(ClusterError):
+    """A cluster did not answer, or not sensibly; another try may help."""
 
 
 @dataclass(frozen=True)
@@ -115,46 +125,38 @@ class Cluster:
         with self._told(f"read the log of job {id} of"):
             return str(self._client.get_job_logs(id))
 
-    def follow(self, id: str) -> Iterator[str]:
-        """The lines of a job's log as they come, until it ends; a broken connection is taken up again."""
+    def follow(self, id: str, say: Callable[[str], None]) -> Iterator[str]:
+        """The lines of a job's log as they come, until it ends; ``say`` gets a notice when the cluster does not answer.
+
+        A broken connection is taken up again; ClusterError when the cluster is not back within OUTAGE_SECONDS.
+        """
         seen = 0
         rest = ""
-        while True:
-            ended = self.job(id).ended
-            text = ""
-            try:
+        while not patiently(lambda: self.job(id), say).ended:
+            with contextlib.suppress(ClusterError):
                 for text in self._tail(id, seen):
                     seen += len(text)
                     *whole, rest = (rest + text).split("\n")
                     yield from whole
-            except ClusterError:
-                if ended:
-                    raise
-            if ended or self.job(id).ended:
-                break
             time.sleep(POLL_SECONDS)
         # What was printed between the last look and the end.
-        *whole, rest = (rest + self.logs(id)[seen:]).split("\n")
+        *whole, rest = (rest + patiently(lambda: self.logs(id), say)[seen:]).split("\n")
         yield from whole
         if rest:
             yield rest
 
     def _tail(self, id: str, skip: int) -> Iterator[str]:
-        """Pieces of the log after its first ``skip`` characters, until the connection ends."""
+        """Pieces of the log after its first ``skip`` characters, until the connection ends or is silent for long."""
         pieces = self._client.tail_job_logs(id)
-        with self._told(f"follow the log of job {id} of"), contextlib.closing(asyncio.new_event_loop()) as loop:
-            try:
-                while True:
-                    try:
-                        piece = loop.run_until_complete(anext(pieces))
-                    except StopAsyncIteration:
-                        return
-                    new, skip = piece[skip:], max(0, skip - len(piece))
-                    if new:
-                        yield new
-            finally:
-                with contextlib.suppress(Exception):
-                    loop.run_until_complete(pieces.aclose())
+        with self._told(f"follow the log of job {id} of"), asyncio.Runner() as loop:
+            while True:
+                try:
+                    piece = loop.run(asyncio.wait_for(anext(pieces), SILENCE_SECONDS))
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                new, skip = piece[skip:], max(0, skip - len(piece))
+                if new:
+                    yield new
 
     @contextlib.contextmanager
     def _told(self, doing: str) -> Iterator[None]:
@@ -167,14 +169,31 @@ class Cluster:
         except ray.exceptions.AuthenticationError:
             raise ClusterError(refusal(where)) from None
         except requests.exceptions.Timeout:
-            raise ClusterError(f"cannot {doing} {where}: no answer in time") from None
+            raise NoAnswerError(f"cannot {doing} {where}: no answer in time") from None
         except (ConnectionError, requests.exceptions.RequestException):
-            raise ClusterError(
+            raise NoAnswerError(
                 f"cannot {doing} {where}: nothing answers there as Ray's dashboard does; is the address right "
                 "(http://HEAD:8265), and is the cluster up?"
             ) from None
         except Exception as error:
-            raise ClusterError(f"cannot {doing} {where}: {_reason(error, self.url)}") from None
+            kind = ClusterError if _is_unknown(error) else NoAnswerError
+            raise kind(f"cannot {doing} {where}: {_reason(error, self.url)}") from None
+
+
+def patiently(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """What ``ask`` finds, asked again while the cluster does not answer; its NoAnswerError after OUTAGE_SECONDS."""
+    end = time.monotonic() + OUTAGE_SECONDS
+    pause = POLL_SECONDS
+    while True:
+        try:
+            return ask()
+        except NoAnswerError as error:
+            if time.monotonic() >= end:
+                raise
+            if pause == POLL_SECONDS:
+                say(f"{error}; asking again for {OUTAGE_SECONDS / 60:.0f} minutes")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _http_address(given: str | None) -> str:
@@ -267,6 +286,10 @@ def _job(found: Any) -> ClusterJob:
 def _reason(error: Exception, url: str) -> str:
     """Ray's word for it: the last line of the traceback that it may have sent."""
     lines = [line.strip() for line in scrubbed(str(error), url).splitlines() if line.strip(" .")]
-    if "does not exist" in str(error) or "404" in str(error):
+    if _is_unknown(error):
         return "there is no such job"
     return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def _is_unknown(error: Exception) -> bool:
+    return "does not exist" in str(error) or "status code 404" in str(error)
