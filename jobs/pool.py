@@ -46,16 +46,20 @@ class Cluster:
         return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def ceiling(self) -> dict[str, float] | None:
-        """What Ray's autoscaler may bring in all, where it says so."""
+        """What Ray's autoscaler may bring in all, where it or what `ray up` has left on the head says so."""
         if not self.grows:
             return None
         from ray._private.state import state
 
+        from jobs.cluster.checks import gpus_to_come
+
         # A part of Ray that may change, and not every autoscaler tells.
         with contextlib.suppress(Exception):
             found = state.get_max_resources_from_cluster_config()
-            return None if found is None else {name: float(amount) for name, amount in found.items()}
-        return None
+            if found is not None:
+                return {name: float(amount) for name, amount in found.items()}
+        gpus = gpus_to_come()
+        return {"GPU": gpus} if gpus else None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Crew:
     _placed: set[int] = field(default_factory=set)
     _ready: set[int] = field(default_factory=set)
     _pending: dict[Any, tuple[int, Call, int | None]] = field(default_factory=dict)
+    _ever_ready: bool = False
     _hired: int = 0
     _not_before: float = 0.0
 
@@ -189,6 +194,7 @@ class Crew:
             return [Event("done", worker, shard, report=result)]
         self._placed.add(worker)
         self._ready.add(worker)
+        self._ever_ready = True
         self.failed_starts = 0
         return [Event("started", worker, facts=result)]
 
@@ -199,7 +205,8 @@ class Crew:
             return Event("raised", worker, shard, error=cause, reason=reason)
         self._forget(worker)
         self._kill(worker)
-        if isinstance(cause, (ModelError, SettingError)):
+        # Once a worker has the model the job is right, and it is this machine or the hub that is not.
+        if isinstance(cause, (ModelError, SettingError)) and not self._ever_ready:
             return Event("refused", worker, error=cause, reason=reason)
         return self._not_started(worker, reason)
 

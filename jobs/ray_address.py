@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from jobs.errors import ClusterError
 from jobs.ray_token import refusal
+from jobs.s3 import without_login
 
 ANSWER_SECONDS = 5
 
@@ -23,6 +24,30 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     if not host or "/" in host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         return None
     return host.strip("[]"), int(port)
+
+
+def shown(address: str) -> str:
+    """``address`` without a login, which may stand before HOST:PORT too, and without a query: as it may be told."""
+    scheme, place = _parts(address)
+    try:
+        # A password may hold a slash, and what comes after one is looked at for no login.
+        told = without_login(f"{scheme}//{place.rpartition('@')[2]}")
+    except ValueError:
+        return "something that is no address"
+    return told if scheme else told.removeprefix("//")
+
+
+def scrubbed(text: str, address: str) -> str:
+    """``text``, which is Ray's and may repeat ``address``, without the login in it."""
+    login, at, _ = _parts(address)[1].rpartition("@")
+    text = text.replace(address, shown(address)) if address else text
+    return text.replace(login + at, "") if login else text
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """The scheme with its colon, empty where there is none, and what comes after it."""
+    scheme, _, place = address.partition("//")
+    return (scheme, place) if scheme.endswith(":") else ("", address)
 
 
 def listens(host: str, port: int) -> bool:
@@ -52,7 +77,7 @@ def dashboard_of(address: str) -> str | None:
     on asking for half a minute, with a line on the terminal each time.
     """
     place = host_and_port(address)
-    silent = ClusterError(f"no Ray cluster answers at {address}")
+    silent = ClusterError(f"no Ray cluster answers at {shown(address)}")
     if place is None or not listens(*place):
         raise silent
     from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
@@ -65,7 +90,7 @@ def dashboard_of(address: str) -> str | None:
             )
     except Exception as error:
         if "uthenti" in f"{type(error).__name__} {error}":
-            raise TokenRefusedError(refusal(f"the cluster at {address}")) from None
+            raise TokenRefusedError(refusal(f"the cluster at {shown(address)}")) from None
         raise silent from None
     return found.decode() if found else None
 

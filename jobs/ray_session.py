@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.errors import ClusterError
 from jobs.quiet import ENVIRONMENT
-from jobs.ray_address import TokenRefusedError, dashboard_of, host_and_port, only_on_loopback
+from jobs.ray_address import TokenRefusedError, dashboard_of, host_and_port, only_on_loopback, scrubbed, shown
 from jobs.ray_token import MODE, own_token, read_again, refusal, restore, use_given_token
 
 RAY_ENVIRONMENT = {
@@ -87,13 +87,17 @@ def _token_as_wanted(address: str) -> Iterator[None]:
 def _join(address: str) -> None:
     import ray
 
-    where = f"the cluster at RAY_ADDRESS={address}"
+    where = f"the cluster at RAY_ADDRESS={shown(address)}"
+    if address.lower().startswith(("http://", "https://")):
+        raise ClusterError(
+            f"cannot join {where}: that is a dashboard's address, which tokenpair submit takes; here it is HOST:6379"
+        )
     try:
         ray.init(address=address, **QUIET)
     except ray.exceptions.AuthenticationError:
         raise ClusterError(refusal(where)) from None
     except Exception as error:  # a start that takes too long is a plain Exception of Ray's
-        raise ClusterError(f"cannot reach {where}: {_first_line(error)}") from None
+        raise ClusterError(f"cannot reach {where}: {_first_line(error, address)}") from None
 
 
 def _start(folder: str | None) -> None:
@@ -127,6 +131,6 @@ def _private_folder() -> Iterator[str | None]:
         yield f"{name}/r" if len(name) <= LONGEST_FOLDER else None
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+def _first_line(error: BaseException, address: str = "") -> str:
+    lines = scrubbed(str(error), address).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

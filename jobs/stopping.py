@@ -6,7 +6,10 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,28 +20,52 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+@dataclass
+class _Blocks:
+    """The stoppable blocks that the main thread is in, and whether a signal has met them."""
+
+    entered: int = 0
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """A second Ctrl-C must not break the cleaning up after the first."""
+        self.stopped = True
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+
+
+_blocks = _Blocks()
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """SIGINT and SIGTERM raise Interrupted inside the block; only the main thread can be told so.
 
-    Ray installs handlers of its own while it starts, so the block is entered again inside of it.
+    Ray installs handlers of its own while it starts, so the block is entered again inside of it. The first signal is
+    the last that is listened to until the outermost block is left: what the blocks between clean up is not broken.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _on_main_thread():
         yield
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        # A second Ctrl-C must not break the cleaning up after the first.
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_IGN)
+        _blocks.stop()
         raise Interrupted(number)
 
-    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    _blocks.entered += 1
     try:
+        if not _blocks.stopped:
+            for one in SIGNALS:
+                signal.signal(one, stop)
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        _blocks.entered -= 1
+        if not _blocks.entered or not _blocks.stopped:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+        if not _blocks.entered:
+            _blocks.stopped = False
 
 
 @contextlib.contextmanager
@@ -47,4 +74,10 @@ def starting_ray() -> Iterator[None]:
     try:
         yield
     except SystemExit:
+        if _blocks.entered and _on_main_thread():
+            _blocks.stop()
         raise Interrupted(signal.SIGTERM) from None
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -98,7 +98,7 @@ def find_job(cluster: Cluster, what: str) -> ClusterJob:
         where = load_job(path).output if is_file else absolute(what).rstrip("/")
         found = cluster.jobs(job_name(where))
     if not found:
-        raise ClusterError(f"{where}: no job of tokenpair with this id or run directory is known to {cluster.url}")
+        raise ClusterError(f"{where}: no job of tokenpair with this id or run directory is known to {cluster.place}")
     return found[-1]
 
 
@@ -124,7 +124,7 @@ def _attempt(jobs: list[ClusterJob]) -> int:
 
 def _checked(cluster: Cluster, name: str, environment: dict[str, Any], python: str, say: Say) -> list[str]:
     """Run the check on the cluster; its notes, or ClusterError with what is wrong, a line each."""
-    say(f"checking the cluster at {cluster.url} (Ray {cluster.ray_version}) …")
+    say(f"checking the cluster at {cluster.place} (Ray {cluster.ray_version}) …")
     id = f"{name}-check-{hashlib.sha256(str(environment).encode()).hexdigest()[:10]}"
     cluster.submit(id, f"{python} -m jobs.cluster.probe", environment, {})
     try:

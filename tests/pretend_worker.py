@@ -1,7 +1,8 @@
 """A worker without a model that fails on command: the engine's tests need the faults, not the numbers.
 
 The job's ``model`` is a folder of commands. ``NAME/`` holds one empty file for each time that the fault ``NAME`` is to
-happen: ``raise-3``, ``crash-3`` (shard 3), ``start``, ``refuse``. What was tried is written to ``tried/``.
+happen: ``raise-3``, ``crash-3`` (shard 3), ``start``, ``refuse``, ``refuse-later`` (any worker but the first). What
+was tried is written to ``tried/``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class PretendWorker(Worker):
         self._try("start")
         if self._due("start"):
             raise OSError("no room on this machine")
-        if self._due("refuse"):
+        later = tried(Path(self._job.model)).count("start") > 1
+        if self._due("refuse") or (later and self._due("refuse-later")):
             raise ModelError("model pretend cannot be loaded: it is refused")
         self._store = Store.open(self._run_url, self._job.storage)
         weights = Path(self._job.model) / "weights"

@@ -115,6 +115,24 @@ def test_refused_model_is_the_users_error_and_not_tried_again(place: Place) -> N
     assert place.run(top_k=3).exit_code == 0
 
 
+def test_model_that_one_worker_has_is_tried_again_for_the_next(place: Place) -> None:
+    """A GPU without room, or a hub that was busy, under one late worker ended a run that others were computing."""
+    command(place.faults, "crash-3", 1)
+    command(place.faults, "refuse-later", 2)
+    assert place.run().exit_code == 0
+    assert tried(place.faults).count("start") == 4
+    assert sum("could not be started: ModelError: model pretend" in line for line in place.said) == 2
+
+
+def test_model_that_no_later_worker_gets_leaves_the_rest_undone(place: Place) -> None:
+    command(place.faults, "crash-3", 1)
+    command(place.faults, "refuse-later", 100)
+    outcome = place.run()
+    assert outcome.exit_code == 1
+    assert "no worker could be started: ModelError" in outcome.failed[3]
+    assert tried(place.faults).count("start") == 1 + FAILED_STARTS
+
+
 def test_finished_run_is_left_alone(place: Place) -> None:
     place.run()
     before = {path: path.stat().st_mtime_ns for path in place.output.rglob("*") if path.is_file()}

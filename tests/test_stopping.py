@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from jobs.commands import told
-from jobs.stopping import Interrupted, starting_ray
+from jobs.commands.cluster import _followed
+from jobs.stopping import Interrupted, starting_ray, stoppable
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -36,3 +40,63 @@ def test_rays_own_handler_leaves_as_an_interruption() -> None:
     with pytest.raises(Interrupted) as stopped, starting_ray():
         sys.exit(1)
     assert stopped.value.exit_code == 143
+
+
+@contextlib.contextmanager
+def signalled_at_the_end() -> Iterator[None]:
+    """Another Ctrl-C when the block is left, however that is."""
+    try:
+        yield
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_signal_does_not_break_the_cleaning_up_between_the_blocks() -> None:
+    """The innermost block gave the signals back to the one around it, while Ray was still being shut down."""
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    cleaned = []
+
+    def run() -> None:
+        with stoppable():
+            try:
+                with stoppable():
+                    os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                for one in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(os.getpid(), one)
+                    cleaned.append(one)
+                with stoppable():  # what cleans up may be stoppable by itself
+                    os.kill(os.getpid(), signal.SIGINT)
+                cleaned.append("all")
+
+    with pytest.raises(Interrupted) as stopped, stoppable(), signalled_at_the_end():
+        run()
+    assert stopped.value.exit_code == 143
+    assert cleaned == [signal.SIGINT, signal.SIGTERM, "all"]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    # The next command of this process listens again.
+    with pytest.raises(Interrupted), stoppable(), stoppable():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_after_rays_own_handler_no_second_signal_gets_through() -> None:
+    with pytest.raises(Interrupted) as stopped, stoppable(), signalled_at_the_end(), starting_ray():
+        sys.exit(1)
+    assert stopped.value.exit_code == 143
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_whoever_follows_a_job_leaves_by_the_code_of_the_signal(
+    number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM left with the code of Ctrl-C."""
+
+    class Following:
+        def follow(self, id: str, *_: object) -> Iterator[str]:
+            yield "a line"
+            os.kill(os.getpid(), number)
+
+    following: Any = Following()
+    with stoppable():
+        assert _followed(following, "tokenpair-x-1") == code
+    assert "the job goes on" in capsys.readouterr().err

@@ -8,16 +8,15 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
-from jobs.ray_address import dashboard_of, host_and_port
+from jobs.ray_address import dashboard_of, host_and_port, scrubbed, shown
 from jobs.ray_session import RAY_ENVIRONMENT
 from jobs.ray_token import refusal, use_given_token
-from jobs.s3 import without_login
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CONNECT_SECONDS, READ_SECONDS = 10, 120
@@ -25,6 +24,16 @@ LOOK_SECONDS = 5
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 TERMINATED = 143
 POLL_SECONDS = 0.5
+# A log that is silent for so long may be one whose machine is gone: it is asked for anew.
+SILENCE_SECONDS = 120.0
+# How long a cluster that does not answer is asked again, and the longest pause between.
+OUTAGE_SECONDS, LONGEST_PAUSE_SECONDS = 600.0, 15.0
+
+Answer = TypeVar("Answer")
+
+
+class NoAnswerError(ClusterError):
+    """A cluster did not answer, or not sensibly; another try may help."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Cluster:
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.url = _http_address(address)
+        self.place = shown(self.url)
         use_given_token()
         with self._told("reach"), _only_address(self.url):
             self._client = _client(self.url)
@@ -115,66 +125,75 @@ class Cluster:
         with self._told(f"read the log of job {id} of"):
             return str(self._client.get_job_logs(id))
 
-    def follow(self, id: str) -> Iterator[str]:
-        """The lines of a job's log as they come, until it ends; a broken connection is taken up again."""
+    def follow(self, id: str, say: Callable[[str], None]) -> Iterator[str]:
+        """The lines of a job's log as they come, until it ends; ``say`` gets a notice when the cluster does not answer.
+
+        A broken connection is taken up again; ClusterError when the cluster is not back within OUTAGE_SECONDS.
+        """
         seen = 0
         rest = ""
-        while True:
-            ended = self.job(id).ended
-            text = ""
-            try:
+        while not patiently(lambda: self.job(id), say).ended:
+            with contextlib.suppress(ClusterError):
                 for text in self._tail(id, seen):
                     seen += len(text)
                     *whole, rest = (rest + text).split("\n")
                     yield from whole
-            except ClusterError:
-                if ended:
-                    raise
-            if ended or self.job(id).ended:
-                break
             time.sleep(POLL_SECONDS)
         # What was printed between the last look and the end.
-        *whole, rest = (rest + self.logs(id)[seen:]).split("\n")
+        *whole, rest = (rest + patiently(lambda: self.logs(id), say)[seen:]).split("\n")
         yield from whole
         if rest:
             yield rest
 
     def _tail(self, id: str, skip: int) -> Iterator[str]:
-        """Pieces of the log after its first ``skip`` characters, until the connection ends."""
+        """Pieces of the log after its first ``skip`` characters, until the connection ends or is silent for long."""
         pieces = self._client.tail_job_logs(id)
-        with self._told(f"follow the log of job {id} of"), contextlib.closing(asyncio.new_event_loop()) as loop:
-            try:
-                while True:
-                    try:
-                        piece = loop.run_until_complete(anext(pieces))
-                    except StopAsyncIteration:
-                        return
-                    new, skip = piece[skip:], max(0, skip - len(piece))
-                    if new:
-                        yield new
-            finally:
-                with contextlib.suppress(Exception):
-                    loop.run_until_complete(pieces.aclose())
+        with self._told(f"follow the log of job {id} of"), asyncio.Runner() as loop:
+            while True:
+                try:
+                    piece = loop.run(asyncio.wait_for(anext(pieces), SILENCE_SECONDS))
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                new, skip = piece[skip:], max(0, skip - len(piece))
+                if new:
+                    yield new
 
     @contextlib.contextmanager
     def _told(self, doing: str) -> Iterator[None]:
         import ray
         import requests
 
-        where = f"the cluster at {without_login(self.url)}"
+        where = f"the cluster at {self.place}"
         try:
             yield
         except ray.exceptions.AuthenticationError:
             raise ClusterError(refusal(where)) from None
         except requests.exceptions.Timeout:
-            raise ClusterError(f"cannot {doing} {where}: no answer in time") from None
+            raise NoAnswerError(f"cannot {doing} {where}: no answer in time") from None
         except (ConnectionError, requests.exceptions.RequestException):
-            raise ClusterError(
+            raise NoAnswerError(
                 f"cannot {doing} {where}: nothing answers there as Ray's dashboard does; is the address right "
                 "(http://HEAD:8265), and is the cluster up?"
             ) from None
         except Exception as error:
-            raise ClusterError(f"cannot {doing} {where}: {_reason(error)}") from None
+            kind = ClusterError if _is_unknown(error) else NoAnswerError
+            raise kind(f"cannot {doing} {where}: {_reason(error, self.url)}") from None
+
+
+def patiently(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """What ``ask`` finds, asked again while the cluster does not answer; its NoAnswerError after OUTAGE_SECONDS."""
+    end = time.monotonic() + OUTAGE_SECONDS
+    pause = POLL_SECONDS
+    while True:
+        try:
+            return ask()
+        except NoAnswerError as error:
+            if time.monotonic() >= end:
+                raise
+            if pause == POLL_SECONDS:
+                say(f"{error}; asking again for {OUTAGE_SECONDS / 60:.0f} minutes")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _http_address(given: str | None) -> str:
@@ -188,10 +207,14 @@ def _http_address(given: str | None) -> str:
         raise ClusterError(f"no cluster given: --address http://HEAD:8265, or set {' or '.join(ADDRESSES)}")
     if "://" not in address:
         return _asked_for(name, address)
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
         raise ClusterError(
-            f"{name}: found {without_login(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
+            f"{name}: found {shown(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
         )
     return address.rstrip("/")
 
@@ -201,7 +224,9 @@ def _asked_for(name: str, address: str) -> str:
     import requests
 
     if host_and_port(address) is None:
-        raise ClusterError(f"{name}: found {address!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379")
+        raise ClusterError(
+            f"{name}: found {shown(address)!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379"
+        )
     with contextlib.suppress(requests.exceptions.RequestException):
         # Without a token it is refused, but by the dashboard.
         requests.get(f"http://{address}/api/version", timeout=LOOK_SECONDS)
@@ -209,7 +234,7 @@ def _asked_for(name: str, address: str) -> str:
     use_given_token()
     found = dashboard_of(address)
     if found is None:
-        raise ClusterError(f"the cluster at {address} has no dashboard: pip install 'ray[default]' on its head")
+        raise ClusterError(f"the cluster at {shown(address)} has no dashboard: pip install 'ray[default]' on its head")
     return f"http://{found}"
 
 
@@ -258,9 +283,13 @@ def _job(found: Any) -> ClusterJob:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str) -> str:
     """Ray's word for it: the last line of the traceback that it may have sent."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
-    if "does not exist" in str(error) or "404" in str(error):
+    lines = [line.strip() for line in scrubbed(str(error), url).splitlines() if line.strip(" .")]
+    if _is_unknown(error):
         return "there is no such job"
     return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def _is_unknown(error: Exception) -> bool:
+    return "does not exist" in str(error) or "status code 404" in str(error)

@@ -103,13 +103,20 @@ def stop(context: typer.Context, what: What, address: Address = None) -> None:
 
 def _followed(cluster: Cluster, id: str) -> int:
     """Show a job's log to its end; the job's own exit code."""
+    from jobs.cluster.client import patiently
+    from jobs.errors import ClusterError
+
+    again = f"tokenpair logs {id} --follow shows it again, tokenpair stop {id} ends it"
     try:
-        for line in cluster.follow(id):
+        for line in cluster.follow(id, note):
             say(line.expandtabs())
-    except KeyboardInterrupt:
-        complain(f"the job goes on; tokenpair logs {id} --follow shows it again, tokenpair stop {id} ends it")
-        return INTERRUPTED
-    job = cluster.job(id)
+        job = patiently(lambda: cluster.job(id), note)
+    except KeyboardInterrupt as stop:
+        complain(f"the job goes on; {again}")
+        return int(getattr(stop, "exit_code", INTERRUPTED))
+    except ClusterError:
+        complain(f"the job may go on; {again}")
+        raise
     if job.code is None and job.status != "SUCCEEDED":
         why = (job.message.strip().splitlines() or [""])[-1].strip()[:300]
         complain(f"{id} {job.status.lower()}{f': {why}' if why else ''}")
