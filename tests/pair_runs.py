@@ -98,3 +98,10 @@ def write_pairs(
     if finished:
         target.commit("_SUCCESS", b"")
     return Run(target)
+
+
+def damage(place: Path, folder: str = "attributions") -> None:
+    """Overwrite the data of a parquet part, whose footer stays as it is."""
+    part = next((place / folder).glob("*.parquet"))
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + b"\xff" * (len(data) // 3) + data[4 + len(data) // 3 :])

@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pair_runs import Row, attributed, cut_text, words, write_pairs
+from pair_runs import Row, attributed, cut_text, damage, words, write_pairs
 from typer.testing import CliRunner
 
 from jobs import cli
+from jobs.comparison import details
 from jobs.comparison.agreeing import ranks
 from jobs.comparison.aligning import Cut, align, summed, summed_cells
 from jobs.comparison.comparing import compare_runs
-from jobs.errors import JobError, RunError
+from jobs.errors import JobError, RunError, StoreError
 from jobs.opened_run import Run
 from jobs.stores import Store
 
@@ -219,6 +220,61 @@ def test_a_log_is_told_by_query(tmp_path: Path) -> None:
     groups = compare_runs(run("one", 0.0), run("two", 0.25)).groups
     assert [(g.by, g.value, g.pairs) for g in groups] == [("query", "query x", 2), ("query", "query y", 2)]
     assert groups[0].difference == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["n", "score_1", "text_a", "pair_1", "distance", "overlap", "value", "hash_a", "nth", "Score", 'a "b".c', "kept_0"],
+)
+def test_a_column_may_have_any_name(tmp_path: Path, rng: random.Random, name: str) -> None:
+    """Columns of the comparison's own tables must neither hide one that was passed through nor be hidden by it."""
+    schema = pa.schema([("other", pa.string()), (name, pa.int32()), (name.swapcase(), pa.string())])
+    rows = [
+        Row(row.pair_id, row.pair, {"other": None, name: at % 3, name.swapcase(): "xy"[at % 2]})
+        for at, row in enumerate(rows_of(rng, 12))
+    ]
+    first = write_pairs(tmp_path / "one", [rows], kept=schema)
+    second = write_pairs(tmp_path / "two", [rows_of(rng, 12, noise=0.5)])
+    scores = np.array([row.pair.score for row in rows])
+    expected = np.corrcoef(ranks(scores), ranks(np.arange(12) % 3.0))[0, 1]
+    found = compare_runs(first, second)
+    assert [(one.name, one.first) for one in found.columns] == [(name, pytest.approx(expected, abs=1e-6))]
+    assert sorted((g.by, g.value, g.pairs) for g in found.groups) == sorted(
+        [(name, str(at), 4) for at in range(3)] + [(name.swapcase(), one, 6) for one in "xy"]
+    )
+    assert {g.by for g in compare_runs(first, second, by=name).groups} == {name}
+
+
+@pytest.mark.parametrize("folder", ["attributions", "texts"])
+def test_a_damaged_part_is_told_in_one_line(tmp_path: Path, rng: random.Random, folder: str) -> None:
+    first = write_pairs(tmp_path / "one", [rows_of(rng, 30)])
+    second = write_pairs(tmp_path / "two", [rows_of(rng, 30)])
+    damage(tmp_path / "two", folder)
+    with pytest.raises((RunError, StoreError), match=str(tmp_path / "two")) as error:
+        compare_runs(first, second)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_matrices_are_held_a_few_at_a_time(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch batches of so many rows that long texts fill the memory; and batches change no number."""
+    rows, others = rows_of(rng, 30), rows_of(rng, 30, noise=0.5)
+    first = write_pairs(tmp_path / "one", [rows], store="full")
+    second = write_pairs(tmp_path / "two", dealt(others, 3, rng), store="full")
+    at_once = compare_runs(first, second)
+    sizes: list[int] = []
+    stored = details._stored
+
+    def seen(batch: pa.RecordBatch, number: int) -> Any:
+        sizes.append(len(batch))
+        return stored(batch, number)
+
+    monkeypatch.setattr(details, "_stored", seen)
+    monkeypatch.setattr(details, "CELLS_AT_ONCE", 4 * 2 * 8 * 7)  # pairs of 8 and 7 groups in either run
+    few = compare_runs(first, second)
+    assert max(sizes) == 4
+    assert few.agreement["cosine_cells"] == at_once.agreement["cosine_cells"]
 
 
 def test_the_command_prints_text_json_and_one_line_errors(tmp_path: Path, rng: random.Random) -> None:

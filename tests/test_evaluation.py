@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pair_runs import Row, attributed, cut_text, words, write_pairs
-from tiny_models import WORDS, TinyModels
+from pair_runs import Row, attributed, cut_text, damage, words, write_pairs
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tiny_models import TOKENIZERS, WORDS, TinyModels
 from typer.testing import CliRunner
 
 from attribution_core.results import ExplainedText, PairAttribution
 from jobs import cli
-from jobs.errors import JobError, RunError
+from jobs.errors import JobError, RunError, StoreError
 from jobs.evaluation.curves import MEASURES, area, measure, prepare
 from jobs.evaluation.intervals import Bootstrap
 from jobs.evaluation.judge import Judge
@@ -279,6 +282,50 @@ def test_a_run_without_anything_to_order_is_told_in_one_line(tiny: TinyModels, t
         evaluate_run(run)
     with pytest.raises(RunError, match="no pair to evaluate"):
         evaluate_run(write_pairs(tmp_path / "empty", [], finished=False))
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_a_static_model_is_judged_by_its_tokens_vectors(
+    tiny: TinyModels, tmp_path: Path, rng: random.Random, routed: bool
+) -> None:
+    """A static embedding gives no token embeddings of its own; alone and as one side of a Router."""
+    width = int(tiny.load("bert").get_embedding_dimension())
+    tokenizer = TOKENIZERS["bert"]()
+    static: list[Any] = [
+        StaticEmbedding(tokenizer, embedding_weights=np.random.default_rng(2).normal(0, 1, (len(tokenizer), width)))
+    ]
+    deep = list(tiny.load("bert").children())
+    modules = [Router.for_query_document(query_modules=static, document_modules=deep)] if routed else static
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    role_a, role_b = ("query", "document") if routed else ("text", "text")
+    rows = [
+        Row(f"p{at}", attributed(words(f"{first} red dog", role_a), words("good ball", role_b), np.ones((3, 2))))
+        for at, first in enumerate(["fast", "walking"])
+    ]
+    run = write_pairs(
+        tmp_path / "run", [rows], mode="retrieval" if routed else "symmetric", model=str(tmp_path / "model")
+    )
+    vectors = Judge(run).word_vectors(Side.of(words("red dog")), role_a)
+    table = static[0].embedding.weight.detach().numpy()
+    direct = [table[tokenizer.encode(word, add_special_tokens=False)].sum(0) for word in ("red", "dog")]
+    np.testing.assert_allclose(vectors, direct, atol=1e-5)
+    assert evaluate_run(run, steps=2, orders=1).pairs == 2
+
+
+def test_a_sample_of_one_query_is_undecided(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
+    """However many documents it has; "faithful" would be said of other queries too."""
+    a = words("red dog walking fast")
+    rows = [Row(f"p{at}", attributed(a, words(f"red ball {at}"), np.eye(4, 3))) for at in range(8)]
+    found = evaluate_run(tiny_run(tiny, tmp_path / "run", [rows]), steps=2, orders=1)
+    assert (found.pairs, found.draws) == (8, 1)
+    assert found.verdict.grade == "undecided"
+
+
+def test_a_damaged_part_is_told_as_one(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
+    run = tiny_run(tiny, tmp_path / "run", [[tiny_row(rng, f"p{at}") for at in range(50)]])
+    damage(tmp_path / "run")
+    with pytest.raises((RunError, StoreError), match=str(tmp_path)):
+        sample_pairs(run, 5, 0)
 
 
 def tiny_row(rng: random.Random, name: str) -> Row:

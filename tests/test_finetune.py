@@ -72,9 +72,11 @@ def test_a_run_cut_at_any_step_ends_as_an_undisturbed_one(tiny: TinyModels, rng:
     assert [one.loss for one in second.state.epochs] == [one.loss for one in whole.state.epochs]
 
 
-def test_workers_that_share_a_batch_make_the_step_of_one(tiny: TinyModels, rng: random.Random) -> None:
-    """Each takes a share, also of an odd batch; the mean of their gradients is that of the whole, dropout included."""
-    train = labelled_pairs(rng, 7)
+@pytest.mark.parametrize("pairs", [7, 2])
+def test_workers_that_share_a_batch_make_the_step_of_one(tiny: TinyModels, rng: random.Random, pairs: int) -> None:
+    """Each takes a share, also of an odd batch, or of one with fewer pairs than workers; the mean of their gradients is
+    that of the whole, dropout included."""
+    train = labelled_pairs(rng, pairs)
     base = shift_model(tiny.load("bert"))
 
     def gradients(rank: int, world: int) -> torch.Tensor:

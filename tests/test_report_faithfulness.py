@@ -40,7 +40,7 @@ def evaluation(gain: float) -> Faithfulness:
     ]
     names = {"run": "r", "model": "m", "similarity": "cosine", "groups": "word", "judge": "m", "judge_fingerprint": "f"}
     sizes = {"layer": 4, "seed": 0, "asked": 50, "of": 100, "pairs": 1234, "draws": 50, "orders": 3}
-    verdict = judge_advantages(found, overall, "")
+    verdict = judge_advantages(found, overall, "", sizes["draws"])
     return Faithfulness(
         **names,  # type: ignore[arg-type]
         **sizes,  # type: ignore[arg-type]

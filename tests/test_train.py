@@ -131,6 +131,36 @@ def test_another_job_is_not_written_over(job: Job, tmp_path: Path, rng: random.R
         run_training(load(job, dev=None, epochs=1), quiet=True)
 
 
+def test_a_restart_that_cannot_begin_leaves_the_model_there(job: Job, tmp_path: Path) -> None:
+    """A mistyped file or model must not cost what an hour of training made."""
+    run_training(load(job, dev=None, epochs=1), quiet=True)
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for more, told in (
+        ({"train": str(tmp_path / "trian.csv")}, "trian"),
+        ({"model": str(tmp_path / "none")}, "no model folder"),
+        ({"model": str(out / "model")}, "copy it first"),
+    ):
+        with pytest.raises(TokenpairError, match=told):
+            run_training(load(job, dev=None, epochs=1, **more), quiet=True, restart=True)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "thesis.txt").write_text("do not lose")
+    with pytest.raises(RunError, match=r"thesis\.txt"):
+        run_training(load(job, dev=None, epochs=1), quiet=True, restart=True)
+    assert (out / "_SUCCESS").exists()
+
+
+def test_a_restart_leaves_no_file_of_the_model_before(job: Job, tmp_path: Path) -> None:
+    """Modules have folders of their own; one of an older architecture would stay beside the new ones."""
+    run_training(load(job, dev=None, epochs=1), quiet=True)
+    old = tmp_path / "out" / "model" / "7_Dense" / "deeper" / "model.safetensors"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    run_training(load(job, dev=None, epochs=1), quiet=True, restart=True)
+    assert not old.exists()
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
 def test_bad_rows_are_left_out_or_stop_the_job(job: Job, tmp_path: Path) -> None:
     """A score outside the scale is a wrong scale, and is never silently scaled to above 1."""
     file = tmp_path / "train.csv"
@@ -166,6 +196,7 @@ def test_any_source_of_attribution_jobs_will_do(job: Job, tmp_path: Path, rng: r
         ({"loss": "triplet"}, "loss: found 'triplet'; allowed: cosine or dot"),
         ({"learnin_rate": 1}, "learnin_rate: is not a setting; did you mean learning_rate?"),
         ({"columns": {"scores": "x"}}, "columns.scores: is not a setting; did you mean score?"),
+        ({"workers": {"count": 9}}, "workers.count: found 9; allowed with batch: 8: a whole number from 1 to 8"),
         ({"header": False, "columns": {"a": "x"}}, "columns.a: found 'x'; allowed: with header: false"),
     ],
 )

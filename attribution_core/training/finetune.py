@@ -213,6 +213,10 @@ class FineTuner:
         # All of the batch is read, so that every worker pads to the same length and drops the same units.
         features = self._read([self.train.a[row] for row in rows] + [self.train.b[row] for row in rows])
         mine = torch.arange(self.rank, len(rows), self.world)
+        idle = not len(mine)
+        if idle:
+            # Fewer pairs than workers: every worker takes part in the averaging, this one with gradients of 0.
+            mine = torch.zeros(1, dtype=torch.long)
         part = _rows(features, torch.cat([mine, mine + len(rows)]), 2 * len(rows))
         label_P = torch.tensor(self.train.similarity[rows], dtype=torch.float32)[mine].to(self.model.device)
         with shared_dropout():
@@ -221,6 +225,8 @@ class FineTuner:
         score_P = F.cosine_similarity(a_PD, b_PD) if self.recipe.loss == "cosine" else (a_PD * b_PD).sum(1)
         # Gradients are averaged over workers: the share's sum over the mean share is the batch's mean in the end.
         loss = (score_P - label_P).square().sum() * self.world / len(rows)
+        if idle:
+            loss = loss * 0.0
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.largest_gradient)

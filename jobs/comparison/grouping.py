@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.comparison.matching import kept_columns, quoted
+from jobs.comparison.matching import kept_columns, kept_names
 from jobs.comparison.scores import rank_correlation
 from jobs.database import first_row
 from jobs.errors import JobError
@@ -48,9 +48,10 @@ def correlate_columns(con: duckdb.DuckDBPyConnection, first: Run) -> tuple[Colum
     import pyarrow.types as t
 
     found = []
+    called = kept_names(first)
     for field in kept_columns(first):
         if t.is_integer(field.type) or t.is_floating(field.type):
-            name = quoted(field.name)
+            name = called[field.name]
             if _distinct(con, name) > 2:
                 found.append(
                     Column(field.name, *(rank_correlation(con, "matched", name, f"score_{n}") for n in (1, 2)))
@@ -60,16 +61,16 @@ def correlate_columns(con: duckdb.DuckDBPyConnection, first: Run) -> tuple[Colum
 
 def compare_groups(con: duckdb.DuckDBPyConnection, first: Run, second: Run, by: str | None) -> tuple[Group, ...]:
     """Groups by every column of few values and, in logs, by query; or by the one column asked for."""
-    names = [field.name for field in kept_columns(first)]
+    names = kept_names(first)
     if by is not None and by not in (QUERY, *names):
         there = ", ".join((QUERY, *names))
         raise JobError(f"--by {by}: there is no such column in {first.url}; there are {there}")
     if by is not None:
-        return _groups(con, by, "text_a" if by == QUERY and by not in names else quoted(by))
+        return _groups(con, by, names.get(by, "text_a"))
     found: list[Group] = []
-    for name in names:
-        if 1 < _distinct(con, quoted(name)) <= MOST_VALUES:
-            found += _groups(con, name, quoted(name))
+    for name, column in names.items():
+        if 1 < _distinct(con, column) <= MOST_VALUES:
+            found += _groups(con, name, column)
     logs = QUERY in first.roles or QUERY in second.roles
     if logs and QUERY not in names and _distinct(con, "text_a") > 1:
         found += _groups(con, QUERY, "text_a")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobs.opened_run import Run
 
 BATCH_ROWS = 1 << 14
+# What pyarrow reads ahead by itself.
+BATCHES_AHEAD, PARTS_AHEAD = 16, 4
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,52 @@ class Matched:
     unwritten: int
 
 
-def scan(con: duckdb.DuckDBPyConnection, run: Run, folder: str, columns: Any, sql: str) -> None:
-    """Run ``sql`` over some columns of a folder's parts, called ``part`` there, which are read once and in batches."""
+def scan(
+    con: duckdb.DuckDBPyConnection,
+    run: Run,
+    folder: str,
+    columns: Any,
+    sql: str,
+    *,
+    rows: int = BATCH_ROWS,
+    ahead: int = BATCHES_AHEAD,
+) -> None:
+    """Run ``sql`` over some columns of a folder's parts, called ``part`` there, which are read once and in batches.
+
+    ``rows`` are read at once, and up to ``ahead`` such batches before they are asked for.
+
+    Raises:
+        RunError: where a part is damaged.
+        StoreError: where the store fails.
+    """
+    import duckdb
+
     dataset = run.dataset(folder)
-    reader = dataset.scanner(columns=columns, batch_size=BATCH_ROWS).to_reader()
-    con.register("part", reader)
     try:
-        con.execute(sql)
-    finally:
-        con.unregister("part")
+        with run._reading():
+            scanner = dataset.scanner(
+                columns=columns, batch_size=rows, batch_readahead=ahead, fragment_readahead=min(ahead, PARTS_AHEAD)
+            )
+            con.register("part", scanner.to_reader())
+            try:
+                con.execute(sql)
+            finally:
+                con.unregister("part")
+    except duckdb.Error as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise RunError(f"{run.url}: cannot be read: {first}") from None
 
 
 def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matched:
     """Table ``matched``: n, pair_1, pair_2, text_a, text_b (ids of the first run), a_2, b_2 (of the second), score_1,
-    score_2, total_1, total_2, and the columns that the first run passed through (``kept_columns``).
+    score_2, total_1, total_2, and the columns that the first run passed through, by the names of ``kept_names``.
 
     Raises:
         RunError: where not one pair is shared.
     """
     for number, run in ((1, first), (2, second)):
         _load(con, run, number)
-    kept = "".join(f", x.{quoted(f.name)}" for f in kept_columns(first))
+    kept = "".join(f", x.{name}" for name in kept_names(first).values())
     values = (
         "x.pair_id AS pair_1, y.pair_id AS pair_2, x.text_a_id AS text_a, x.text_b_id AS text_b, y.text_a_id AS a_2, "
         "y.text_b_id AS b_2, x.score AS score_1, y.score AS score_2, x.total AS total_1, y.total AS total_2" + kept
@@ -98,12 +125,15 @@ def kept_columns(run: Run) -> list[pa.Field]:
     return [f for f in run.dataset().schema if f.name not in own and any(is_one(f.type) for is_one in scalar)]
 
 
-def quoted(name: str) -> str:
-    """A column's name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
+def kept_names(run: Run) -> dict[str, str]:
+    """What each of ``kept_columns`` is called in SQL: a column may have a name of ours, or one that differs from
+    another's in letter case alone."""
+    return {field.name: f"kept_{at}" for at, field in enumerate(kept_columns(run))}
 
 
 def _load(con: duckdb.DuckDBPyConnection, run: Run, number: int) -> None:
+    import pyarrow.compute as pc
+
     role_a, role_b = run.roles
     scan(
         con,
@@ -112,12 +142,14 @@ def _load(con: duckdb.DuckDBPyConnection, run: Run, number: int) -> None:
         ["text_id", "role", "text"],
         f"CREATE TABLE hashes_{number} AS SELECT text_id, role, md5(text) AS hash FROM part",
     )
-    kept = [f.name for f in kept_columns(run)] if number == 1 else []
+    columns = {name: pc.field(name) for name in ("pair_id", "text_a_id", "text_b_id", "score", "total")}
+    if number == 1:
+        columns |= {called: pc.field(name) for name, called in kept_names(run).items()}
     scan(
         con,
         run,
         "attributions",
-        ["pair_id", "text_a_id", "text_b_id", "score", "total", *kept],
+        columns,
         f"CREATE TABLE rows_{number} AS SELECT * FROM part",
     )
     con.execute(

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attribution_core.encoder import Encoder, Role
-from attribution_core.static import make_encoder
+from attribution_core.static import StaticEncoder, make_encoder
 from jobs.errors import RunError
 from jobs.evaluation.orders import Values
 from jobs.evaluation.perturbing import Side
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attribution_core.reading import ReadText
     from jobs.opened_run import Run
 
 BATCH_TEXTS = 64
@@ -78,17 +81,15 @@ class Judge:
         return found
 
     def word_vectors(self, side: Side, role: Role) -> Values:
-        """Each word's token embeddings of the last layer, summed, [n, d]; zero for words that the model did not read.
+        """Each word's token embeddings (of the last layer, where there is one), summed, [n, d]; zero for words that the
+        model did not read.
 
         With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
         embeddings: the plainest way to split a score into pairs of words.
         """
         encoder = self._encoders[role]
         read = encoder.read([side.text], role, "token")[0]
-        out: Any = encoder.model.encode(
-            [side.text], prompt=encoder.prompt(role), output_value=None, show_progress_bar=False, **_task(role)
-        )[0]
-        tokens = out["token_embeddings"][out["attention_mask"].bool()].double().cpu().numpy()
+        tokens = _token_embeddings(encoder, side.text, role, read)
         assert len(tokens) == len(read), "both read the text by the same rules"
         vectors = np.zeros((len(side), tokens.shape[1]))
         word = 0
@@ -102,6 +103,20 @@ class Judge:
             if word < len(side) and side.spans[word][0] < max(end, start + 1):
                 vectors[word] += tokens[at]
         return vectors
+
+
+def _token_embeddings(encoder: Encoder, text: str, role: Role, read: ReadText) -> Values:
+    """What the model pools over, [tokens, d]."""
+    if isinstance(encoder, StaticEncoder):
+        # A static embedding gives its mean alone.
+        weight_Vd: Tensor = encoder.transformer.embedding.weight
+        tokens_Td = weight_Vd.detach()[list(read.ids)]
+    else:
+        out: Any = encoder.model.encode(
+            [text], prompt=encoder.prompt(role), output_value=None, show_progress_bar=False, **_task(role)
+        )[0]
+        tokens_Td = out["token_embeddings"][out["attention_mask"].bool()]
+    return np.asarray(tokens_Td.double().cpu().numpy())
 
 
 def _task(role: str) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def summarise_curves(
         shares=tuple(step / steps for step in range(steps + 1)),
         curves=tuple(curves),
         overall=tuple(overall),
-        verdict=judge_advantages(curves, overall, "" if judge.own else short_name(judge.name)),
+        verdict=judge_advantages(curves, overall, "" if judge.own else short_name(judge.name), bootstrap.clusters),
         found=tuple(found),
     )
 

@@ -23,15 +23,19 @@ class Sample:
 
 
 def sample_pairs(run: Run, count: int, seed: int) -> Sample:
-    """``count`` pairs by chance (all where there are no more), in memory that does not grow with the run."""
+    """``count`` pairs by chance (all where there are no more), in memory that does not grow with the run.
+
+    RunError where a part is damaged, StoreError where the store fails.
+    """
     best: list[tuple[int, str]] = []
     seen = 0
-    for batch in run.dataset().to_batches(columns=["pair_id"], batch_size=BATCH_ROWS):
-        ids = batch.column(0).to_pylist()
-        seen += len(ids)
-        best += [(draw(seed, pair_id), pair_id) for pair_id in ids]
-        if len(best) > count:
-            best = sorted(best)[:count]
+    with run._reading():
+        for batch in run.dataset().to_batches(columns=["pair_id"], batch_size=BATCH_ROWS):
+            ids = batch.column(0).to_pylist()
+            seen += len(ids)
+            best += [(draw(seed, pair_id), pair_id) for pair_id in ids]
+            if len(best) > count:
+                best = sorted(best)[:count]
     return Sample(tuple(pair_id for _, pair_id in sorted(best)), seen)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM
+from jobs.progress import counted
 
 if TYPE_CHECKING:
     from jobs.evaluation.intervals import Mean
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
 # An interval that is narrower than this share of the fall of the score, and holds 0, shows that there is no advantage.
 NARROW = 0.1
+# Chance alone puts five draws on one side of 0 more often (1/2^5) than the lower bound of 95 % may be wrong.
+FEWEST_DRAWS = 6
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,18 @@ class Verdict:
     text: str
 
 
-def judge_advantages(curves: Sequence[Curve], overall: Sequence[Against], judge: str) -> Verdict:
-    """A grade from the intervals alone; ``judge`` names the judging model where it is not the run's own."""
+def judge_advantages(curves: Sequence[Curve], overall: Sequence[Against], judge: str, draws: int) -> Verdict:
+    """A grade from the intervals and ``draws``, how many independent draws they are of; ``judge`` names the judging
+    model where it is not the run's own."""
     of = {(one.method, one.against): one.advantage for one in overall}
     chance = of[ATTRIBUTIONS, RANDOM]
     what = f"the attributions (judged by {judge})" if judge else "the attributions"
+    if draws < FEWEST_DRAWS:
+        return Verdict(
+            "undecided",
+            f"The sample is too small to judge {what}: it has {counted(draws, 'different first text')} and takes "
+            f"{FEWEST_DRAWS}, because pairs that share one are one draw. Raise --sample, or evaluate a run with more.",
+        )
     if chance.low <= 0:
         fall = max((abs(one.values[0] - one.values[-1]) for one in curves), default=0.0)
         if chance.high - chance.low > NARROW * fall and chance.high > 0:

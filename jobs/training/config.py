@@ -111,5 +111,10 @@ def load_training(path: str | Path | None, overrides: Mapping[str, Any] | None =
         raise JobError(f"{prefix}scale: found {list(job.scale)}; allowed: the lowest score, then a higher one")
     if job.keep == "best" and job.dev is None:
         raise JobError(f"{prefix}keep: found 'best' without dev; allowed without a dev set: last")
+    if job.workers.count > job.batch:
+        raise JobError(
+            f"{prefix}workers.count: found {job.workers.count}; allowed with batch: {job.batch}: a whole number from 1 "
+            f"to {job.batch}, because the workers share every batch"
+        )
     columns = columns_as_told(job.columns, job.header, where)
     return job.model_copy(update={"columns": LabelColumns.model_validate(columns)})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from attribution_core.training.finetune import Epoch, State
 
 KIND = "training"
+OWN = (SUCCESS, CHECKPOINT, PROGRESS, JOB_FILE)
 RAY_FOLDER = "ray"
 # How often Ray Train starts its workers again; each start goes on from the checkpoint.
 CRASHES = 3
@@ -80,20 +82,22 @@ def run_training(
     record = read_record(run)
     if record is not None and record["run"].get("kind") != KIND:
         raise RunError(f"{run.url}: holds another run of tokenpair; choose another output")
-    if restart and record is not None:
-        _wipe(run)
-        record = None
-    if record is None:
-        _check_empty(run)
+    anew = restart and record is not None
+    if record is None or anew:
+        _check_empty(run, OWN if anew else ())
     else:
         _check_same(run, job, record)
-    if record is not None and run.exists(SUCCESS):
+    if record is not None and not anew and run.exists(SUCCESS):
         return _trained(run, record["run"]["result"] | {"already_finished": True})
     model_folder(job.model)
     train = read_labelled(job, job.train, "train", say)
     dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
     task = Task(job, train, dev, train.digest() + (dev.digest() if dev is not None else ""))
     run.check_writable()
+    if anew:
+        # Only now: a mistyped place or model must not cost the model that is there.
+        _wipe(run, job)
+        record = None
     found: dict[str, Any] = {"kind": KIND, "versions": _versions(), "pairs": task.digest}
     if record is not None and record["run"].get("pairs") != task.digest:
         raise RunError(f"{run.url}: was begun with other pairs; choose another output, or --restart to begin anew")
@@ -278,8 +282,8 @@ def _check_same(run: Store, job: TrainConfig, record: dict[str, Any]) -> None:
         )
 
 
-def _check_empty(run: Store) -> None:
-    foreign = run.list("")
+def _check_empty(run: Store, own: Collection[str]) -> None:
+    foreign = [name for name in run.list("") if name not in own]
     if foreign:
         raise RunError(
             f"{run.url}: is not empty and not a training of tokenpair (it holds {', '.join(foreign[:3])}); "
@@ -287,7 +291,23 @@ def _check_empty(run: Store) -> None:
         )
 
 
-def _wipe(run: Store) -> None:
-    """Remove a training's own files; ``job.yaml`` goes last."""
-    for name in (SUCCESS, CHECKPOINT, PROGRESS, *run.list(MODEL), JOB_FILE):
+def _wipe(run: Store, job: TrainConfig) -> None:
+    """Remove a training's own files; ``job.yaml`` goes last.
+
+    Raises:
+        RunError: where the model that the job begins with is one of them.
+    """
+    if Path(job.model).is_relative_to(Path(run.url).resolve()):
+        raise RunError(f"{run.url}: holds the model that is to be trained, which --restart would remove; copy it first")
+    for name in (SUCCESS, CHECKPOINT, PROGRESS, *_model_files(run), JOB_FILE):
         run.remove(name)
+
+
+def _model_files(run: Store) -> list[str]:
+    """Every file of the model, those of its modules' folders too."""
+    from pyarrow.fs import FileSelector, FileType
+
+    system, root = run._arrow()
+    selector = FileSelector(f"{root}/{MODEL}", allow_not_found=True, recursive=True)
+    found = run.attempt("list", MODEL, lambda: system.get_file_info(selector))
+    return [one.path.removeprefix(f"{root}/") for one in found if one.type == FileType.File]
