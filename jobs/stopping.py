@@ -22,14 +22,14 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _Blocks:
-    """The stoppable blocks that the main thread is in, and whether a signal has met them."""
+    """The stoppable blocks that the main thread is in, and the signal that met them."""
 
     entered: int = 0
-    stopped: bool = False
+    stopped: int | None = None
 
-    def stop(self) -> None:
+    def stop(self, number: int) -> None:
         """A second Ctrl-C must not break the cleaning up after the first."""
-        self.stopped = True
+        self.stopped = number
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
 
@@ -49,23 +49,28 @@ def stoppable() -> Iterator[None]:
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        _blocks.stop()
+        _blocks.stop(number)
         raise Interrupted(number)
 
     before = {one: signal.getsignal(one) for one in SIGNALS}
     _blocks.entered += 1
     try:
-        if not _blocks.stopped:
+        if _blocks.stopped is None:
             for one in SIGNALS:
                 signal.signal(one, stop)
         yield
+    except KeyboardInterrupt as error:
+        # What the handler raises inside of Ray's native code comes out of it as a plain KeyboardInterrupt.
+        if _blocks.stopped is None or isinstance(error, Interrupted):
+            raise
+        raise Interrupted(_blocks.stopped) from None
     finally:
         _blocks.entered -= 1
-        if not _blocks.entered or not _blocks.stopped:
+        if not _blocks.entered or _blocks.stopped is None:
             for one, handler in before.items():
                 signal.signal(one, handler)
         if not _blocks.entered:
-            _blocks.stopped = False
+            _blocks.stopped = None
 
 
 @contextlib.contextmanager
@@ -75,7 +80,7 @@ def starting_ray() -> Iterator[None]:
         yield
     except SystemExit:
         if _blocks.entered and _on_main_thread():
-            _blocks.stop()
+            _blocks.stop(signal.SIGTERM)
         raise Interrupted(signal.SIGTERM) from None
 
 

@@ -42,6 +42,23 @@ def test_rays_own_handler_leaves_as_an_interruption() -> None:
     assert stopped.value.exit_code == 143
 
 
+def test_native_code_that_forgets_which_signal_it_was_is_reminded() -> None:
+    """SIGTERM inside of Ray's native code came out as a plain KeyboardInterrupt: exit code 130 and not 143."""
+
+    def native() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(Interrupted) as stopped, stoppable():
+        native()
+    assert stopped.value.exit_code == 143
+    with pytest.raises(KeyboardInterrupt) as plain, stoppable():
+        raise KeyboardInterrupt
+    assert not isinstance(plain.value, Interrupted)
+
+
 @contextlib.contextmanager
 def signalled_at_the_end() -> Iterator[None]:
     """Another Ctrl-C when the block is left, however that is."""
