@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # A partner's cost is shared out among its pairs in parts as small as this of one direction of one token.
 SHARE = 16
+# Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
+# its rate and any mistake early.
+EARLY_SHARDS, EARLY_PARTS = 2, 4
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def assign_shards(
     # On a tie the second text: in a retrieval log that is the document.
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
     wanted = asked if asked is not None else default_shards(_number(con, "SELECT sum(tokens) FROM costs"))
+    parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""
         CREATE TABLE directions AS
@@ -91,8 +95,10 @@ def assign_shards(
         CREATE TABLE shard_of AS
         WITH weights AS (SELECT no, {SHARE} * tokens * (directions + 1) + share AS weight FROM directions),
              summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)
-        SELECT no, (dense_rank() OVER (ORDER BY cut) - 1)::INTEGER AS shard FROM (
-            SELECT no, (2 * upto - weight) * {wanted} // (2 * (SELECT sum(weight) FROM weights)) AS cut FROM summed);
+        SELECT no, (dense_rank() OVER (ORDER BY CASE WHEN cut < {early} THEN cut ELSE cut // {parts} * {parts} END) - 1)
+               ::INTEGER AS shard FROM (
+            SELECT no, (2 * upto - weight) * {wanted * parts} // (2 * (SELECT sum(weight) FROM weights)) AS cut
+            FROM summed);
         CREATE TABLE shard_texts AS
         -- A partner's text is read in every shard that needs it; the expensive text in its own.
         WITH held AS (SELECT shard, no FROM shard_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import statistics
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -311,6 +312,24 @@ def test_more_shards_than_texts_are_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("tokens", "shards"), [(0, 1), (512, 1), (513, 2), (10**6, 128), (10**7, 153)])
 def test_default_number_of_shards(tokens: int, shards: int) -> None:
     assert default_shards(tokens) == shards
+
+
+def test_the_first_shards_are_small_and_cover_the_rows_in_order(tmp_path: Path, rng: random.Random) -> None:
+    """The first result of a run waited for a shard as large as all others."""
+    sides = ([" ".join(rng.choices(["rain", "red", "ball", "falls"], k=9)) for _ in range(400)] for _ in "ab")
+    rows = [f"{a} {n},{b} {n}" for n, (a, b) in enumerate(zip(*sides, strict=True))]
+    put(tmp_path, "p.csv", "sentence1,sentence2\n" + "\n".join(rows) + "\n")
+    plan, shards = planned(tmp_path)
+    costs = [shard.cost for shard in plan.shards]
+    usual = statistics.median(costs)
+    assert len(costs) > 16
+    assert max(costs[:8]) < 0.5 * usual
+    assert min(costs[8:]) > 0.7 * usual
+    assert sum(costs[:8]) == pytest.approx(2 * usual, rel=0.2)
+    ids = [one for shard in shards for one in shard.pairs["pair_id"].to_pylist()]
+    assert ids == [f"p.csv:{n + 2}" for n in range(400)]
+    asked, _ = planned(tmp_path, shards=20, output=str(tmp_path / "asked"))
+    assert len(asked.shards) == 20
 
 
 class Killed(BaseException):
