@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHARE = 16
 # Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
 # its rate and any mistake early.
-EARLY_SHARDS, EARLY_PARTS = 2, 4
+EARLY_SHARDS, EARLY_PARTS = 2, 8
 
 
 @dataclass(frozen=True)
