@@ -36,7 +36,7 @@ S3_JOB = {"model": "sentence-transformers/all-MiniLM-L6-v2", "input": "s3://b/x.
         ("http://KEY:SECRET@127.0.0.1:1", "is the address right"),
         ("KEY:SECRET@127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
         ("KEY:SECRET@nonsense", "found 'nonsense'; allowed: Ray's dashboard"),
-        ("http://KEY:SECRET@[::1", "found something that is no address; allowed"),
+        ("http://KEY:SECRET@[::1", "found http://[::1; allowed"),
     ],
 )
 def test_an_address_that_is_none_is_told_at_once(monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> None:

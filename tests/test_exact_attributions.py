@@ -120,6 +120,6 @@ def test_every_family_can_be_made_exact(tiny: TinyModels, rng: random.Random, fa
     found = Attributor(model.eval(), layer=1, tolerance=1e-4).attribute_pairs(given[:2])
     told = exactness(found)
     assert told.exact, told
-    assert told.largest_gap <= 1e-3
+    assert told.largest_gap <= 1e-2
     wanted = model.similarity_pairwise(model.encode([a for a, _ in given[:2]]), model.encode([b for _, b in given[:2]]))
     np.testing.assert_allclose([pair.score for pair in found], wanted, atol=1e-5)
