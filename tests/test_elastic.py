@@ -118,6 +118,7 @@ def test_machines_that_join_are_used_and_one_that_leaves_is_survived(cluster: An
     assert starts(place) == 3, "without room no other worker is asked for"
 
 
+@pytest.mark.long
 def test_more_workers_than_there_is_room_for_wait_for_machines(cluster: Any, place: Place) -> None:
     # What waits in Ray's queue is what an autoscaler brings machines for; here the test does.
     cluster.add_node(num_cpus=1)
@@ -147,6 +148,7 @@ def test_without_any_machine_the_run_ends_and_says_so(
     assert any("2 workers waiting for a machine" in line for line in place.said)
 
 
+@pytest.mark.long
 def test_four_halves_of_two_gpus_are_four_workers(cluster: Any, place: Place) -> None:
     cluster.add_node(num_cpus=4, num_gpus=2)
     outcome = place.run(workers={"gpus": 0.5, "cpus": 1})

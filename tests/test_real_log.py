@@ -18,7 +18,7 @@ QUESTIONS = 300
 DEPTH = 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_log_of_some_hundred_questions_is_explained_whole(tmp_path: Path) -> None:
     """Would catch lost or doubled rows, wrong ranks, texts of other ids, and scores that are not the model's."""
     model = demo_model()
