@@ -1,9 +1,13 @@
-"""The local DuckDB file in which a plan is made."""
+"""The local DuckDB file in which a plan is made, and what all databases here have in common."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jobs.errors import RunError
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,6 +26,18 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false",
     }
     return duckdb.connect(str(folder / "plan.duckdb"), config=config)
+
+
+@contextlib.contextmanager
+def readable(url: str) -> Iterator[None]:
+    """What DuckDB cannot read of the run at ``url`` as RunError, in one line."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise RunError(f"{url}: cannot be read: {first}") from None
 
 
 def first_row(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...] | None:

@@ -249,12 +249,12 @@ class Worker:
 
         with self._planning:
             if self._plan is None:
-                self._plan = load_plan(self._store)
-            if self._plan is None:
-                raise RunError(f"{self._run_url}: its plan is gone")
-            if self._pairs_file not in (None, self._plan.pairs_file) or self._plan.job != self._job.digest():
-                self._plan = None
-                raise RunError(f"{self._run_url}: its plan was replaced while it ran")
+                found = load_plan(self._store)
+                if found is None:
+                    raise RunError(f"{self._run_url}: its plan is gone")
+                if self._pairs_file not in (None, found.pairs_file) or found.job != self._job.digest():
+                    raise RunError(f"{self._run_url}: its plan was replaced while it ran")
+                self._plan = found
             return self._plan
 
     def _compute(self, shard: Shard) -> _Computed:

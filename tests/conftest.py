@@ -12,6 +12,8 @@ from s3_server import s3
 if TYPE_CHECKING:
     from tiny_models import TinyModels
 
+    from attribution_core.results import PairAttribution
+
 __all__ = ["s3"]
 
 # Set before anything imports transformers: no test may reach for the network.
@@ -47,3 +49,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
 
     torch.set_num_threads(1)  # matrices this small only make threads wait for each other
     return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def coffee() -> PairAttribution:
+    """Two sentences that share some words, and their attribution as the displays show it."""
+    from display_pairs import coffee_pair
+
+    return coffee_pair()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, coffee_pair, drawn, explained, pair_of
+from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, drawn, explained, pair_of
 from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
@@ -29,11 +29,6 @@ from attribution_core.display_sheet import (
 from attribution_core.display_sheet import STEPS as TERMINAL_STEPS
 from attribution_core.display_view import number, printable, step
 from attribution_core.results import PairAttribution
-
-
-@pytest.fixture
-def coffee() -> PairAttribution:
-    return coffee_pair()
 
 
 def printed(

@@ -7,16 +7,10 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from display_pairs import coffee_pair, drawn, pair_of
+from display_pairs import drawn, pair_of
 
 from attribution_core.display import plot_pair
 from attribution_core.results import PairAttribution
-
-
-@pytest.fixture
-def coffee() -> PairAttribution:
-    return coffee_pair()
 
 
 def test_the_figure_is_drawn_without_pyplot_and_without_a_screen() -> None:

@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import pytest
-from display_pairs import HOSTILE, HOSTILE_TOO, Page, coffee_pair, explained, pair_of
+from display_pairs import HOSTILE, HOSTILE_TOO, Page, explained, pair_of
 
 from attribution_core.display import pair_html
 from attribution_core.results import PairAttribution
-
-
-@pytest.fixture
-def coffee() -> PairAttribution:
-    return coffee_pair()
 
 
 def test_html_escapes_every_text_and_runs_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_models import TinyModels
@@ -25,16 +26,21 @@ def worker_of(job: JobConfig, run: Store) -> Worker:
     return worker
 
 
-def test_a_worker_of_a_run_that_was_thrown_away_writes_nothing_into_the_next(tmp_path: Path, tiny: TinyModels) -> None:
-    """``--restart`` with another layer: parts of the old one would be taken for the new run's, by their names."""
-    (tmp_path / "in.csv").write_text("sentence1,sentence2\na dog,a cat\nred ball,rain\nrain falls,heat\n")
-    settings = {
+def settings_of(folder: Path, tiny: TinyModels, rows: list[str]) -> dict[str, Any]:
+    """A job with a shard for each of some rows of two texts."""
+    (folder / "in.csv").write_text("\n".join(["sentence1,sentence2", *rows]) + "\n")
+    return {
         "model": str(tiny.folder("bert")),
-        "input": str(tmp_path / "in.csv"),
-        "output": str(tmp_path / "run"),
-        "shards": 3,
+        "input": str(folder / "in.csv"),
+        "output": str(folder / "run"),
+        "shards": len(rows),
         "quadrature": {"nodes": 2},
     }
+
+
+def test_a_worker_of_a_run_that_was_thrown_away_writes_nothing_into_the_next(tmp_path: Path, tiny: TinyModels) -> None:
+    """``--restart`` with another layer: parts of the old one would be taken for the new run's, by their names."""
+    settings = settings_of(tmp_path, tiny, ["a dog,a cat", "red ball,rain", "rain falls,heat"])
     run = Store.open(tmp_path / "run")
     old = worker_of(parse_job(settings), run)
     assert old.run_shard(0).written
@@ -50,14 +56,7 @@ def test_a_worker_of_a_run_that_was_thrown_away_writes_nothing_into_the_next(tmp
 
 def test_a_worker_that_comes_late_finds_another_run_and_leaves_it_alone(tmp_path: Path, tiny: TinyModels) -> None:
     """Hired by an old driver after ``--restart`` with another layer: it has seen no other job.yaml before."""
-    (tmp_path / "in.csv").write_text("sentence1,sentence2\na dog,a cat\nred ball,rain\n")
-    settings = {
-        "model": str(tiny.folder("bert")),
-        "input": str(tmp_path / "in.csv"),
-        "output": str(tmp_path / "run"),
-        "shards": 2,
-        "quadrature": {"nodes": 2},
-    }
+    settings = settings_of(tmp_path, tiny, ["a dog,a cat", "red ball,rain"])
     run = Store.open(tmp_path / "run")
     old, new = parse_job(settings), parse_job(settings | {"layer": -1})
     plan = make_plan(new, run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.database import first_row
+from jobs.database import first_row, readable
 from jobs.dataset import reserved_names
 from jobs.errors import RunError
 
@@ -58,22 +58,16 @@ def scan(
         RunError: where a part is damaged.
         StoreError: where the store fails.
     """
-    import duckdb
-
     dataset = run.dataset(folder)
-    try:
-        with run._reading():
-            scanner = dataset.scanner(
-                columns=columns, batch_size=rows, batch_readahead=ahead, fragment_readahead=min(ahead, PARTS_AHEAD)
-            )
-            con.register("part", scanner.to_reader())
-            try:
-                con.execute(sql)
-            finally:
-                con.unregister("part")
-    except duckdb.Error as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise RunError(f"{run.url}: cannot be read: {first}") from None
+    with readable(run.url), run._reading():
+        scanner = dataset.scanner(
+            columns=columns, batch_size=rows, batch_readahead=ahead, fragment_readahead=min(ahead, PARTS_AHEAD)
+        )
+        con.register("part", scanner.to_reader())
+        try:
+            con.execute(sql)
+        finally:
+            con.unregister("part")
 
 
 def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matched:

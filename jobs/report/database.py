@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import RunError
+from jobs.database import readable
 
 if TYPE_CHECKING:
     from jobs.opened_run import Run
@@ -28,15 +28,11 @@ def connected(run: Run, folder: str, columns: Sequence[str]) -> Iterator[Any]:
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }
-    with contextlib.closing(duckdb.connect(":memory:", config=config)) as con:
+    database = contextlib.closing(duckdb.connect(":memory:", config=config))
+    with database as con, readable(run.url), run.store.guard("read", ""):
         # The parts are read through pyarrow, as everywhere else: DuckDB would need an extension to read from a store.
-        try:
-            with run.store.guard("read", ""):
-                con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
-                yield con
-        except duckdb.Error as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200]
-            raise RunError(f"{run.url}: cannot be read: {first}") from None
+        con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
+        yield con
 
 
 def one_row(con: Any, query: str, values: list[Any] | None = None) -> dict[str, Any]:
