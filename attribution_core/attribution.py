@@ -50,7 +50,7 @@ class Attributor:
     ``products`` and ``way`` override what is chosen for speed: hand-linearised layers where the family has them, else
     torch.func; forward with one direction a group, reverse with one a coordinate of the embedding, or partner with one
     a group of the texts it is paired with, for one text of each pair. ``precision`` is that of tangents (float32, tf32,
-    bf16; auto: TF32 on GPUs); a text whose residual then misses the tolerance is computed again in full precision.
+    fp16, bf16; auto: fp16 on GPUs); a text whose residual then misses the tolerance is computed again in float32.
     ``shared`` takes the model as it is in place of a copy: that of another Attributor (``encoder.model``).
 
     Raises:

@@ -15,7 +15,8 @@ class TextBatch:
 
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
     mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
-    arguments of each layer above the cut. ``shift_BD`` is what a shifted model subtracts from pooled embeddings.
+    arguments of each layer above the cut. ``pooled`` is the largest number of rows that pooling looks at in a text,
+    ``shift_BD`` what a shifted model subtracts from pooled embeddings.
     """
 
     x_BSd: Tensor
@@ -25,6 +26,7 @@ class TextBatch:
     group_BS: Tensor
     groups: int
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    pooled: int
     shift_BD: Tensor | None = None
 
     def select(self, rows: list[int]) -> TextBatch:
@@ -32,7 +34,7 @@ class TextBatch:
         b = len(self.x_BSd)
         if rows == list(range(b)):
             return self
-        index_B = torch.tensor(rows, device=self.x_BSd.device)
+        index_B = picked(rows)
         return TextBatch(
             x_BSd=self.x_BSd[index_B],
             r_BSd=self.r_BSd[index_B],
@@ -41,6 +43,7 @@ class TextBatch:
             group_BS=self.group_BS[index_B],
             groups=self.groups,
             calls=pick_rows(self.calls, b, index_B),
+            pooled=self.pooled,
             shift_BD=None if self.shift_BD is None else self.shift_BD[index_B],
         )
 
@@ -79,7 +82,18 @@ def _spread(value: Tensor, b: int, copies: int) -> Tensor:
     return value.expand(copies, *value.shape[1:]) if b == 1 and value.ndim and value.shape[0] == 1 else value
 
 
-def pick_rows(value: Any, rows: int, index: Tensor | slice) -> Any:
+def picked(rows: list[int]) -> slice | list[int]:
+    """An index for some rows: a slice where they follow each other, for which a GPU need not wait."""
+    follow = bool(rows) and rows == list(range(rows[0], rows[0] + len(rows)))
+    return slice(rows[0], rows[0] + len(rows)) if follow else rows
+
+
+def most_pooled(pool_BMS: Tensor) -> int:
+    """The largest number of rows that any pooling mode looks at in a text."""
+    return int((pool_BMS != 0).sum(-1).max())
+
+
+def pick_rows(value: Any, rows: int, index: slice | list[int]) -> Any:
     """Some rows of every tensor that has one a text, inside nested containers; shared ones are left alone."""
     if isinstance(value, Tensor):
         return value[index] if value.ndim and value.shape[0] == rows and rows > 1 else value

@@ -94,8 +94,8 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     norm_B = np.linalg.norm(path_BND[:, -1], axis=1)
 
     def derivative(alpha: Doubles) -> Doubles:
-        at_nodes = chebyshev.chebval(2.0 * alpha - 1.0, slope)
-        return np.moveaxis(at_nodes.reshape(len(path_BND), -1, len(alpha)), 2, 1) / norm_B[:, None, None]
+        at_nodes = chebyshev.chebvander(2.0 * alpha - 1.0, len(slope) - 1) @ slope
+        return np.moveaxis(at_nodes.reshape(len(alpha), len(path_BND), -1), 0, 1) / norm_B[:, None, None]
 
     mesh = mesh_from_speeds(np.linalg.norm(derivative(mesh_points()), axis=2))
     counts = ladder(max_nodes)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution_core.architectures import Family, LayerParts, family_of, first_layer_above, hidden_of
-from attribution_core.batch import Shared, TextBatch, finite_in_float32, pick_rows, repeat_rows
+from attribution_core.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
 from attribution_core.errors import ModelError
 from attribution_core.grouping import Unit
 from attribution_core.memory import LayerShape, RecentTensors
@@ -231,19 +231,24 @@ class Encoder:
         hidden, calls = self._run_to_cut(features, b)
         for row, one in enumerate(fresh, b):
             self._references[one] = hidden[row, : len(one[0])].clone()
-        # Where a row is padded the text is its own reference, so that nothing moves there.
-        r_BSd = hidden[:b].clone()
-        for row, one in enumerate(references):
-            r_BSd[row, : len(one[0])] = self._references[one]
+        distinct = {one: at for at, one in enumerate(dict.fromkeys(references))}
+        known_USd = hidden.new_zeros(len(distinct), *hidden.shape[1:])
+        for one, at in distinct.items():
+            known_USd[at, : len(one[0])] = self._references[one]
         self._references.shrink()
+        which_B = torch.tensor([distinct[one] for one in references], device=self.device)
+        # Where a row is padded the text is its own reference, so that nothing moves there.
+        r_BSd = torch.where(mask_BS.bool().unsqueeze(-1), known_USd[which_B], hidden[:b])
+        pool_BMS = self._pool_weights(mask_BS, texts[0].prompt_length)
         batch = TextBatch(
             x_BSd=hidden[:b],
             r_BSd=r_BSd,
-            pool_BMS=self._pool_weights(mask_BS, texts[0].prompt_length),
+            pool_BMS=pool_BMS,
             mask_BS=mask_BS,
             group_BS=group_BS.to(self.device),
             groups=max(len(text.groups) for text in texts),
             calls=calls,
+            pooled=most_pooled(pool_BMS),
         )
         return replace(batch, shift_BD=self._shift(batch, references)) if self.shifted else batch
 

@@ -7,6 +7,7 @@ on to their directions, with the linearisation that is there already.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,12 +15,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attribution_core.batch import TextBatch
+from attribution_core.batch import TextBatch, picked
 from attribution_core.calibration import CalibratedMesh
 from attribution_core.directions import Linearisation, PathSegment, Products
+from attribution_core.directions.first import slot_members
 from attribution_core.encoder import Encoder
 from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
-from attribution_core.precision import Precision, products_in, tangent_dtype
+from attribution_core.precision import NOISE, Precision, products_in, tangent_dtype
 from attribution_core.quadrature import Rule, riemann
 
 
@@ -27,13 +29,15 @@ from attribution_core.quadrature import Rule, riemann
 class Goal:
     """What the contributions of some texts must sum to, ``target_BD``, and how near: ``tolerance`` in units of ‖e‖.
 
-    With ``final`` whatever comes out is taken. ``cotangent_BKD``, where there, are the partners' contributions.
+    With ``final`` whatever comes out is taken; ``given`` nodes were asked for. ``cotangent_BKD``, where there, are the
+    partners' contributions.
     """
 
     target_BD: Tensor
     norm_B: Tensor
     tolerance: float
     final: bool
+    given: bool = False
     cotangent_BKD: Tensor | None = None
 
     def residual(self, sum_BD: Tensor) -> Tensor:
@@ -47,14 +51,16 @@ class Goal:
         length_BK = self.cotangent_BKD.norm(dim=2).clamp_min(torch.finfo(expected_BK.dtype).tiny)
         return ((values_BQK.sum(1) - expected_BK).abs() / length_BK).amax(1) / self.norm_B
 
-    def met(self, sum_BD: Tensor) -> list[int]:
-        """The texts whose sum is near enough."""
-        return [row for row, residual in enumerate(self.residual(sum_BD).tolist()) if residual <= self.tolerance]
+    def met(self, sum_BD: Tensor, noise: float) -> list[int]:
+        """The texts whose sum is near enough, where products will add an error of ``noise`` in another direction."""
+        limit = math.sqrt(max(self.tolerance**2 - noise**2, self.tolerance**2 / 4))
+        return [row for row, residual in enumerate(self.residual(sum_BD).tolist()) if residual <= limit]
 
     def select(self, rows: list[int]) -> Goal:
         """The goal of some of the texts."""
-        pulled = None if self.cotangent_BKD is None else self.cotangent_BKD[rows]
-        return replace(self, target_BD=self.target_BD[rows], norm_B=self.norm_B[rows], cotangent_BKD=pulled)
+        at = picked(rows)
+        pulled = None if self.cotangent_BKD is None else self.cotangent_BKD[at]
+        return replace(self, target_BD=self.target_BD[at], norm_B=self.norm_B[at], cotangent_BKD=pulled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +76,6 @@ class Found:
     values: list[Tensor]
     residuals: list[float]
     sums: list[float]
-
-    def add(self, rows: list[int], values: Tensor, residuals: list[float], sums: list[float]) -> None:
-        """Some more texts."""
-        self.rows.extend(rows)
-        self.values.extend(values)
-        self.residuals.extend(residuals)
-        self.sums.extend(sums)
 
 
 @dataclass(eq=False)
@@ -96,8 +95,9 @@ class Integrator:
         found = self._within_budget(batch, count, mesh, goal, self.precision)
         if self.precision == "float32":
             return found
-        # What coarse products alone made miss the tolerance is computed again without them.
-        rough = [at for at, residual in enumerate(found.residuals) if residual > goal.tolerance >= found.sums[at]]
+        # What coarse products alone made miss the tolerance is computed again without them; so is what overflowed.
+        limits = [goal.tolerance if known <= goal.tolerance else known + goal.tolerance for known in found.sums]
+        rough = [at for at, limit in enumerate(limits) if not found.residuals[at] <= limit]
         if rough:
             rows = [found.rows[at] for at in rough]
             again = replace(goal.select(rows), final=True)
@@ -109,45 +109,56 @@ class Integrator:
     def _within_budget(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision
     ) -> Found:
-        with products_in(precision):
-            found, self.budget = with_halving(
-                lambda budget: self._in_chunks(batch, count, mesh, goal, precision, budget), self.budget
-            )
+        found, self.budget = with_halving(
+            lambda budget: self._in_chunks(batch, count, mesh, goal, precision, budget), self.budget
+        )
         return found
 
     def _in_chunks(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision, budget: int
     ) -> Found:
         slot_BS, slot_of_BG, slots = moving_groups(batch)
+        members_BGW = slot_members(slot_BS, slots)
+        alpha_N, weight_N = self._path(count, mesh)
         b, s, _ = batch.x_BSd.shape
         way, pulled_BKD = self._way(goal, slots, b)
         directions = slots if pulled_BKD is None else pulled_BKD.shape[1]
         width = self.encoder.embedding_width if pulled_BKD is None else directions
-        chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
-        found = Found(way, [], [], [], [])
+        shape = replace(self.shape, tangent_bytes=tangent_dtype(precision, self.encoder.dtype).itemsize)
+        chunk = plan_chunk(shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
+        # What is found stays on the device until all is asked for: fetched at once it would have the device wait.
+        found: list[int] = []
+        values_of: list[Tensor] = []
+        residuals: list[Tensor] = []
+        sums_of: list[Tensor] = []
         for low in range(0, b, chunk.texts):
             rows = list(range(low, min(b, low + chunk.texts)))
             some, part = goal.select(rows), batch.select(rows)
-            work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[rows])
+            at = picked(rows)
+            work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[at])
             if slots:
-                segments = list(self._segments(part, count, mesh, chunk.nodes, slot_BS[rows], slots))
-                sum_BD, kept, values = self._pass(segments, work, chunk, tangent_dtype(precision, self.encoder.dtype))
+                nodes = [slice(n.start, n.stop) for n in ranges(count, chunk.nodes)]
+                segments = [PathSegment(part, alpha_N[n], weight_N[n], slot_BS[at], members_BGW[at]) for n in nodes]
+                sum_BD, kept, values = self._pass(segments, work, chunk, precision)
             else:  # every token is its own reference
                 sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))
                 values = some.target_BD.new_zeros(len(rows), 0, width)
             if not kept:
                 continue
             padded = torch.cat([values, values.new_zeros(len(kept), 1, width)], 1)
-            index = slot_of_BG[rows][kept].unsqueeze(-1).expand(-1, -1, width)
+            index = slot_of_BG[at][picked(kept)].unsqueeze(-1).expand(-1, -1, width)
             judged = some.select(kept)
-            sums = judged.residual(sum_BD[kept])
+            sums = judged.residual(sum_BD[picked(kept)])
             if way != "partner":
                 measured = judged.residual(values.sum(1))
             else:
                 # There are no contributions at hand, but their sum; coarse products show along the partners.
                 measured = sums if precision == "float32" else torch.maximum(sums, judged.residual_along(values))
-            found.add([low + row for row in kept], padded.gather(1, index), measured.tolist(), sums.tolist())
-        return found
+            found.extend(low + row for row in kept)
+            values_of.extend(padded.gather(1, index))
+            residuals.append(measured)
+            sums_of.append(sums)
+        return Found(way, found, values_of, _listed(residuals), _listed(sums_of))
 
     def _way(self, goal: Goal, slots: int, texts: int) -> tuple[str, Tensor | None]:
         """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""
@@ -161,49 +172,59 @@ class Integrator:
         return way, eye_DD.expand(texts, -1, -1)
 
     def _pass(
-        self, segments: list[PathSegment], goal: Goal, chunk: Chunk, dtype: torch.dtype
+        self, segments: list[PathSegment], goal: Goal, chunk: Chunk, precision: Precision
     ) -> tuple[Tensor, list[int], Tensor]:
         """Σ_i c_i [B, D], the texts for which that meets the goal, and their values [kept, slots, D or K]."""
-        if len(segments) > 1 and not goal.final:
-            # Too many nodes to keep them all while they are judged: once for the sum, once more for what is kept.
-            sum_BD = _total(self.products.linearise(segment).total() for segment in segments)
-            kept = goal.met(sum_BD)
-            if kept:
-                goal = goal.select(kept)
-                linears = (self.products.linearise(segment.select(kept)) for segment in segments)
-                return sum_BD, kept, _total(self._directions(one.cast(dtype), goal, chunk) for one in linears)
+        # Nodes are judged in full precision; where they are given, values need be no finer than tangents.
+        values_in: Precision = precision if goal.given else "float32"
+        everything = list(range(len(goal.target_BD)))
+        if len(segments) == 1:
+            linear, sum_BD = self._linearised(segments[0], values_in)
+            kept = everything if goal.final else goal.met(sum_BD, NOISE.get(precision, 0.0))
+            if not kept:
+                return sum_BD, kept, sum_BD
+            return sum_BD, kept, self._directions(linear.select(kept), goal.select(kept), chunk, precision)
+        # Too many nodes to keep them all while they are judged: once for the sum, once more for what is kept.
+        sum_BD = torch.zeros_like(goal.target_BD)
+        kept = everything
+        if not goal.final:
+            for segment in segments:
+                sum_BD += self._linearised(segment, values_in)[1]
+            kept = goal.met(sum_BD, NOISE.get(precision, 0.0))
+        if not kept:
             return sum_BD, kept, sum_BD
-        sums: list[Tensor] = []
-        values: list[Tensor] = []
-        kept = list(range(len(goal.target_BD)))
+        some = goal.select(kept)
+        values: Tensor | None = None
         for segment in segments:
+            linear, part_BD = self._linearised(segment.select(kept), values_in)
+            if goal.final:
+                sum_BD += part_BD
+            found = self._directions(linear, some, chunk, precision)
+            values = found if values is None else values.add_(found)
+        assert values is not None
+        return sum_BD, kept, values
+
+    def _linearised(self, segment: PathSegment, precision: Precision) -> tuple[Linearisation, Tensor]:
+        """The layers at the nodes of a segment, and the sum of its contributions."""
+        with products_in(precision):
             linear = self.products.linearise(segment)
-            sums.append(linear.total())
-            if not goal.final:
-                kept = goal.met(sums[0])
-                if not kept:
-                    return sums[0], kept, sums[0]
-                linear, goal = linear.select(kept), goal.select(kept)
-            linear = linear.cast(dtype)
-            values.append(self._directions(linear, goal, chunk))
-        return _total(iter(sums)), kept, _total(iter(values))
+            return linear, linear.total()
 
-    def _directions(self, linear: Linearisation, goal: Goal, chunk: Chunk) -> Tensor:
+    def _directions(self, linear: Linearisation, goal: Goal, chunk: Chunk, precision: Precision) -> Tensor:
         """Products of one segment, [B, slots, D] or [B, slots, K], so many directions at a time."""
+        linear = linear.cast(tangent_dtype(precision, self.encoder.dtype))
         pulled_BKD = goal.cotangent_BKD
-        if pulled_BKD is None:
-            return torch.cat([linear.forward(r.start, r.stop) for r in ranges(linear.slots, chunk.directions)], 1)
-        parts = ranges(pulled_BKD.shape[1], chunk.directions)
-        return torch.cat([linear.reverse(pulled_BKD[:, r.start : r.stop]) for r in parts], 1).transpose(1, 2)
+        with products_in(precision):
+            if pulled_BKD is None:
+                return torch.cat([linear.forward(r.start, r.stop) for r in ranges(linear.slots, chunk.directions)], 1)
+            parts = ranges(pulled_BKD.shape[1], chunk.directions)
+            return torch.cat([linear.reverse(pulled_BKD[:, r.start : r.stop]) for r in parts], 1).transpose(1, 2)
 
-    def _segments(
-        self, batch: TextBatch, count: int, mesh: CalibratedMesh, at_once: int, slot_BS: Tensor, slots: int
-    ) -> Iterator[PathSegment]:
+    def _path(self, count: int, mesh: CalibratedMesh) -> tuple[Tensor, Tensor]:
+        """Nodes and weights."""
         alpha, weight = mesh.nodes(count) if self.rule == "gauss" else riemann(count)
         to = partial(torch.tensor, dtype=self.encoder.dtype, device=self.encoder.device)
-        for r in ranges(count, at_once):
-            some = slice(r.start, r.stop)
-            yield PathSegment(batch, to(alpha[some]), to(weight[some]), slot_BS, slots)
+        return to(alpha), to(weight)
 
 
 def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
@@ -225,14 +246,12 @@ def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
     return torch.where(slot_BS == slots, -1, slot_BS), slot_of_BG, slots
 
 
+def _listed(values: list[Tensor]) -> list[float]:
+    listed: list[float] = torch.cat(values).tolist() if values else []
+    return listed
+
+
 def ranges(count: int, at_once: int) -> Iterator[range]:
     """0 … count in runs of ``at_once``."""
     for low in range(0, count, at_once):
         yield range(low, min(count, low + at_once))
-
-
-def _total(parts: Iterator[Tensor]) -> Tensor:
-    total = next(parts)
-    for part in parts:
-        total = total + part
-    return total

@@ -64,7 +64,8 @@ class LayerShape:
     """What decides the cost of a token: hidden and feed-forward width, heads, layers above the cut, bytes a value.
 
     ``whole`` says that a layer is multiplied out as the model wrote it, attention of all heads at once; ``positions``
-    counts the relative positions that such a layer scores beside the tokens (DeBERTa).
+    counts the relative positions that such a layer scores beside the tokens (DeBERTa). ``tangent_bytes`` are those of a
+    tangent's value where it is held in another type than what it is multiplied into.
     """
 
     d: int
@@ -74,6 +75,7 @@ class LayerShape:
     bytes: int
     whole: bool = False
     positions: int = 0
+    tangent_bytes: int | None = None
 
     def reading_bytes(self, tokens: int) -> int:
         """Bytes that the forward pass of one text and its reference takes."""
@@ -92,7 +94,8 @@ class LayerShape:
             return self.bytes * tokens * ((self.layers + 1) * layer)
         layer = 9 * self.d + self.inner + self.heads * tokens
         working = 8 * self.d + 2 * self.inner + 4 * self.heads * tokens
-        return self.bytes * tokens * (self.layers * layer + working)
+        other = 0 if self._tangent == self.bytes else self._tangent * tokens * self.layers * layer
+        return self.bytes * tokens * (self.layers * layer + working) + other
 
     def direction_bytes(self, tokens: int) -> int:
         """Bytes that one direction at one node of one text holds at its peak, inside attention or feed-forward.
@@ -102,8 +105,13 @@ class LayerShape:
         """
         if self.whole:
             attention = 8 * self.d + 5 * self.heads * (tokens + self.positions)
+            # torch.func pushes in the model's own type.
             return self.bytes * tokens * max(attention, 8 * self.d + 5 * self.inner)
-        return self.bytes * tokens * max(12 * self.d, 5 * self.d + 2 * self.inner)
+        return self._tangent * tokens * max(12 * self.d, 5 * self.d + 2 * self.inner)
+
+    @property
+    def _tangent(self) -> int:
+        return self.tangent_bytes or self.bytes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,10 +75,9 @@ def gauss(count: int, mesh: Mesh = UNIFORM) -> tuple[Doubles, Doubles]:
     masses = (mesh.density(panels) * inner_weight / 2.0 / 64).sum(1)
     cumulated = np.concatenate([[0.0], np.cumsum(masses)])
     total = cumulated[-1]
-    alpha = np.empty(count)
-    for k, target in enumerate(u * total):
-        panel = max(0, min(63, bisect_left(cumulated.tolist(), target) - 1))
-        alpha[k] = _solve(mesh, grid[panel], grid[panel + 1], target - cumulated[panel], inner, inner_weight)
+    targets = u * total
+    panel = np.clip(np.searchsorted(cumulated, targets) - 1, 0, 63)
+    alpha = _solve(mesh, grid[panel], grid[panel + 1], targets - cumulated[panel], inner, inner_weight)
     return alpha, weight * total / mesh.density(alpha)
 
 
@@ -110,22 +108,19 @@ def ladder(max_nodes: int) -> tuple[int, ...]:
     return (*(count for count in NODE_COUNTS if count < max_nodes), max_nodes)
 
 
-def _solve(mesh: Mesh, low: float, high: float, target: float, inner: Doubles, inner_weight: Doubles) -> float:
+def _solve(mesh: Mesh, low: Doubles, high: Doubles, target: Doubles, inner: Doubles, inner_weight: Doubles) -> Doubles:
     """The α in [low, high] up to which the density's mass from ``low`` is ``target`` (Newton, kept in the bracket)."""
-    left, right = low, high
+    left, right = low.copy(), high.copy()
     alpha = (low + high) / 2.0
     for _ in range(60):
         half = (alpha - low) / 2.0
-        mass = float((mesh.density(low + half * (inner + 1.0)) * inner_weight).sum() * half)
-        if mass > target:
-            right = alpha
-        else:
-            left = alpha
-        step = (mass - target) / float(mesh.density(np.array([alpha]))[0])
-        following = alpha - step
-        if not left <= following <= right:
-            following = (left + right) / 2.0
-        if abs(following - alpha) < 1e-15:
-            return float(following)
+        mass = (mesh.density(low[:, None] + half[:, None] * (inner + 1.0)) * inner_weight).sum(1) * half
+        right = np.where(mass > target, alpha, right)
+        left = np.where(mass > target, left, alpha)
+        following = alpha - (mass - target) / mesh.density(alpha)
+        following = np.where((left <= following) & (following <= right), following, (left + right) / 2.0)
+        moved = np.abs(following - alpha).max()
         alpha = following
-    return float(alpha)
+        if moved < 1e-15:
+            break
+    return np.asarray(alpha)

@@ -106,6 +106,7 @@ class StaticEncoder(Encoder):
             group_BS=group_BS,
             groups=max(len(text.groups) for text in texts),
             calls=(),
+            pooled=s,
         )
 
 

@@ -105,7 +105,9 @@ class JobConfig(Settings):
     groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
     quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
-    precision: Literal["auto", "float32", "tf32", "bf16"] = Field("auto", description="auto, float32, tf32 or bf16")
+    precision: Literal["auto", "float32", "tf32", "fp16", "bf16"] = Field(
+        "auto", description="auto, float32, tf32, fp16 or bf16"
+    )
     top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
     store: Literal["top", "full"] = Field("top", description="top or full")
     format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")

@@ -64,7 +64,7 @@ def _settings(
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Residual to reach, of the embedding's length.")] = None,
     nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto (the default), float32, tf32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto (the default), float32, tf32, fp16 or bf16.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
     store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
     format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,

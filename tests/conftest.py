@@ -20,6 +20,8 @@ __all__ = ["s3"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Ray runs its workers at niceness 15: beside another test that computes they would get a twentieth of a processor.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SEED = int(os.environ.get("TOKENPAIR_TEST_SEED") or random.SystemRandom().randrange(1 << 16))
 

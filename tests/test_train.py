@@ -223,6 +223,6 @@ def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path) -> Non
     two = run_training(load(job, workers={"count": 2, "cpus": 1}), quiet=True)
     assert two.workers == 2
     assert one.kept is not None
-    assert two.kept == pytest.approx(one.kept, abs=5e-3)
+    assert two.kept == pytest.approx(one.kept, abs=2e-2)  # of few pairs: one rank more or less is 1e-2
     for found, wanted in zip(weights(job["output"]), weights(str(tmp_path / "one")), strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-2)

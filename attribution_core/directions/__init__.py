@@ -13,26 +13,32 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attribution_core.batch import TextBatch
+from attribution_core.batch import TextBatch, picked
 
 
 @dataclass(frozen=True, eq=False)
 class PathSegment:
     """Some nodes of the straight paths of one batch of texts.
 
-    ``alpha_N`` and ``weight_N`` serve every text; ``slot_BS`` says which direction a token's row belongs to (−1: none)
-    and ``slots`` how many directions there are.
+    ``alpha_N`` and ``weight_N`` serve every text; ``slot_BS`` says which direction a token's row belongs to (−1: none),
+    ``members_BGW`` the token positions of each direction (S where there are fewer).
     """
 
     batch: TextBatch
     alpha_N: Tensor
     weight_N: Tensor
     slot_BS: Tensor
-    slots: int
+    members_BGW: Tensor
 
     def select(self, rows: list[int]) -> PathSegment:
         """The same nodes of some of the texts."""
-        return replace(self, batch=self.batch.select(rows), slot_BS=self.slot_BS[rows])
+        at = picked(rows)
+        return replace(self, batch=self.batch.select(rows), slot_BS=self.slot_BS[at], members_BGW=self.members_BGW[at])
+
+    @property
+    def slots(self) -> int:
+        """How many directions there are forward."""
+        return self.members_BGW.shape[1]
 
     @property
     def delta_BSd(self) -> Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attribution_core.architectures import LayerParts
+from attribution_core.directions import kernels
 from attribution_core.directions.layer import LinearLayer, blocks
 
 
@@ -55,6 +56,10 @@ class FirstLayer:
         r, g, w = members_RGW.shape
         heads, q, h = layer.q_RHQh.shape[1:]
         s = layer.p_RHQS.shape[-1]
+        if kernels.serve(self.delta_RQd) and w <= kernels.MOST_MEMBERS:
+            values = (layer.p_RHQS, self.m_RHQS, layer.v_RHSh, self.dv_RHSh, layer.ctx_RHQh, self.own_RHQh)
+            moved = kernels.first_attention(*values, self.slot_RQ, members_RGW, low)
+            return moved, self._push_residual(g, low)
         index = members_RGW.reshape(r, 1, g * w).expand(r, heads, g * w).reshape(r * heads, g * w)
         p, m = layer.p_RHQS.view(-1, q, s), self.m_RHQS.view(-1, q, s)
         dv, v = self.dv_RHSh.reshape(-1, s, h), layer.v_RHSh.view(-1, s, h)
@@ -77,10 +82,16 @@ class FirstLayer:
         slot = torch.where(mine, self.slot_RQ - low, 0)
         own = self.own_RHQh * mine[:, None, :, None]
         out.scatter_add_(2, slot[:, None, None, :, None].expand(r, heads, 1, q, h), own.unsqueeze(2))
-        residual = self.delta_RQd.new_zeros(r, q, g, heads * h)
+        return out.permute(0, 3, 2, 1, 4).reshape(r, q, g, heads * h), self._push_residual(g, low)
+
+    def _push_residual(self, g: int, low: int) -> Tensor:
+        """Tangents of the layer's input for slots ``low`` onwards, [R, Q, G, d]: a row moves in its own direction."""
+        r, q, d = self.delta_RQd.shape
+        mine = (self.slot_RQ >= low) & (self.slot_RQ < low + g)
+        slot = torch.where(mine, self.slot_RQ - low, 0)
+        residual = self.delta_RQd.new_zeros(r, q, g, d)
         moved = (self.delta_RQd * mine.unsqueeze(-1)).unsqueeze(2)
-        residual.scatter_add_(2, slot[:, :, None, None].expand_as(moved), moved)
-        return out.permute(0, 3, 2, 1, 4).reshape(r, q, g, heads * h), residual
+        return residual.scatter_add_(2, slot[:, :, None, None].expand_as(moved), moved)
 
     def push_total(self) -> tuple[Tensor, Tensor]:
         """Like :meth:`push_attention` for the one direction x − r itself, in which every token moves; [R, Q, 1, d]."""
@@ -89,7 +100,7 @@ class FirstLayer:
         dctx.addcmul_(self.m_RHQS.sum(-1, keepdim=True), layer.ctx_RHQh, value=-1.0)
         dctx += self.own_RHQh
         r, heads, q, h = dctx.shape
-        return dctx.transpose(1, 2).reshape(r, q, 1, heads * h), self.delta_RQd.unsqueeze(2)
+        return dctx.transpose(1, 2).reshape(r, q, 1, heads * h), self.delta_RQd.unsqueeze(2).clone()
 
     def pull_attention(self, ctx_RQKd: Tensor, residual_RQKd: Tensor) -> Tensor:
         """u · J (x − r)|_token for every cotangent and token, [R, K, S]."""

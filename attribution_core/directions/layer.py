@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from attribution_core.architectures import LayerParts
+from attribution_core.directions import kernels
 
 # Bytes of attention tangents alive at once: what stays in a core's caches, or fills a GPU.
 ATTENTION_BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
@@ -104,6 +105,9 @@ class LinearLayer:
             dq = F.linear(token_rows(t_RSGd, rows_RQ), self.weight_qkv[:d])
             moved = F.linear(t_RSGd, self.weight_qkv[d:])
             dk, dv = moved[..., :d], moved[..., d:]
+        if kernels.serve(t_RSGd, kernels.HALF):
+            values = (self.q_RHQh, self.k_RHSh, self.v_RHSh, self.p_RHQS, self.ctx_RHQh)
+            return kernels.attention(dq, dk, dv, *values, self.scale)
         # One head's products run over all directions at once: the direction stands beside the tokens it is joined with.
         dq = dq.view(r, q, g, heads, h).permute(0, 3, 1, 2, 4).reshape(r * heads, q * g, h)
         dk = dk.view(r, s, g, heads, h).permute(0, 3, 2, 1, 4).reshape(r * heads, g * s, h)
@@ -126,7 +130,7 @@ class LinearLayer:
     def push_rest(self, ctx_RQGd: Tensor, residual_RQGd: Tensor) -> Tensor:
         """From tangents of the heads' outputs and of the layer's input to a tangent of its output."""
         y = _push_norm(_add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight), self.norm1_RQd, self.gain1_RQd)
-        u = F.linear(y, self.parts.up.weight).mul_(self.gate_RQf.unsqueeze(2))
+        u = _gate(F.linear(y, self.parts.up.weight), self.gate_RQf)
         return _push_norm(_add_linear(y, u, self.parts.down.weight), self.norm2_RQd, self.gain2_RQd)
 
     def push_pooled(self, ctx_RQGd: Tensor, residual_RQGd: Tensor, pool_RQ: Tensor) -> Tensor:
@@ -135,12 +139,12 @@ class LinearLayer:
         The second projection of the feed-forward block is applied once a direction, after pooling.
         """
         r, q, g, d = ctx_RQGd.shape
-        y = _push_norm(_add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight), self.norm1_RQd, self.gain1_RQd)
+        t = _add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight)
+        y, beta_RQG = _push_norm_and_probe(t, self.norm1_RQd, self.gain1_RQd, self._probe())
         share_RQ1 = pool_RQ.unsqueeze(-1) * self.inverse2_RQ1
-        u = F.linear(y, self.parts.up.weight).mul_((self.gate_RQf * share_RQ1).unsqueeze(2)).sum(1)
+        u = _gate_and_sum(F.linear(y, self.parts.up.weight), self.gate_RQf * share_RQ1)
         pooled = F.linear(u, self.parts.down.weight)
         pooled += torch.bmm(share_RQ1.transpose(1, 2), y.view(r, q, g * d)).view(r, g, d)
-        beta_RQG = (y * self._probe().unsqueeze(2)).sum(-1).div_(d)
         pooled -= pooled.mean(-1, keepdim=True)
         pooled -= torch.bmm(beta_RQG.transpose(1, 2), self.norm2_RQd * share_RQ1)
         return pooled * self.parts.output_norm.weight
@@ -150,8 +154,7 @@ class LinearLayer:
     def pull_rest(self, o_RQKd: Tensor) -> tuple[Tensor, Tensor]:
         """From a cotangent of the layer's output to those of the heads' outputs and of the residual input."""
         b = _pull_norm(o_RQKd, self.norm2_RQd, self.gain2_RQd)
-        u = F.linear(b, self.parts.down.weight.t()).mul_(self.gate_RQf.unsqueeze(2))
-        return self._pull_first_half(b, u)
+        return self._pull_first_half(b, _gate(F.linear(b, self.parts.down.weight.t()), self.gate_RQf))
 
     def pull_pooled(self, p_RKd: Tensor, pool_RQ: Tensor) -> tuple[Tensor, Tensor]:
         """Like :meth:`pull_rest` from a cotangent of the pooled output."""
@@ -241,13 +244,39 @@ def _normalise(x: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor, Ten
     return hat, inverse, torch.addcmul(norm.bias, hat, norm.weight)
 
 
+def _gate(u_RQGf: Tensor, gate_RQf: Tensor) -> Tensor:
+    """u ⊙ gate, in place."""
+    if kernels.serve(u_RQGf):
+        return kernels.gate(u_RQGf, gate_RQf)
+    return u_RQGf.mul_(gate_RQf.unsqueeze(2))
+
+
+def _gate_and_sum(u_RQGf: Tensor, gate_RQf: Tensor) -> Tensor:
+    """Σ_q u ⊙ gate, [R, G, f]."""
+    if kernels.serve(u_RQGf):
+        return kernels.gate_and_sum(u_RQGf, gate_RQf)
+    return u_RQGf.mul_(gate_RQf.unsqueeze(2)).sum(1)
+
+
+def _push_norm_and_probe(t_RQGd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor, probe_RQd: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`_push_norm`, and the mean of its product with ``probe``, [R, Q, G]."""
+    if kernels.serve(t_RQGd):
+        return kernels.project_and_probe(t_RQGd, hat_RQd, gain_RQd, probe_RQd)
+    y = _push_norm(t_RQGd, hat_RQd, gain_RQd)
+    return y, (y * probe_RQd.unsqueeze(2)).mean(-1)
+
+
 def _push_norm(t_RQGd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
     """dy = (dx − mean dx − x̂ · mean(x̂ ⊙ dx)) · gain, in place; x̂ has mean zero, so centring first changes nothing."""
+    if kernels.serve(t_RQGd):
+        return kernels.project(t_RQGd, hat_RQd, gain_RQd, gain_first=False)
     return _project(t_RQGd, hat_RQd).mul_(gain_RQd.unsqueeze(2))
 
 
 def _pull_norm(o_RQKd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
     """The transpose: gain first, then the projection (which is symmetric)."""
+    if kernels.serve(o_RQKd):
+        return kernels.project(o_RQKd, hat_RQd, gain_RQd, gain_first=True)
     return _project(o_RQKd * gain_RQd.unsqueeze(2), hat_RQd)
 
 
@@ -260,9 +289,10 @@ def _project(t_RQGd: Tensor, hat_RQd: Tensor) -> Tensor:
 
 
 def _add_linear(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """base + x Wᵀ in one product."""
-    flat = torch.addmm(base.reshape(-1, base.shape[-1]), x.reshape(-1, x.shape[-1]), weight.t())
-    return flat.view(*x.shape[:-1], weight.shape[0])
+    """base + x Wᵀ in one product, in place: out of place the base is copied first."""
+    base = base.contiguous()
+    base.view(-1, base.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
+    return base
 
 
 def token_rows(t_RSGd: Tensor, rows_RQ: Tensor) -> Tensor:

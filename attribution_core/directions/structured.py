@@ -16,10 +16,13 @@ from torch.func import jvp, vjp, vmap
 from attribution_core.architectures import LayerParts
 from attribution_core.batch import TextBatch, repeat_rows
 from attribution_core.directions import PathSegment
-from attribution_core.directions.first import FirstLayer, first_layer, slot_members
+from attribution_core.directions.first import FirstLayer, first_layer
 from attribution_core.directions.generic import sum_slots
 from attribution_core.directions.layer import LinearLayer, linearise, token_rows
 from attribution_core.encoder import Encoder
+
+# Pulled back in float16, a cotangent's largest value is lifted to two to this power: pooling divides by the length.
+LARGEST_COTANGENT = 4
 
 
 class StructuredProducts:
@@ -46,7 +49,7 @@ class StructuredProducts:
         batch, nodes = segment.batch, len(segment.alpha_N)
         bias = attention_bias(batch)
         bias = None if bias is None else repeat_rows(bias, len(batch.x_BSd), nodes)
-        pool_RQ, rows_RQ = _pooled_rows(batch.pool_BMS[:, 0], nodes)
+        pool_RQ, rows_RQ = _pooled_rows(batch.pool_BMS[:, 0], batch.pooled, nodes)
         x_RSd = segment.points_BNSd().flatten(0, 1)
         layers: list[LinearLayer] = []
         for part in self.parts:
@@ -61,7 +64,6 @@ class StructuredProducts:
         return StructuredLinearisation(
             products=self,
             segment=segment,
-            members_BGW=slot_members(segment.slot_BS, segment.slots),
             first=first,
             middle=layers[1:-1],
             last=None if only else layers[-1] if rows_RQ is None else layers[-1].restrict(rows_RQ),
@@ -81,13 +83,12 @@ class StructuredProducts:
 class StructuredLinearisation:
     """The linearised layers at every node of every text of a segment.
 
-    ``members_BGW`` are the tokens of each slot. ``last`` is None where one layer is first and last. ``pool_RQ`` and
+    ``last`` is None where one layer is first and last. ``pool_RQ`` and
     ``rows_RQ`` say what pooling takes of the rows (None: of all). ``pooled_Rd`` is where the head is linearised.
     """
 
     products: StructuredProducts
     segment: PathSegment
-    members_BGW: Tensor
     first: FirstLayer
     middle: list[LinearLayer]
     last: LinearLayer | None
@@ -108,7 +109,7 @@ class StructuredLinearisation:
     @torch.no_grad()
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
-        members_RGW = self.members_BGW[:, low:high].repeat_interleave(len(self.segment.alpha_N), 0)
+        members_RGW = self.segment.members_BGW[:, low:high].repeat_interleave(len(self.segment.alpha_N), 0)
         return self._push(*self.first.push_attention(members_RGW, low))
 
     @torch.no_grad()
@@ -117,7 +118,9 @@ class StructuredLinearisation:
         segment = self.segment
         b, k, _ = cotangent_BKD.shape
         weighted = cotangent_BKD.unsqueeze(1) * segment.weight_N.view(1, -1, 1, 1)
-        p_RKd = self._pull_head(weighted.flatten(0, 1)).to(self.pool_RQ.dtype)
+        p_RKd = self._pull_head(weighted.flatten(0, 1))
+        scale_RK1 = _scale(p_RKd, self.pool_RQ.dtype)
+        p_RKd = (p_RKd * scale_RK1).to(self.pool_RQ.dtype)
         ctx, residual = (self.last or self.first.layer).pull_pooled(p_RKd, self.pool_RQ)
         if self.last is not None:
             o = self.last.pull_attention(ctx, residual, self.rows_RQ)
@@ -125,20 +128,19 @@ class StructuredLinearisation:
                 ctx, residual = layer.pull_rest(o)
                 o = layer.pull_attention(ctx, residual, None)
             ctx, residual = self.first.layer.pull_rest(o)
-        tokens_RKS = self.first.pull_attention(ctx, residual).to(segment.weight_N.dtype)
+        tokens_RKS = self.first.pull_attention(ctx, residual).to(segment.weight_N.dtype) / scale_RK1
         return sum_slots(tokens_RKS.view(b, len(segment.alpha_N), k, -1).sum(1), segment)
 
     def select(self, rows: list[int]) -> StructuredLinearisation:
         """Some texts of the segment."""
-        if len(rows) == len(self.members_BGW):
+        if len(rows) == len(self.segment.slot_BS):
             return self
         nodes = len(self.segment.alpha_N)
-        index_B = torch.tensor(rows, device=self.members_BGW.device)
+        index_B = torch.tensor(rows, device=self.pool_RQ.device)
         index_R = (index_B.unsqueeze(1) * nodes + torch.arange(nodes, device=index_B.device)).flatten()
         return replace(
             self,
             segment=self.segment.select(rows),
-            members_BGW=self.members_BGW[index_B],
             first=self.first.points(index_R),
             middle=[layer.points(index_R) for layer in self.middle],
             last=None if self.last is None else self.last.points(index_R),
@@ -194,6 +196,15 @@ def _trivial_head(encoder: Encoder) -> bool:
     return not encoder.head and encoder.model.truncate_dim is None
 
 
+def _scale(p_RKd: Tensor, dtype: torch.dtype) -> Tensor:
+    """Powers of two that lift small cotangents into the range of float16, [R, K, 1]; 1 for every other type."""
+    if dtype != torch.float16:
+        return p_RKd.new_ones(1)
+    largest_RK1 = p_RKd.abs().amax(-1, keepdim=True)
+    exponent = torch.where(largest_RK1 > 0, LARGEST_COTANGENT - torch.frexp(largest_RK1).exponent, 0)
+    return torch.ldexp(torch.ones_like(largest_RK1), exponent)
+
+
 def supports(encoder: Encoder) -> bool:
     """Whether the structured products can serve an encoder."""
     return len(encoder.pooling_modes) == 1 and encoder.layer_parts() is not None
@@ -210,9 +221,8 @@ def attention_bias(batch: TextBatch) -> Tensor | None:
     return total
 
 
-def _pooled_rows(pool_BS: Tensor, nodes: int) -> tuple[Tensor, Tensor | None]:
-    """Pooling weights and positions of the rows that pooling looks at; None for positions where that is most rows."""
-    used = int((pool_BS != 0).sum(1).max())
+def _pooled_rows(pool_BS: Tensor, used: int, nodes: int) -> tuple[Tensor, Tensor | None]:
+    """Pooling weights and positions of the ``used`` rows that pooling looks at; no positions where those are most."""
     if 2 * used > pool_BS.shape[1]:
         return pool_BS.repeat_interleave(nodes, 0), None
     _, rows_BQ = (pool_BS != 0).long().topk(used, dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,8 +57,8 @@ def device() -> str:
 
 
 def text_of(tokens: int, first: int = 0) -> str:
-    """A text that MiniLM's tokenizer reads as ``tokens`` tokens, special ones included."""
-    return " ".join(WORDS[(first + at * 7) % len(WORDS)] for at in range(tokens - 2))
+    """A text that MiniLM's tokenizer reads as ``tokens`` tokens, special ones included; another for each ``first``."""
+    return " ".join(random.Random(first).choices(WORDS, k=tokens - 2))
 
 
 def read_exactly(attributor: Attributor, tokens: int, count: int = 1, role: str = "text") -> list[ReadText]:

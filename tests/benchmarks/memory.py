@@ -1,7 +1,7 @@
 """Peak memory of the contribution pass against the budget it was given.
 
-Each cell runs in a process of its own. On a CPU the peak is the growth of the process's resident set over what it was
-when model and features were there; on a GPU it is the allocator's own peak over the same base.
+On a CPU each cell runs in a process of its own, and the peak is the growth of the process's resident set over what it
+was when the model was there; on a GPU it is the allocator's own peak over the same base.
 """
 
 from __future__ import annotations
@@ -111,6 +111,11 @@ def main() -> None:
     for budget in options.budgets:
         for tokens in options.tokens:
             for nodes in options.nodes:
+                how = (options.groups, options.way, options.layer, options.seconds, options.model, options.products)
+                if torch.cuda.is_available():
+                    peak = measure(tokens, nodes, budget << 20, *how) / 2**20
+                    print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)
+                    continue
                 command = [sys.executable, __file__, "--cell", str(tokens), str(nodes), str(budget)]
                 command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
                 command += ["--seconds", str(options.seconds), "--model", options.model]

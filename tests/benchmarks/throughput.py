@@ -15,6 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory", type=int, default=16 << 30 if torch.cuda.is_available() else 2 << 30)
     parser.add_argument("--growth", action="store_true", help="only the growth table (MiniLM)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -26,12 +27,12 @@ def main() -> None:
     for shape in options.shapes:
         # Only the layers above the cut are worked on, so a random model needs no more of them.
         model = model_of(shape, layers=None if shape == "MiniLM" else 3)
-        for tokens, count in ((16, 16), (128, 1)):
-            attributor = Attributor(model, nodes=8)
+        for tokens, count in ((16, 1024), (128, 128)) if torch.cuda.is_available() else ((16, 16), (128, 1)):
+            attributor = Attributor(model, nodes=8, memory=options.memory)
             attributor.contributor.mesh  # noqa: B018 - learned before the clock starts
             texts = read_exactly(attributor, tokens, count)
             by_text = seconds(lambda a=attributor, t=texts: a.contributor.contributions(t), 3) / count  # type: ignore[misc]
-            pairs = [(text_of(tokens, at), text_of(tokens, at + 50)) for at in range(count)]
+            pairs = [(text_of(tokens, at), text_of(tokens, at + count)) for at in range(count)]
             by_pair = seconds(lambda a=attributor, p=pairs: a.attribute_pairs(p), 3) / count  # type: ignore[misc]
             print(f"{shape:12}{tokens:>8}{8:>7}{1 / by_text:>9.2f}{1 / by_pair:>9.2f}", flush=True)
 
