@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "attribution_core"
-ALLOWED = {"torch", "numpy", "sentence_transformers", "attribution_core"}
+# Triton comes with torch where that can use a GPU.
+ALLOWED = {"torch", "numpy", "sentence_transformers", "attribution_core", "triton"}
 DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
 TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
 
