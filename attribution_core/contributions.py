@@ -18,6 +18,7 @@ from attribution_core.directions import Products
 from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText
 from attribution_core.integration import Goal, Integrator
 from attribution_core.memory import USABLE, RecentTensors
+from attribution_core.panels import panel_rule
 from attribution_core.precision import Precision
 from attribution_core.quadrature import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
@@ -28,6 +29,9 @@ WINDOW_TOKENS = 4096
 LONGEST_WASTE = 1.2
 LITTLE_WASTE = 1.03
 ENOUGH_WORK = 2048
+# A text that misses its tolerance with so many nodes gets a rule of its own, which aims at this share of the tolerance.
+STEEP_NODES = 64
+PANEL_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -106,20 +110,19 @@ class Contributor:
         embeddings, references = embedding_BD.cpu().numpy(), reference_BD.cpu().numpy()
         norm_B = embedding_BD.norm(dim=1).clamp_min(torch.finfo(embedding_BD.dtype).tiny)
         out: dict[int, Contributions] = {}
-        waiting = self._first_counts(texts)
-        while waiting:
-            count = min(waiting)
-            rows = waiting.pop(count)
+
+        def settle(rows: list[int], count: int, mesh: CalibratedMesh, *, final: bool) -> list[int]:
+            """Take what ``count`` nodes explain of some texts; the others come back."""
             part = batch.select(rows)
             goal = Goal(
                 target_BD=embedding_BD[rows] - reference_BD[rows],
                 norm_B=norm_B[rows],
                 tolerance=tolerance,
-                final=self.quadrature.nodes is not None or count >= self.quadrature.max_nodes,
+                final=final,
                 given=self.quadrature.nodes is not None,
                 cotangent_BKD=_stack([cotangents[row] for row in rows], part.x_BSd),
             )
-            found = self.integrator.integrate(part, count, self.mesh, goal)
+            found = self.integrator.integrate(part, count, mesh, goal)
             for at, values_GD, residual in zip(found.rows, _fetched(found.values), found.residuals, strict=True):
                 row, own = rows[at], cotangents[rows[at]]
                 groups, width = len(texts[row].groups), values_GD.shape[1] if own is None else len(own)
@@ -129,11 +132,34 @@ class Contributor:
                     embedding_D=embeddings[row].copy(),
                     reference_D=references[row].copy(),
                 )
-            missed = [row for row in rows if row not in out]
+            return [row for row in rows if row not in out]
+
+        waiting = self._first_counts(texts)
+        panelled: set[int] = set()
+        while waiting:
+            count = min(waiting)
+            given = self.quadrature.nodes is not None or count >= self.quadrature.max_nodes
+            missed = settle(waiting.pop(count), count, self.mesh, final=given)
+            if count >= STEEP_NODES:
+                for row in [row for row in missed if row not in panelled]:
+                    panelled.add(row)
+                    rule = self._own_rule(batch.select([row]), tolerance * float(norm_B[row]))
+                    if rule is not None:
+                        settle([row], len(rule[0]), CalibratedMesh(fitted={len(rule[0]): rule}), final=True)
+            missed = [row for row in missed if row not in out]
             if missed:
                 following = next(n for n in ladder(self.quadrature.max_nodes) if n > count)
                 waiting.setdefault(following, []).extend(missed)
         return [out[row] for row in range(len(texts))]
+
+    def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Nodes and weights for one text that the mesh of the sample does not serve; None where it needs too many."""
+        return panel_rule(
+            lambda alpha, weight: self.integrator.summed(batch, alpha, weight)[0].double().cpu().numpy(),
+            lambda alpha: self._along(batch, torch.tensor(alpha))[0].double().cpu().numpy(),
+            goal * PANEL_SHARE,
+            self.quadrature.max_nodes,
+        )
 
     def _first_counts(self, texts: list[ReadText]) -> dict[int, list[int]]:
         """Texts by the node count that is tried first: the one asked for, or what texts of that length mostly need."""

@@ -22,7 +22,7 @@ from attribution_core.directions.first import slot_members
 from attribution_core.encoder import Encoder
 from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
 from attribution_core.precision import NOISE, Precision, products_in, tangent_dtype
-from attribution_core.quadrature import Rule, riemann
+from attribution_core.quadrature import Doubles, Rule, riemann
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,25 @@ class Integrator:
             redone = self._within_budget(batch.select(rows), count, mesh, again, "float32")
             for at, values, residual in zip(rough, redone.values, redone.residuals, strict=True):
                 found.values[at], found.residuals[at] = values, residual
+        return found
+
+    def summed(self, batch: TextBatch, alpha: Doubles, weight: Doubles) -> Tensor:
+        """Σ_k w_k J_g(γ(α_k)) (x − r), [B, D], in full precision: the sum of contributions alone."""
+        slot_BS, _, slots = moving_groups(batch)
+        members_BGW = slot_members(slot_BS, slots)
+        alpha_N, weight_N = self._tensors(alpha, weight)
+        b, s, _ = batch.x_BSd.shape
+
+        def run(budget: int) -> Tensor:
+            chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=len(alpha), directions=1)
+            sum_BD = batch.x_BSd.new_zeros(b, self.encoder.embedding_width)
+            for n in ranges(len(alpha), chunk.nodes):
+                some = slice(n.start, n.stop)
+                segment = PathSegment(batch, alpha_N[some], weight_N[some], slot_BS, members_BGW)
+                sum_BD += self._linearised(segment, "float32")[1]
+            return sum_BD
+
+        found, self.budget = with_halving(run, self.budget)
         return found
 
     def _within_budget(
@@ -222,7 +241,9 @@ class Integrator:
 
     def _path(self, count: int, mesh: CalibratedMesh) -> tuple[Tensor, Tensor]:
         """Nodes and weights."""
-        alpha, weight = mesh.nodes(count) if self.rule == "gauss" else riemann(count)
+        return self._tensors(*(mesh.nodes(count) if self.rule == "gauss" else riemann(count)))
+
+    def _tensors(self, alpha: Doubles, weight: Doubles) -> tuple[Tensor, Tensor]:
         to = partial(torch.tensor, dtype=self.encoder.dtype, device=self.encoder.device)
         return to(alpha), to(weight)
 
