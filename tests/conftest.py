@@ -26,6 +26,34 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 SEED = int(os.environ.get("TOKENPAIR_TEST_SEED") or random.SystemRandom().randrange(1 << 16))
 
 
+# Few tests that take long, most of them waiting for Ray: begun last, one would leave the other processes idle.
+LONGEST_FIRST = (
+    "test_cli",
+    "test_chaos",
+    "test_submit",
+    "test_faithful_model",
+    "test_train",
+    "test_real_model",
+    "test_elastic",
+    "test_engine",
+    "test_local_ray",
+    "test_explained_log",
+    "test_demo",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist, where it is used, hand files out in the order of collection."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 def pytest_report_header() -> str:
     return f"random texts and weights: repeat with TOKENPAIR_TEST_SEED={SEED}"
 

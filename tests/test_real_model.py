@@ -49,7 +49,7 @@ def test_equal_words_meet_in_the_coffee_example(attributor: Attributor) -> None:
     assert strongest.value > 0
 
 
-@pytest.mark.parametrize(("layer", "tolerance"), [(0, 2e-2), (-2, 4e-3)])
+@pytest.mark.parametrize(("layer", "tolerance"), [pytest.param(0, 2e-2, marks=pytest.mark.long), (-2, 4e-3)])
 def test_chosen_nodes_come_near_the_integral(layer: int, tolerance: float, model: SentenceTransformer) -> None:
     """Against as many Gauss nodes as the integral needs, in float64."""
     a, b = PAIRS[0]
