@@ -21,7 +21,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield ground
 
 
-@pytest.mark.parametrize("name", ["driver_killed", "store_down"])
+@pytest.mark.parametrize("name", ["driver_killed", pytest.param("store_down", marks=pytest.mark.long)])
 def test_a_disturbed_run_ends_with_the_undisturbed_output(ground: Ground, seed: int, name: str) -> None:
     case = next(case for case in CASES if case.act.__name__ == name)
     result = attempt(ground, case, f"{name}:{seed}", outage_seconds=OUTAGE_SECONDS)

@@ -82,7 +82,8 @@ def test_the_same_attributions_shuffled_have_no_advantage(faithful: Faithfulness
     assert faithful.against(ATTRIBUTIONS, SHUFFLED).advantage.low > 0
 
 
-@pytest.mark.parametrize("kind", [pytest.param("initialised", marks=pytest.mark.long), "mixing"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["initialised", "mixing"])
 def test_random_models_attributions_find_no_more_than_identical_words_when_minilm_judges(
     kind: str, faithful: Faithfulness, tmp_path: Path
 ) -> None:
