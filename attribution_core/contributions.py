@@ -138,8 +138,8 @@ class Contributor:
         panelled: set[int] = set()
         while waiting:
             count = min(waiting)
-            given = self.quadrature.nodes is not None or count >= self.quadrature.max_nodes
-            missed = settle(waiting.pop(count), count, self.mesh, final=given)
+            final = self.quadrature.nodes is not None or count >= self.quadrature.max_nodes
+            missed = settle(waiting.pop(count), count, self.mesh, final=final)
             if count >= STEEP_NODES:
                 for row in [row for row in missed if row not in panelled]:
                     panelled.add(row)

@@ -217,12 +217,14 @@ def test_what_cannot_be_shifted_is_refused_with_the_reason(job: Job, tiny: TinyM
 
 
 @pytest.mark.slow
-def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path) -> None:
+def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path, rng: random.Random) -> None:
     """They share every batch and drop the same units, so only rounding tells the models apart."""
+    # Among few pairs two that change places would already be half a point.
+    job["dev"] = str(write_csv(tmp_path / "many.csv", labelled_pairs(rng, 400)))
     one = run_training(load(job, output=str(tmp_path / "one")), quiet=True)
     two = run_training(load(job, workers={"count": 2, "cpus": 1}), quiet=True)
     assert two.workers == 2
     assert one.kept is not None
-    assert two.kept == pytest.approx(one.kept, abs=2e-2)  # of few pairs: one rank more or less is 1e-2
+    assert two.kept == pytest.approx(one.kept, abs=5e-3)
     for found, wanted in zip(weights(job["output"]), weights(str(tmp_path / "one")), strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-2)

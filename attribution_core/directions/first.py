@@ -78,8 +78,7 @@ class FirstLayer:
             out[at] = product.view(n, g, q, h)
             out[at].addcmul_(left[:, :, 1].sum(2).unsqueeze(-1), ctx[at], value=-1.0)
         out = out.view(r, heads, g, q, h)
-        mine = (self.slot_RQ >= low) & (self.slot_RQ < low + g)
-        slot = torch.where(mine, self.slot_RQ - low, 0)
+        mine, slot = self._chosen(g, low)
         own = self.own_RHQh * mine[:, None, :, None]
         out.scatter_add_(2, slot[:, None, None, :, None].expand(r, heads, 1, q, h), own.unsqueeze(2))
         return out.permute(0, 3, 2, 1, 4).reshape(r, q, g, heads * h), self._push_residual(g, low)
@@ -87,11 +86,15 @@ class FirstLayer:
     def _push_residual(self, g: int, low: int) -> Tensor:
         """Tangents of the layer's input for slots ``low`` onwards, [R, Q, G, d]: a row moves in its own direction."""
         r, q, d = self.delta_RQd.shape
-        mine = (self.slot_RQ >= low) & (self.slot_RQ < low + g)
-        slot = torch.where(mine, self.slot_RQ - low, 0)
+        mine, slot = self._chosen(g, low)
         residual = self.delta_RQd.new_zeros(r, q, g, d)
         moved = (self.delta_RQd * mine.unsqueeze(-1)).unsqueeze(2)
         return residual.scatter_add_(2, slot[:, :, None, None].expand_as(moved), moved)
+
+    def _chosen(self, g: int, low: int) -> tuple[Tensor, Tensor]:
+        """Whether a row moves in one of the ``g`` directions from ``low`` on, and in which of them (else 0), [R, Q]."""
+        mine = (self.slot_RQ >= low) & (self.slot_RQ < low + g)
+        return mine, torch.where(mine, self.slot_RQ - low, 0)
 
     def push_total(self) -> tuple[Tensor, Tensor]:
         """Like :meth:`push_attention` for the one direction x − r itself, in which every token moves; [R, Q, 1, d]."""

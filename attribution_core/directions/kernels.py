@@ -175,15 +175,22 @@ if triton is not None:
         tl.store(out + direction * f + at, total.to(out.dtype.element_ty), mask=inside)
 
     @triton.jit
+    def _place(g, heads) -> Any:
+        """Direction, point and head together, head and point of a program.
+
+        Directions of one head follow each other, so that its own values stay in the cache.
+        """
+        program = tl.program_id(0).to(tl.int64)
+        headed = program // g
+        return program % g, headed, headed % heads, headed // heads
+
+    @triton.jit
     def _attention_kernel(
         dq, dk, dv, q, k, v, p, ctx, out, scale, heads, rows, s, g, h,
         dq_r, dq_q, dq_g, dk_r, dk_s, dk_g, dv_r, dv_s, dv_g,
         BLOCK_Q: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_H: tl.constexpr,
     ) -> Any:  # fmt: skip
-        # Directions of one head follow each other, so that its own values stay in the cache.
-        program = tl.program_id(0).to(tl.int64)
-        direction, headed = program % g, program // g
-        head, r = headed % heads, headed // heads
+        direction, headed, head, r = _place(g, heads)
         at_q = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
         at_h = tl.arange(0, BLOCK_H)
         in_q, in_h = at_q < rows, at_h < h
@@ -223,9 +230,7 @@ if triton is not None:
         p, m, v, dv, ctx, own, slot, members, out, low, heads, rows, s, g, h,
         MEMBERS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr,
     ) -> Any:  # fmt: skip
-        program = tl.program_id(0).to(tl.int64)
-        direction, headed = program % g, program // g
-        head, r = headed % heads, headed // heads
+        direction, headed, head, r = _place(g, heads)
         at_q = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
         at_h = tl.arange(0, BLOCK_H)
         in_q, in_h = at_q < rows, at_h < h

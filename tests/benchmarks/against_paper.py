@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe
+from machine import describe, memory
 from torch.func import jvp
 
 from attribution_core import Attributor
@@ -106,7 +106,7 @@ def main() -> None:
         default=["2e-3", "1e-2", "1.5e-2:bf16"],
         help="tolerances for the package, each with the precision of its tangents where that is not the default",
     )
-    parser.add_argument("--memory", type=int, default=16 << 30 if torch.cuda.is_available() else 2 << 30)
+    parser.add_argument("--memory", type=int, default=memory())
     parser.add_argument("--layer", type=int, default=-2)
     parser.add_argument("--groups", default="word")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

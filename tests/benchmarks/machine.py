@@ -56,6 +56,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def memory() -> int:
+    """Bytes for the activations of one chunk, where nothing else was asked for."""
+    return 16 << 30 if torch.cuda.is_available() else 2 << 30
+
+
 def text_of(tokens: int, first: int = 0) -> str:
     """A text that MiniLM's tokenizer reads as ``tokens`` tokens, special ones included; another for each ``first``."""
     return " ".join(random.Random(first).choices(WORDS, k=tokens - 2))

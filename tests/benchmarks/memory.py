@@ -49,21 +49,20 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(
-    tokens: int, nodes: int, budget: int, groups: str, way: str, layer: int, limit: float, model: str, products: str
-) -> int:
-    """Peak bytes of one text's contributions."""
+def measure(cell: tuple[int, int, int], options: argparse.Namespace) -> int:
+    """Peak bytes of one text's contributions; a cell is tokens, nodes and the budget in MiB."""
+    tokens, nodes, budget = cell
     torch.set_num_threads(1)
     hand_back_freed_memory()
     attributor = Attributor(
-        model or minilm(),
+        options.model or minilm(),
         nodes=nodes,
-        memory=budget,
-        groups=groups,
-        way=way,
+        memory=budget << 20,
+        groups=options.groups,
+        way=options.way,
         quadrature="riemann",
-        layer=layer,
-        products=products,
+        layer=options.layer,
+        products=options.products,
     )
     attributor.encoder.model.max_seq_length = 512
     small = read_exactly(attributor, 8)
@@ -74,7 +73,7 @@ def measure(
         base = torch.cuda.memory_allocated()
         attributor.contributor.contributions(texts)
         return torch.cuda.max_memory_allocated() - base
-    watch = Watch(limit)
+    watch = Watch(options.seconds)
     watch.start()
     attributor.contributor.contributions(texts)
     watch.running = False
@@ -102,27 +101,26 @@ def main() -> None:
     parser.add_argument("--cell", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
-        tokens, nodes, budget = options.cell
-        how = (options.groups, options.way, options.layer, options.seconds, options.model, options.products)
-        print("peak", measure(tokens, nodes, budget << 20, *how))
+        print("peak", measure(options.cell, options))
         return
     print(f"{describe()}; {options.groups} groups, {options.way}, layer {options.layer}")
     print(f"{'tokens':>7}{'nodes':>7}{'budget MiB':>12}{'peak MiB':>10}{'share':>8}")
     for budget in options.budgets:
         for tokens in options.tokens:
             for nodes in options.nodes:
-                how = (options.groups, options.way, options.layer, options.seconds, options.model, options.products)
-                if torch.cuda.is_available():
-                    peak = measure(tokens, nodes, budget << 20, *how) / 2**20
-                    print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)
-                    continue
-                command = [sys.executable, __file__, "--cell", str(tokens), str(nodes), str(budget)]
-                command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
-                command += ["--seconds", str(options.seconds), "--model", options.model]
-                command += ["--products", options.products]
-                out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                peak = int(out.split("peak")[1]) / 2**20
+                cell = (tokens, nodes, budget)
+                taken = measure(cell, options) if torch.cuda.is_available() else measure_in_a_process(cell, options)
+                peak = taken / 2**20
                 print(f"{tokens:>7}{nodes:>7}{budget:>12}{peak:>10.0f}{peak / budget:>8.0%}", flush=True)
+
+
+def measure_in_a_process(cell: tuple[int, int, int], options: argparse.Namespace) -> int:
+    """The same in a process of its own, whose resident set begins anew."""
+    command = [sys.executable, __file__, "--cell", *map(str, cell)]
+    command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
+    command += ["--seconds", str(options.seconds), "--model", options.model, "--products", options.products]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(out.split("peak")[1])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import argparse
 import math
 
 import torch
-from machine import SHAPES, describe, model_of, product_rate, read_exactly, seconds
+from machine import SHAPES, describe, memory, model_of, product_rate, read_exactly, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from attribution_core import Attributor
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, default=2e-3, help="what misses it with coarse tangents is computed again"
     )
-    parser.add_argument("--memory", type=int, default=16 << 30 if torch.cuda.is_available() else 2 << 30)
+    parser.add_argument("--memory", type=int, default=memory())
     parser.add_argument(
         "--batch", type=int, default=8192 if torch.cuda.is_available() else 256, help="tokens of all texts together"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from machine import SHAPES, describe, model_of, read_exactly, seconds, text_of
+from machine import SHAPES, describe, memory, model_of, read_exactly, seconds, text_of
 
 from attribution_core import Attributor
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--memory", type=int, default=16 << 30 if torch.cuda.is_available() else 2 << 30)
+    parser.add_argument("--memory", type=int, default=memory())
     parser.add_argument("--growth", action="store_true", help="only the growth table (MiniLM)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
