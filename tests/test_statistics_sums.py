@@ -13,7 +13,7 @@ from statistics_runs import made_pairs, write_made
 from jobs.statistics import correlation
 from jobs.statistics.computing import compute_statistics
 from jobs.statistics.concentration import cubes_above, skewness
-from jobs.statistics.correlation import correlations, pearson, pearson_within, ranks, spearman_within
+from jobs.statistics.correlation import correlations, pearson, pearson_within, ranks, ranks_within
 from jobs.statistics.reading import Cells, Rest
 from jobs.statistics.sums import BucketSums, Resampling, quantised, quantum_for
 
@@ -53,8 +53,8 @@ def test_ranks_and_correlations_are_scipys(chance: np.random.Generator) -> None:
     y += x
     assert ranks(x) == pytest.approx(stats.rankdata(x))
     assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
-    found = correlations(x[:, None], y, 20, 0)
-    assert [one[0, 0] for one in found] == pytest.approx(
+    found = correlations(x[:, None], y[:, None], 20, 0)
+    assert [one[0, 0, 0] for one in found] == pytest.approx(
         [stats.pearsonr(x, y).statistic, stats.spearmanr(x, y).statistic]
     )
 
@@ -64,17 +64,17 @@ def test_intervals_of_many_pairs_shrink_with_their_number(
 ) -> None:
     x = chance.normal(size=(8000, 1))
     y = x[:, 0] + chance.normal(size=8000)
-    whole = correlations(x, y, 300, 0)
+    whole = correlations(x, y[:, None], 300, 0)
     monkeypatch.setattr(correlation, "MOST_DRAWN", 10_000)
-    for few, many in zip(whole, correlations(x, y, 300, 0), strict=True):
-        assert few[0, 2] - few[0, 1] == pytest.approx(many[0, 2] - many[0, 1], rel=0.35)
+    for few, many in zip(whole, correlations(x, y[:, None], 300, 0), strict=True):
+        assert few[0, 0, 2] - few[0, 0, 1] == pytest.approx(many[0, 0, 2] - many[0, 0, 1], rel=0.35)
 
 
 def test_an_interval_lies_about_the_value_of_all_pairs(chance: np.random.Generator) -> None:
     # Would catch percentiles of the pairs that are drawn put around the value of all: here these correlate less.
     x = chance.normal(size=(8000, 1))
     noise = chance.normal(size=8000) * np.where(np.arange(8000) < correlation.MOST_DRAWN, 3, 1)
-    for ((value, low, high),) in correlations(x, x[:, 0] + noise, 300, 0):
+    for (((value, low, high),),) in correlations(x, x + noise[:, None], 300, 0):
         assert low < value < high
         assert (low + high) / 2 == pytest.approx(value, abs=(high - low) / 4)
 
@@ -87,14 +87,14 @@ def test_rows_of_a_cluster_are_drawn_together(
     monkeypatch.setattr(correlation, "MOST_DRAWN", most)
     x = chance.normal(size=(200, 1))
     y = x[:, 0] + chance.normal(size=200)
-    single = correlations(x, y, 500, 0)
+    single = correlations(x, y[:, None], 500, 0)
     cluster, order = np.repeat(np.arange(200), 30), chance.permutation(6000)
-    many = correlations(np.repeat(x, 30, axis=0)[order], np.repeat(y, 30)[order], 500, 0, cluster[order])
+    many = correlations(np.repeat(x, 30, axis=0)[order], np.repeat(y, 30)[order, None], 500, 0, cluster[order])
     for one, other in zip(single, many, strict=True):
-        assert other[0, 0] == pytest.approx(one[0, 0], abs=1e-3)
-        assert other[0, 2] - other[0, 1] == pytest.approx(one[0, 2] - one[0, 1], rel=0.35)
-    alone = correlations(x, y, 50, 0, np.zeros(200, int))
-    assert np.isnan([one[0, 1:] for one in alone]).all()
+        assert other[0, 0, 0] == pytest.approx(one[0, 0, 0], abs=1e-3)
+        assert other[0, 0, 2] - other[0, 0, 1] == pytest.approx(one[0, 0, 2] - one[0, 0, 1], rel=0.35)
+    alone = correlations(x, y[:, None], 50, 0, np.zeros(200, int))
+    assert np.isnan([one[0, 0, 1:] for one in alone]).all()
 
 
 def test_one_bucket_alone_has_no_interval() -> None:
@@ -121,8 +121,12 @@ def test_no_values_within_their_bounds_leave_a_correlations_bounds(chance: np.ra
     y = chance.normal(size=60)
     x = y + chance.normal(0, 0.5, 60)
     at_least, at_most = x - chance.uniform(0, 0.3, 60), x + chance.uniform(0, 0.3, 60)
-    for bound, kind in ((pearson_within, stats.pearsonr), (spearman_within, stats.spearmanr)):
-        low, high = bound(x, at_least, at_most, y)
+    ranked = ranks_within(x, at_least, at_most)
+    for bounds, other, kind in (
+        ((x, at_least, at_most), y, stats.pearsonr),
+        (ranked, ranks(y), stats.spearmanr),
+    ):
+        low, high = pearson_within(*bounds, other)
         assert -1 < low < high <= 1
         # The worst ones push every value towards or away from y.
         pushed = [np.where((y > y.mean()) == up, at_most, at_least) for up in (True, False)]

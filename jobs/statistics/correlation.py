@@ -19,45 +19,45 @@ def ranks(values: Array) -> Array:
 
 def pearson(x: Array, y: Array) -> float:
     """The correlation of two arrays; NaN where one of them does not vary."""
-    return float(_with_last(np.column_stack([x, y]))[0])
+    return float(_between(np.column_stack([x, y]), 1)[0, 0])
 
 
-def correlations(xs: Array, y: Array, resamples: int, seed: int, cluster: Array | None = None) -> tuple[Array, Array]:
-    """Pearson's and Spearman's correlation of each column of ``xs`` [n, k] with ``y`` [n], each [k, 3]: value and
-    the ends of its interval. Rows of one ``cluster`` [n] are drawn together; by default each row is drawn by itself.
-    The order of clusters must be one of chance."""
-    n, k = xs.shape
-    every = np.column_stack([xs, y])
-    values = _both(every, _column_codes(every))
+def correlations(xs: Array, ys: Array, resamples: int, seed: int, cluster: Array | None = None) -> tuple[Array, Array]:
+    """Pearson's and Spearman's correlation of each column of ``xs`` [n, k] with each of ``ys`` [n, m], each [m, k, 3]:
+    value and the ends of its interval. Rows of one ``cluster`` [n] are drawn together; by default each row is drawn by
+    itself. The order of clusters must be one of chance."""
+    (n, k), m = xs.shape, ys.shape[1]
+    every = np.column_stack([xs, ys])
+    values = _both(every, _column_codes(every), m)
     order, size = _in_clusters(cluster, n)
     clusters = len(size)
-    m = min(clusters, max(int(np.searchsorted(np.cumsum(size), MOST_DRAWN)) + 1, FEWEST_CLUSTERS))
-    size = size[:m]
+    drawn_clusters = min(clusters, max(int(np.searchsorted(np.cumsum(size), MOST_DRAWN)) + 1, FEWEST_CLUSTERS))
+    size = size[:drawn_clusters]
     begin = np.cumsum(size) - size
     every = every[order[: size.sum()]]
     codes = _column_codes(every)
     # Percentiles are of so many clusters: their distance from the value of these is what shrinks.
-    centre = _both(every, codes)
-    drawn = np.full((2, resamples, k), np.nan)
+    centre = _both(every, codes, m)
+    drawn = np.full((resamples, 2, m, k), np.nan)
     random = np.random.default_rng([seed, 2])
     for draw in range(resamples if n > 2 and clusters > 1 else 0):
-        which = random.integers(0, m, m)
+        which = random.integers(0, drawn_clusters, drawn_clusters)
         rows = _ranges(begin[which], size[which])
-        drawn[:, draw] = _both(every[rows], codes[rows])
-    found = []
-    for value, middle, one in zip(values, centre, drawn, strict=True):
-        ends = np.full((2, k), np.nan)
-        for at in range(k):
-            some = one[np.isfinite(one[:, at]), at]
-            if len(some):
-                ends[:, at] = value[at] + (np.percentile(some, TAILS) - middle[at]) * np.sqrt(m / clusters)
-        found.append(np.column_stack([value, *np.clip(ends, -1, 1)]))
+        drawn[draw] = _both(every[rows], codes[rows], m)
+    ends = np.full((2, *values.shape), np.nan)
+    for at in np.ndindex(values.shape):
+        some = drawn[(slice(None), *at)]
+        some = some[np.isfinite(some)]
+        if len(some):
+            shrunk = (np.percentile(some, TAILS) - centre[at]) * np.sqrt(drawn_clusters / clusters)
+            ends[(slice(None), *at)] = values[at] + shrunk
+    found = np.stack([values, *np.clip(ends, -1, 1)], axis=-1)
     return found[0], found[1]
 
 
-def _both(columns: Array, codes: Array) -> Array:
-    """Pearson's and Spearman's correlation of each column but the last with the last, [2, k]."""
-    return np.array([_with_last(columns), _with_last(_column_ranks(codes))])
+def _both(columns: Array, codes: Array, m: int) -> Array:
+    """Pearson's and Spearman's correlation of each of the last ``m`` columns with each of the others, [2, m, k]."""
+    return np.array([_between(columns, m), _between(_column_ranks(codes), m)])
 
 
 def _in_clusters(cluster: Array | None, n: int) -> tuple[Array, Array]:
@@ -78,18 +78,7 @@ def pearson_within(x: Array, at_least: Array, at_most: Array, y: Array) -> tuple
 
     A vector that is off by at most r turns by at most asin(r / length): the correlation is the cosine of an angle.
     """
-    return _within(x, np.maximum(at_most - x, x - at_least), y)
-
-
-def spearman_within(x: Array, at_least: Array, at_most: Array, y: Array) -> tuple[float, float]:
-    """The same for Spearman's correlation: a rank is bounded by how many others are certainly below or above."""
-    lowest = np.searchsorted(np.sort(at_most), at_least, "left") + 1
-    highest = np.searchsorted(np.sort(at_least), at_most, "right")
-    rank = ranks(x)
-    return _within(rank, np.maximum(np.maximum(highest - rank, rank - lowest), 0), ranks(y))
-
-
-def _within(x: Array, off: Array, y: Array) -> tuple[float, float]:
+    off = np.maximum(at_most - x, x - at_least)
     length = float(np.linalg.norm(x - x.mean()))
     distance = float(np.linalg.norm(off))
     value = pearson(x, y)
@@ -99,12 +88,25 @@ def _within(x: Array, off: Array, y: Array) -> tuple[float, float]:
     return float(np.cos(min(angle + turn, np.pi))), float(np.cos(max(angle - turn, 0.0)))
 
 
-def _with_last(columns: Array) -> Array:
-    """Pearson's correlation of each column but the last with the last, [k]; NaN where one does not vary."""
+def ranks_within(x: Array, at_least: Array, at_most: Array) -> tuple[Array, Array, Array]:
+    """Ranks of ``x`` and the ends within which the true ones lie: a rank is bounded by how many others are certainly
+    below or above. Given to ``pearson_within`` with the ranks of y they bound Spearman's correlation."""
+    lowest, highest = np.empty((2, len(x)), np.int64)
+    by_least, by_most = np.argsort(at_least), np.argsort(at_most)
+    least, most = at_least[by_least], at_most[by_most]
+    lowest[by_least] = np.searchsorted(most, least, "left") + 1
+    highest[by_most] = np.searchsorted(least, most, "right")
+    rank = ranks(x)
+    return rank, np.minimum(lowest, rank), np.maximum(highest, rank)
+
+
+def _between(columns: Array, m: int) -> Array:
+    """Pearson's correlation of each of the last ``m`` columns with each of the others, [m, k]; NaN where one does not
+    vary."""
     off = columns - columns.sum(0) / len(columns)
     squares = np.einsum("nk,nk->k", off, off)
-    below = np.sqrt(squares[:-1] * squares[-1])
-    return np.where(below > 0, (off[:, -1] @ off[:, :-1]) / np.where(below > 0, below, 1.0), np.nan)
+    below = np.sqrt(np.outer(squares[-m:], squares[:-m]))
+    return np.where(below > 0, (off[:, -m:].T @ off[:, :-m]) / np.where(below > 0, below, 1.0), np.nan)
 
 
 def _column_codes(columns: Array) -> Array:

@@ -234,7 +234,11 @@ class Same:
             keys.append(pair * self._most + labels[-1] + 1)
         there = np.flatnonzero(labels[0] >= 0)
         wanted = keys[0][there]
-        matched = np.searchsorted(keys[1], wanted, "right") - np.searchsorted(keys[1], wanted, "left")
+        first = np.searchsorted(keys[1], wanted, "left")
+        # Most labels meet none of their own: only for the others is it looked up how many.
+        met = np.append(keys[1], -1)[first] == wanted
+        wanted, first = wanted[met], first[met]
+        matched = np.searchsorted(keys[1], wanted, "right") - first
         return np.bincount(wanted // self._most, matched, len(a))
 
 

@@ -30,6 +30,9 @@ class PartsOfSpeech(Measure):
         texts = scene.texts
         self.label = np.where(texts.kind == TEXT, texts.pos.astype(np.int64), -1)
         self.count = texts.counts(self.label, N).astype(np.float64)
+        # The tags that each text has, one text after the other: where each begins [T + 1], the tags, how often.
+        text, tag = np.nonzero(self.count)
+        self.held = np.searchsorted(text, np.arange(len(texts) + 1)), tag, self.count[text, tag]
         self.sides = {side: (scene.sums(N), scene.sums(N)) for side in "ab"}
         self.words = {side: np.zeros(N) for side in "ab"}
         self.pairs = scene.sums(N * N)
@@ -64,13 +67,24 @@ class PartsOfSpeech(Measure):
         assert rest is not None
         label = self.label[cells.a] * N + self.label[cells.b]
         self.pairs.add(batch.bucket[cells.pair], label, cells.value)
-        count = (self.count[batch.a][:, :, None] * self.count[batch.b][:, None, :]).reshape(len(batch), N * N)
-        self.cell_counts.add_rows(batch.bucket, count)
+        pair, both, count = self._meetings(batch.a, batch.b)
+        self.cell_counts.add(batch.bucket[pair], both, count)
         if not self.scene.whole:
-            count -= np.bincount(cells.pair * N * N + label, minlength=count.size).reshape(count.shape)
-            even, *ends = rest.bounds(count)
-            self.pairs.add_rows(batch.bucket, even)
-            self.bounds += [quantised(end - even, self.scene.quantum).sum(0) for end in ends]
+            seen = np.bincount(cells.pair * N * N + label, minlength=len(batch) * N * N)
+            even, *ends = rest.of(pair).bounds((count - seen[pair * N * N + both])[:, None])
+            self.pairs.add(batch.bucket[pair], both, even[:, 0])
+            off = [quantised(end - even, self.scene.quantum)[:, 0] for end in ends]
+            self.bounds += [np.bincount(both, one, N * N) for one in off]
+
+    def _meetings(self, a: Array, b: Array) -> tuple[Array, Array, Array]:
+        """Which tags meet in each pair of texts [n]: the pair, the two tags as one number, and in how many cells."""
+        first, tag, count = self.held
+        (of_a, of_b), (in_a, in_b) = (first[a], first[b]), (first[a + 1] - first[a], first[b + 1] - first[b])
+        pair = np.repeat(np.arange(len(a)), in_a * in_b)
+        begins = np.cumsum(in_a * in_b) - in_a * in_b
+        at_a, at_b = np.divmod(np.arange(len(pair)) - begins[pair], in_b[pair])
+        at_a, at_b = at_a + of_a[pair], at_b + of_b[pair]
+        return pair, tag[at_a] * N + tag[at_b], count[at_a] * count[at_b]
 
     def result(self) -> Result:
         words, by_side = self._words()

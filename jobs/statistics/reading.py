@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,10 @@ class Rest:
         at_least = np.maximum(-count * self.limit[:, None], self.negative[:, None])
         even = count * (self.total / np.maximum(self.count, 1))[:, None]
         return np.clip(even, at_least, at_most), at_least, at_most
+
+    def of(self, pair: Array) -> Rest:
+        """The same of each ``pair`` [m]."""
+        return Rest(*(getattr(self, one.name)[pair] for one in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,12 @@ class Retrieval(Measure):
         self.sum += np.bincount(place, quantised(value, quantum), size)
         self.below += np.bincount(place, quantised(whole, quantum)[pair], size)
         there = np.isfinite(lift)
+        top = np.full(size, -np.inf)
+        np.maximum.at(top, place[there], lift[there])
+        there &= lift == top[place]
         place, lift, value, rank = place[there], lift[there], value[there], batch.rank[pair[there]]
-        order = np.lexsort((rank, -lift, place))
+        # Of several documents that answer a word equally well, the first in order.
+        order = np.lexsort((rank, place))
         place, lift, value, rank = place[order], lift[order], value[order], rank[order]
         first = np.flatnonzero(np.append(True, place[1:] != place[:-1])) if len(place) else np.zeros(0, np.int64)
         place, lift, value, rank = place[first], lift[first], value[first], rank[first]

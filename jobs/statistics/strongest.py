@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,12 @@ class Strongest(Measure):
         self.limit = scene.array()
         self.pair = np.zeros((scene.pairs.count, 2), np.int32)
         self.by_query = scene.run.roles[0] == "query"
-        create = "CREATE OR REPLACE TABLE {} (key BIGINT, n INTEGER, total DOUBLE, limits DOUBLE, best UBIGINT{})"
-        for name in ("met", *(f"met_{at}" for at in range(len(self.labels)))):
-            scene.con.execute(create.format(name, ""))
-        scene.con.execute(create.format("met_by_query", ", query INTEGER"))
+        self._text = np.repeat(np.arange(len(scene.texts), dtype=np.int32), np.diff(scene.texts.offsets))
+        for name, split in (("met", "grp"), ("met_by_query", "query")):
+            scene.con.execute(
+                f"CREATE OR REPLACE TABLE {name} "
+                f"(key BIGINT, {split} INTEGER, n INTEGER, total DOUBLE, limits DOUBLE, best UBIGINT)"
+            )
 
     def add(self, batch: Batch) -> None:
         cells, rest = batch.cells, batch.rest
@@ -46,42 +48,49 @@ class Strongest(Measure):
         self.pair[batch.rank] = np.column_stack([batch.a, batch.b])
         word = self.scene.texts.word
         key = word[cells.a].astype(np.int64) * self.base + word[cells.b]
-        limit = rest.limit[cells.pair]
-        rank = batch.rank[cells.pair]
-        self._insert("met", key, cells.value, limit, rank)
-        for at in range(len(self.labels)):
-            own = self.group[rank] == at
-            if own.any():
-                self._insert(f"met_{at}", key[own], cells.value[own], limit[own], rank[own])
+        limit = quantised(rest.limit, self.scene.quantum)[cells.pair]
+        value = quantised(cells.value, self.scene.quantum)
+        # A float's bits are in the order of the numbers, as long as none is negative.
+        strength = np.abs(cells.value).astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
+        best = strength | (np.uint64(2**32 - 1) - batch.rank.astype(np.uint64))[cells.pair]
+        met = value, limit, best
+        # Every group's sums apart: those of all pairs are the sums of these.
+        group = self.group[batch.rank][cells.pair]
+        groups = len(self.labels) + 1
+        self._insert("met", key * groups + group + 1, *met, lambda joint: (joint // groups, joint % groups - 1))
         if self.by_query:
             # A word of a query is one place in the table of words, whichever document it meets.
             in_query = cells.a.astype(np.int64) * self.base + word[cells.b]
-            self._insert("met_by_query", in_query, cells.value, limit, rank, batch.a[cells.pair])
+            self._insert("met_by_query", in_query, *met, lambda key: (key, self._text[key // self.base]))
 
     def _insert(
-        self, table: str, key: Array, value: Array, limit: Array, rank: Array, query: Array | None = None
+        self,
+        table: str,
+        joint: Array,
+        value: Array,
+        limit: Array,
+        best: Array,
+        split: Callable[[Array], tuple[Array, Array]],
     ) -> None:
-        """Sums by key of one batch; of the strongest cell its pair too, the first in order of several equal ones."""
+        """Sums by ``joint`` key of one batch; of the strongest cell its pair too, the first in order of several equal
+        ones. ``split`` gives the two columns that a joint key stands for."""
         import pyarrow as pa
 
-        order = np.argsort(key, kind="stable")
-        key, value, limit, rank = key[order], value[order], limit[order], rank[order]
-        begins = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.zeros(0, np.int64)
-        if not len(begins):
+        if not len(joint):
             return
-        # A float's bits are in the order of the numbers, as long as none is negative.
-        strength = np.abs(value).astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
-        best = strength | (np.uint64(2**32 - 1) - rank.astype(np.uint64))
-        quantum = self.scene.quantum
+        # No sum here depends on the order of its terms, so the sort need not be stable.
+        order = np.argsort(joint)
+        joint = joint[order]
+        begins = np.flatnonzero(np.append(True, joint[1:] != joint[:-1]))
+        key, kind = split(joint[begins])
         columns = {
-            "key": key[begins],
-            "n": np.diff(np.append(begins, len(key))).astype(np.int32),
-            "total": np.add.reduceat(quantised(value, quantum), begins),
-            "limits": np.add.reduceat(quantised(limit, quantum), begins),
-            "best": np.maximum.reduceat(best, begins),
+            "key": key,
+            "kind": kind.astype(np.int32),
+            "n": np.diff(np.append(begins, len(joint))).astype(np.int32),
+            "total": np.add.reduceat(value[order], begins),
+            "limits": np.add.reduceat(limit[order], begins),
+            "best": np.maximum.reduceat(best[order], begins),
         }
-        if query is not None:
-            columns["query"] = query[order][begins].astype(np.int32)
         self.scene.con.register("batch", pa.table(columns))
         self.scene.con.execute(f"INSERT INTO {table} SELECT * FROM batch")
         self.scene.con.unregister("batch")
@@ -89,11 +98,10 @@ class Strongest(Measure):
     def result(self) -> Result:
         scene = self.scene
         support = max(3, math.ceil(scene.pairs.count / 2000))
-        self.counter = _Counter(scene, self.pair, self.limit, self.group)
-        tables = [self._table("strongest", "met", [(None, "")], support)]
+        self.counter = _Counter(scene, self._text, self.pair, self.limit, self.group)
+        tables = [self._table("strongest", [(None, "")], SHOWN, support)]
         if self.labels:
-            names = [(f"met_{at}", label) for at, label in enumerate(self.labels)]
-            tables.append(self._table("strongest_by_group", None, names, support))
+            tables.append(self._table("strongest_by_group", [*enumerate(self.labels)], IN_GROUP, support))
         if self.by_query:
             tables.append(self._queries())
         notes = [f"A mean is given where a word pair occurs at least {support} times."]
@@ -111,14 +119,13 @@ class Strongest(Measure):
             )
         return Result(figures, tables, notes)
 
-    def _table(self, name: str, table: str | None, groups: Sequence[tuple[str | None, str]], support: int) -> Table:
+    def _table(self, name: str, groups: Sequence[tuple[int | None, str]], shown: int, support: int) -> Table:
         columns: dict[str, list[Any]] = {key: [] for key in ("by", "group", "a", "b", "total", "mean", "occurrences")}
         columns |= {key: [] for key in ("kept", "exact", "at_least", "at_most", "mean_at_least", "mean_at_most")}
         columns |= {"largest": [], "pair_id": []}
-        shown = SHOWN if table is not None else IN_GROUP
         ranks: list[int] = []
-        for at, (source, label) in enumerate(groups):
-            for found in self._chosen(source or table or "", None if source is None else at, shown, support):
+        for group, label in groups:
+            for found in self._chosen(group, shown, support):
                 a, b = divmod(found.key, self.base)
                 names = self.scene.texts.names
                 low, high = (found.total + end for end in (-found.unseen, found.unseen))
@@ -153,14 +160,15 @@ class Strongest(Measure):
             "mean_at_most": "the true mean is certainly not above this",
             "largest": "its largest cell, by absolute value, in the pair pair_id",
         }
-        meaning = "Word pairs that bring most over all pairs" + (" of a group." if table is None else ".")
+        meaning = "Word pairs that bring most over all pairs" + ("." if groups[0][0] is None else " of a group.")
         return Table(name, meaning, columns_table(**columns), described, exact=self.scene.whole)
 
-    def _chosen(self, table: str, group: int | None, shown: int, support: int) -> list[_Found]:
+    def _chosen(self, group: int | None, shown: int, support: int) -> list[_Found]:
         con = self.scene.con
+        own = "" if group is None else f"WHERE grp = {group} "
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE sums AS SELECT key, sum(n)::BIGINT AS n, sum(total) AS total, "
-            f"sum(limits) AS limits, max(best) AS best FROM {table} GROUP BY key"
+            "CREATE OR REPLACE TEMP TABLE sums AS SELECT key, sum(n)::BIGINT AS n, sum(total) AS total, "
+            f"sum(limits) AS limits, max(best) AS best FROM met {own}GROUP BY key"
         )
         asked = {
             "total": f"SELECT * FROM sums ORDER BY total DESC, key LIMIT {shown}",
@@ -245,39 +253,44 @@ class _Found:
 class _Counter:
     """Counts how often two words meet over all pairs, from the texts that have them."""
 
-    def __init__(self, scene: Scene, pair: Array, limit: Array, group: Array) -> None:
+    def __init__(self, scene: Scene, text: Array, pair: Array, limit: Array, group: Array) -> None:
         texts = scene.texts
         own = np.flatnonzero(texts.kind == TEXT)
         self._order = own[np.argsort(texts.word[own], kind="stable")]
         self._words = texts.word[self._order]
-        self._text = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(texts.offsets))
+        self._text = text
         self._texts, self._pair, self._limit, self._group = len(texts), pair, limit, group
         self._quantum = scene.quantum
-        self._met: dict[tuple[int, int], Array] = {}
+        self._having: dict[int, tuple[Array, Array]] = {}
+        self._met: dict[tuple[int, int], tuple[Array, Array]] = {}
 
     def count(self, a: int, b: int, group: int | None) -> tuple[int, float]:
         """How often word ``a`` meets word ``b`` in the pairs of a group, and the sum of the limits of these cells."""
-        there = self._having(a, 0)
-        times = self._times(b)[self._pair[there, 1]]
-        there, times = there[times > 0], times[times > 0]
-        times = times * self._times(a)[self._pair[there, 0]]
-        if group is not None:
-            own = self._group[there] == group
-            there, times = there[own], times[own]
-        return int(times.sum()), float(quantised(times * self._limit[there], self._quantum).sum())
+        if (a, b) not in self._met:
+            there, times = self._pairs_with(a)
+            times = times * self._times(b)[self._pair[there, 1]]
+            there, times = there[times > 0], times[times > 0]
+            limits = quantised(times * self._limit[there], self._quantum)
+            of_group = self._group[there] + 1
+            self._met[a, b] = np.bincount(of_group, times), np.bincount(of_group, limits)
+        found = (values.sum() if group is None else values[group + 1 : group + 2].sum() for values in self._met[a, b])
+        times, limits = found
+        return int(times), float(limits)
 
     def _times(self, word: int) -> Array:
         """How often each text has the word, [T]."""
         first, last = np.searchsorted(self._words, [word, word + 1])
         return np.bincount(self._text[self._order[first:last]], minlength=self._texts)
 
-    def _having(self, word: int, side: int) -> Array:
-        """The pairs whose text on this side has the word; the last ones asked for are kept."""
-        if (word, side) not in self._met:
-            if len(self._met) > 64:
-                self._met.clear()
-            self._met[word, side] = np.flatnonzero(self._times(word)[self._pair[:, side]] > 0)
-        return self._met[word, side]
+    def _pairs_with(self, word: int) -> tuple[Array, Array]:
+        """The pairs whose first text has the word, and how often; the last ones asked for are kept."""
+        if word not in self._having:
+            if len(self._having) > 32:
+                self._having.clear()
+            times = self._times(word)[self._pair[:, 0]]
+            there = np.flatnonzero(times)
+            self._having[word] = there, times[there]
+        return self._having[word]
 
 
 def groups_of(scene: Scene) -> tuple[list[str], Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attribution_core.sparse import SHARES
-from jobs.statistics.correlation import correlations, pearson_within, spearman_within
+from jobs.statistics.correlation import correlations, pearson_within, ranks, ranks_within
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table
 from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
@@ -23,6 +23,7 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "other words": ("ADP", "AUX", "CCONJ", "DET", "INTJ", "PART", "PRON", "SCONJ", "SYM", "X"),
 }
 FEWEST = 3
+PERCENT = (*(round(100 * share) for share in SHARES), 100)
 
 
 class Sufficiency(Measure):
@@ -66,39 +67,27 @@ class Sufficiency(Measure):
         against = {"score": self.score, "total": self.largest[:, -1]}
         if scene.gold is not None and scene.gold_name is not None:
             against[scene.gold_name] = scene.gold
-        percent = [*(round(100 * share) for share in SHARES), 100]
+        notes = []
+        found: dict[str, tuple[int, dict[str, Any]]] = {}
+        for there, names in _alike(against):
+            if len(there) < FEWEST:
+                notes += [f"{name}: {len(there)} pairs have a value, too few for a correlation." for name in names]
+                continue
+            for name, one in zip(names, self._correlated(there, [against[name] for name in names]), strict=True):
+                found[name] = len(there), one
         curve, chosen = _Rows(), _Rows()
         figures = []
-        notes = []
-        for name, y in against.items():
-            there = np.flatnonzero(np.isfinite(y))
-            if len(there) < FEWEST:
-                notes.append(f"{name}: {len(there)} pairs have a value, too few for a correlation.")
-                continue
-            cells = self.largest[there]
-            together = None if scene.pairs.query is None else scene.pairs.query[there]
-            reference = (self.score - self.largest[:, -1])[there, None]
-            for kind, sums in (("cells", cells), ("score", np.hstack([reference, cells + reference]))):
-                found = correlations(sums, y[there], scene.resamples, scene.seed, together)
-                shown = percent if kind == "cells" else [0, *percent]
+        for name in (name for name in against if name in found):
+            pairs, one = found[name]
+            for kind, shown in (("cells", PERCENT), ("score", (0, *PERCENT))):
                 for at, x in enumerate(shown):
-                    curve.add({"sum": kind, "percent": x, "against": name}, found, at, len(there))
+                    curve.add({"sum": kind, "percent": x, "against": name}, one[kind], at, pairs)
                 for x in (1, 5, 10, 20, 50, 100):
                     if not (x == 100 and name == ("total" if kind == "cells" else "score")):
                         said = _said(kind, x, name)
-                        figures.append(_figure(f"{kind}_{x}_{name}", said, found[1][shown.index(x)]))
-            if self.chosen is None:
-                continue
-            kept = self.chosen[there]
-            found = correlations(kept[:, :, 0], y[there], scene.resamples, scene.seed, together)
-            for at, words in enumerate(CHOSEN):
-                ends: dict[str, float] = {}
-                if not scene.whole:
-                    value, low, high = kept[:, at].T
-                    both = [bound(value, low, high, y[there]) for bound in (pearson_within, spearman_within)]
-                    for kind, (least, most) in zip(("pearson", "spearman"), both, strict=True):
-                        ends |= {f"{kind}_at_least": least, f"{kind}_at_most": most}
-                chosen.add({"words": words, "against": name}, found, at, len(there), scene.whole, ends)
+                        figures.append(_figure(f"{kind}_{x}_{name}", said, one[kind][1][shown.index(x)]))
+            for at, words in enumerate(CHOSEN if self.chosen is not None else ()):
+                chosen.add({"words": words, "against": name}, one["words"], at, pairs, scene.whole, one["ends"][at])
         if scene.gold is None:
             notes.append("No column with gold labels was found; --gold names it.")
         tables = [_curve(curve)]
@@ -107,6 +96,48 @@ class Sufficiency(Measure):
         else:
             notes.append("Keeping only chosen parts of speech needs a spaCy pipeline.")
         return Result(figures, tables, notes)
+
+    def _correlated(self, there: Array, ys: list[Array]) -> list[dict[str, Any]]:
+        """For each of ``ys``: correlations of each sum of the pairs ``there``, and the bounds of those estimated."""
+        scene = self.scene
+        y = np.column_stack(ys)[there]
+        together = None if scene.pairs.query is None else scene.pairs.query[there]
+        cells = self.largest[there]
+        reference = (self.score - self.largest[:, -1])[there, None]
+        sums = {"cells": cells, "score": np.hstack([reference, cells + reference])}
+        kept = None if self.chosen is None else self.chosen[there]
+        if kept is not None:
+            sums["words"] = kept[:, :, 0]
+        made = {name: correlations(xs, y, scene.resamples, scene.seed, together) for name, xs in sums.items()}
+        found: list[dict[str, Any]] = [
+            {name: (pearson[at], spearman[at]) for name, (pearson, spearman) in made.items()} for at in range(len(ys))
+        ]
+        for one in found:
+            one["ends"] = [{} for _ in CHOSEN]
+        if kept is None or scene.whole:
+            return found
+        in_ranks = [ranks(column) for column in y.T]
+        for at in range(len(CHOSEN)):
+            value, low, high = kept[:, at].T
+            in_order = ranks_within(value, low, high)
+            for kind, (x, *ends), others in (("pearson", (value, low, high), y.T), ("spearman", in_order, in_ranks)):
+                for one, other in zip(found, others, strict=True):
+                    least, most = pearson_within(x, ends[0], ends[1], other)
+                    one["ends"][at] |= {f"{kind}_at_least": least, f"{kind}_at_most": most}
+        return found
+
+
+def _alike(columns: dict[str, Array]) -> list[tuple[Array, list[str]]]:
+    """Where columns have numbers, with the names of those that have them in the same places."""
+    found: list[tuple[Array, list[str]]] = []
+    for name, values in columns.items():
+        there = np.flatnonzero(np.isfinite(values))
+        names = next((names for other, names in found if np.array_equal(there, other)), None)
+        if names is None:
+            found.append((there, [name]))
+        else:
+            names.append(name)
+    return found
 
 
 class _Rows:

@@ -53,10 +53,12 @@ class BucketSums:
 
     def add_rows(self, bucket: Array, rows: Array) -> None:
         """Add ``rows`` [n, columns], each to its bucket."""
-        rows = quantised(rows, self._quantum)
-        order = np.argsort(bucket, kind="stable")
-        held, first = np.unique(bucket[order], return_index=True)
-        self.values[held] += np.add.reduceat(rows[order], first, axis=0) if len(held) else 0.0
+        if not len(bucket):
+            return
+        order = np.argsort(bucket)
+        bucket, rows = bucket[order], quantised(rows[order], self._quantum)
+        first = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
+        self.values[bucket[first]] += np.add.reduceat(rows, first, axis=0)
 
     @property
     def total(self) -> Array:
