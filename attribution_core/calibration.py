@@ -15,6 +15,7 @@ import numpy as np
 from numpy.polynomial import chebyshev, legendre
 
 from attribution_core.quadrature import (
+    MESH_POINTS,
     NODE_COUNTS,
     UNIFORM,
     Doubles,
@@ -93,9 +94,13 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     slope = 2.0 * chebyshev.chebder(chebyshev.chebfit(2.0 * mesh_points() - 1.0, values, degree))
     norm_B = np.linalg.norm(path_BND[:, -1], axis=1)
 
+    slope /= np.repeat(norm_B, path_BND.shape[2])
+
+    def basis(alpha: Doubles) -> Doubles:
+        return np.asarray(chebyshev.chebvander(2.0 * alpha - 1.0, len(slope) - 1), np.float64)
+
     def derivative(alpha: Doubles) -> Doubles:
-        at_nodes = chebyshev.chebvander(2.0 * alpha - 1.0, len(slope) - 1) @ slope
-        return np.moveaxis(at_nodes.reshape(len(alpha), len(path_BND), -1), 0, 1) / norm_B[:, None, None]
+        return np.moveaxis((basis(alpha) @ slope).reshape(len(alpha), len(path_BND), -1), 0, 1)
 
     mesh = mesh_from_speeds(np.linalg.norm(derivative(mesh_points()), axis=2))
     counts = ladder(max_nodes)
@@ -106,8 +111,9 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     needed = np.full(len(path_BND), max_nodes)
     for count in reversed(counts):
         alpha, weight = found.nodes(count)
-        residual_B = np.linalg.norm(np.einsum("bnD,n->bD", derivative(alpha), weight) - target_BD, axis=1)
-        needed = np.where(residual_B <= tolerance, count, needed)
+        # Of polynomials only the basis is integrated.
+        integral_BD = ((weight @ basis(alpha)) @ slope).reshape(target_BD.shape)
+        needed = np.where(np.linalg.norm(integral_BD - target_BD, axis=1) <= tolerance, count, needed)
     return replace(found, needed=tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True))))
 
 
@@ -115,7 +121,7 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
 class PathFamily:
     """The principal components over [0, 1] of the derivatives along some paths.
 
-    ``series`` are their Legendre coefficients [n, J], ``integrals`` [J] their integrals, ``strength`` [J] how much of
+    ``series`` are their Chebyshev coefficients [n, J], ``integrals`` [J] their integrals, ``strength`` [J] how much of
     each a text has. A quadrature that is exact for the strong ones serves texts that are like the sample.
     """
 
@@ -133,8 +139,12 @@ class PathFamily:
         u, strength, _ = np.linalg.svd(np.sqrt(weight)[:, None] * curves, full_matrices=False)
         kept = max(1, int((strength > 1e-9 * strength[0]).sum()))
         components = u[:, :kept] / np.sqrt(weight)[:, None]
-        order = 2 * np.arange(FINE_POINTS) + 1
-        series = order[:, None] * (legendre.legvander(x, FINE_POINTS - 1).T @ (weight[:, None] * components))
+        order = np.arange(MESH_POINTS - 1)
+        by_legendre = (2 * order + 1)[:, None] * (legendre.legvander(x, order[-1]).T @ (weight[:, None] * components))
+        # A path through MESH_POINTS has a derivative of so many terms: as many points give its other series exactly.
+        angle = math.pi * (order + 0.5) / len(order)
+        series = 2.0 / len(order) * np.cos(np.outer(order, angle)) @ legendre.legval(np.cos(angle), by_legendre).T
+        series[0] /= 2.0
         return PathFamily(series, weight @ components, strength[:kept] / math.sqrt(len(found)))
 
     def fit(self, alpha: Doubles, weight: Doubles) -> tuple[Doubles, Doubles] | None:
@@ -142,30 +152,34 @@ class PathFamily:
 
         A generalised Gauss rule in the sense of least squares, found by Levenberg and Marquardt's method.
         """
-        slope_series = 2.0 * legendre.legder(self.series)
+        both = np.hstack([self.series, np.vstack([2.0 * chebyshev.chebder(self.series), 0.0 * self.series[:1]])])
+        order = np.arange(len(both))
         n = len(alpha)
 
-        def residual(point: Doubles) -> Doubles:
-            at = legendre.legvander(2.0 * point[:n] - 1.0, len(self.series) - 1) @ self.series
-            return np.asarray(self.strength * (point[n:] @ at - self.integrals))
+        def curves(alpha: Doubles) -> tuple[Doubles, Doubles]:
+            """The components and their slopes, each [n, J]."""
+            values = np.cos(order * np.arccos(2.0 * alpha - 1.0)[:, None]) @ both
+            return values[:, : len(self.strength)], values[:, len(self.strength) :]
+
+        def residual(weight: Doubles, at: Doubles) -> Doubles:
+            return np.asarray(self.strength * (weight @ at - self.integrals))
 
         point = np.concatenate([alpha, weight])
-        error = residual(point)
+        at, slope = curves(alpha)
+        error = residual(weight, at)
         first = cost = float(error @ error)
         damping = 1e-3
         for _ in range(60):
-            x = 2.0 * point[:n] - 1.0
-            at = legendre.legvander(x, len(self.series) - 1) @ self.series
-            slope = legendre.legvander(x, len(slope_series) - 1) @ slope_series
             jacobian = np.concatenate([point[n:, None] * slope, at]).T * self.strength[:, None]
             normal, gradient = jacobian.T @ jacobian, jacobian.T @ error
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-300), gradient)
             following = point - step
             inside = bool((following[:n] > 0).all() and (following[:n] < 1).all() and (following[n:] > 0).all())
-            new = residual(following) if inside else error
+            new_at, new_slope = curves(following[:n]) if inside else (at, slope)
+            new = residual(following[n:], new_at) if inside else error
             if inside and float(new @ new) < cost:
                 settled = float(new @ new) > cost * (1.0 - 1e-6)
-                point, error, cost = following, new, float(new @ new)
+                point, at, slope, error, cost = following, new_at, new_slope, new, float(new @ new)
                 damping = max(damping / 5.0, 1e-12)
                 if settled:
                     break
@@ -175,5 +189,5 @@ class PathFamily:
                     break
         if not cost < WORTH_FITTING**2 * first:
             return None
-        order = np.argsort(point[:n])
-        return point[:n][order], point[n:][order]
+        ascending = np.argsort(point[:n])
+        return point[:n][ascending], point[n:][ascending]

@@ -21,6 +21,7 @@ from attribution_core.memory import USABLE, RecentTensors
 from attribution_core.panels import panel_rule
 from attribution_core.precision import Precision
 from attribution_core.quadrature import Rule, ladder, mesh_points
+from attribution_core.recollection import recalled
 from attribution_core.results import Contributions, ExplainedText
 
 WINDOW_TOKENS = 4096
@@ -67,10 +68,10 @@ class Contributor:
 
     @property
     def mesh(self) -> CalibratedMesh:
-        """The mesh of this encoder, learned at first use."""
+        """The mesh of this encoder, learned or recalled at first use."""
         if self._mesh is None:
             learn = self.quadrature.rule == "gauss" and not self.encoder.linear
-            self._mesh = self._calibrate() if learn else CalibratedMesh()
+            self._mesh = self._calibrated() if learn else CalibratedMesh()
         return self._mesh
 
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
@@ -184,13 +185,24 @@ class Contributor:
 
     # Calibration -------------------------------------------------------------------------------------------------
 
-    def _calibrate(self) -> CalibratedMesh:
+    def _calibrated(self) -> CalibratedMesh:
+        """The calibration of this encoder, layer and tolerance; learned where no earlier process did."""
+        texts = [text for text in self.encoder.read(SAMPLE, "text", "word") if text.problem is None]
+        encoder, asked = self.encoder, self.quadrature
+        facts = (
+            *(encoder.fingerprint(), encoder.role, encoder.layer, encoder.similarity, encoder.shifted),
+            *(str(encoder.dtype), encoder.pad_id),
+            *(asked.tolerance, asked.max_nodes),
+            *((text.ids, text.types, text.kept) for text in texts),
+        )
+        return recalled(facts, lambda: self._calibrate(texts))
+
+    def _calibrate(self, texts: list[ReadText]) -> CalibratedMesh:
         """Learn the mesh from the built-in sample, and from which node count on it is worth trying.
 
         Forward passes only: the path's derivative, for the mesh and for the residuals that tell where to start, is
         that of the polynomial through the embeddings at Chebyshev points.
         """
-        texts = [text for text in self.encoder.read(SAMPLE, "text", "word") if text.problem is None]
         paths: list[Tensor] = []
         lengths: list[int] = []
         for window in _windows(texts, [0] * len(texts), self._most_texts, waste=2.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,11 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Ray runs its workers at niceness 15: beside another test that computes they would get a twentieth of a processor.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# Calibrations of tiny models are shared by the tests of one session and forgotten after it.
+if "TOKENPAIR_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="tokenpair-tests-")
+    os.environ["TOKENPAIR_CACHE"] = _cache.name
 
 SEED = int(os.environ.get("TOKENPAIR_TEST_SEED") or random.SystemRandom().randrange(1 << 16))
 
