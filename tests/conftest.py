@@ -23,6 +23,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Ray runs its workers at niceness 15: beside another test that computes they would get a twentieth of a processor.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Beside other test processes, threads of one wait for each other longer than they compute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Calibrations of tiny models are shared by the tests of one session and forgotten after it.
 if "TOKENPAIR_CACHE" not in os.environ:

@@ -221,7 +221,7 @@ def _stopped(command: list[str], env: dict[str, str], store: Store, how: signal.
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 120
     while finished_shards(store) <= before and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
+        time.sleep(0.1)
     process.send_signal(how)
     return process
 

@@ -216,7 +216,7 @@ def test_what_cannot_be_shifted_is_refused_with_the_reason(job: Job, tiny: TinyM
         run_training(load(job, model=str(tmp_path / "none"), output=str(tmp_path / "out3")), quiet=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path, rng: random.Random) -> None:
     """They share every batch and drop the same units, so only rounding tells the models apart."""
     # Among few pairs two that change places would already be half a point.
