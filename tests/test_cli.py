@@ -226,7 +226,7 @@ def _stopped(command: list[str], env: dict[str, str], store: Store, how: signal.
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_and_killed_run_gives_the_rows_of_an_undisturbed_one(
     tmp_path: Path, model: Path, pairs: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

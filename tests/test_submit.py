@@ -127,6 +127,7 @@ def test_a_jobs_own_exit_code_comes_back(head: Head, tiny: TinyModels, tmp_path:
     assert "is not empty and not a run of tokenpair" in shown.stdout
 
 
+@pytest.mark.long
 def test_what_the_cluster_lacks_is_told_before_anything_starts(
     head: Head, tiny: TinyModels, tmp_path: Path, s3: S3Server
 ) -> None:

@@ -217,6 +217,29 @@ def test_what_cannot_be_shifted_is_refused_with_the_reason(job: Job, tiny: TinyM
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_two_ray_workers_stop_at_a_signal_and_go_on(job: Job, tmp_path: Path, how: signal.Signals) -> None:
+    # Would catch Ray Train's own handler, which leaves with success before anything was trained.
+    file = tmp_path / "job.yaml"
+    job |= {"epochs": 40, "checkpoint_minutes": 1e-6, "workers": {"count": 2, "cpus": 1}}
+    file.write_text(yaml.safe_dump(job))
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parent.parent, start_new_session=True
+    )
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    until = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + how, errors
+    assert "the same command goes on where it stopped" in errors
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert checkpoint.exists()
+
+
+@pytest.mark.long
 def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path, rng: random.Random) -> None:
     """They share every batch and drop the same units, so only rounding tells the models apart."""
     # Among few pairs two that change places would already be half a point.

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,15 @@ from jobs.errors import RunError
 from jobs.preflight import model_folder
 from jobs.progress import Progress, counted, duration, make_progress
 from jobs.record import encoded_record, read_record, tidy
+from jobs.stopping import starting_ray, stoppable
 from jobs.stores import Store
 from jobs.training.config import TrainConfig
 from jobs.training.pairs import Labelled, read_labelled
 from jobs.training.work import CHECKPOINT, MODEL, PROGRESS, Standing, Task, read_standing, work
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
     from attribution_core.training.finetune import Epoch, State
 
 KIND = "training"
@@ -149,7 +153,7 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
     from jobs.pool import connected
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    with connected() as cluster:
+    with starting_ray(), connected() as cluster, stoppable():
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -181,7 +185,7 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
         watcher = threading.Thread(target=_watch, args=(run, told, over), daemon=True)
         watcher.start()
         try:
-            trainer.fit()
+            _fit(trainer)
         except Exception as error:
             raise _blamed(error) from None
         finally:
@@ -192,6 +196,26 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
         raise RunError(f"{run.url}: the workers ended without a word")
     told(standing)
     return _state(standing)
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Train to the end, or until a signal stops this process.
+
+    In the main thread Ray Train puts a handler of its own in place of ours and leaves without a word, with success.
+    In another one it does not; a training that is stopped then ends with the Ray that it is in.
+    """
+    ended: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            ended.set_result(trainer.fit())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    while not wait([ended], timeout=0.5).done:
+        pass
+    ended.result()
 
 
 def _ray_worker(settings: dict[str, Any]) -> None:
