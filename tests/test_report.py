@@ -31,6 +31,7 @@ from jobs.report.overview import read_overview
 from jobs.report.sampling import choose_pairs, choose_queries
 from jobs.statistics import tagging
 from jobs.statistics.computing import compute_statistics
+from jobs.statistics.schema import NAMES, read_summary
 
 if TYPE_CHECKING:
     from random import Random
@@ -215,6 +216,28 @@ def test_statistics_that_are_missing_or_old_are_made_first(
     Path(run.url, "attributions", "part-00007.parquet").write_bytes(part)
     make_report(Run(run.store), said.append, called="run")
     assert any("has grown" in line for line in said)
+
+
+def test_a_report_completes_statistics_and_says_that_they_are_of_a_sample(tmp_path: Path, rng: Random) -> None:
+    # Would catch a page with one section of eight, and findings of ten pairs that read as if they were of all.
+    run = write_run(tmp_path / "run", *made(rng, 8))
+    compute_statistics(run, only=["concentration"], pipeline=None, sample=5, resamples=50)
+    told: list[str] = []
+    page = make_report(run, told.append, called="runs/x")
+    assert any("computing the statistics that are missing: parts_of_speech, matches" in line for line in told)
+    found = read_summary(run.store)
+    assert set(found.statistics) == set(NAMES)
+    assert (found.run.pairs, found.run.resamples) == (5, 50)
+    assert "What follows is of 5 of these pairs, chosen by chance." in page
+
+
+def test_statistics_of_other_settings_are_not_removed_without_a_word(tmp_path: Path, rng: Random) -> None:
+    run = write_run(tmp_path / "run", *made(rng, 8))
+    told: list[str] = []
+    for seed, only in ((0, ["concentration", "matches"]), (0, ["position"]), (1, ["position"])):
+        assert not told
+        compute_statistics(run, only=only, pipeline=None, seed=seed, resamples=20, told=told.append)
+    assert told == ["removed, for they were of other pairs or made with other settings: concentration, matches"]
 
 
 def test_the_command_writes_into_the_run_and_elsewhere(tmp_path: Path, rng: Random) -> None:

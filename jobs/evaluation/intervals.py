@@ -13,6 +13,9 @@ DRAWS = 2000
 LEVEL = 0.95
 DRAWS_AT_ONCE = 1 << 22
 
+# With fewer independent draws a bootstrap interval covers clearly less than it says.
+FEW_DRAWS = 15
+
 
 @dataclass(frozen=True)
 class Mean:

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from jobs.evaluation.curves import MEASURES
+from jobs.evaluation.intervals import FEW_DRAWS
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, METHODS, RANDOM, SHUFFLED
 from jobs.evaluation.result import short_name
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from jobs.evaluation.result import Faithfulness
 
 HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
-# With fewer independent draws a bootstrap interval covers clearly less than it says.
-FEW_DRAWS = 15
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 

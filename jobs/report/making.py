@@ -108,13 +108,27 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
 def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
     """The statistics of the run as it is now: those that are there, else computed first."""
     from jobs.statistics.computing import compute_statistics
-    from jobs.statistics.schema import SUMMARY, read_summary
+    from jobs.statistics.schema import NAMES, SUMMARY, read_summary
     from jobs.statistics.tagging import chosen_pipeline
 
     if run.store.exists(SUMMARY):
         found = read_summary(run.store)
         if found.run.pairs_in_run == overview.totals.pairs:
-            return found
+            missing = [name for name in NAMES if name not in found.statistics]
+            if not missing:
+                return found
+            told(f"computing the statistics that are missing: {', '.join(missing)}")
+            facts = found.run
+            return compute_statistics(
+                run,
+                only=missing,
+                pipeline=facts.pipeline.name if facts.pipeline else None,
+                sample=facts.sample,
+                seed=facts.seed,
+                resamples=facts.resamples,
+                gold=facts.gold,
+                told=told,
+            )
         why = "the run has grown since its statistics were made"
     else:
         why = "the run has no statistics yet"

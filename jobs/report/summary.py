@@ -36,6 +36,9 @@ def found_sentences(overview: Overview, findings: Findings | None, log: bool, un
     """At most ``most`` sentences on what was found, the most telling first; each is made from a number of the run."""
     sentences: list[str | None] = [scored(overview, log)]
     if findings is not None:
+        facts = findings.summary.run
+        if facts.sample is not None:
+            sentences = [f"{sentences[0]} What follows is of {facts.pairs:,} of these pairs, chosen by chance."]
         sentences += [
             _concentrated(findings, unit),
             _parts_of_speech(findings),

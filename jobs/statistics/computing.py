@@ -66,7 +66,7 @@ def compute_statistics(
         _pass(run, scene, measures, progress)
         results = {measure.name: measure.result() for measure in measures}
         summary = _summary(scene, wanted, results, why)
-    return _write(run, summary, [table for result in results.values() for table in result.tables])
+    return _write(run, summary, [table for result in results.values() for table in result.tables], told)
 
 
 def gold_column(run: Run, asked: str | None) -> str | None:
@@ -200,7 +200,7 @@ def _info(table: Table) -> TableInfo:
     )
 
 
-def _write(run: Run, summary: Summary, tables: Sequence[Table]) -> Summary:
+def _write(run: Run, summary: Summary, tables: Sequence[Table], told: Callable[[str], None]) -> Summary:
     """Write tables, then the summary that names them; statistics that an earlier call made of the same pairs stay."""
     from jobs.statistics.schema import read_summary
 
@@ -212,6 +212,8 @@ def _write(run: Run, summary: Summary, tables: Sequence[Table]) -> Summary:
         merged = earlier.statistics | summary.statistics
         ordered = {name: merged[name] for name in NAMES if name in merged}
         summary = summary.model_copy(update={"statistics": ordered})
+    elif earlier is not None and (gone := [name for name in earlier.statistics if name not in summary.statistics]):
+        told(f"removed, for they were of other pairs or made with other settings: {', '.join(gone)}")
     for table in tables:
         run.store.replace(f"{FOLDER}/{table.name}.parquet", _parquet(table))
     run.store.replace(SUMMARY, summary.model_dump_json(indent=1).encode())
