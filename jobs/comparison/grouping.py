@@ -19,6 +19,7 @@ QUERY = "query"
 # A column with more different values than this is no label; of a column asked for, and of queries, those that differ
 # most are told.
 MOST_VALUES = 20
+PAIRS_A_VALUE = 2
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ def compare_groups(con: duckdb.DuckDBPyConnection, first: Run, second: Run, by: 
     if by is not None:
         return _groups(con, by, names.get(by, "text_a"))
     found: list[Group] = []
+    (pairs,) = con.execute("SELECT count(*) FROM matched").fetchone() or (0,)
+    # A value that hardly two pairs share makes no group: few pairs have few values in any column.
+    most = min(MOST_VALUES, pairs // PAIRS_A_VALUE)
     for name, column in names.items():
-        if 1 < _distinct(con, column) <= MOST_VALUES:
+        if 1 < _distinct(con, column) <= most:
             found += _groups(con, name, column)
     logs = QUERY in first.roles or QUERY in second.roles
     if logs and QUERY not in names and _distinct(con, "text_a") > 1:

@@ -125,7 +125,7 @@ def _show(console: Console, run: Run, folder: Path, model: Path) -> None:
         f"tokenpair show {where} --query {shlex.quote(_question(table, chosen[0]))}",
         f"tokenpair report {where}",
         f'tokenpair explain "The coffee is bad." "This is not a good coffee." --model {shlex.quote(str(model))}',
-        "tokenpair run --help",
+        f"tokenpair run {where}/job.yaml --layer 5 --sample 8 --output {where}-layer-5",
     ):
         _say(console, f"  {command}", wrap=False)
 
