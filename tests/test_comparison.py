@@ -246,6 +246,16 @@ def test_a_column_may_have_any_name(tmp_path: Path, rng: random.Random, name: st
     assert {g.by for g in compare_runs(first, second, by=name).groups} == {name}
 
 
+def test_a_column_that_hardly_two_pairs_share_makes_no_groups(tmp_path: Path, rng: random.Random) -> None:
+    # Would catch a table of groups of one pair each, keyed by a number with sixteen digits.
+    schema = pa.schema([("label", pa.int32()), ("measured", pa.float64())])
+    rows = [Row(r.pair_id, r.pair, {"label": at % 2, "measured": at / 7}) for at, r in enumerate(rows_of(rng, 12))]
+    first = write_pairs(tmp_path / "one", [rows], kept=schema)
+    second = write_pairs(tmp_path / "two", [rows_of(rng, 12, noise=0.5)])
+    assert {g.by for g in compare_runs(first, second).groups} == {"label"}
+    assert len(compare_runs(first, second, by="measured").groups) == 12
+
+
 @pytest.mark.parametrize("folder", ["attributions", "texts"])
 def test_a_damaged_part_is_told_in_one_line(tmp_path: Path, rng: random.Random, folder: str) -> None:
     first = write_pairs(tmp_path / "one", [rows_of(rng, 30)])
