@@ -93,7 +93,6 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     values = np.moveaxis(path_BND, 1, 0).reshape(degree + 1, -1)
     slope = 2.0 * chebyshev.chebder(chebyshev.chebfit(2.0 * mesh_points() - 1.0, values, degree))
     norm_B = np.linalg.norm(path_BND[:, -1], axis=1)
-
     slope /= np.repeat(norm_B, path_BND.shape[2])
 
     def basis(alpha: Doubles) -> Doubles:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -58,11 +57,11 @@ def _read(file: Path) -> CalibratedMesh | None:
         if file.stat().st_size > MOST_BYTES:
             return None
         held = json.loads(file.read_bytes())
-        mesh = Mesh(tuple(_number(one, 50.0) for one in held["log_density"]))
+        mesh = Mesh(tuple(_number(one, -50.0, 50.0) for one in held["log_density"]))
         fitted = {
             _count(count): (
-                np.array([_number(one, 1.0, 0.0) for one in alpha]),
-                np.array([_number(one, 1e3) for one in weight]),
+                np.array([_number(one, 0.0, 1.0) for one in alpha]),
+                np.array([_number(one, -1e3, 1e3) for one in weight]),
             )
             for count, alpha, weight in held["fitted"]
         }
@@ -75,9 +74,9 @@ def _read(file: Path) -> CalibratedMesh | None:
     return CalibratedMesh(mesh, fitted, needed)
 
 
-def _number(value: Any, most: float, least: float | None = None) -> float:
+def _number(value: Any, least: float, most: float) -> float:
     found = float(value)
-    if not math.isfinite(found) or not (-most if least is None else least) <= found <= most:
+    if not least <= found <= most:  # as it is for NaN
         raise ValueError(value)
     return found
 

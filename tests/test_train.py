@@ -53,6 +53,25 @@ def weights(folder: str) -> list[Any]:
     return [value.detach().numpy() for value in load_model(Path(folder) / "model", device="cpu")[1].parameters()]
 
 
+def training_with_a_checkpoint(job: Job, room: Path) -> subprocess.Popen[str]:
+    """The command at work on the job, as soon as it has written a checkpoint."""
+    file = room / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 240
+    while not (room / "out" / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    return process
+
+
 def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(job))
@@ -87,23 +106,10 @@ def test_the_same_command_goes_on_after_a_kill(job: Job, tmp_path: Path) -> None
     undisturbed = job | {"output": str(tmp_path / "undisturbed"), "epochs": 6}
     run_training(load(undisturbed), quiet=True)
     killed = job | {"epochs": 6, "checkpoint_minutes": 1e-6}
-    file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(killed))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).resolve().parent.parent,
-    )
-    checkpoint = tmp_path / "out" / "checkpoint.pt"
-    until = time.monotonic() + 240
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
+    process = training_with_a_checkpoint(killed, tmp_path)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists(), "the run was over, or had not begun, when it was to be killed"
+    process.communicate()
+    assert (tmp_path / "out" / "checkpoint.pt").exists(), "the run was over, or had not begun, when it was to be killed"
     notes: list[str] = []
     run_training(load(killed), echo=notes.append)
     assert "going on from the checkpoint" in notes
@@ -218,25 +224,16 @@ def test_what_cannot_be_shifted_is_refused_with_the_reason(job: Job, tiny: TinyM
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_two_ray_workers_stop_at_a_signal_and_go_on(job: Job, tmp_path: Path, how: signal.Signals) -> None:
+def test_two_ray_workers_stop_at_a_signal(job: Job, tmp_path: Path, how: signal.Signals) -> None:
     # Would catch Ray Train's own handler, which leaves with success before anything was trained.
-    file = tmp_path / "job.yaml"
     job |= {"epochs": 40, "checkpoint_minutes": 1e-6, "workers": {"count": 2, "cpus": 1}}
-    file.write_text(yaml.safe_dump(job))
-    command = [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parent.parent, start_new_session=True
-    )
-    checkpoint = tmp_path / "out" / "checkpoint.pt"
-    until = time.monotonic() + 240
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
+    process = training_with_a_checkpoint(job, tmp_path)
     process.send_signal(how)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + how, errors
     assert "the same command goes on where it stopped" in errors
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert checkpoint.exists()
+    assert (tmp_path / "out" / "checkpoint.pt").exists()
 
 
 @pytest.mark.long

@@ -17,6 +17,11 @@ DRAWS_AT_ONCE = 1 << 22
 FEW_DRAWS = 15
 
 
+def few_draws(draws: int) -> str:
+    """What to tell a reader of intervals from so few draws; nothing where they are enough."""
+    return f"Only {draws} different first texts: intervals from so few are too narrow." if draws < FEW_DRAWS else ""
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean with the bounds of its 95 % interval."""

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from jobs.evaluation.curves import MEASURES
-from jobs.evaluation.intervals import FEW_DRAWS
+from jobs.evaluation.intervals import few_draws
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, METHODS, RANDOM, SHUFFLED
 from jobs.evaluation.result import short_name
 
@@ -49,8 +49,8 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     table.add_section()
     table.add_row("together", *(_advantage(found.against(method, RANDOM).advantage) for method in others))
     console.print(table)
-    if found.draws < FEW_DRAWS:
-        line(f"Only {found.draws} different first texts: intervals from so few are too narrow.", "yellow")
+    if caveat := few_draws(found.draws):
+        line(caveat, "yellow")
     wins = found.against(ATTRIBUTIONS, RANDOM).wins
     line(f"The attributions do better than random order in {wins:.0%} of the pairs.")
     for rule in (EMBEDDINGS, LEXICAL):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobs.evaluation.intervals import FEW_DRAWS
+from jobs.evaluation.intervals import few_draws
 from jobs.report import plots
 from jobs.report.trust import State, Trust
 
@@ -51,8 +51,7 @@ def judged(found: dict[str, Any] | None, called: str) -> Trust:
         f"advantage over random order is {chance['mean']:+.3f} in units of the score "
         f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
-    if found["draws"] < FEW_DRAWS:
-        words += f" Only {found['draws']} different first texts: intervals from so few are too narrow."
+    words = f"{words} {few_draws(found['draws'])}".rstrip()
     return Trust(STATES.get(verdict["grade"], "warn"), f"Faithfulness: {verdict['grade']}.", words)
 
 

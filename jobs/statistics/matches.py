@@ -220,9 +220,8 @@ class Same:
     ones never match. Labels are sorted within each text once, so that a pair's two lists are merged."""
 
     def __init__(self, texts: Texts, label: Array) -> None:
-        of_text = np.repeat(np.arange(len(texts)), np.diff(texts.offsets))
         self._texts = texts
-        self._label = label[np.lexsort((label, of_text))].astype(np.int64)
+        self._label = label[np.lexsort((label, texts.of_word))].astype(np.int64)
         self._most = int(label.max(initial=0)) + 2
 
     def count(self, a: Array, b: Array) -> Array:

@@ -27,9 +27,8 @@ class Position(Measure):
         super().__init__(scene)
         texts = scene.texts
         own = texts.kind == TEXT
-        of_text = np.repeat(np.arange(len(texts)), np.diff(texts.offsets))
         place = np.searchsorted(EDGES, texts.place, "right") - 1
-        read = np.maximum(texts.chars * texts.cut, 1)[of_text]
+        read = np.maximum(texts.chars * texts.cut, 1)[texts.of_word]
         tenth = np.minimum((texts.starts * TENTHS / read).astype(np.int64), TENTHS - 1)
         character = np.searchsorted(CHARACTERS, texts.starts, "right") - 1
         self.scales = {

@@ -11,7 +11,7 @@ from attribution_core.sparse import SHARES
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, numbers
 from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
-from jobs.statistics.sums import Array, BucketSums, divided, quantised
+from jobs.statistics.sums import Array, BucketSums, divided, first_of_each, quantised
 from jobs.statistics.tagging import UNIVERSAL
 from jobs.statistics.texts import PUNCTUATION, TEXT
 
@@ -130,7 +130,7 @@ class Retrieval(Measure):
         # Of several documents that answer a word equally well, the first in order.
         order = np.lexsort((rank, place))
         place, lift, value, rank = place[order], lift[order], value[order], rank[order]
-        first = np.flatnonzero(np.append(True, place[1:] != place[:-1])) if len(place) else np.zeros(0, np.int64)
+        first = first_of_each(place)
         place, lift, value, rank = place[first], lift[first], value[first], rank[first]
         better = (lift > self.best_lift[place]) | ((lift == self.best_lift[place]) & (rank < self.best_rank[place]))
         at = place[better]

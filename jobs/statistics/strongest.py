@@ -13,7 +13,7 @@ import numpy as np
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table
 from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
-from jobs.statistics.sums import Array, quantised
+from jobs.statistics.sums import Array, first_of_each, quantised
 from jobs.statistics.texts import TEXT
 
 SHOWN, LOWEST, CANDIDATES, IN_GROUP, IN_QUERY = 100, 20, 300, 20, 5
@@ -33,7 +33,6 @@ class Strongest(Measure):
         self.limit = scene.array()
         self.pair = np.zeros((scene.pairs.count, 2), np.int32)
         self.by_query = scene.run.roles[0] == "query"
-        self._text = np.repeat(np.arange(len(scene.texts), dtype=np.int32), np.diff(scene.texts.offsets))
         for name, split in (("met", "grp"), ("met_by_query", "query")):
             scene.con.execute(
                 f"CREATE OR REPLACE TABLE {name} "
@@ -61,7 +60,7 @@ class Strongest(Measure):
         if self.by_query:
             # A word of a query is one place in the table of words, whichever document it meets.
             in_query = cells.a.astype(np.int64) * self.base + word[cells.b]
-            self._insert("met_by_query", in_query, *met, lambda key: (key, self._text[key // self.base]))
+            self._insert("met_by_query", in_query, *met, lambda key: (key, self.scene.texts.of_word[key // self.base]))
 
     def _insert(
         self,
@@ -81,7 +80,7 @@ class Strongest(Measure):
         # No sum here depends on the order of its terms, so the sort need not be stable.
         order = np.argsort(joint)
         joint = joint[order]
-        begins = np.flatnonzero(np.append(True, joint[1:] != joint[:-1]))
+        begins = first_of_each(joint)
         key, kind = split(joint[begins])
         columns = {
             "key": key,
@@ -98,7 +97,7 @@ class Strongest(Measure):
     def result(self) -> Result:
         scene = self.scene
         support = max(3, math.ceil(scene.pairs.count / 2000))
-        self.counter = _Counter(scene, self._text, self.pair, self.limit, self.group)
+        self.counter = _Counter(scene, self.pair, self.limit, self.group)
         tables = [self._table("strongest", [(None, "")], SHOWN, support)]
         if self.labels:
             tables.append(self._table("strongest_by_group", [*enumerate(self.labels)], IN_GROUP, support))
@@ -253,12 +252,12 @@ class _Found:
 class _Counter:
     """Counts how often two words meet over all pairs, from the texts that have them."""
 
-    def __init__(self, scene: Scene, text: Array, pair: Array, limit: Array, group: Array) -> None:
+    def __init__(self, scene: Scene, pair: Array, limit: Array, group: Array) -> None:
         texts = scene.texts
         own = np.flatnonzero(texts.kind == TEXT)
         self._order = own[np.argsort(texts.word[own], kind="stable")]
         self._words = texts.word[self._order]
-        self._text = text
+        self._text = texts.of_word
         self._texts, self._pair, self._limit, self._group = len(texts), pair, limit, group
         self._quantum = scene.quantum
         self._having: dict[int, tuple[Array, Array]] = {}

@@ -37,6 +37,11 @@ def quantised(values: Array, quantum: float) -> Array:
     return (np.asarray(values, np.float64) + shift) - shift
 
 
+def first_of_each(ordered: Array) -> Array:
+    """Where each different value of an array in order begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+
+
 class BucketSums:
     """Sums by bucket and column, ``values`` [buckets, columns] float64."""
 
@@ -57,7 +62,7 @@ class BucketSums:
             return
         order = np.argsort(bucket)
         bucket, rows = bucket[order], quantised(rows[order], self._quantum)
-        first = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
+        first = first_of_each(bucket)
         self.values[bucket[first]] += np.add.reduceat(rows, first, axis=0)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,11 +72,15 @@ class Texts:
 
         return self.ids[0] if self.role_start[1] == 0 else pa.concat_arrays(self.ids)
 
+    @cached_property
+    def of_word(self) -> Array:
+        """The text that each word is of, [words]."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.offsets))
+
     def counts(self, label: Array, columns: int) -> Array:
         """How many words of each text have each ``label`` (one a word; negative ones are left out), [T, columns]."""
-        text = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         there = label >= 0
-        place = text[there] * columns + label[there]
+        place = self.of_word[there].astype(np.int64) * columns + label[there]
         return np.bincount(place, minlength=len(self) * columns).reshape(len(self), columns)
 
 

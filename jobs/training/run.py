@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
 from jobs.dataset import JOB_FILE, SUCCESS
-from jobs.errors import RunError
+from jobs.errors import RunError, StoreError
 from jobs.preflight import model_folder
 from jobs.progress import Progress, counted, duration, make_progress
 from jobs.record import encoded_record, read_record, tidy
@@ -181,16 +182,10 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
                 failure_config=FailureConfig(max_failures=CRASHES),
             ),
         )
-        over = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(run, told, over), daemon=True)
-        watcher.start()
-        try:
-            _fit(trainer)
-        except Exception as error:
+        ended = _fit(trainer)
+        _watch(run, told, ended)
+        if (error := ended.exception()) is not None:
             raise _blamed(error) from None
-        finally:
-            over.set()
-            watcher.join()
     standing = read_standing(run)
     if standing is None:
         raise RunError(f"{run.url}: the workers ended without a word")
@@ -198,11 +193,11 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
     return _state(standing)
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """Train to the end, or until a signal stops this process.
+def _fit(trainer: TorchTrainer) -> Future[Any]:
+    """Begin to train; where a signal stops this process, the training ends with the Ray that it is in.
 
     In the main thread Ray Train puts a handler of its own in place of ours and leaves without a word, with success.
-    In another one it does not; a training that is stopped then ends with the Ray that it is in.
+    In another one it does not.
     """
     ended: Future[Any] = Future()
 
@@ -213,9 +208,7 @@ def _fit(trainer: TorchTrainer) -> None:
             ended.set_exception(error)
 
     threading.Thread(target=fit, daemon=True).start()
-    while not wait([ended], timeout=0.5).done:
-        pass
-    ended.result()
+    return ended
 
 
 def _ray_worker(settings: dict[str, Any]) -> None:
@@ -240,10 +233,13 @@ def _ray_worker(settings: dict[str, Any]) -> None:
     work(task, told, rank=context.get_world_rank(), world=context.get_world_size(), parallel=parallel)
 
 
-def _watch(run: Store, told: Callable[[Standing], None], over: threading.Event) -> None:
+def _watch(run: Store, told: Callable[[Standing], None], ended: Future[Any]) -> None:
+    """Tell how far the training is, until it has ended."""
     last: Standing | None = None
-    while not over.wait(SECONDS_BETWEEN_LOOKS):
-        standing = read_standing(run)
+    while not wait([ended], timeout=SECONDS_BETWEEN_LOOKS).done:
+        standing = None
+        with contextlib.suppress(StoreError):  # the workers say it better, if the store stays away
+            standing = read_standing(run)
         if standing is not None and standing != last:
             last = standing
             told(standing)
