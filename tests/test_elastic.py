@@ -258,6 +258,7 @@ sys.exit(outcome.exit_code)
 """
 
 
+@pytest.mark.long
 def test_an_autoscaler_brings_the_machines_that_are_waited_for(autoscaling: dict[str, str], place: Place) -> None:
     # Would catch a run that only uses what is there: at first there is no machine that could run a worker.
     pace(place, 3.0)
