@@ -10,6 +10,7 @@ import pytest
 from tiny_models import FAMILIES, TinyModels, random_text
 
 from attribution_core import Attributor, SettingError
+from attribution_core.directions import layer
 
 POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
 
@@ -37,6 +38,26 @@ def test_structured_equals_generic(
             np.testing.assert_allclose(found.matrix / unit, expected.matrix / unit, atol=matrix_tolerance, rtol=0)
             assert found.total / unit == pytest.approx(expected.total / unit, abs=20 * tolerance)
             assert found.a.residual == pytest.approx(expected.a.residual, abs=20 * tolerance)
+
+
+@pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_fits_the_caches_changes_no_result(
+    pooling: str, way: str, tiny: TinyModels, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points, tokens and heads one at a time, some at a time with a shorter rest, and all at once."""
+    model = tiny.load(rng.choice(FAMILIES), pooling=pooling)
+    pairs = [(random_text(rng, rng.randint(3, 9)), random_text(rng, rng.randint(3, 14))) for _ in range(3)]
+    settings: dict[str, Any] = {"layer": rng.choice([0, -1, -2]), "nodes": 4, "way": way, "dtype": "float64"}
+    found = []
+    for most in (1, rng.randint(500, 50_000), 1 << 40):
+        for table in (layer.ATTENTION_BLOCK_BYTES, layer.TILE_BYTES, layer.POINTS_BYTES):
+            monkeypatch.setitem(table, "cpu", most)
+        found.append(Attributor(model, products="structured", **settings).attribute_pairs(pairs))
+    for some in found[:2]:
+        for expected, pair in zip(found[2], some, strict=True):
+            np.testing.assert_allclose(pair.matrix, expected.matrix, atol=2e-7 * np.abs(expected.matrix).max(), rtol=0)
+            assert pair.b.residual == pytest.approx(expected.b.residual, abs=1e-12)
 
 
 @pytest.mark.parametrize("way", ["forward", "partner"])

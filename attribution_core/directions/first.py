@@ -34,7 +34,7 @@ class FirstLayer:
     slot_RQ: Tensor
     rows_RQ: Tensor | None
 
-    def points(self, index_R: Tensor) -> FirstLayer:
+    def points(self, index_R: Tensor | slice) -> FirstLayer:
         """The layer at some of its points."""
         names = ("delta_RQd", "dv_RHSh", "m_RHQS", "own_RHQh", "slot_RQ")
         rows = None if self.rows_RQ is None else self.rows_RQ[index_R]
@@ -111,17 +111,14 @@ class FirstLayer:
         r, q, n, d = ctx_RQKd.shape
         heads, h = layer.q_RHQh.shape[1], layer.q_RHQh.shape[3]
         s = layer.p_RHQS.shape[-1]
-        # Beside g stands g · ctx, against 0 beside dv and −1 beside v.
-        g = ctx_RQKd.new_empty(r, heads, q, n, h + 1)
-        g[..., :h] = ctx_RQKd.view(r, q, n, heads, h).permute(0, 3, 1, 2, 4)
-        g[..., h] = (g[..., :h] * layer.ctx_RHQh.unsqueeze(3)).sum(-1)
-        against = g.new_zeros(r, heads, 2, s, h + 1)
-        against[:, :, 0, :, :h] = self.dv_RHSh
-        against[:, :, 1, :, :h] = layer.v_RHSh
-        against[:, :, 1, :, h] = -1.0
-        both = torch.cat([layer.p_RHQS, self.m_RHQS], 3).transpose(2, 3)
-        mixed = torch.matmul(both, g.view(r, heads, q, n * (h + 1))).view(r * heads * 2 * s, n, h + 1)
-        out = torch.bmm(mixed, against.view(-1, h + 1, 1)).view(r, heads * 2, s, n).sum(1)
+        g = ctx_RQKd.view(r, q, n, heads, h).permute(0, 3, 1, 2, 4).reshape(r, heads, q, n * h)
+        pt, mt = layer.p_RHQS.transpose(2, 3), self.m_RHQS.transpose(2, 3)
+        values = torch.matmul(pt, g).view(r, heads, s, n, h)
+        out = torch.einsum("rhsne,rhse->rsn", values, self.dv_RHSh)
+        torch.matmul(mt, g, out=values.view(r, heads, s, n * h))
+        out += torch.einsum("rhsne,rhse->rsn", values, layer.v_RHSh)
+        along = torch.einsum("rhqne,rhqe->rhqn", g.view(r, heads, q, n, h), layer.ctx_RHQh)
+        out -= torch.matmul(mt, along).sum(1)
         own = self.own_RHQh.permute(0, 2, 1, 3).reshape(r * q, d, 1)
         rows = torch.bmm(ctx_RQKd.reshape(r * q, n, d), own).view(r, q, n)
         rows += torch.bmm(residual_RQKd.reshape(r * q, n, d), self.delta_RQd.reshape(r * q, d, 1)).view(r, q, n)

@@ -13,7 +13,7 @@ that grows with the square of the length for each direction; it lives a few head
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -25,7 +25,10 @@ from attribution_core.architectures import LayerParts
 from attribution_core.directions import kernels
 
 # Bytes of attention tangents alive at once: what stays in a core's caches, or fills a GPU.
-ATTENTION_BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+ATTENTION_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+# Likewise of feed-forward tangents, and of a layer's tangents [S, G, d] at the points that go through it together.
+TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 62}
+POINTS_BYTES = {"cpu": 4 << 20, "cuda": 1 << 62}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class LinearLayer:
             gain2_RQd=tokens(self.gain2_RQd),
         )
 
-    def points(self, index_R: Tensor) -> LinearLayer:
+    def points(self, index_R: Tensor | slice) -> LinearLayer:
         """The layer at some of its points."""
         tensors = {
             f.name: getattr(self, f.name)[index_R] for f in fields(self) if f.name not in ("parts", "weight_qkv")
@@ -116,10 +119,11 @@ class LinearLayer:
         queries, keys, p, ctx = (_by_head(x) for x in (self.q_RHQh, self.k_RHSh, self.p_RHQS, self.ctx_RHQh))
         v1 = _with_ones(_by_head(self.v_RHSh))
         out = torch.bmm(p, dv).view(r * heads, q, g, h)
+        space = t_RSGd.new_empty(_longest(r * heads, g * q * s, t_RSGd), q * g, s)
         for at in blocks(r * heads, g * q * s, t_RSGd):
             n = at.stop - at.start
             # dS = (dq kᵀ + q dkᵀ)/√h, then P ⊙ dS; its row sums come as one more column of the product with v.
-            ds = torch.bmm(dq[at], keys[at].transpose(1, 2))
+            ds = torch.bmm(dq[at], keys[at].transpose(1, 2), out=space[:n])
             ds.view(n, q, g * s).baddbmm_(queries[at], dk[at].transpose(1, 2))
             ds.view(n, q, g, s).mul_((p[at] * self.scale).unsqueeze(2))
             mixed = torch.bmm(ds, v1[at]).view(n, q, g, h + 1)
@@ -129,32 +133,53 @@ class LinearLayer:
 
     def push_rest(self, ctx_RQGd: Tensor, residual_RQGd: Tensor) -> Tensor:
         """From tangents of the heads' outputs and of the layer's input to a tangent of its output."""
-        y = _push_norm(_add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight), self.norm1_RQd, self.gain1_RQd)
-        u = _gate(F.linear(y, self.parts.up.weight), self.gate_RQf)
-        return _push_norm(_add_linear(y, u, self.parts.down.weight), self.norm2_RQd, self.gain2_RQd)
+
+        def push(at: slice) -> tuple[Tensor]:
+            y = _add_linear(residual_RQGd[:, at], ctx_RQGd[:, at], self.parts.output.weight)
+            y = _push_norm(y, self.norm1_RQd[:, at], self.gain1_RQd[:, at])
+            u = _gate(F.linear(y, self.parts.up.weight), self.gate_RQf[:, at])
+            t = _add_linear(y, u, self.parts.down.weight)
+            return (_push_norm(t, self.norm2_RQd[:, at], self.gain2_RQd[:, at]),)
+
+        return self._in_tiles(push, ctx_RQGd)[0]
 
     def push_pooled(self, ctx_RQGd: Tensor, residual_RQGd: Tensor, pool_RQ: Tensor) -> Tensor:
         """Like :meth:`push_rest`, summed over rows with the pooling weights, [R, G, d].
 
         The second projection of the feed-forward block is applied once a direction, after pooling.
         """
-        r, q, g, d = ctx_RQGd.shape
-        t = _add_linear(residual_RQGd, ctx_RQGd, self.parts.output.weight)
-        y, beta_RQG = _push_norm_and_probe(t, self.norm1_RQd, self.gain1_RQd, self._probe())
+        r, _, g, d = ctx_RQGd.shape
+        if g == 1:  # the probe costs two directions
+            return torch.bmm(pool_RQ.unsqueeze(1), self.push_rest(ctx_RQGd, residual_RQGd).squeeze(2))
         share_RQ1 = pool_RQ.unsqueeze(-1) * self.inverse2_RQ1
-        u = _gate_and_sum(F.linear(y, self.parts.up.weight), self.gate_RQf * share_RQ1)
-        pooled = F.linear(u, self.parts.down.weight)
-        pooled += torch.bmm(share_RQ1.transpose(1, 2), y.view(r, q, g * d)).view(r, g, d)
+        gate_RQf = self.gate_RQf * share_RQ1
+        probe_RQd = self._probe()
+        u_RGf = ctx_RQGd.new_zeros(r, g, gate_RQf.shape[-1])
+        pooled = ctx_RQGd.new_zeros(r, g, d)
+        for at in self._tiles(ctx_RQGd):
+            t = _add_linear(residual_RQGd[:, at], ctx_RQGd[:, at], self.parts.output.weight)
+            norm, gain = self.norm1_RQd[:, at], self.gain1_RQd[:, at]
+            y, beta_RQG = _push_norm_and_probe(t, norm, gain, probe_RQd[:, at])
+            u_RGf += _gate_and_sum(F.linear(y, self.parts.up.weight), gate_RQf[:, at])
+            pooled += torch.bmm(share_RQ1[:, at].transpose(1, 2), y.view(r, -1, g * d)).view(r, g, d)
+            pooled.baddbmm_(beta_RQG.transpose(1, 2), self.norm2_RQd[:, at] * share_RQ1[:, at], alpha=-1.0)
+        pooled += F.linear(u_RGf, self.parts.down.weight)
+        # x̂ has mean zero, so what goes along it may be taken off before.
         pooled -= pooled.mean(-1, keepdim=True)
-        pooled -= torch.bmm(beta_RQG.transpose(1, 2), self.norm2_RQd * share_RQ1)
         return pooled * self.parts.output_norm.weight
 
     # Reverse: cotangents [R, Q, K, ·] ------------------------------------------------------------------------------
 
     def pull_rest(self, o_RQKd: Tensor) -> tuple[Tensor, Tensor]:
         """From a cotangent of the layer's output to those of the heads' outputs and of the residual input."""
-        b = _pull_norm(o_RQKd, self.norm2_RQd, self.gain2_RQd)
-        return self._pull_first_half(b, _gate(F.linear(b, self.parts.down.weight.t()), self.gate_RQf))
+
+        def pull(at: slice) -> tuple[Tensor, Tensor]:
+            b = _pull_norm(o_RQKd[:, at], self.norm2_RQd[:, at], self.gain2_RQd[:, at])
+            u = _gate(F.linear(b, self.parts.down.weight.t()), self.gate_RQf[:, at])
+            return self._pull_first_half(b, u, at)
+
+        ctx, residual = self._in_tiles(pull, o_RQKd)
+        return ctx, residual
 
     def pull_pooled(self, p_RKd: Tensor, pool_RQ: Tensor) -> tuple[Tensor, Tensor]:
         """Like :meth:`pull_rest` from a cotangent of the pooled output."""
@@ -162,13 +187,20 @@ class LinearLayer:
         c_RKd = p_RKd * self.parts.output_norm.weight
         c_RKd = c_RKd - c_RKd.mean(-1, keepdim=True)
         share_RQ1 = pool_RQ.unsqueeze(-1) * self.inverse2_RQ1
+        gate_RQf = self.gate_RQf * share_RQ1
         gamma_RQK1 = torch.bmm(self.norm2_RQd, c_RKd.transpose(1, 2)).div_(d).unsqueeze(-1)
-        b = torch.addcmul(c_RKd.unsqueeze(1), self.norm2_RQd.unsqueeze(2), gamma_RQK1, value=-1.0)
-        b.mul_(share_RQ1.unsqueeze(2))
         down_RKf = F.linear(c_RKd, self.parts.down.weight.t())
         down_norm_RQf = F.linear(self.norm2_RQd, self.parts.down.weight.t())
-        u = torch.addcmul(down_RKf.unsqueeze(1), down_norm_RQf.unsqueeze(2), gamma_RQK1, value=-1.0)
-        return self._pull_first_half(b, u.mul_((self.gate_RQf * share_RQ1).unsqueeze(2)))
+
+        def pull(at: slice) -> tuple[Tensor, Tensor]:
+            gamma = gamma_RQK1[:, at]
+            b = torch.addcmul(c_RKd.unsqueeze(1), self.norm2_RQd[:, at].unsqueeze(2), gamma, value=-1.0)
+            b.mul_(share_RQ1[:, at].unsqueeze(2))
+            u = torch.addcmul(down_RKf.unsqueeze(1), down_norm_RQf[:, at].unsqueeze(2), gamma, value=-1.0)
+            return self._pull_first_half(b, u.mul_(gate_RQf[:, at].unsqueeze(2)), at)
+
+        ctx, residual = self._in_tiles(pull, gamma_RQK1)
+        return ctx, residual
 
     def pull_attention(self, ctx_RQKd: Tensor, residual_RQKd: Tensor, rows_RQ: Tensor | None) -> Tensor:
         """A cotangent of the layer's input, [R, S, K, d]."""
@@ -179,15 +211,16 @@ class LinearLayer:
         # With g · ctx as one more coordinate, against −1 beside v, the product is g · (v_k − ctx_t) at once.
         by_direction = ctx_RQKd.new_empty(r, heads, n, q, h + 1)
         by_direction[..., :h] = split.permute(0, 3, 2, 1, 4)
-        by_direction[..., h] = (by_direction[..., :h] * self.ctx_RHQh.unsqueeze(2)).sum(-1).neg_()
+        by_direction[..., h] = -torch.einsum("rhnqe,rhqe->rhnq", by_direction[..., :h], self.ctx_RHQh)
         by_direction = by_direction.view(r * heads, n * q, h + 1)
         queries, keys, p = (_by_head(x) for x in (self.q_RHQh, self.k_RHSh, self.p_RHQS))
         v1 = _with_ones(_by_head(self.v_RHSh))
         dq = ctx_RQKd.new_empty(r * heads, n * q, h)
         dk = ctx_RQKd.new_empty(r * heads, s * n, h)
+        space = ctx_RQKd.new_empty(_longest(r * heads, n * q * s, ctx_RQKd), s, n * q)
         for at in blocks(r * heads, n * q * s, ctx_RQKd):
             size = at.stop - at.start
-            ds = torch.bmm(v1[at], by_direction[at].transpose(1, 2))
+            ds = torch.bmm(v1[at], by_direction[at].transpose(1, 2), out=space[:size])
             ds.view(size, s, n, q).mul_((p[at] * self.scale).transpose(1, 2).contiguous().unsqueeze(2))
             torch.bmm(ds.transpose(1, 2), keys[at], out=dq[at])
             torch.bmm(ds.view(size, s * n, q), queries[at], out=dk[at])
@@ -195,17 +228,38 @@ class LinearLayer:
         dk = dk.view(r, heads, s, n, h).permute(0, 2, 3, 1, 4)
         dq = dq.view(r, heads, n, q, h).permute(0, 3, 2, 1, 4)
         if rows_RQ is None:
-            joined = torch.stack([dq, dk, dv], 3).view(r, s, n, 3 * d)
-            return _add_linear(residual_RQKd, joined, self.weight_qkv.t())
+
+            def join(at: slice) -> tuple[Tensor]:
+                joined = torch.stack([dq[:, at], dk[:, at], dv[:, at]], 3).view(r, -1, n, 3 * d)
+                return (_add_linear(residual_RQKd[:, at], joined, self.weight_qkv.t()),)
+
+            return self._in_tiles(join, residual_RQKd)[0]
         joined = torch.stack([dk, dv], 3).view(r, s, n, 2 * d)
         out = F.linear(joined, self.weight_qkv[d:].t())
         back = _add_linear(residual_RQKd, dq.reshape(r, q, n, d), self.weight_qkv[:d].t())
         return out.scatter_add_(1, rows_RQ[:, :, None, None].expand(r, q, n, d), back)
 
-    def _pull_first_half(self, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _pull_first_half(self, b: Tensor, u: Tensor, at: slice) -> tuple[Tensor, Tensor]:
         y = _add_linear(b, u, self.parts.up.weight.t())
-        a = _pull_norm(y, self.norm1_RQd, self.gain1_RQd)
+        a = _pull_norm(y, self.norm1_RQd[:, at], self.gain1_RQd[:, at])
         return F.linear(a, self.parts.output.weight.t()), a
+
+    def _tiles(self, like_RQG: Tensor) -> Iterator[slice]:
+        """Tokens in runs whose feed-forward tangents, for all directions at once, stay in the processor's cache."""
+        r, q, g, *_ = like_RQG.shape
+        return blocks(q, r * g * self.gate_RQf.shape[-1], like_RQG, TILE_BYTES)
+
+    def _in_tiles(self, run: Callable[[slice], tuple[Tensor, ...]], like_RQG: Tensor) -> tuple[Tensor, ...]:
+        """What ``run`` gives for the tokens of each tile, joined."""
+        out: list[Tensor] = []
+        for at in self._tiles(like_RQG):
+            found = run(at)
+            if at.stop - at.start == like_RQG.shape[1]:
+                return found
+            out = out or [part.new_empty(len(part), like_RQG.shape[1], *part.shape[2:]) for part in found]
+            for whole, part in zip(out, found, strict=True):
+                whole[:, at] = part
+        return tuple(out)
 
     def _probe(self) -> Tensor:
         """ξ with x̂ · (y + W₂ u(y)) = ξ · y, so that the correction of the last LayerNorm costs one dot product."""
@@ -283,9 +337,10 @@ def _pull_norm(o_RQKd: Tensor, hat_RQd: Tensor, gain_RQd: Tensor) -> Tensor:
 def _project(t_RQGd: Tensor, hat_RQd: Tensor) -> Tensor:
     """t without its mean and without its share along x̂, in place."""
     r, q, g, d = t_RQGd.shape
-    t_RQGd -= t_RQGd.mean(-1, keepdim=True)
-    along = torch.bmm(t_RQGd.view(r * q, g, d), hat_RQd.reshape(r * q, d, 1)).view(r, q, g, 1).div_(d)
-    return t_RQGd.addcmul_(hat_RQd.unsqueeze(2), along, value=-1.0)
+    # 1 and x̂ are orthogonal and of length √d each.
+    both = torch.stack([torch.ones_like(hat_RQd), hat_RQd], 2).view(r * q, 2, d)
+    t = t_RQGd.view(r * q, g, d)
+    return t.baddbmm_(torch.bmm(t, both.transpose(1, 2)), both, alpha=-1.0 / d).view(r, q, g, d)
 
 
 def _add_linear(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -309,9 +364,13 @@ def _with_ones(v: Tensor) -> Tensor:
     return torch.cat([v, v.new_ones(*v.shape[:-1], 1)], -1)
 
 
-def blocks(count: int, values: int, like: Tensor) -> Iterator[slice]:
-    """Heads in runs whose attention tangents, ``values`` each, stay in the processor's cache."""
-    most = ATTENTION_BLOCK_BYTES["cuda" if like.is_cuda else "cpu"] // (like.element_size() * values)
-    size = max(1, most)
+def _longest(count: int, values: int, like: Tensor) -> int:
+    """Heads in the longest of their runs."""
+    return max(at.stop - at.start for at in blocks(count, values, like))
+
+
+def blocks(count: int, values: int, like: Tensor, most: Mapping[str, int] = ATTENTION_BLOCK_BYTES) -> Iterator[slice]:
+    """Heads, tokens or points in runs whose tangents, ``values`` each, stay in the processor's cache."""
+    size = max(1, most["cuda" if like.is_cuda else "cpu"] // (like.element_size() * max(1, values)))
     for low in range(0, count, size):
         yield slice(low, min(count, low + size))

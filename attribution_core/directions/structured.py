@@ -7,6 +7,7 @@ pooling, all rows of the last layer but one; and it makes fewer, larger matrix p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from attribution_core.batch import TextBatch, repeat_rows
 from attribution_core.directions import PathSegment
 from attribution_core.directions.first import FirstLayer, first_layer
 from attribution_core.directions.generic import sum_slots
-from attribution_core.directions.layer import LinearLayer, linearise, token_rows
+from attribution_core.directions.layer import POINTS_BYTES, LinearLayer, blocks, linearise, token_rows
 from attribution_core.encoder import Encoder
 
 # Pulled back in float16, a cotangent's largest value is lifted to two to this power: pooling divides by the length.
@@ -104,13 +105,15 @@ class StructuredLinearisation:
     @torch.no_grad()
     def total(self) -> Tensor:
         """Σ_k w_k J_g(γ_k) (x − r), [B, D]."""
-        return self._push(*self.first.push_total()).squeeze(1)
+        pooled = [part._push(*part.first.push_total()) for _, part in self._blocks(1)]
+        return self._weigh(torch.cat(pooled)).squeeze(1)
 
     @torch.no_grad()
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
         members_RGW = self.segment.members_BGW[:, low:high].repeat_interleave(len(self.segment.alpha_N), 0)
-        return self._push(*self.first.push_attention(members_RGW, low))
+        pooled = [part._push(*part.first.push_attention(members_RGW[at], low)) for at, part in self._blocks(high - low)]
+        return self._weigh(torch.cat(pooled))
 
     @torch.no_grad()
     def reverse(self, cotangent_BKD: Tensor) -> Tensor:
@@ -121,14 +124,8 @@ class StructuredLinearisation:
         p_RKd = self._pull_head(weighted.flatten(0, 1))
         scale_RK1 = _scale(p_RKd, self.pool_RQ.dtype)
         p_RKd = (p_RKd * scale_RK1).to(self.pool_RQ.dtype)
-        ctx, residual = (self.last or self.first.layer).pull_pooled(p_RKd, self.pool_RQ)
-        if self.last is not None:
-            o = self.last.pull_attention(ctx, residual, self.rows_RQ)
-            for layer in reversed(self.middle):
-                ctx, residual = layer.pull_rest(o)
-                o = layer.pull_attention(ctx, residual, None)
-            ctx, residual = self.first.layer.pull_rest(o)
-        tokens_RKS = self.first.pull_attention(ctx, residual).to(segment.weight_N.dtype) / scale_RK1
+        tokens_RKS = torch.cat([part._pull(p_RKd[at]) for at, part in self._blocks(k)])
+        tokens_RKS = tokens_RKS.to(segment.weight_N.dtype) / scale_RK1
         return sum_slots(tokens_RKS.view(b, len(segment.alpha_N), k, -1).sum(1), segment)
 
     def select(self, rows: list[int]) -> StructuredLinearisation:
@@ -138,16 +135,7 @@ class StructuredLinearisation:
         nodes = len(self.segment.alpha_N)
         index_B = torch.tensor(rows, device=self.pool_RQ.device)
         index_R = (index_B.unsqueeze(1) * nodes + torch.arange(nodes, device=index_B.device)).flatten()
-        return replace(
-            self,
-            segment=self.segment.select(rows),
-            first=self.first.points(index_R),
-            middle=[layer.points(index_R) for layer in self.middle],
-            last=None if self.last is None else self.last.points(index_R),
-            pooled_Rd=self.pooled_Rd[index_R],
-            pool_RQ=self.pool_RQ[index_R],
-            rows_RQ=None if self.rows_RQ is None else self.rows_RQ[index_R],
-        )
+        return replace(self._points(index_R), segment=self.segment.select(rows))
 
     def cast(self, dtype: torch.dtype) -> StructuredLinearisation:
         """The same layers with tangents in another type; what they are multiplied into stays as it is."""
@@ -162,16 +150,45 @@ class StructuredLinearisation:
             pool_RQ=self.pool_RQ.to(dtype),
         )
 
+    def _points(self, index_R: Tensor | slice) -> StructuredLinearisation:
+        """The layers at some of the points; the segment stays the whole one."""
+        return replace(
+            self,
+            first=self.first.points(index_R),
+            middle=[layer.points(index_R) for layer in self.middle],
+            last=None if self.last is None else self.last.points(index_R),
+            pooled_Rd=self.pooled_Rd[index_R],
+            pool_RQ=self.pool_RQ[index_R],
+            rows_RQ=None if self.rows_RQ is None else self.rows_RQ[index_R],
+        )
+
+    def _blocks(self, directions: int) -> Iterator[tuple[slice, StructuredLinearisation]]:
+        """The points, so many at a time that what a layer hands to the next is still in the processor's caches."""
+        points, tokens, width = self.first.delta_RQd.shape
+        for at in blocks(points, tokens * directions * width, self.pool_RQ, POINTS_BYTES):
+            yield at, self if at.stop - at.start == points else self._points(at)
+
     def _push(self, ctx: Tensor, residual: Tensor) -> Tensor:
-        """From tangents of the first layer's heads and of its input to embeddings, [B, G, D]."""
+        """From tangents of the first layer's heads and of its input to those of the pooled output, [R, G, d]."""
         if self.last is None:
-            return self._weigh(self.first.layer.push_pooled(ctx, residual, self.pool_RQ))
+            return self.first.layer.push_pooled(ctx, residual, self.pool_RQ)
         t = self.first.layer.push_rest(ctx, residual)
         for layer in self.middle:
             t = layer.push_rest(layer.push_attention(t, None), t)
         ctx = self.last.push_attention(t, self.rows_RQ)
         residual = t if self.rows_RQ is None else token_rows(t, self.rows_RQ)
-        return self._weigh(self.last.push_pooled(ctx, residual, self.pool_RQ))
+        return self.last.push_pooled(ctx, residual, self.pool_RQ)
+
+    def _pull(self, p_RKd: Tensor) -> Tensor:
+        """From cotangents of the pooled output to every token's share of x − r, [R, K, S]."""
+        ctx, residual = (self.last or self.first.layer).pull_pooled(p_RKd, self.pool_RQ)
+        if self.last is not None:
+            o = self.last.pull_attention(ctx, residual, self.rows_RQ)
+            for layer in reversed(self.middle):
+                ctx, residual = layer.pull_rest(o)
+                o = layer.pull_attention(ctx, residual, None)
+            ctx, residual = self.first.layer.pull_rest(o)
+        return self.first.pull_attention(ctx, residual)
 
     def _weigh(self, pooled_RGd: Tensor) -> Tensor:
         """Through the head and summed over the nodes with their weights, [B, G, D]."""
