@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FILE = "statistics/faithfulness.json"
 FORMAT = 1
 STATES: dict[str, State] = {"faithful": "good", "partly": "note", "undecided": "open"}
+TITLES = {"faithful": "shown", "partly": "in part", "undecided": "not decided"}
 DRAWN = ("attributions", "identical words", "token embeddings", "random")
 NAMES = {
     "attributions": "in the attributions' order",
@@ -52,7 +53,8 @@ def judged(found: dict[str, Any] | None, called: str) -> Trust:
         f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
     words = f"{words} {few_draws(found['draws'])}".rstrip()
-    return Trust(STATES.get(verdict["grade"], "warn"), f"Faithfulness: {verdict['grade']}.", words)
+    grade = verdict["grade"]
+    return Trust(STATES.get(grade, "warn"), f"Faithfulness: {TITLES.get(grade, grade)}.", words)
 
 
 def section(found: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 WIDTH = 320
 LINE = 18
 # Room for the label of a bar, in pixels and in characters of it.
-LABEL, LABEL_LETTERS = 130, 20
+LETTER, MOST_LETTERS = 6.2, 26
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ def bars(title: str, rows: Sequence[Bar], *, percent: bool = False, mark: str = 
     rows = [row for row in rows if math.isfinite(row.value)]
     edges = [0.0] + [v for row in rows for v in (row.value, row.low, row.high, row.mark) if v is not None]
     low, high = min(edges), max(edges)
-    room = WIDTH - LABEL - 52
-    at = _Scale(low, high, LABEL + (8 if low < 0 else 0), LABEL + room)
+    column = 8 + LETTER * min(MOST_LETTERS, max((len(row.label) for row in rows), default=0))
+    at = _Scale(low, high, column + (8 if low < 0 else 0), WIDTH - 52)
     pieces = []
     for place, row in enumerate(rows):
         y = place * LINE + 4
         x, end = sorted((at(0.0), at(row.value)))
-        label = row.label if len(row.label) <= LABEL_LETTERS else row.label[: LABEL_LETTERS - 1] + "…"
+        label = row.label if len(row.label) <= MOST_LETTERS else row.label[: MOST_LETTERS - 1] + "…"
         pieces.append(
-            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LABEL - 6, y + 10, label)
+            Markup('<text x="{:.1f}" y="{}" text-anchor="end">{}</text>').format(column - 6, y + 10, label)
             + Markup('<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="10"/>').format(
                 "up" if row.value >= 0 else "down", x, y + 1, max(end - x, 0.8)
             )
@@ -69,9 +69,11 @@ def bars(title: str, rows: Sequence[Bar], *, percent: bool = False, mark: str = 
     height = len(rows) * LINE + 6
     pieces.append(Markup('<path class="axis" d="M{:.1f} 0V{}"/>').format(at(0.0), height))
     if mark:
+        # Its words need more room than the widest labels leave.
+        left = min(column + 2, WIDTH - 12 - LETTER * len(mark))
         pieces.append(
-            Markup('<path class="tick" d="M{} {}v12"/><text x="{}" y="{}">{}</text>').format(
-                LABEL + 2, height + 4, LABEL + 8, height + 14, mark
+            Markup('<path class="tick" d="M{:.1f} {}v12"/><text x="{:.1f}" y="{}">{}</text>').format(
+                left, height + 4, left + 6, height + 14, mark
             )
         )
         height += 20

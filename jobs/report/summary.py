@@ -65,10 +65,10 @@ def _parts_of_speech(findings: Findings) -> str | None:
     if nouns is None or verbs is None:
         return None
     share = findings.figure("parts_of_speech", "nouns_share")
-    words = f"A noun brings {nouns.value:.2f} times what an average word brings, and a verb {verbs.value:.2f} times"
-    return words + (
-        f"; nouns make {worded(share.value, 'share')} of everything{within(share)}." if share is not None else "."
-    )
+    words = f"A noun or name brings {nouns.value:.2f} times what an average word brings, a verb {verbs.value:.2f} times"
+    if share is None:
+        return f"{words}."
+    return f"{words}; nouns and names make {worded(share.value, 'share')} of everything{within(share)}."
 
 
 def _identical(findings: Findings) -> str | None:

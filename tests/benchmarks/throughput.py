@@ -34,7 +34,7 @@ def main() -> None:
             by_text = seconds(lambda a=attributor, t=texts: a.contributor.contributions(t), 3) / count  # type: ignore[misc]
             pairs = [(text_of(tokens, at), text_of(tokens, at + count)) for at in range(count)]
             by_pair = seconds(lambda a=attributor, p=pairs: a.attribute_pairs(p), 3) / count  # type: ignore[misc]
-            print(f"{shape:12}{tokens:>8}{8:>7}{1 / by_text:>9.2f}{1 / by_pair:>9.2f}", flush=True)
+            print(f"{shape:12}{tokens:>8}{8:>7}{1 / by_text:>9.3g}{1 / by_pair:>9.3g}", flush=True)
 
 
 def growth() -> None:
