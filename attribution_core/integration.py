@@ -24,6 +24,10 @@ from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
 from attribution_core.precision import NOISE, Precision, products_in, tangent_dtype
 from attribution_core.quadrature import Doubles, Rule, riemann
 
+# What holds a text's weights back from following its known sum, as a share of the nodes' mean square. With a tenth the
+# sum comes ten times nearer, and single contributions stay as exact as they were (tests/benchmarks/RESULTS.md).
+DAMPING = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Goal:
@@ -56,6 +60,24 @@ class Goal:
         limit = math.sqrt(max(self.tolerance**2 - noise**2, self.tolerance**2 / 4))
         return [row for row, residual in enumerate(self.residual(sum_BD).tolist()) if residual <= limit]
 
+    def matched(self, totals_BND: Tensor) -> Tensor:
+        """Factors of the weights, [B, N], that bring the sum of ``totals_BND`` nearer to what it must be.
+
+        Damped least squares; the known sum stands for contributions that vary along the path as it does. A text that
+        misses its tolerance keeps the rule's weights: what it has is not the sum's shape but too few nodes.
+        """
+        totals_BND = totals_BND.double()
+        sum_BD = totals_BND.sum(1)
+        missing_BD = self.target_BD.double() - sum_BD
+        gram_BNN = totals_BND @ totals_BND.transpose(1, 2)
+        squares_BN = gram_BNN.diagonal(dim1=1, dim2=2)
+        damping_B1 = DAMPING * squares_BN.mean(1, keepdim=True) + torch.finfo(squares_BN.dtype).tiny
+        gram_BNN = gram_BNN + torch.diag_embed(damping_B1.expand_as(squares_BN))
+        right_BN1 = totals_BND @ missing_BD.unsqueeze(2)
+        change_BN = torch.linalg.solve_ex(gram_BNN, right_BN1)[0].squeeze(2)
+        near_B1 = missing_BD.norm(dim=1, keepdim=True) <= self.tolerance * self.norm_B.unsqueeze(1)
+        return (1.0 + torch.where(near_B1, change_BN, 0.0)).to(self.target_BD)
+
     def select(self, rows: list[int]) -> Goal:
         """The goal of some of the texts."""
         at = picked(rows)
@@ -67,8 +89,9 @@ class Goal:
 class Found:
     """What came out for the texts ``rows`` of a batch, those that met the goal.
 
-    ``values`` are contributions [G, D], or their products with the cotangents [G, K]; ``residuals`` are measured on
-    the values, ``sums`` on the cheap sum in full precision.
+    ``values`` are contributions [G, D], or their products with the cotangents [G, K]; ``sums`` are residuals of the
+    cheap sum in full precision, with the rule's own weights, and ``residuals`` those, or what the values miss where
+    that is more.
     """
 
     way: str
@@ -118,8 +141,9 @@ class Integrator:
             sum_BD = batch.x_BSd.new_zeros(b, self.encoder.embedding_width)
             for n in ranges(len(alpha), chunk.nodes):
                 some = slice(n.start, n.stop)
-                segment = PathSegment(batch, alpha_N[some], weight_N[some], slot_BS, members_BGW)
-                sum_BD += self._linearised(segment, "float32")[1]
+                weight_BN = weight_N[some].expand(b, -1)
+                segment = PathSegment(batch, alpha_N[some], weight_BN, slot_BS, members_BGW)
+                sum_BD += self._linearised(segment, "float32")[1].sum(1)
             return sum_BD
 
         found, self.budget = with_halving(run, self.budget)
@@ -157,7 +181,9 @@ class Integrator:
             work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[at])
             if slots:
                 nodes = [slice(n.start, n.stop) for n in ranges(count, chunk.nodes)]
-                segments = [PathSegment(part, alpha_N[n], weight_N[n], slot_BS[at], members_BGW[at]) for n in nodes]
+                weight_BN = weight_N.expand(len(rows), -1)
+                slots_of = slot_BS[at], members_BGW[at]
+                segments = [PathSegment(part, alpha_N[n], weight_BN[:, n], *slots_of) for n in nodes]
                 sum_BD, kept, values = self._pass(segments, work, chunk, precision)
             else:  # every token is its own reference
                 sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))
@@ -168,11 +194,13 @@ class Integrator:
             index = slot_of_BG[at][picked(kept)].unsqueeze(-1).expand(-1, -1, width)
             judged = some.select(kept)
             sums = judged.residual(sum_BD[picked(kept)])
+            # The rule's own miss, before weights are matched: of partners it is all there is, but coarse products show
+            # on the values too.
+            measured = sums
             if way != "partner":
-                measured = judged.residual(values.sum(1))
-            else:
-                # There are no contributions at hand, but their sum; coarse products show along the partners.
-                measured = sums if precision == "float32" else torch.maximum(sums, judged.residual_along(values))
+                measured = torch.maximum(sums, judged.residual(values.sum(1)))
+            elif precision != "float32":
+                measured = torch.maximum(sums, judged.residual_along(values))
             found.extend(low + row for row in kept)
             values_of.extend(padded.gather(1, index))
             residuals.append(measured)
@@ -196,38 +224,50 @@ class Integrator:
         """Σ_i c_i [B, D], the texts for which that meets the goal, and their values [kept, slots, D or K]."""
         # Nodes are judged in full precision; where they are given, values need be no finer than tangents.
         values_in: Precision = precision if goal.given else "float32"
-        everything = list(range(len(goal.target_BD)))
-        if len(segments) == 1:
-            linear, sum_BD = self._linearised(segments[0], values_in)
-            kept = everything if goal.final else goal.met(sum_BD, NOISE.get(precision, 0.0))
-            if not kept:
-                return sum_BD, kept, sum_BD
-            return sum_BD, kept, self._directions(linear.select(kept), goal.select(kept), chunk, precision)
-        # Too many nodes to keep them all while they are judged: once for the sum, once more for what is kept.
-        sum_BD = torch.zeros_like(goal.target_BD)
-        kept = everything
-        if not goal.final:
+        kept = list(range(len(goal.target_BD)))
+        if goal.given:
+            sum_BD = torch.zeros_like(goal.target_BD)
+            values: Tensor | None = None
             for segment in segments:
-                sum_BD += self._linearised(segment, values_in)[1]
+                linear, totals_BND = self._linearised(segment, values_in)
+                sum_BD += totals_BND.sum(1)
+                found = self._directions(linear, goal, chunk, precision)
+                values = found if values is None else values.add_(found)
+            assert values is not None
+            return sum_BD, kept, values
+        # Too many nodes to keep them all while they are judged are linearised again for the directions.
+        linears: list[Linearisation] = []
+        totals: list[Tensor] = []
+        for segment in segments:
+            linear, totals_BND = self._linearised(segment, values_in)
+            totals.append(totals_BND)
+            if len(segments) == 1:
+                linears.append(linear)
+        every_BND = torch.cat(totals, 1)
+        sum_BD = every_BND.sum(1)
+        if not goal.final:
             kept = goal.met(sum_BD, NOISE.get(precision, 0.0))
         if not kept:
             return sum_BD, kept, sum_BD
         some = goal.select(kept)
-        values: Tensor | None = None
-        for segment in segments:
-            linear, part_BD = self._linearised(segment.select(kept), values_in)
-            if goal.final:
-                sum_BD += part_BD
+        weight_BN = torch.cat([segment.weight_BN for segment in segments], 1)
+        if self.rule == "gauss":
+            weight_BN = weight_BN * goal.matched(every_BND)
+        weights = weight_BN[picked(kept)].split([len(segment.alpha_N) for segment in segments], 1)
+        values = None
+        for at, segment in enumerate(segments):
+            linear = linears[at] if linears else self.products.linearise(segment.select(kept))
+            linear = (linear.select(kept) if linears else linear).weighed(weights[at])
             found = self._directions(linear, some, chunk, precision)
             values = found if values is None else values.add_(found)
         assert values is not None
         return sum_BD, kept, values
 
     def _linearised(self, segment: PathSegment, precision: Precision) -> tuple[Linearisation, Tensor]:
-        """The layers at the nodes of a segment, and the sum of its contributions."""
+        """The layers at the nodes of a segment, and what each gives the sum of contributions, [B, N, D]."""
         with products_in(precision):
             linear = self.products.linearise(segment)
-            return linear, linear.total()
+            return linear, linear.totals()
 
     def _directions(self, linear: Linearisation, goal: Goal, chunk: Chunk, precision: Precision) -> Tensor:
         """Products of one segment, [B, slots, D] or [B, slots, K], so many directions at a time."""

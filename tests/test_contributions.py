@@ -54,7 +54,9 @@ def test_contributions_sum_to_embedding_difference(
     for found in contributions(attributor, [random_text(rng, rng.randrange(1, 20), sentences=True) for _ in range(6)]):
         gap = found.values_GD.astype(np.float64).sum(0) - (found.embedding_D.astype(np.float64) - found.reference_D)
         residual = float(np.linalg.norm(gap) / np.linalg.norm(found.embedding_D))
-        assert residual == pytest.approx(found.explained.residual, abs=1e-5)
+        # What converged has its weights matched to the sum; the residual is what the rule missed before.
+        assert residual <= found.explained.residual + 1e-5
+        assert found.explained.converged or residual == pytest.approx(found.explained.residual, abs=1e-5)
         assert found.explained.converged == (found.explained.residual <= TOLERANCE)
         # Random weights may bend a path more than any node count allowed can follow; then all must have been tried.
         assert found.explained.converged or found.explained.nodes == 256, found.explained

@@ -20,20 +20,26 @@ from attribution_core.batch import TextBatch, picked
 class PathSegment:
     """Some nodes of the straight paths of one batch of texts.
 
-    ``alpha_N`` and ``weight_N`` serve every text; ``slot_BS`` says which direction a token's row belongs to (−1: none),
-    ``members_BGW`` the token positions of each direction (S where there are fewer).
+    ``alpha_N`` serve every text, weights ``weight_BN`` are each text's own; ``slot_BS`` says which direction a token's
+    row belongs to (−1: none), ``members_BGW`` the token positions of each direction (S where there are fewer).
     """
 
     batch: TextBatch
     alpha_N: Tensor
-    weight_N: Tensor
+    weight_BN: Tensor
     slot_BS: Tensor
     members_BGW: Tensor
 
     def select(self, rows: list[int]) -> PathSegment:
         """The same nodes of some of the texts."""
         at = picked(rows)
-        return replace(self, batch=self.batch.select(rows), slot_BS=self.slot_BS[at], members_BGW=self.members_BGW[at])
+        return replace(
+            self,
+            batch=self.batch.select(rows),
+            weight_BN=self.weight_BN[at],
+            slot_BS=self.slot_BS[at],
+            members_BGW=self.members_BGW[at],
+        )
 
     @property
     def slots(self) -> int:
@@ -59,8 +65,12 @@ class Linearisation(Protocol):
         """How many directions there are forward."""
         ...
 
-    def total(self) -> Tensor:
-        """Σ_k w_k J_g(γ_k) (x − r), [B, D]: the sum of all contributions for the price of one direction."""
+    def totals(self) -> Tensor:
+        """w_k J_g(γ_k) (x − r), [B, N, D]: each node's part of the sum of contributions, for the price of one."""
+        ...
+
+    def weighed(self, weight_BN: Tensor) -> Linearisation:
+        """The same nodes with other weights."""
         ...
 
     def select(self, rows: list[int]) -> Linearisation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -45,17 +46,18 @@ class GenericLinearisation:
         """How many directions there are forward."""
         return self.segment.slots
 
-    def total(self) -> Tensor:
-        """Σ_k w_k J_g(γ_k) (x − r), [B, D]."""
-        return self._push((self.segment.slot_BS >= 0).unsqueeze(0))[:, 0]
+    def totals(self) -> Tensor:
+        """w_k J_g(γ_k) (x − r), [B, N, D]."""
+        return self._push((self.segment.slot_BS >= 0).unsqueeze(0))[0] * self.segment.weight_BN.unsqueeze(2)
 
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
         wanted = torch.arange(low, high, device=self.segment.slot_BS.device)
-        return self._push(self.segment.slot_BS.unsqueeze(0) == wanted.view(-1, 1, 1))
+        out_GBND = self._push(self.segment.slot_BS.unsqueeze(0) == wanted.view(-1, 1, 1))
+        return torch.einsum("gbnD,bn->bgD", out_GBND, self.segment.weight_BN)
 
     def _push(self, member_GBS: Tensor) -> Tensor:
-        """Directions given by the tokens that move in each, [B, G, D]."""
+        """Directions given by the tokens that move in each, at every node, [G, B, N, D]."""
         segment = self.segment
         n = len(segment.alpha_N)
         tangents = member_GBS.unsqueeze(-1) * segment.delta_BSd
@@ -67,7 +69,7 @@ class GenericLinearisation:
         with torch.no_grad():
             out_GRD = vmap(push)(tangents)
         g, _, width = out_GRD.shape
-        return torch.einsum("gbnD,n->bgD", out_GRD.view(g, -1, n, width), segment.weight_N)
+        return out_GRD.view(g, -1, n, width)
 
     def reverse(self, cotangent_BKD: Tensor) -> Tensor:
         """Σ_k w_k u · J_g(γ_k) · (x − r)|_i for every cotangent u and slot i, [B, K, slots]."""
@@ -75,7 +77,7 @@ class GenericLinearisation:
         b, s, _ = segment.batch.x_BSd.shape
         n = len(segment.alpha_N)
         _, pull, *_ = vjp(self.g, self.points_RSd)
-        weighted = cotangent_BKD.unsqueeze(2) * segment.weight_N.view(1, 1, -1, 1)
+        weighted = cotangent_BKD.unsqueeze(2) * segment.weight_BN.view(b, 1, n, 1)
         cotangents = weighted.transpose(0, 1).reshape(cotangent_BKD.shape[1], b * n, -1)
         delta_BSd = segment.delta_BSd
 
@@ -89,6 +91,10 @@ class GenericLinearisation:
     def select(self, rows: list[int]) -> GenericLinearisation:
         """Some texts of the segment."""
         return GenericLinearisation(self.encoder, self.segment.select(rows))
+
+    def weighed(self, weight_BN: Tensor) -> GenericLinearisation:
+        """The same nodes with other weights."""
+        return GenericLinearisation(self.encoder, replace(self.segment, weight_BN=weight_BN))
 
     def cast(self, dtype: torch.dtype) -> GenericLinearisation:
         """Itself: torch.func differentiates in the type of the model."""

@@ -103,29 +103,29 @@ class StructuredLinearisation:
         return self.segment.slots
 
     @torch.no_grad()
-    def total(self) -> Tensor:
-        """Σ_k w_k J_g(γ_k) (x − r), [B, D]."""
+    def totals(self) -> Tensor:
+        """w_k J_g(γ_k) (x − r), [B, N, D]."""
         pooled = [part._push(*part.first.push_total()) for _, part in self._blocks(1)]
-        return self._weigh(torch.cat(pooled)).squeeze(1)
+        return self._embedded(torch.cat(pooled)).squeeze(2) * self.segment.weight_BN.unsqueeze(2)
 
     @torch.no_grad()
     def forward(self, low: int, high: int) -> Tensor:
         """Σ_k w_k J_g(γ_k) · (x − r)|_i for the slots low ≤ i < high, [B, high − low, D]."""
         members_RGW = self.segment.members_BGW[:, low:high].repeat_interleave(len(self.segment.alpha_N), 0)
         pooled = [part._push(*part.first.push_attention(members_RGW[at], low)) for at, part in self._blocks(high - low)]
-        return self._weigh(torch.cat(pooled))
+        return torch.einsum("bngD,bn->bgD", self._embedded(torch.cat(pooled)), self.segment.weight_BN)
 
     @torch.no_grad()
     def reverse(self, cotangent_BKD: Tensor) -> Tensor:
         """Σ_k w_k u · J_g(γ_k) · (x − r)|_i for every cotangent u and slot i, [B, K, slots]."""
         segment = self.segment
         b, k, _ = cotangent_BKD.shape
-        weighted = cotangent_BKD.unsqueeze(1) * segment.weight_N.view(1, -1, 1, 1)
+        weighted = cotangent_BKD.unsqueeze(1) * segment.weight_BN.view(b, -1, 1, 1)
         p_RKd = self._pull_head(weighted.flatten(0, 1))
         scale_RK1 = _scale(p_RKd, self.pool_RQ.dtype)
         p_RKd = (p_RKd * scale_RK1).to(self.pool_RQ.dtype)
         tokens_RKS = torch.cat([part._pull(p_RKd[at]) for at, part in self._blocks(k)])
-        tokens_RKS = tokens_RKS.to(segment.weight_N.dtype) / scale_RK1
+        tokens_RKS = tokens_RKS.to(segment.weight_BN.dtype) / scale_RK1
         return sum_slots(tokens_RKS.view(b, len(segment.alpha_N), k, -1).sum(1), segment)
 
     def select(self, rows: list[int]) -> StructuredLinearisation:
@@ -136,6 +136,10 @@ class StructuredLinearisation:
         index_B = torch.tensor(rows, device=self.pool_RQ.device)
         index_R = (index_B.unsqueeze(1) * nodes + torch.arange(nodes, device=index_B.device)).flatten()
         return replace(self._points(index_R), segment=self.segment.select(rows))
+
+    def weighed(self, weight_BN: Tensor) -> StructuredLinearisation:
+        """The same nodes with other weights."""
+        return replace(self, segment=replace(self.segment, weight_BN=weight_BN))
 
     def cast(self, dtype: torch.dtype) -> StructuredLinearisation:
         """The same layers with tangents in another type; what they are multiplied into stays as it is."""
@@ -190,15 +194,14 @@ class StructuredLinearisation:
             ctx, residual = self.first.layer.pull_rest(o)
         return self.first.pull_attention(ctx, residual)
 
-    def _weigh(self, pooled_RGd: Tensor) -> Tensor:
-        """Through the head and summed over the nodes with their weights, [B, G, D]."""
-        weight_N = self.segment.weight_N
-        pooled_RGd = pooled_RGd.to(weight_N.dtype)
+    def _embedded(self, pooled_RGd: Tensor) -> Tensor:
+        """Through the head, [B, N, G, D]."""
+        segment = self.segment
+        pooled_RGd = pooled_RGd.to(segment.weight_BN.dtype)
         encoder = self.products.encoder
         if not _trivial_head(encoder):
             pooled_RGd = vmap(lambda t: jvp(encoder.embed_pooled, (self.pooled_Rd,), (t,))[1], 1, 1)(pooled_RGd)
-        r, g, width = pooled_RGd.shape
-        return torch.einsum("bngD,n->bgD", pooled_RGd.view(r // len(weight_N), len(weight_N), g, width), weight_N)
+        return pooled_RGd.view(*segment.weight_BN.shape, *pooled_RGd.shape[1:])
 
     def _pull_head(self, cotangent_RKD: Tensor) -> Tensor:
         encoder = self.products.encoder
