@@ -35,10 +35,10 @@ class Cell(NamedTuple):
 class ExplainedText:
     """One text as the model read it, and how its contributions were computed.
 
-    ``nodes`` is the number of integration nodes used, ``residual`` the completeness error ‖Σ c_i − (e − e_r)‖ / ‖e‖ that
-    the rule leaves, ``converged`` whether that met the tolerance asked for; then the nodes' weights are matched to what
-    the sum must be, which leaves less. ``cut_at`` is the character offset in ``text`` behind the last token the model
-    saw, where the text was longer than the model reads.
+    ``nodes`` is the number of integration nodes used, ``residual`` the completeness error ‖Σ c_i − (e − e_r)‖ / ‖e‖
+    that the rule leaves, ``converged`` whether that met the tolerance asked for; then the nodes' weights are matched
+    to what the sum must be, which leaves less. ``cut_at`` is the character offset in ``text`` behind the last token
+    the model saw, where the text was longer than the model reads.
     """
 
     text: str
