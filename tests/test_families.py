@@ -150,7 +150,10 @@ def test_sums_hold_and_batch_mates_change_nothing(family: str, tiny: TinyModels,
     for text, found in zip(read, together, strict=True):
         gap = found.values_GD.astype(np.float64).sum(0) - (found.embedding_D.astype(np.float64) - found.reference_D)
         size = float(np.linalg.norm(found.embedding_D))
-        assert float(np.linalg.norm(gap)) / size == pytest.approx(found.explained.residual, abs=2e-5)
+        # What converged has its weights matched to the sum; the residual is what the rule missed before.
+        left = float(np.linalg.norm(gap)) / size
+        assert left <= found.explained.residual + 2e-5
+        assert found.explained.converged or left == pytest.approx(found.explained.residual, abs=2e-5)
         assert found.explained.converged or found.explained.nodes == 24
         (alone,) = attributor.contributions([text])
         assert np.abs(alone.values_GD - found.values_GD).max() / size <= 1e-4

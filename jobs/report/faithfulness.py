@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FILE = "statistics/faithfulness.json"
 FORMAT = 1
 STATES: dict[str, State] = {"faithful": "good", "partly": "note", "undecided": "open"}
-TITLES = {"faithful": "shown", "partly": "in part", "undecided": "not decided"}
+TITLES = {"faithful": "the attributions are faithful to the model", "partly": "partly shown"}
 DRAWN = ("attributions", "identical words", "token embeddings", "random")
 NAMES = {
     "attributions": "in the attributions' order",
