@@ -138,13 +138,7 @@ class Integrator:
 
         def run(budget: int) -> Tensor:
             chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=len(alpha), directions=1)
-            sum_BD = batch.x_BSd.new_zeros(b, self.encoder.embedding_width)
-            for n in ranges(len(alpha), chunk.nodes):
-                some = slice(n.start, n.stop)
-                weight_BN = weight_N[some].expand(b, -1)
-                segment = PathSegment(batch, alpha_N[some], weight_BN, slot_BS, members_BGW)
-                sum_BD += self._linearised(segment, "float32")[1].sum(1)
-            return sum_BD
+            return self._totals(segments_of(batch, alpha_N, weight_N, slot_BS, members_BGW, chunk.nodes)).sum(1)
 
         found, self.budget = with_halving(run, self.budget)
         return found
@@ -180,10 +174,7 @@ class Integrator:
             at = picked(rows)
             work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[at])
             if slots:
-                nodes = [slice(n.start, n.stop) for n in ranges(count, chunk.nodes)]
-                weight_BN = weight_N.expand(len(rows), -1)
-                slots_of = slot_BS[at], members_BGW[at]
-                segments = [PathSegment(part, alpha_N[n], weight_BN[:, n], *slots_of) for n in nodes]
+                segments = segments_of(part, alpha_N, weight_N, slot_BS[at], members_BGW[at], chunk.nodes)
                 sum_BD, kept, values = self._pass(segments, work, chunk, precision)
             else:  # every token is its own reference
                 sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))
@@ -236,32 +227,32 @@ class Integrator:
             assert values is not None
             return sum_BD, kept, values
         # Too many nodes to keep them all while they are judged are linearised again for the directions.
-        linears: list[Linearisation] = []
-        totals: list[Tensor] = []
-        for segment in segments:
-            linear, totals_BND = self._linearised(segment, values_in)
-            totals.append(totals_BND)
-            if len(segments) == 1:
-                linears.append(linear)
-        every_BND = torch.cat(totals, 1)
-        sum_BD = every_BND.sum(1)
+        alone: Linearisation | None = None
+        if len(segments) == 1:
+            alone, totals_BND = self._linearised(segments[0], values_in)
+        else:
+            totals_BND = self._totals(segments)
+        sum_BD = totals_BND.sum(1)
         if not goal.final:
             kept = goal.met(sum_BD, NOISE.get(precision, 0.0))
         if not kept:
             return sum_BD, kept, sum_BD
         some = goal.select(kept)
-        weight_BN = torch.cat([segment.weight_BN for segment in segments], 1)
+        weight_BN = torch.cat([segment.weight_BN for segment in segments], 1)[picked(kept)]
         if self.rule == "gauss":
-            weight_BN = weight_BN * goal.matched(every_BND)
-        weights = weight_BN[picked(kept)].split([len(segment.alpha_N) for segment in segments], 1)
+            weight_BN = weight_BN * some.matched(totals_BND[picked(kept)])
+        weights = weight_BN.split([len(segment.alpha_N) for segment in segments], 1)
         values = None
-        for at, segment in enumerate(segments):
-            linear = linears[at] if linears else self.products.linearise(segment.select(kept))
-            linear = (linear.select(kept) if linears else linear).weighed(weights[at])
-            found = self._directions(linear, some, chunk, precision)
+        for segment, weight_BN in zip(segments, weights, strict=True):
+            linear = self.products.linearise(segment.select(kept)) if alone is None else alone.select(kept)
+            found = self._directions(linear.weighed(weight_BN), some, chunk, precision)
             values = found if values is None else values.add_(found)
         assert values is not None
         return sum_BD, kept, values
+
+    def _totals(self, segments: list[PathSegment]) -> Tensor:
+        """What each node gives the sum of contributions, [B, N, D]; the layers of one segment are alive at a time."""
+        return torch.cat([self._linearised(segment, "float32")[1] for segment in segments], 1)
 
     def _linearised(self, segment: PathSegment, precision: Precision) -> tuple[Linearisation, Tensor]:
         """The layers at the nodes of a segment, and what each gives the sum of contributions, [B, N, D]."""
@@ -286,6 +277,15 @@ class Integrator:
     def _tensors(self, alpha: Doubles, weight: Doubles) -> tuple[Tensor, Tensor]:
         to = partial(torch.tensor, dtype=self.encoder.dtype, device=self.encoder.device)
         return to(alpha), to(weight)
+
+
+def segments_of(
+    batch: TextBatch, alpha_N: Tensor, weight_N: Tensor, slot_BS: Tensor, members_BGW: Tensor, nodes: int
+) -> list[PathSegment]:
+    """The paths of a batch in segments of so many nodes, with the same weights for every text."""
+    weight_BN = weight_N.expand(len(slot_BS), -1)
+    runs = [slice(n.start, n.stop) for n in ranges(len(alpha_N), nodes)]
+    return [PathSegment(batch, alpha_N[n], weight_BN[:, n], slot_BS, members_BGW) for n in runs]
 
 
 def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:

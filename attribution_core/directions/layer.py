@@ -119,8 +119,9 @@ class LinearLayer:
         queries, keys, p, ctx = (_by_head(x) for x in (self.q_RHQh, self.k_RHSh, self.p_RHQS, self.ctx_RHQh))
         v1 = _with_ones(_by_head(self.v_RHSh))
         out = torch.bmm(p, dv).view(r * heads, q, g, h)
-        space = t_RSGd.new_empty(_longest(r * heads, g * q * s, t_RSGd), q * g, s)
-        for at in blocks(r * heads, g * q * s, t_RSGd):
+        runs = list(blocks(r * heads, g * q * s, t_RSGd))
+        space = t_RSGd.new_empty(runs[0].stop, q * g, s)
+        for at in runs:
             n = at.stop - at.start
             # dS = (dq kᵀ + q dkᵀ)/√h, then P ⊙ dS; its row sums come as one more column of the product with v.
             ds = torch.bmm(dq[at], keys[at].transpose(1, 2), out=space[:n])
@@ -217,8 +218,9 @@ class LinearLayer:
         v1 = _with_ones(_by_head(self.v_RHSh))
         dq = ctx_RQKd.new_empty(r * heads, n * q, h)
         dk = ctx_RQKd.new_empty(r * heads, s * n, h)
-        space = ctx_RQKd.new_empty(_longest(r * heads, n * q * s, ctx_RQKd), s, n * q)
-        for at in blocks(r * heads, n * q * s, ctx_RQKd):
+        runs = list(blocks(r * heads, n * q * s, ctx_RQKd))
+        space = ctx_RQKd.new_empty(runs[0].stop, s, n * q)
+        for at in runs:
             size = at.stop - at.start
             ds = torch.bmm(v1[at], by_direction[at].transpose(1, 2), out=space[:size])
             ds.view(size, s, n, q).mul_((p[at] * self.scale).transpose(1, 2).contiguous().unsqueeze(2))
@@ -364,13 +366,8 @@ def _with_ones(v: Tensor) -> Tensor:
     return torch.cat([v, v.new_ones(*v.shape[:-1], 1)], -1)
 
 
-def _longest(count: int, values: int, like: Tensor) -> int:
-    """Heads in the longest of their runs."""
-    return max(at.stop - at.start for at in blocks(count, values, like))
-
-
 def blocks(count: int, values: int, like: Tensor, most: Mapping[str, int] = ATTENTION_BLOCK_BYTES) -> Iterator[slice]:
-    """Heads, tokens or points in runs whose tangents, ``values`` each, stay in the processor's cache."""
+    """Heads, tokens or points in runs whose tangents, ``values`` each, stay in the processor's cache; longest first."""
     size = max(1, most["cuda" if like.is_cuda else "cpu"] // (like.element_size() * max(1, values)))
     for low in range(0, count, size):
         yield slice(low, min(count, low + size))

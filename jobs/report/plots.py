@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 WIDTH = 320
 LINE = 18
-# Room for the label of a bar, in pixels and in characters of it.
+# Pixels of one character of a label, and the most characters that the label of a bar has.
 LETTER, MOST_LETTERS = 6.2, 26
 
 
