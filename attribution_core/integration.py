@@ -224,6 +224,7 @@ class Integrator:
                 sum_BD += totals_BND.sum(1)
                 found = self._directions(linear, goal, chunk, precision)
                 values = found if values is None else values.add_(found)
+                del linear  # before the next segment's layers are there
             assert values is not None
             return sum_BD, kept, values
         # Too many nodes to keep them all while they are judged are linearised again for the directions.
@@ -247,6 +248,7 @@ class Integrator:
             linear = self.products.linearise(segment.select(kept)) if alone is None else alone.select(kept)
             found = self._directions(linear.weighed(weight_BN), some, chunk, precision)
             values = found if values is None else values.add_(found)
+            del linear
         assert values is not None
         return sum_BD, kept, values
 

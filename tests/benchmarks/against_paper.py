@@ -8,6 +8,9 @@ given for the same procedure when it keeps every text's Jacobian (each distinct 
 
 It takes a minute or more a pair, so it runs on a seeded sample of the pairs that the package runs in full; ratios are
 to its time for all of them, estimated from the sample's seconds a character.
+
+With ``--cells`` both are also compared with an integral of 24 nodes, cell by cell, on some of the pairs. For that the
+package makes the procedure's matrices at the procedure's nodes; how far they are from those of the sample is told.
 """
 
 from __future__ import annotations
@@ -19,20 +22,23 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from machine import describe, memory
 from torch.func import jvp
 
-from attribution_core import Attributor
+from attribution_core import Attributor, PairAttribution
 from attribution_core.encoder import Encoder, ReadText
 from attribution_core.loading import load_model
 from attribution_core.precision import products_in
 
 NODES = 50
+TRUTH = 24  # nodes of the integral that cells are compared with
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,23 @@ def paper_sum(encoder: Encoder, text: ReadText) -> PaperText:
     return PaperText(total_1D, encoder.g(batch.x_BSd, batch)[0], encoder.g(batch.r_BSd, batch)[0])
 
 
+def in_groups(matrix_TT: torch.Tensor, a: ReadText, b: ReadText) -> np.ndarray:
+    """A matrix of tokens, summed over the groups of both texts."""
+    matrix = np.zeros((len(a.groups), len(b.groups)))
+    np.add.at(matrix, np.ix_(a.groups.of_token, b.groups.of_token), matrix_TT.double().numpy(force=True))
+    return matrix
+
+
+def cell_errors(found: list[PairAttribution], truth: list[PairAttribution]) -> tuple[float, float]:
+    """Means over pairs: the worst cell's error over the largest cell, and ‖error‖ over ‖matrix‖ of all cells."""
+    worst, every = [], []
+    for one, exact in zip(found, truth, strict=True):
+        wrong = one.matrix - exact.matrix
+        worst.append(np.abs(wrong).max() / np.abs(exact.matrix).max())
+        every.append(np.linalg.norm(wrong) / np.linalg.norm(exact.matrix))
+    return float(np.mean(worst)), float(np.mean(every))
+
+
 def main() -> None:
     """Run both, print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,6 +123,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="pairs (or queries of a log) for the package")
     parser.add_argument("--sample", type=int, default=3, help="pairs for the paper's procedure")
     parser.add_argument("--errors", type=int, default=20, help="pairs for the mean error of the paper's procedure")
+    parser.add_argument("--cells", type=int, default=0, help="pairs whose cells are compared with a finer integral")
     parser.add_argument(
         "--settings",
         nargs="+",
@@ -124,58 +148,78 @@ def main() -> None:
         else read_pairs(options.pairs, options.count)
     )
 
+    compared = random.Random(options.seed + 1).sample(range(len(pairs)), min(options.cells, len(pairs)))
+    common: dict[str, Any] = {"layer": options.layer, "groups": options.groups, "memory": options.memory}
     ours: dict[str, tuple[float, float]] = {}
+    cells: dict[str, list[PairAttribution]] = {}
     for setting in options.settings:
         tolerance, _, precision = setting.partition(":")
         started = time.perf_counter()
         attributor = Attributor(
-            model,
-            layer=options.layer,
-            groups=options.groups,
-            tolerance=float(tolerance),
-            pair_tolerance=1.0,
-            precision=precision or "auto",
-            memory=options.memory,
+            model, tolerance=float(tolerance), pair_tolerance=1.0, precision=precision or "auto", **common
         )
         attributions = attributor.attribute_pairs(pairs)
         taken = (time.perf_counter() - started) / len(pairs)
         ours[setting] = taken, float(np.mean([abs(pair.error) for pair in attributions]))
-        print(f"{setting}: {taken:.4f} s a pair", file=sys.stderr, flush=True)
+        cells[setting] = [attributions[at] for at in compared]
+        nodes = Counter(text.nodes for pair in attributions for text in (pair.a, pair.b))
+        counts = ", ".join(f"{count}: {often}" for count, often in sorted(nodes.items()))
+        print(f"{setting}: {taken:.4f} s a pair; nodes of the pairs' texts {counts}", file=sys.stderr, flush=True)
+        del attributions
 
     sample = random.Random(options.seed).sample(pairs, min(options.sample, len(pairs)))
     encoder = attributor.encoder
+
+    def read(text: str) -> ReadText:
+        return encoder.read([text], "text", options.groups)[0]
+
     if torch.cuda.is_available():
-        paper_text(encoder, encoder.read([sample[0][0]], "text", "token")[0])  # what is loaded once is there
+        paper_text(encoder, read(sample[0][0]))  # what is loaded once is there
     seconds: dict[str, float] = {}
     errors: dict[tuple[str, str], float] = {}
+    matrices: dict[tuple[str, str], np.ndarray] = {}
     paper_time = 0.0
     for texts in sample:
         sides = []
         for text in texts:
             started = time.perf_counter()
             with products_in("tf32"):
-                sides.append(paper_text(encoder, encoder.read([text], "text", "token")[0]))
+                sides.append(paper_text(encoder, read(text)))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds[text] = time.perf_counter() - started
             paper_time += seconds[text]
-        errors[texts] = abs(paper_pair(*sides)[1])
+        matrix, error = paper_pair(*sides)
+        matrices[texts], errors[texts] = in_groups(matrix, read(texts[0]), read(texts[1])), abs(error)
     for texts in random.Random(options.seed).sample(pairs, min(options.errors, len(pairs))):
         if texts not in errors:
-            a, b = (paper_sum(encoder, encoder.read([text], "text", "token")[0]) for text in texts)
+            a, b = (paper_sum(encoder, read(text)) for text in texts)
             errors[texts] = abs(paper_pair(a, b)[1])
     paper = paper_time / len(sample)
     every, kept = estimated_times(pairs, sample, seconds)
     error = float(np.mean(list(errors.values())))
+    if compared:
+        truth = Attributor(model, nodes=TRUTH, **common).attribute_pairs([pairs[at] for at in compared])
+        theirs = Attributor(model, nodes=NODES, quadrature="riemann", **common)
+        cells["paper"] = theirs.attribute_pairs([pairs[at] for at in compared])
+        for texts, matrix in matrices.items():
+            difference = np.abs(theirs.attribute(*texts).matrix - matrix).max() / np.abs(matrix).max()
+            print(f"the package at the procedure's nodes: largest difference {difference:.1e}", file=sys.stderr)
+    columns = {
+        setting: "{:>10.1e}{:>10.1e}".format(*cell_errors(cells[setting], truth)) for setting in cells if compared
+    }
+    paper_columns = f"{'':18}{columns.get('paper', '')}"
     print(f"{describe()}, layer {attributor.layer}, {options.groups} groups")
-    print(f"{'':36}{'pairs':>8}{'s a pair':>12}{'mean |error|':>16}{'ratio':>9}{'to kept':>9}")
+    print(
+        f"{'':36}{'pairs':>8}{'s a pair':>12}{'mean |error|':>16}{'ratio':>9}{'to kept':>9}{'worst':>10}{'cells':>10}"
+    )
     print(f"{'paper, nothing kept, measured':36}{len(sample):>8}{paper:>12.2f}{error:>16.2e}")
-    print(f"{'paper, nothing kept, estimate':36}{len(pairs):>8}{every:>12.2f}{error:>16.2e}")
+    print(f"{'paper, nothing kept, estimate':36}{len(pairs):>8}{every:>12.2f}{error:>16.2e}{paper_columns}")
     print(f"{'paper, Jacobians kept, estimate':36}{len(pairs):>8}{kept:>12.2f}{error:>16.2e}")
     for setting, (taken, mean_error) in ours.items():
         print(
             f"{f'tokenpair, {setting}, mesh and all':36}{len(pairs):>8}{taken:>12.4f}{mean_error:>16.2e}"
-            f"{every / taken:>8.0f}x{kept / taken:>8.0f}x"
+            f"{every / taken:>8.0f}x{kept / taken:>8.0f}x{columns.get(setting, '')}"
         )
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import describe, minilm, read_exactly
@@ -54,13 +55,15 @@ def measure(cell: tuple[int, int, int], options: argparse.Namespace) -> int:
     tokens, nodes, budget = cell
     torch.set_num_threads(1)
     hand_back_freed_memory()
+    quadrature: dict[str, Any] = {"nodes": nodes, "quadrature": "riemann"}
+    if options.judged:  # by a tolerance that no text meets: it is judged at the most nodes, and then taken as it is
+        quadrature = {"tolerance": 1e-9, "max_nodes": nodes}
     attributor = Attributor(
         options.model or minilm(),
-        nodes=nodes,
+        **quadrature,
         memory=budget << 20,
         groups=options.groups,
         way=options.way,
-        quadrature="riemann",
         layer=options.layer,
         products=options.products,
     )
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=-2)
     parser.add_argument("--model", default="", help="a folder; default: all-MiniLM-L6-v2")
     parser.add_argument("--products", default="auto", choices=["auto", "generic", "structured"])
+    parser.add_argument("--judged", action="store_true", help="nodes chosen by the residual, not given")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -119,6 +123,7 @@ def measure_in_a_process(cell: tuple[int, int, int], options: argparse.Namespace
     command = [sys.executable, __file__, "--cell", *map(str, cell)]
     command += ["--groups", options.groups, "--way", options.way, "--layer", str(options.layer)]
     command += ["--seconds", str(options.seconds), "--model", options.model, "--products", options.products]
+    command += ["--judged"] * options.judged
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return int(out.split("peak")[1])
 
