@@ -7,7 +7,8 @@ contracted with x − r as soon as it is there. On a GPU its products run in TF3
 given for the same procedure when it keeps every text's Jacobian (each distinct text paid for once).
 
 It takes a minute or more a pair, so it runs on a seeded sample of the pairs that the package runs in full; ratios are
-to its time for all of them, estimated from the sample's seconds a character.
+to its time for all of them. That is estimated from the forward pass and some of the backward passes, which are all
+alike, of texts of every length among them; "slices" says what the same estimate makes of the sample that was timed.
 
 With ``--cells`` both are also compared with an integral of 24 nodes, cell by cell, on some of the pairs. For that the
 package makes the procedure's matrices at the procedure's nodes; how far they are from those of the sample is told.
@@ -24,6 +25,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ from attribution_core.precision import products_in
 
 NODES = 50
 TRUTH = 24  # nodes of the integral that cells are compared with
+SLICE = 16  # backward passes of a text that tell its time, of D
+SLICES = 16  # lengths at which they are made
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,15 @@ class PaperText:
     reference_D: torch.Tensor
 
 
-def paper_text(encoder: Encoder, text: ReadText) -> PaperText:
-    """D backward passes over N = 50 nodes of one text."""
+def paper_text(encoder: Encoder, text: ReadText, coordinates: int | None = None) -> PaperText:
+    """D backward passes over N = 50 nodes of one text, or those of its first ``coordinates`` alone."""
     batch = encoder.batch([text])
     delta = batch.x_BSd - batch.r_BSd
     alpha = torch.arange(1, NODES + 1, device=delta.device) / NODES
     points = (batch.r_BSd + alpha.view(-1, 1, 1) * delta).requires_grad_(True)
     embeddings = encoder.g(points, batch, copies=NODES)
     rows = []
-    for coordinate in range(embeddings.shape[1]):
+    for coordinate in range(coordinates or embeddings.shape[1]):
         (jacobian,) = torch.autograd.grad(embeddings[:, coordinate].sum(), points, retain_graph=True)
         rows.append((jacobian.mean(0) * delta[0]).sum(-1))
     with torch.no_grad():
@@ -177,28 +181,24 @@ def main() -> None:
 
     if torch.cuda.is_available():
         paper_text(encoder, read(sample[0][0]))  # what is loaded once is there
-    seconds: dict[str, float] = {}
     errors: dict[tuple[str, str], float] = {}
     matrices: dict[tuple[str, str], np.ndarray] = {}
     paper_time = 0.0
     for texts in sample:
-        sides = []
-        for text in texts:
-            started = time.perf_counter()
-            with products_in("tf32"):
-                sides.append(paper_text(encoder, read(text)))
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[text] = time.perf_counter() - started
-            paper_time += seconds[text]
-        matrix, error = paper_pair(*sides)
-        matrices[texts], errors[texts] = in_groups(matrix, read(texts[0]), read(texts[1])), abs(error)
+        (a, taken_a), (b, taken_b) = (timed_text(encoder, read(text)) for text in texts)
+        paper_time += taken_a + taken_b
+        matrix_TT, error = paper_pair(a, b)
+        matrices[texts], errors[texts] = in_groups(matrix_TT, read(texts[0]), read(texts[1])), abs(error)
     for texts in random.Random(options.seed).sample(pairs, min(options.errors, len(pairs))):
         if texts not in errors:
             a, b = (paper_sum(encoder, read(text)) for text in texts)
             errors[texts] = abs(paper_pair(a, b)[1])
     paper = paper_time / len(sample)
-    every, kept = estimated_times(pairs, sample, seconds)
+    tokens = {text: read(text) for pair in pairs for text in pair}
+    of_length = paper_seconds(encoder, list(tokens.values()))
+    of_text = {text: of_length(len(one)) for text, one in tokens.items()}
+    every, sliced = (sum(of_text[text] for pair in some for text in pair) / len(some) for some in (pairs, sample))
+    kept = sum(of_text.values()) / len(pairs)
     error = float(np.mean(list(errors.values())))
     if compared:
         truth = Attributor(model, nodes=TRUTH, **common).attribute_pairs([pairs[at] for at in compared])
@@ -216,6 +216,7 @@ def main() -> None:
         f"{'':36}{'pairs':>8}{'s a pair':>12}{'mean |error|':>16}{'ratio':>9}{'to kept':>9}{'worst':>10}{'cells':>10}"
     )
     print(f"{'paper, nothing kept, measured':36}{len(sample):>8}{paper:>12.2f}{error:>16.2e}")
+    print(f"{'paper, the same pairs by slices':36}{len(sample):>8}{sliced:>12.2f}")
     print(f"{'paper, nothing kept, estimate':36}{len(pairs):>8}{every:>12.2f}{error:>16.2e}{paper_columns}")
     print(f"{'paper, Jacobians kept, estimate':36}{len(pairs):>8}{kept:>12.2f}{error:>16.2e}")
     for setting, (taken, mean_error) in ours.items():
@@ -225,19 +226,30 @@ def main() -> None:
         )
 
 
-def estimated_times(
-    pairs: list[tuple[str, str]], sample: list[tuple[str, str]], seconds: dict[str, float]
-) -> tuple[float, float]:
-    """Seconds a pair over all ``pairs`` by the sample's seconds a character: nothing kept, and each text paid for once.
+def paper_seconds(encoder: Encoder, texts: list[ReadText]) -> Callable[[int], float]:
+    """Seconds of the procedure for a text of so many tokens, from slices of it on texts of ``SLICES`` lengths."""
+    by_length = {len(text): text for text in texts}
+    lengths = sorted(by_length)
+    chosen = sorted({lengths[round(at)] for at in np.linspace(0, len(lengths) - 1, SLICES)})
+    taken = [slice_seconds(encoder, by_length[length]) for length in chosen]
+    return lambda tokens: float(np.interp(tokens, chosen, taken))
 
-    The sample's texts are not as long as those of the pairs that the package runs, so its own mean would not compare.
-    """
-    times = []
-    for side in (0, 1):
-        rate = sum(seconds[pair[side]] for pair in sample) / sum(len(pair[side]) for pair in sample)
-        texts = [pair[side] for pair in pairs]
-        times.append((rate * sum(map(len, texts)), rate * sum(map(len, set(texts)))))
-    return sum(time[0] for time in times) / len(pairs), sum(time[1] for time in times) / len(pairs)
+
+def slice_seconds(encoder: Encoder, text: ReadText) -> float:
+    """Seconds of the procedure for a text, from its forward passes and those of few coordinates backward."""
+    few, more = (timed_text(encoder, text, count)[1] for count in (SLICE // 4, SLICE))
+    each = (more - few) / (SLICE - SLICE // 4)
+    return few + each * (encoder.embedding_width - SLICE // 4)
+
+
+def timed_text(encoder: Encoder, text: ReadText, coordinates: int | None = None) -> tuple[PaperText, float]:
+    """:func:`paper_text`, its products in TF32 where there is a GPU, and its seconds."""
+    started = time.perf_counter()
+    with products_in("tf32"):
+        found = paper_text(encoder, text, coordinates)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return found, time.perf_counter() - started
 
 
 def read_pairs(path: Path | None, count: int) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", type=int, default=memory())
+    parser.add_argument("--repeats", type=int, default=3, help="runs after a warm-up, of which the median counts")
     parser.add_argument("--growth", action="store_true", help="only the growth table (MiniLM)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -31,9 +32,9 @@ def main() -> None:
             attributor = Attributor(model, nodes=8, memory=options.memory)
             attributor.contributor.mesh  # noqa: B018 - learned before the clock starts
             texts = read_exactly(attributor, tokens, count)
-            by_text = seconds(lambda a=attributor, t=texts: a.contributor.contributions(t), 3) / count  # type: ignore[misc]
+            by_text = seconds(lambda a=attributor, t=texts: a.contributor.contributions(t), options.repeats) / count  # type: ignore[misc]
             pairs = [(text_of(tokens, at), text_of(tokens, at + count)) for at in range(count)]
-            by_pair = seconds(lambda a=attributor, p=pairs: a.attribute_pairs(p), 3) / count  # type: ignore[misc]
+            by_pair = seconds(lambda a=attributor, p=pairs: a.attribute_pairs(p), options.repeats) / count  # type: ignore[misc]
             print(f"{shape:12}{tokens:>8}{8:>7}{1 / by_text:>9.3g}{1 / by_pair:>9.3g}", flush=True)
 
 
