@@ -43,7 +43,8 @@ class Attributor:
     ``layer`` is the first layer above the cut (0 … n−1, or negative); ``groups`` is token, word or sentence;
     ``mode`` says whether both texts are encoded by ``encode``'s rules (symmetric) or the first as a query and the
     second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
-    ``tolerance``·‖e‖, up to ``max_nodes``) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
+    ``tolerance``·‖e‖, up to ``max_nodes``; queries, which cost little, get a tenth of a tolerance looser than the
+    default) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
     A pair whose identity error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``memory`` bounds
     the activations of one chunk, in bytes or, below 1, as a share of the device's memory.
     ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.

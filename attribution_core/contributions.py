@@ -15,7 +15,7 @@ from torch import Tensor
 from attribution_core.batch import TextBatch
 from attribution_core.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.directions import Products
-from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText
+from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
 from attribution_core.integration import Goal, Integrator
 from attribution_core.memory import USABLE, RecentTensors
 from attribution_core.panels import panel_rule
@@ -33,6 +33,10 @@ ENOUGH_WORK = 2048
 # A text that misses its tolerance with so many nodes gets a rule of its own, which aims at this share of the tolerance.
 STEEP_NODES = 64
 PANEL_SHARE = 0.7
+# A query is short and is computed once for all of its documents, so what it adds to a pair's error is bought cheaply:
+# it gets this share of the tolerance, but none finer than the default.
+QUERY_SHARE = 0.1
+QUERY_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class Contributor:
         tolerance = tolerance or self.quadrature.tolerance
         found: dict[int, Contributions] = {}
         for window in _windows(texts, [0 if c is None else len(c) for c in cotangents], self._most_texts):
-            computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], tolerance)
+            goal = tolerance_of(texts[window[0]].role, tolerance)
+            computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], goal)
             found.update(zip(window, computed, strict=True))
         return [found[at] for at in range(len(texts))]
 
@@ -222,6 +227,11 @@ class Contributor:
         alpha = alpha_N.to(batch.x_BSd).view(1, -1, 1, 1)
         points = batch.r_BSd.unsqueeze(1) + alpha * (batch.x_BSd - batch.r_BSd).unsqueeze(1)
         return self.encoder.g(points.view(-1, s, d), batch, copies=len(alpha_N)).view(b, len(alpha_N), -1)
+
+
+def tolerance_of(role: Role, tolerance: float) -> float:
+    """What is aimed at for a text of some role where ``tolerance`` is asked for."""
+    return min(tolerance, max(QUERY_SHARE * tolerance, QUERY_TOLERANCE)) if role == "query" else tolerance
 
 
 def _fetched(values: list[Tensor]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from oracle import Oracle
 from sentence_transformers import SentenceTransformer
 
 from attribution_core import Attributor
+from attribution_core.contributions import tolerance_of
 
 PAIRS = [
     ("The coffee is bad.", "This is not a good coffee."),
@@ -58,6 +59,30 @@ def test_chosen_nodes_come_near_the_integral(layer: int, tolerance: float, model
     chosen = Attributor(model, layer=layer).attribute(a, b)
     np.testing.assert_allclose(chosen.matrix, exact.matrix, atol=tolerance, rtol=0)
     assert chosen.converged
+
+
+def test_a_loose_tolerance_is_for_documents(model: SentenceTransformer) -> None:
+    """A query's integral is a tenth as far off, whatever its documents have, and is judged by what was asked for."""
+    queries, documents = zip(*PAIRS, strict=True)
+    symmetric = Attributor(model, tolerance=0.1)
+    coarse = symmetric.contributions(symmetric.read(queries, "text"))
+    retrieval = Attributor(model, tolerance=0.1, mode="retrieval")
+    fine = retrieval.contributions(retrieval.read(queries, "query"))
+    assert max(one.explained.residual for one in coarse) > 0.01
+    assert max(one.explained.residual for one in fine) <= 0.01
+    own = symmetric.contributions(symmetric.read(documents, "text"))
+    same = retrieval.contributions(retrieval.read(documents, "document"))
+    assert [one.explained.nodes for one in same] == [one.explained.nodes for one in own]
+    short = Attributor(model, tolerance=0.1, mode="retrieval", max_nodes=3)
+    missed = short.contributions(short.read(queries, "query"))
+    assert any(one.explained.residual > 0.01 and one.explained.converged for one in missed)
+
+
+@pytest.mark.parametrize(("asked", "query"), [(1e-4, 1e-4), (2e-3, 2e-3), (1e-2, 2e-3), (5e-2, 5e-3), (0.5, 5e-2)])
+def test_tolerance_of_a_query(asked: float, query: float) -> None:
+    """A tenth of the one asked for, but not finer than the default or what was asked for."""
+    assert tolerance_of("query", asked) == pytest.approx(query)
+    assert tolerance_of("document", asked) == tolerance_of("text", asked) == asked
 
 
 def test_matrix_equals_the_papers_formula_on_the_real_model(model: SentenceTransformer) -> None:

@@ -152,6 +152,7 @@ def main() -> None:
 
     compared = random.Random(options.seed + 1).sample(range(len(pairs)), min(options.cells, len(pairs)))
     common: dict[str, Any] = {"layer": options.layer, "groups": options.groups, "memory": options.memory}
+    common["mode"] = "retrieval" if options.log else "symmetric"
     ours: dict[str, tuple[float, float]] = {}
     cells: dict[str, list[PairAttribution]] = {}
     for setting in options.settings:
@@ -171,28 +172,30 @@ def main() -> None:
 
     sample = random.Random(options.seed).sample(pairs, min(options.sample, len(pairs)))
     encoder = attributor.encoder
-    distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
-    read = dict(zip(distinct, encoder.read(distinct, "text", options.groups), strict=True))
+    reads = [attributor.read([pair[side] for pair in pairs], role) for side, role in enumerate(attributor.roles)]
+    read = {pair: both for pair, *both in zip(pairs, *reads, strict=True)}
+    distinct = {(text.role, text.text): text for both in read.values() for text in both}
 
     if torch.cuda.is_available():
-        paper_text(encoder, read[sample[0][0]])  # what is loaded once is there
+        paper_text(encoder, read[sample[0]][0])  # what is loaded once is there
     errors: dict[tuple[str, str], float] = {}
     matrices: dict[tuple[str, str], np.ndarray] = {}
     paper_time = 0.0
     for texts in sample:
-        (a, taken_a), (b, taken_b) = (timed_text(encoder, read[text]) for text in texts)
+        (a, taken_a), (b, taken_b) = (timed_text(encoder, text) for text in read[texts])
         paper_time += taken_a + taken_b
         matrix_TT, error = paper_pair(a, b)
-        matrices[texts], errors[texts] = in_groups(matrix_TT, read[texts[0]], read[texts[1]]), abs(error)
+        matrices[texts], errors[texts] = in_groups(matrix_TT, *read[texts]), abs(error)
     for texts in random.Random(options.seed).sample(pairs, min(options.errors, len(pairs))):
         if texts not in errors:
-            a, b = (paper_sum(encoder, read[text]) for text in texts)
+            a, b = (paper_sum(encoder, text) for text in read[texts])
             errors[texts] = abs(paper_pair(a, b)[1])
     paper = paper_time / len(sample)
-    of_length = paper_seconds(encoder, list(read.values()))
-    of_text = {text: of_length(len(one)) for text, one in read.items()}
-    every, sliced = (sum(of_text[text] for pair in some for text in pair) / len(some) for some in (pairs, sample))
-    kept = sum(of_text.values()) / len(pairs)
+    of_length = paper_seconds(encoder, list(distinct.values()))
+    every, sliced = (
+        sum(of_length(len(text)) for pair in some for text in read[pair]) / len(some) for some in (pairs, sample)
+    )
+    kept = sum(of_length(len(text)) for text in distinct.values()) / len(pairs)
     error = float(np.mean(list(errors.values())))
     columns: dict[str, str] = {}
     if compared:
