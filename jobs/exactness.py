@@ -55,9 +55,9 @@ class Exactness:
                 f"most: an exact model (reference terms {self.reference:.0e} at most)"
             )
         return (
-            f"a pair's attributions sum not to its score but, {self.gap:.2g} off at the median, to score - a with "
-            f"blank b ({self.reference_a:.2g}) - blank a with b ({self.reference_b:.2g}) + blank with blank "
-            f"({self.reference_ab:.2g})"
+            f"a pair's attributions sum to score - a with blank b ({self.reference_a:.2g}) - blank a with b "
+            f"({self.reference_b:.2g}) + blank with blank ({self.reference_ab:.2g}), at the median {self.gap:.2g} away "
+            "from the score itself"
         )
 
     def line(self) -> str:

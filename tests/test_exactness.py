@@ -48,7 +48,7 @@ def test_gap_is_the_distance_of_the_sum_from_the_score(rng: random.Random) -> No
     assert found.largest_gap == pytest.approx(gap.max())
     assert found.reference_a == pytest.approx(np.median(given["reference_a"]), rel=0.05)
     assert found.reference == pytest.approx(max(given[n].max() for n in COLUMNS[1:4]))
-    assert "not to its score" in found.sentence()
+    assert "away from the score itself" in found.sentence()
     assert f"blank with blank ({found.reference_ab:.2g})" in found.sentence()
 
 
