@@ -62,7 +62,10 @@ def _settings(
     groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Residual to reach, of the embedding's length.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Residual to reach, of the embedding's length (queries: a tenth of a loose one)."),
+    ] = None,
     nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto (the default), float32, tf32, fp16 or bf16.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,

@@ -3,12 +3,13 @@
 The procedure is the paper's, as fast as it can honestly be made on one process: features of text and reference at the
 cut, N = 50 right-hand Riemann nodes, one backward pass for each of the D coordinates of the embedding, all nodes in one
 batch, and nothing kept between pairs. The [S·d, S·d] matrix of the published code is not built; the Jacobian is
-contracted with x − r as soon as it is there. On a GPU its products run in TF32. For a retrieval log, times are also
-given for the same procedure when it keeps every text's Jacobian (each distinct text paid for once).
+contracted with x − r as soon as it is there. On a GPU its products run in TF32. Times are also given for the same
+procedure when it keeps every text's Jacobian (each distinct text paid for once).
 
 It takes a minute or more a pair, so it runs on a seeded sample of the pairs that the package runs in full; ratios are
 to its time for all of them. That is estimated from the forward pass and some of the backward passes, which are all
-alike, of texts of every length among them; "slices" says what the same estimate makes of the sample that was timed.
+alike, of texts of up to sixteen lengths from the shortest to the longest, and interpolated between; "slices" says what
+the same estimate makes of the sample that was timed.
 
 With ``--cells`` both are also compared with an integral of 24 nodes, cell by cell, on some of the pairs. For that the
 package makes the procedure's matrices at the procedure's nodes; how far they are from those of the sample is told.
@@ -123,7 +124,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="CSV without header, two texts a row (such as STS-b)")
     parser.add_argument("--log", type=Path, help="BEIR folder with a TREC run run.*.trec; ten documents a query")
     parser.add_argument(
-        "--keywords", action="store_true", help="queries of the log as most people type them: without stop words"
+        "--keywords",
+        action="store_true",
+        help="queries of the log as most people type them: without stop words (needs spaCy)",
     )
     parser.add_argument("--count", type=int, default=200, help="pairs (or queries of a log) for the package")
     parser.add_argument("--sample", type=int, default=3, help="pairs for the paper's procedure")
