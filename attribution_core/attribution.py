@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from attribution_core.contributions import Contributor, Quadrature
+from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
 from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
 from attribution_core.directions.generic import GenericProducts
@@ -68,7 +68,7 @@ class Attributor:
         groups: str = "word",
         mode: str = "symmetric",
         quadrature: str = "gauss",
-        tolerance: float = 2e-3,
+        tolerance: float = DEFAULT_TOLERANCE,
         pair_tolerance: float = 1e-2,
         nodes: int | None = None,
         max_nodes: int = 256,

@@ -36,7 +36,7 @@ PANEL_SHARE = 0.7
 # A query is short and is computed once for all of its documents, so what it adds to a pair's error is bought cheaply:
 # it gets this share of the tolerance, but none finer than the default.
 QUERY_SHARE = 0.1
-QUERY_TOLERANCE = 2e-3
+DEFAULT_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Quadrature:
     """How the path is integrated: ``nodes`` fixes their number, None lets each text have what the tolerance needs."""
 
     rule: Rule = "gauss"
-    tolerance: float = 2e-3
+    tolerance: float = DEFAULT_TOLERANCE
     nodes: int | None = None
     max_nodes: int = 256
 
@@ -231,7 +231,7 @@ class Contributor:
 
 def tolerance_of(role: Role, tolerance: float) -> float:
     """What is aimed at for a text of some role where ``tolerance`` is asked for."""
-    return min(tolerance, max(QUERY_SHARE * tolerance, QUERY_TOLERANCE)) if role == "query" else tolerance
+    return min(tolerance, max(QUERY_SHARE * tolerance, DEFAULT_TOLERANCE)) if role == "query" else tolerance
 
 
 def _fetched(values: list[Tensor]) -> NDArray[Any]:

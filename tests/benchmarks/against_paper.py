@@ -154,8 +154,12 @@ def main() -> None:
     )
 
     compared = random.Random(options.seed + 1).sample(range(len(pairs)), min(options.cells, len(pairs)))
-    common: dict[str, Any] = {"layer": options.layer, "groups": options.groups, "memory": options.memory}
-    common["mode"] = "retrieval" if options.log else "symmetric"
+    common: dict[str, Any] = {
+        "layer": options.layer,
+        "groups": options.groups,
+        "memory": options.memory,
+        "mode": "retrieval" if options.log else "symmetric",
+    }
     ours: dict[str, tuple[float, float]] = {}
     cells: dict[str, list[PairAttribution]] = {}
     for setting in options.settings:
