@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from attribution_core.completion import SUMS_TO, Completion, check_centre_size
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
 from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
@@ -20,6 +21,7 @@ from attribution_core.grouping import UNITS, encodable
 from attribution_core.kept import KeptContributions
 from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
+from attribution_core.pairs import PairMaker, PartnerProducts, Undefined, why_undefined
 from attribution_core.precision import choose_precision
 from attribution_core.quadrature import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
@@ -45,7 +47,11 @@ class Attributor:
     second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
     ``tolerance``·‖e‖, up to ``max_nodes``; queries, which cost little, get a tenth of a tolerance looser than the
     default) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
-    A pair whose identity error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``memory`` bounds
+    A pair whose error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``sums_to`` says what a
+    pair's cells sum to: score, difference (the paper's, against two texts of the reference's token alone) or centred,
+    which takes the mean embedding of the texts ``centre`` off (50 distinct ones or more; by role in retrieval mode).
+    ``reference`` is the token that stands in place of every word in a reference: pad (the paper's), unk, mask, or a
+    word that is one token. ``memory`` bounds
     the activations of one chunk, in bytes or, below 1, as a share of the device's memory.
     ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.
     ``products`` and ``way`` override what is chosen for speed: hand-linearised layers where the family has them, else
@@ -72,6 +78,9 @@ class Attributor:
         pair_tolerance: float = 1e-2,
         nodes: int | None = None,
         max_nodes: int = 256,
+        sums_to: str = "score",
+        reference: str = "pad",
+        centre: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         memory: int | float = DEFAULT_BUDGET,
         device: str | None = None,
         dtype: str = "float32",
@@ -98,6 +107,7 @@ class Attributor:
             nodes = PAPER_NODES
         self.quadrature = Quadrature(rule, tolerance, nodes, max_nodes)
         self.pair_tolerance = pair_tolerance
+        self.completion = Completion(_one_of("sums_to", sums_to, SUMS_TO))
         asked = _one_of("products", products, PRODUCTS)
 
         def contributor(encoder: Encoder) -> Contributor:
@@ -110,7 +120,13 @@ class Attributor:
                 choose_precision(precision, encoder.device, encoder.dtype),
             )
 
-        common: dict[str, Any] = {"layer": layer, "similarity": similarity, "dtype": dtype_, "prompts": prompts}
+        common: dict[str, Any] = {
+            "layer": layer,
+            "similarity": similarity,
+            "dtype": dtype_,
+            "prompts": prompts,
+            "reference": reference,
+        }
         first, second = self.roles
         self.encoder = make_encoder(loaded, device=device, role=first, private=shared, **common)
         self.contributor = contributor(self.encoder)
@@ -127,6 +143,8 @@ class Attributor:
             self._of_role[second] = contributor(other)
         if layer > 0 and not any(self.encoder_of(role).layer_count for role in self.roles):
             raise ModelError(f"layer {layer} does not exist: the model has no layers and is cut at its embeddings")
+        if centre is not None:
+            self._centre_on_texts(centre)
 
     @property
     def layer(self) -> int:
@@ -174,7 +192,12 @@ class Attributor:
             for name, read in (("first", sides[0][i]), ("second", sides[1][j])):
                 if read.problem is not None:
                     raise TextError(f"pair {at}: the {name} text has {read.problem}: {read.text[:60]!r}")
-        return self.pairs(sides[0], sides[1], list(zip(*index, strict=True)))
+        found: list[PairAttribution] = []
+        for at, one in enumerate(self.pairs(sides[0], sides[1], list(zip(*index, strict=True)))):
+            if isinstance(one, Undefined):
+                raise TextError(f"pair {at}: {why_undefined(one, pairs[at])}")
+            found.append(one)
+        return found
 
     def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
@@ -192,11 +215,17 @@ class Attributor:
         b: Sequence[ReadText],
         index: Sequence[tuple[int, int]],
         kept: KeptContributions | None = None,
-    ) -> list[PairAttribution]:
+    ) -> list[PairAttribution | Undefined]:
         """Explain the pairs (a[i], b[j]) of texts that have been read, in the order of ``index``.
 
-        ``kept`` contributions of earlier calls are used, and added to.
+        ``kept`` contributions of earlier calls are used, and added to. A pair with an embedding of norm zero has no
+        cosine, and comes back as undefined.
+
+        Raises:
+            SettingError: where sums are to be centred, and nothing says on what.
         """
+        if self.completion.sums_to == "centred" and not self.completion.centres:
+            raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
         numbers: dict[tuple[str, str], int] = {}
         distinct: list[ReadText] = []
         for text in (*a, *b):
@@ -208,38 +237,36 @@ class Attributor:
         found = self._explain(distinct, edges, kept)
         if self.quadrature.nodes is None:
             for at, (i, j) in enumerate(edges):
-                if abs(found[at].error) > self.pair_tolerance:
-                    found[at] = self._refined(distinct[i], distinct[j], found[at])
+                found[at] = self._refined(distinct[i], distinct[j], found[at])
         return found
 
     def _explain(
         self, texts: list[ReadText], edges: list[tuple[int, int]], kept: KeptContributions | None
-    ) -> list[PairAttribution]:
+    ) -> list[PairAttribution | Undefined]:
         """Pairs of distinct texts: first the texts by a way of their own, then those that go through their partners."""
         loads = [TextLoad(len(text), len(text.groups)) for text in texts]
         ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
         known = dict(zip(alone, self._by_themselves([texts[at] for at in alone], kept), strict=True))
-        through: dict[int, dict[int, slice]] = {at: {} for at in range(len(texts)) if ways[at] == "partner"}
-        stacks: dict[int, list[Floats]] = {at: [] for at in through}
-        for i, j in edges:
-            for own, other in ((i, j), (j, i)):
-                if own in through and other not in through[own]:
-                    low = sum(len(rows) for rows in stacks[own])
-                    stacks[own].append(known[other].values_GD)
-                    through[own][other] = slice(low, low + len(known[other].values_GD))
-        pulled = self._projections([texts[at] for at in through], [np.concatenate(s) for s in stacks.values()])
-        known.update(zip(through, pulled, strict=True))
-        pairs: list[PairAttribution] = []
-        for i, j in edges:
-            if j in through:
-                products = known[j].values_GD[:, through[j][i]].T
-            elif i in through:
-                products = known[i].values_GD[:, through[i][j]]
-            else:
-                products = known[i].values_GD @ known[j].values_GD.T
-            pairs.append(self._pair(known[i], known[j], products))
-        return pairs
+        products = PartnerProducts(self._maker, known, [at for at in range(len(texts)) if ways[at] == "partner"], edges)
+        products.add(self._projections([texts[at] for at in products.pulled], products.cotangents))
+        return [products.pair(i, j) for i, j in edges]
+
+    def centre_on(self, centres: Mapping[str, Floats]) -> None:
+        """Take ``centres`` [D] by role for the mean embeddings that ``centred`` sums leave out."""
+        assert set(centres) == set(self.roles), "a centre for each role"
+        self.completion = Completion(self.completion.sums_to, dict(centres))
+
+    def mean_embedding(self, texts: Sequence[str], role: Role) -> Floats:
+        """The mean embedding [D] of those of the distinct ``texts`` that have a token, in a role.
+
+        Raises:
+            SettingError: where they are fewer than 50.
+        """
+        read = [text for text in self.read(sorted(set(texts)), role) if text.problem is None]
+        check_centre_size(role, len(read))
+        mean_D: Floats = self._route(role).embeddings(read).astype(np.float64).mean(0).astype(np.float32)
+        return mean_D
 
     def encoder_of(self, role: str) -> Encoder:
         """The encoder that a text of ``role`` goes through."""
@@ -266,6 +293,8 @@ class Attributor:
             "tolerance": self.quadrature.tolerance,
             "nodes": self.quadrature.nodes,
             "max_nodes": self.quadrature.max_nodes,
+            "sums_to": self.completion.sums_to,
+            "reference": self.encoder.reference,
         }
 
     def _route(self, role: str) -> Contributor:
@@ -301,50 +330,42 @@ class Attributor:
             found.update(zip(at, compute(route, at), strict=True))
         return [found[place] for place in range(len(texts))]
 
-    def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution) -> PairAttribution:
-        """The pair again with a smaller tolerance on both texts, until its identity error is small enough.
+    def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution | Undefined) -> PairAttribution | Undefined:
+        """The pair again with a smaller tolerance on both texts, until its error is small enough.
 
-        A text whose residual meets its tolerance can still miss it for the pair, because e − e_r may be up to three
-        times as long as e. Only the pair at hand is refined: what a text gets never depends on its other partners.
+        A text whose residual meets its tolerance can still miss it for the pair, because what is integrated may be up
+        to three times as long as e. Only the pair at hand is refined: what a text gets never depends on its other
+        partners.
         """
         tolerance = self.quadrature.tolerance
         most = self.quadrature.max_nodes
-        while abs(pair.error) > self.pair_tolerance and min(pair.a.nodes, pair.b.nodes) < most:
+        maker = self._maker
+        while (
+            not isinstance(pair, Undefined)
+            and abs(pair.error) > self.pair_tolerance
+            and min(pair.a.nodes, pair.b.nodes) < most
+            and tolerance >= FINEST_TOLERANCE
+        ):
             tolerance /= REFINEMENT
-            refined = self._contributions([a, b], tolerance=tolerance)
-            pair = self._pair(refined[0], refined[1], refined[0].values_GD @ refined[1].values_GD.T)
-            if tolerance < FINEST_TOLERANCE:
-                break
+            of_a, of_b = self._contributions([a, b], tolerance=tolerance)
+            products = self.completion.products(of_a, of_b)
+            pair = maker.pair(of_a, of_b, products, maker.reading(of_a, of_b), maker.reading(of_b, of_a))
         return pair
 
-    def _pair(self, a: Contributions, b: Contributions, products: Floats) -> PairAttribution:
-        """A_ij = c_i(a) · c_j(b) / norm, the four terms of the identity, and the error between its two sides."""
-        e_a, e_b, r_a, r_b = (
-            v.astype(np.float64) for v in (a.embedding_D, b.embedding_D, a.reference_D, b.reference_D)
-        )
-        norms = float(np.linalg.norm(e_a) * np.linalg.norm(e_b))
-        norm = norms if self.similarity == "cosine" else 1.0
-        matrix = products / norm
-        exact = matrix.astype(np.float64)
-        score, reference_a = float(e_a @ e_b) / norm, float(e_a @ r_b) / norm
-        reference_b, reference_ab = float(r_a @ e_b) / norm, float(r_a @ r_b) / norm
-        total = float(exact.sum())
-        return PairAttribution(
-            a=a.explained,
-            b=b.explained,
-            matrix=matrix.astype(np.float32),
-            row_sums=exact.sum(1).astype(np.float32),
-            col_sums=exact.sum(0).astype(np.float32),
-            score=score,
-            reference_a=reference_a,
-            reference_b=reference_b,
-            reference_ab=reference_ab,
-            total=total,
-            error=(total - (score - reference_a - reference_b + reference_ab)) * norm / norms,
-            similarity=self.similarity,
-            layer=self.layer,
-            model=self.model_name,
-        )
+    @property
+    def _maker(self) -> PairMaker:
+        return PairMaker(self.completion, self.similarity, self.layer, self.model_name)
+
+    def _centre_on_texts(self, centre: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
+        roles = dict.fromkeys(self.roles)
+        if not isinstance(centre, Mapping):
+            if len(roles) > 1:
+                raise SettingError("centre: in retrieval mode give texts by role: {'query': […], 'document': […]}")
+            centre = {self.roles[0]: centre}
+        missing = [role for role in roles if role not in centre]
+        if missing:
+            raise SettingError(f"centre: has no texts for the role {missing[0]!r}")
+        self.centre_on({role: self.mean_embedding(centre[role], role) for role in roles})
 
 
 def _checked(text: str, at: int, side: int) -> str:

@@ -83,18 +83,27 @@ class Contributor:
         return self._every(texts, [None] * len(texts), tolerance)
 
     def projections(self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any]]) -> list[Contributions]:
-        """The products u · c_i of each text's contributions with its cotangents [K, D], as ``values_GD`` of width K.
+        """The products u · c_i of each text's contributions with its cotangents [K, D], as ``values_GD`` [G, K + 1].
 
-        They are pulled back along the cotangents, so that K directions do the work of all groups.
+        They are pulled back along the cotangents, so that K directions do the work of all groups. The last product
+        is that with the text's own embedding.
         """
         return self._every(texts, cotangents, None)
+
+    def embeddings(self, texts: Sequence[ReadText]) -> NDArray[Any]:
+        """Embeddings [texts, D] as they are attributed: for cosine without a trailing Normalize."""
+        found: dict[int, NDArray[Any]] = {}
+        for window in _windows(texts, [0] * len(texts), self._most_texts):
+            batch = self.encoder.batch([texts[at] for at in window])
+            found.update(zip(window, self.products.embed(batch.x_BSd, batch).cpu().numpy(), strict=True))
+        return np.stack([found[at] for at in range(len(texts))])
 
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
     ) -> list[Contributions]:
         tolerance = tolerance or self.quadrature.tolerance
         found: dict[int, Contributions] = {}
-        for window in _windows(texts, [0 if c is None else len(c) for c in cotangents], self._most_texts):
+        for window in _windows(texts, [0 if c is None else len(c) + 1 for c in cotangents], self._most_texts):
             goal = tolerance_of(texts[window[0]].role, tolerance)
             computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], goal)
             found.update(zip(window, computed, strict=True))
@@ -115,6 +124,9 @@ class Contributor:
         reference_BD = self._references(texts, batch)
         embeddings, references = embedding_BD.cpu().numpy(), reference_BD.cpu().numpy()
         norm_B = embedding_BD.norm(dim=1).clamp_min(torch.finfo(embedding_BD.dtype).tiny)
+        cotangents = [
+            None if c is None else np.concatenate([c, e[None]]) for c, e in zip(cotangents, embeddings, strict=True)
+        ]
         out: dict[int, Contributions] = {}
 
         def settle(rows: list[int], count: int, mesh: CalibratedMesh, *, final: bool) -> list[int]:
@@ -178,7 +190,7 @@ class Contributor:
 
     def _references(self, texts: list[ReadText], batch: TextBatch) -> Tensor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
-        keys = [(text.prompt_length, text.reference(self.encoder.pad_id)) for text in texts]
+        keys = [(text.prompt_length, text.reference(self.encoder.reference_id)) for text in texts]
         fresh = [row for row, key in enumerate(keys) if key not in self._known and key not in keys[:row]]
         if fresh:
             part = batch.select(fresh)
@@ -196,7 +208,7 @@ class Contributor:
         encoder, asked = self.encoder, self.quadrature
         facts = (
             *(encoder.fingerprint(), encoder.role, encoder.layer, encoder.similarity, encoder.shifted),
-            *(str(encoder.dtype), encoder.pad_id),
+            *(str(encoder.dtype), encoder.pad_id, encoder.reference_id),
             *(asked.tolerance, asked.max_nodes),
             *((text.ids, text.types, text.kept) for text in texts),
         )

@@ -2,7 +2,8 @@
 
 The encoder e is split as e = g ∘ h. h reads a text and gives features x [S, d] at the input of layer ``layer``; g is
 everything above: the remaining layers, pooling, Dense heads. The reference r is h of the same token ids with every
-token but special and prompt tokens replaced by the padding token, at the same length and under full attention.
+token but special and prompt tokens replaced by one token, that of padding by default, at the same length and under
+full attention.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from attribution_core.architectures import Family, LayerParts, family_of, first_layer_above, hidden_of
 from attribution_core.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
-from attribution_core.errors import ModelError
+from attribution_core.errors import ModelError, SettingError
 from attribution_core.grouping import Unit
 from attribution_core.memory import LayerShape, RecentTensors
 from attribution_core.modules import (
@@ -32,7 +33,7 @@ from attribution_core.modules import (
     similarity_of,
     text_lengths,
 )
-from attribution_core.reading import RawText, ReadText, blank_token, read_text
+from attribution_core.reading import RawText, ReadText, blank_token, read_text, reference_token
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +51,7 @@ class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
 class Encoder:
     """A private float copy of a model with eager attention; the caller's model stays as it was.
 
+    ``reference`` says which token stands in place of every word in a reference: pad, unk, mask, or a word of one token.
     ``role`` says whose route is taken through a model with a Router; ``model`` is used as it is where it is already a
     ``private`` copy, so that the encoders of two routes share one.
 
@@ -67,6 +69,7 @@ class Encoder:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         prompts: dict[str, str | None] | None = None,
+        reference: str = "pad",
         role: Role = "text",
         private: bool = False,
     ) -> None:
@@ -80,6 +83,7 @@ class Encoder:
         self._references = RecentTensors(REFERENCE_BYTES)
         self._shifts = RecentTensors(REFERENCE_BYTES)
         self.shifted = is_shifted([self.transformer])
+        self.reference = reference
         self._cut(layer)
 
     def _cut(self, layer: int) -> None:
@@ -95,7 +99,13 @@ class Encoder:
         self.top: list[nn.Module] = self.family.find_top(backbone)
         # A Router's own tokenizer is that of its first route.
         self.tokenizer = self.transformer.tokenizer
-        self.pad_id, self.reference_name = blank_token(self.tokenizer)
+        self.pad_id, _ = blank_token(self.tokenizer)
+        self.reference_id, self.reference_name = reference_token(self.tokenizer, self.reference)
+        if self.shifted and self.reference_id != self.pad_id:
+            raise SettingError(
+                f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
+                "alone; take 'pad'"
+            )
         self.width = int(backbone.config.hidden_size)
 
     @property
@@ -206,7 +216,7 @@ class Encoder:
         assert texts, "a batch has at least one text"
         assert len({text.prompt_length for text in texts}) == 1, "one batch holds texts of one prompt length"
         b, s = len(texts), max(length or 0, *(len(text) for text in texts))
-        references = [text.reference(self.pad_id) for text in texts]
+        references = [text.reference(self.reference_id) for text in texts]
         fresh = [one for one in dict.fromkeys(references) if one not in self._references]
         rows = b + len(fresh)
         ids_RS = torch.full((rows, s), self.pad_id)

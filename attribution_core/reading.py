@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attribution_core.errors import ModelError
+from attribution_core.errors import ModelError, SettingError
 from attribution_core.grouping import Groups, Kind, Span, Unit, group_tokens
 from attribution_core.modules import Role
 
@@ -49,12 +49,12 @@ class ReadText:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def reference(self, pad_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-        """Ids and types of the reference: kept tokens stay, every other one becomes padding.
+    def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.
 
         Texts of one length mostly share theirs, so it is the key under which its features are kept.
         """
-        ids = tuple(one if kept else pad_id for one, kept in zip(self.ids, self.kept, strict=True))
+        ids = tuple(one if kept else reference_id for one, kept in zip(self.ids, self.kept, strict=True))
         return ids, self.types
 
 
@@ -115,3 +115,38 @@ def blank_token(tokenizer: Any) -> tuple[int, str]:
     raise ModelError(
         "the tokenizer has no padding, end-of-text or unknown token, so there is no reference to attribute against"
     )
+
+
+def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
+    """The id of the token that stands in place of every word in a reference, and what to call it.
+
+    ``asked`` is pad (:func:`blank_token`), unk or mask for the tokenizer's own, or a word that is one token.
+
+    Raises:
+        ModelError: where ``pad`` is asked for and there is no token for it.
+        SettingError: where the tokenizer has no such token, or the word is several tokens or none.
+    """
+    blank = blank_token(tokenizer)
+    if asked == "pad":
+        return blank
+    if asked in ("unk", "mask"):
+        token = getattr(tokenizer, f"{asked}_token", None)
+        kind = {"unk": "unknown", "mask": "mask"}[asked]
+        if token is None:
+            raise SettingError(f"reference {asked!r}: the model's tokenizer has no {kind} token; take 'pad' or a word")
+        return int(tokenizer.convert_tokens_to_ids(token)), f"{token} ({kind} token)"
+    # Where a space is part of a token, the word in a sentence is another token than the word that begins a text.
+    readings = [_ids_of(tokenizer, text) for text in (asked, f" {asked}")] if asked.strip() else [[]]
+    known = [ids for ids in readings if ids and ids != [tokenizer.unk_token_id]]
+    single = [ids for ids in known if len(ids) == 1]
+    if not single:
+        found = f"{len(known[0])} tokens of this model" if known else "no token of this model"
+        raise SettingError(
+            f"reference {asked!r} is {found}; needed is one: 'pad', 'unk', 'mask' or a word of one token"
+        )
+    return single[-1][0], f"{tokenizer.convert_ids_to_tokens(single[-1])[0]} (the word {asked!r})"
+
+
+def _ids_of(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids

@@ -56,9 +56,10 @@ class ExplainedText:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each group of one text brought to its embedding (path-integrated Jacobian times input difference).
+    """What each group of one text adds to its embedding (path-integrated Jacobian times input difference).
 
-    ``values_GD`` sums over G to ``embedding_D - reference_D`` within ``explained.residual``.
+    ``values_GD`` sums over G to ``embedding_D - reference_D`` within ``explained.residual``; what is completed with
+    the reference sums to the embedding itself (``attribution_core.completion``).
     """
 
     explained: ExplainedText
@@ -71,12 +72,22 @@ class Contributions:
 class PairAttribution:
     """Which group of a met which group of b to make the score.
 
-    ``matrix[i, j]`` is A_ij = c_i(a) · c_j(b) / norm, [I, J], with a row for each of ``a.groups.labels`` and a column
-    for each of ``b.groups.labels``, special tokens included; NaN marks a cell that a finished run did not store.
-    ``total`` is Σ A over all cells, and by the pair identity equals
-    ``score - reference_a - reference_b + reference_ab``; ``error`` is the difference of the two sides in units of
-    ‖e(a)‖‖e(b)‖. ``row_sums`` [I] and ``col_sums`` [J] are exact also where cells are
-    missing, and so is ``special``, the sum over cells of special and prompt tokens, in a pair that was read from a run.
+    ``matrix[i, j]`` is Â_ij = ĉ_i(a) · ĉ_j(b) / norm, [I, J], with a row for each of ``a.groups.labels`` and a column
+    for each of ``b.groups.labels``, special tokens included; norm is ‖e(a)‖‖e(b)‖ for cosine and 1 for dot. NaN marks
+    a cell that a finished run did not store. ``total`` is the sum of all cells. ``sums_to`` says what that must be:
+
+    - ``score``: the score itself (the default);
+    - ``difference``: the paper's ``score - reference_a - reference_b + reference_ab``, the score against texts whose
+      words are all the reference's token (Möller, Nikolaev, Padó 2023, equation 10);
+    - ``centred``: what sets this pair apart from an average one, the score of the two embeddings less the mean
+      embeddings of a sample.
+
+    ``error`` is ``total`` less what it must be, in units of ‖e(a)‖‖e(b)‖: the numerical error of the integral and
+    nothing else. ``reference_a`` is f(a, reference of b), ``reference_b`` f(reference of a, b), ``reference_ab`` that
+    of both references. ``row_sums`` [I] and ``col_sums`` [J] are exact also where cells are missing, and so is
+    ``special``, the sum over cells of special and prompt tokens, in a pair that was read from a run. ``row_lift`` [I]
+    and ``col_lift`` [J], for cosine, say what each group lifts the score above what its text's length lets every part
+    have; each sums to 0 (``attribution_core.pairs``). None for dot, and in runs of versions before.
     """
 
     a: ExplainedText
@@ -90,6 +101,9 @@ class PairAttribution:
     reference_ab: float
     total: float
     error: float
+    row_lift: Floats | None = None
+    col_lift: Floats | None = None
+    sums_to: str = "score"
     similarity: str = "cosine"
     layer: int = 0
     model: str = ""

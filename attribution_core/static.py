@@ -2,7 +2,8 @@
 
 The reference is the empty text. Its embedding is the mean of nothing, zero, for sentence-transformers too; so without a
 Dense bias behind it the reference terms vanish and the attributions sum to the score. A padding token would be a poor
-choice here: it was never part of any mean, its vector is arbitrary, and a mean of many is no shorter than itself.
+choice here: it was never part of any mean, its vector is arbitrary, and a mean of many is no shorter than itself. So
+the setting ``reference`` has no part here.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class StaticEncoder(Encoder):
         self.above: list[nn.Module] = []
         self.top: list[nn.Module] = []
         self.tokenizer: Any = self.transformer.tokenizer
-        self.pad_id, self.reference_name = 0, "the empty text (zero)"
+        self.pad_id = self.reference_id = 0
+        self.reference_name = "the empty text (zero)"
         self.width = int(self.transformer.embedding_dim)
 
     @property

@@ -104,6 +104,12 @@ class JobConfig(Settings):
     )
     groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
+    sums_to: Literal["score", "difference", "centred"] = Field(
+        "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
+    )
+    reference: Text = Field(
+        "pad", description="pad, unk, mask, or a word that is one token: what stands in place of words in a reference"
+    )
     quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
     precision: Literal["auto", "float32", "tf32", "fp16", "bf16"] = Field(
         "auto", description="auto, float32, tf32, fp16 or bf16"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SUCCESS = "_SUCCESS"
 JOB_FILE = "job.yaml"
 MANIFEST = "plan/manifest.json"
+# For cosine; null for dot, and not there in runs of versions before.
+LIFTS = ("row_lift", "col_lift")
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow"}
 
 
@@ -37,7 +39,7 @@ def attribution_schema(store: str = "top", kept: pa.Schema | None = None) -> pa.
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id", "text_b_id")]
     fields += [(name, pa.float32()) for name in (*single, "positive", "negative", "special", "exact")]
     fields += [("rows", pa.int32()), ("cols", pa.int32())]
-    fields += [(name, pa.list_(pa.float32())) for name in ("row_sums", "col_sums", "largest")]
+    fields += [(name, pa.list_(pa.float32())) for name in ("row_sums", "col_sums", *LIFTS, "largest")]
     fields += [("top", pa.list_(cell))]
     if store == "full":
         fields += [("matrix", pa.list_(pa.float16())), ("matrix_scale", pa.float32())]
@@ -106,6 +108,7 @@ def attribution_row(
         "cols": cols,
         "row_sums": np.asarray(sums.row_sums, np.float32),
         "col_sums": np.asarray(sums.col_sums, np.float32),
+        **{name: getattr(pair, name) for name in LIFTS},
         "largest": [float(value) for value in sums.largest],
         "top": [cell._asdict() for cell in sums.top],
     }

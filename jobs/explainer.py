@@ -28,6 +28,8 @@ def make_attributor(job: JobConfig, device: str | None = None, threads: int = 1)
         tolerance=job.quadrature.tolerance,
         nodes=job.quadrature.nodes,
         max_nodes=job.quadrature.max_nodes,
+        sums_to=job.sums_to,
+        reference=job.reference,
         memory=memory,
         device=device,
         precision=job.precision,

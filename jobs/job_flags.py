@@ -14,6 +14,13 @@ Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, whe
 Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
 Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
 
+SumsTo = Annotated[
+    str | None, typer.Option(help="What a pair's cells sum to: score (the default), difference or centred.")
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="What replaces every word in a reference: pad, unk, mask, a word.")
+]
+
 
 def job_command(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with the flags of a job beside its own: it gets what was said as one mapping, ``settings``."""
@@ -61,6 +68,8 @@ def _settings(
     layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
     groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    sums_to: SumsTo = None,
+    reference: Reference = None,
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
     tolerance: Annotated[
         float | None,
@@ -110,6 +119,8 @@ def _settings(
         "layer": layer,
         "groups": groups,
         "similarity": similarity,
+        "sums_to": sums_to,
+        "reference": reference,
         "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
         "precision": precision,
         "top_k": top_k,

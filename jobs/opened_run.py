@@ -13,6 +13,7 @@ from attribution_core.grouping import Groups
 from attribution_core.results import ExplainedText, PairAttribution
 from jobs.dataset import (
     JOB_FILE,
+    LIFTS,
     SUCCESS,
     attribution_schema,
     finished_shards,
@@ -22,7 +23,7 @@ from jobs.dataset import (
 )
 from jobs.errors import RunError
 from jobs.foreign import as_written, check_cells
-from jobs.plan import Plan, load_plan
+from jobs.plan import DIFFERENCES, Plan, load_plan
 from jobs.stores import Store
 
 if TYPE_CHECKING:
@@ -159,6 +160,9 @@ class Run:
             row_sums=np.asarray(row["row_sums"], np.float32),
             col_sums=np.asarray(row["col_sums"], np.float32),
             **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
+            row_lift=_lift(row, "row_lift"),
+            col_lift=_lift(row, "col_lift"),
+            sums_to=self.sums_to,
             similarity=str(self.setting("similarity") or "cosine"),
             layer=int(self.setting("layer") or 0),
             model=str(self.setting("model") or ""),
@@ -238,6 +242,13 @@ class Run:
         found = self.job.get("run")
         return found[name] if isinstance(found, dict) and name in found else self.job.get(name)
 
+    @property
+    def sums_to(self) -> str:
+        """What a pair's cells sum to: score, difference or centred; a run of a version before has differences."""
+        if "sums_to" in self.job:
+            return str(self.job["sums_to"])
+        return "score" if self.plan is not None and self.plan.version > DIFFERENCES else "difference"
+
     def _row(self, pair_id: str) -> dict[str, Any]:
         import pyarrow.compute as pc
 
@@ -303,10 +314,16 @@ class Run:
             raise RunError(f"{self.url}: a part of it is damaged") from None
 
 
+def _lift(row: dict[str, Any], name: str) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    return None if row.get(name) is None else np.asarray(row[name], np.float32)
+
+
 def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The cells that were stored, [rows, cols]; NaN elsewhere."""
     shape = (row["rows"], row["cols"])
-    check_cells(*shape, len(row["row_sums"]), len(row["col_sums"]))
+    check_cells(*shape, *(len(row[name]) for name in ("row_sums", "col_sums")))
+    if row.get("row_lift") is not None:
+        check_cells(*shape, *(len(row[name]) for name in LIFTS))
     if row.get("matrix") is not None:
         return (np.asarray(row["matrix"], np.float32) * np.float32(row["matrix_scale"])).reshape(shape)
     matrix = np.full(shape, np.nan, np.float32)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.calibration import ROLES, SAMPLE, Calibration, calibrate
+from jobs.centre import write_centre_sample
 from jobs.database import first_row
 from jobs.dataset import MANIFEST
 from jobs.errors import RunError, SourceError
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
     from jobs.config import JobConfig
 
-VERSION = 4
+VERSION = 5
+# Versions up to this one wrote attributions that sum to a difference from the reference, and no lifts.
+DIFFERENCES = 4
 # Of a manifest; it grows with the number of shards and of input files.
 MOST_BYTES = 512 << 20
 # Columns of a shard's pairs that come before those passed through.
@@ -50,7 +53,8 @@ class Plan:
     """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
 
     ``job`` is the digest of the job that it was made for. ``inputs`` has a dict a file: file, size, modified,
-    fingerprint. ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
+    fingerprint. ``centre_file`` has the sample of texts that a job with centred sums takes the mean of, by role.
+    ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
     is by what rates lengths were taken for costs, ``lengths`` the characters of distinct texts by role and percentile,
     ``work`` what it all takes.
     """
@@ -70,6 +74,8 @@ class Plan:
     calibration: Calibration
     lengths: dict[str, dict[str, int]]
     work: Work
+    centre_file: str | None = None
+    version: int = VERSION
     _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -117,7 +123,7 @@ def load_plan(run: Store) -> Plan | None:
         return None
     try:
         found = json.loads(run.read(MANIFEST, most=MOST_BYTES))
-        if found["version"] != VERSION:
+        if found["version"] not in (DIFFERENCES, VERSION):
             raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
         kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
         shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
@@ -131,6 +137,8 @@ def load_plan(run: Store) -> Plan | None:
             calibration=Calibration.of(found["calibration"]),
             lengths={role: {k: int(v) for k, v in one.items()} for role, one in found["lengths"].items()},
             work=Work(**{k: int(v) for k, v in found["work"].items()}),
+            centre_file=None if found.get("centre_file") is None else str(found["centre_file"]),
+            version=int(found["version"]),
             **{key: found[key] for key in same},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, pa.ArrowException):
@@ -199,6 +207,7 @@ def _write(
 
     kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
     calibration = calibrate(job, _samples(staging, job.mode))
+    centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
     if not calibration.measured:
         notices.append("the model's tokenizer is not at hand here, so lengths in tokens are assumed, not measured")
     shards, side = assign_shards(staging.con, calibration, job.shards)
@@ -230,6 +239,7 @@ def _write(
         calibration=calibration,
         lengths=_lengths(staging, job.mode),
         work=total_work(staging.con),
+        centre_file=centre_file,
     )
     if run.commit(MANIFEST, _manifest(plan)):
         return plan
@@ -263,7 +273,6 @@ def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, in
 def _manifest(plan: Plan) -> bytes:
     typed = ("shards", "kept", "calibration", "work")
     fields = {k: v for k, v in vars(plan).items() if k not in typed and not k.startswith("_")}
-    fields["version"] = VERSION
     fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()
     fields["calibration"] = plan.calibration.plain()
     fields["work"] = asdict(plan.work)

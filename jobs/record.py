@@ -32,7 +32,7 @@ MOST_BYTES = 64 << 20
 # In the order in which a run is removed: what counts as done goes before what it stands on.
 FOLDERS = ("attributions", "plan", "rejects", "texts", "statistics", "logs")
 OWN_FILES = {
-    "plan": r"(pairs|texts)-[0-9a-f]+\.parquet|manifest\.json|settings\.json",
+    "plan": r"(pairs|texts|centre)-[0-9a-f]+\.parquet|mean-[0-9a-f]+\.json|manifest\.json|settings\.json",
     "attributions": r"part-\d+\.(parquet|arrow)",
     "texts": r"part-\d+\.(parquet|arrow)",
     "rejects": r"part-(\d+|plan)\.(parquet|arrow)",
@@ -96,6 +96,10 @@ def encoded_record(record: Mapping[str, Any]) -> bytes:
 
 def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> None:
     """RunError, naming every differing setting with both values, where the run directory is another job's."""
+    if "sums_to" not in record:
+        # Its rows have other sums than this version's, whatever the job says.
+        before = "was begun by an earlier version, whose attributions sum to a difference from blank texts"
+        _refuse(run, [f"sums_to: 'difference' there, {job.sums_to!r} now; that version can finish it"], before)
     wanted = dict(_flat(job.identity()))
     present = dict(_flat({name: record.get(name) for name in job.identity()}))
     differing = [

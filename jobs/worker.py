@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
     from attribution_core.encoder import ReadText
     from attribution_core.kept import KeptContributions
+    from attribution_core.pairs import Undefined
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.plan import Plan, Shard
 
@@ -145,6 +146,8 @@ class Worker:
             # While it loaded, or waited for a machine, the directory may have become another run's.
             self._check_still_the_run()
             self._planned()
+        if self._job.sums_to == "centred":
+            self._computing.submit(self._centre).result()
         if self._log is not None:
             self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
@@ -244,6 +247,14 @@ class Worker:
         torch.set_num_threads(self._threads)
         return make_attributor(self._job, self._device, self._threads)
 
+    def _centre(self) -> None:
+        from jobs.centre import mean_embeddings
+
+        centre_file = self._planned().centre_file
+        assert self._attributor is not None
+        assert centre_file is not None, "a job with centred sums is planned with a sample"
+        self._attributor.centre_on(mean_embeddings(self._store, centre_file, self._attributor))
+
     def _planned(self) -> Plan:
         from jobs.plan import load_plan
 
@@ -258,22 +269,33 @@ class Worker:
             return self._plan
 
     def _compute(self, shard: Shard) -> _Computed:
+        from attribution_core.pairs import EMBEDS_TO_ZERO, Undefined
+
         assert self._attributor is not None, "load() comes before run_shard()"
         role_a, role_b = self._attributor.roles
         read = self._read(shard)
         of_a: list[TextKey] = [(key, role_a) for key in shard.pairs["text_a_id"].to_pylist()]
         of_b: list[TextKey] = [(key, role_b) for key in shard.pairs["text_b_id"].to_pylist()]
         computed = _Computed()
+
+        def reject(at: int, problems: list[tuple[str, str]]) -> None:
+            computed.rejects.append(_reject(shard.pairs, at, problems, read[of_a[at]].text, read[of_b[at]].text))
+
+        readable: list[int] = []
         for at, (a, b) in enumerate(zip(of_a, of_b, strict=True)):
-            problems = [(side, read[key].problem) for side, key in (("a", a), ("b", b)) if read[key].problem]
+            problems = [(side, why) for side, key in (("a", a), ("b", b)) if (why := read[key].problem)]
             if problems:
-                computed.rejects.append(_reject(shard.pairs, at, problems, read[a].text, read[b].text))
+                reject(at, problems)
             else:
-                computed.kept.append(at)
+                readable.append(at)
         self._want(shard)
         ids = shard.pairs["pair_id"].to_pylist()
-        for part in _slices(computed.kept, of_a, of_b, read, self._attributor.contributor.integrator.budget):
+        for part in _slices(readable, of_a, of_b, read, self._attributor.contributor.integrator.budget):
             for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
+                if isinstance(pair, Undefined):
+                    reject(at, [(side, EMBEDS_TO_ZERO) for side in pair.sides])
+                    continue
+                computed.kept.append(at)
                 computed.rows.append(self._row(pair, ids[at], of_a[at][0], of_b[at][0]))
                 for key, text in ((of_a[at], pair.a), (of_b[at], pair.b)):
                     # A pair that was refined carries more nodes than the text has by itself.
@@ -297,7 +319,7 @@ class Worker:
 
     def _attribute(
         self, part: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText]
-    ) -> list[PairAttribution]:
+    ) -> list[PairAttribution | Undefined]:
         assert self._attributor is not None
         place_a = {key: n for n, key in enumerate(dict.fromkeys(of_a[at] for at in part))}
         place_b = {key: n for n, key in enumerate(dict.fromkeys(of_b[at] for at in part))}
@@ -388,7 +410,7 @@ def _slices(
         yield part
 
 
-def _reject(pairs: pa.Table, at: int, problems: list[tuple[str, str | None]], a: str, b: str) -> dict[str, Any]:
+def _reject(pairs: pa.Table, at: int, problems: list[tuple[str, str]], a: str, b: str) -> dict[str, Any]:
     from jobs.sources.rows import row_text
 
     row = pairs.slice(at, 1).to_pylist()[0]

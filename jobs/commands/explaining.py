@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from attribution_core.errors import TextError
+from attribution_core.errors import SettingError, TextError
 from jobs.commands import note, storage_options, told
-from jobs.job_flags import Endpoint, Profile, Region
+from jobs.job_flags import Endpoint, Profile, Reference, Region, SumsTo
 
 Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
 Layer = Annotated[int, typer.Option(help="First layer above the cut: 0 is the embeddings' end, -2 two from the top.")]
@@ -30,6 +30,8 @@ def explain(
     groups: Unit = "word",
     mode: Mode = "symmetric",
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    sums_to: SumsTo = None,
+    reference: Reference = None,
     special: Special = False,
     top: Top = 10,
     html: Html = None,
@@ -49,6 +51,11 @@ def explain(
         for name, text in (("first", text_a), ("second", text_b)):
             if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
                 raise TextError(f"the {name} text is not valid UTF-8")
+        if sums_to == "centred":
+            raise SettingError(
+                "--sums-to centred takes the mean embedding of a run's texts off, and two texts have none: "
+                "use tokenpair run"
+            )
         from jobs.quiet import quiet_libraries
 
         quiet_libraries()
@@ -60,6 +67,8 @@ def explain(
             groups=groups,
             mode=mode,
             similarity=similarity,
+            sums_to=sums_to or "score",
+            reference=reference or "pad",
             trust_remote_code=trust_remote_code,
             pickled_weights=pickled_weights,
         )

@@ -1,0 +1,99 @@
+"""Completed contributions: what every group adds to its text's embedding, counted from zero, not from a reference.
+
+On a model as people run it e(reference) is not zero, so Σ_i c_i = e(text) − e(reference) leaves a part of the score
+that no word has. Each text token therefore inherits its share of the reference that it replaced:
+
+    ĉ_i = c_i + w_i v,    w_i = tokens of group i / all tokens of kind text,    Σ_i ĉ_i = e − e(reference) + v.
+
+v is e(reference) where sums are to be the score; zero where they are to be the paper's difference of four scores
+(Möller, Nikolaev, Padó 2023, equation 10); and e(reference) − o, with o the mean embedding of a sample of texts, where
+they are to say what sets a pair apart from an average one. Special and prompt tokens stand in the reference too, and
+inherit nothing. Raw contributions c are what is computed, cached and judged; completing them takes no passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution_core.errors import SettingError
+from attribution_core.grouping import Groups
+from attribution_core.results import Contributions
+
+SumsTo = Literal["score", "difference", "centred"]
+SUMS_TO: tuple[str, ...] = get_args(SumsTo)
+# A mean of fewer embeddings says more of the sample than of the model.
+FEWEST_TEXTS = 50
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """What contributions are completed with; ``centres`` has o [D] by role where ``sums_to`` is centred."""
+
+    sums_to: SumsTo = "score"
+    centres: Mapping[str, Array] = field(default_factory=dict)
+
+    def inherited(self, one: Contributions) -> Array | None:
+        """v [D], what the text tokens of ``one`` inherit together; None where that is nothing."""
+        if self.sums_to == "difference":
+            return None
+        if self.sums_to == "score":
+            return one.reference_D
+        return one.reference_D - self.centres[one.explained.role].astype(one.reference_D.dtype)
+
+    def target(self, one: Contributions) -> NDArray[np.float64]:
+        """What the completed contributions of ``one`` sum to, [D]: e, e − e(reference) or e − o."""
+        embedding_D = one.embedding_D.astype(np.float64)
+        if self.sums_to == "score":
+            return embedding_D
+        if self.sums_to == "difference":
+            return embedding_D - one.reference_D
+        return embedding_D - self.centres[one.explained.role]
+
+    def completed(self, one: Contributions) -> Array:
+        """ĉ [G, D]."""
+        return self.along(one, one.values_GD, None)
+
+    def along(self, one: Contributions, products_GK: Array, directions_KD: Array | None) -> Array:
+        """ĉ_i · u_k [G, K] from the products c_i · u_k of raw contributions with some directions u [K, D].
+
+        Directions None are the coordinates themselves.
+        """
+        inherited_D = self.inherited(one)
+        if inherited_D is None:
+            return products_GK
+        along_K = inherited_D if directions_KD is None else directions_KD @ inherited_D
+        return products_GK + np.outer(shares(one.explained.groups), along_K).astype(products_GK.dtype)
+
+    def products(self, a: Contributions, b: Contributions) -> Array:
+        """ĉ_i(a) · ĉ_j(b), [I, J], of two texts whose contributions are known in full."""
+        products_IJ = self.along(a, a.values_GD @ b.values_GD.T, b.values_GD)
+        inherited_D = self.inherited(b)
+        if inherited_D is None:
+            return products_IJ
+        along_I = self.along(a, a.values_GD @ inherited_D[:, None], inherited_D[None])
+        return products_IJ + np.outer(along_I, shares(b.explained.groups)).astype(products_IJ.dtype)
+
+
+def shares(groups: Groups) -> NDArray[np.float64]:
+    """w [G]: each group's tokens as a share of all tokens of kind text; 0 for special and prompt groups."""
+    tokens_G = np.bincount(groups.of_token, minlength=len(groups)).astype(np.float64)
+    tokens_G[[kind != "text" for kind in groups.kinds]] = 0.0
+    total = tokens_G.sum()
+    return tokens_G / total if total else tokens_G
+
+
+def check_centre_size(role: str, texts: int) -> None:
+    """SettingError where ``texts`` distinct texts of a role are too few for a mean embedding."""
+    if texts < FEWEST_TEXTS:
+        name = {"query": "distinct queries", "document": "distinct documents"}.get(role, "distinct texts")
+        raise SettingError(
+            f"sums_to 'centred' subtracts the mean embedding of a sample, which needs {FEWEST_TEXTS} {name} or more; "
+            f"there are {texts}"
+        )
