@@ -181,7 +181,7 @@ def test_another_tokenizer_with_the_same_sums_agrees_fully(tmp_path: Path) -> No
     assert agreement["distance"].mean == pytest.approx(0, abs=1e-6)
 
 
-def test_examples_name_the_words_that_gained_and_lost(tmp_path: Path) -> None:
+def test_examples_name_the_words_that_went_up_and_down(tmp_path: Path) -> None:
     a, b = words("alpha beta gamma"), words("one two")
     before, after = np.zeros((3, 2)), np.zeros((3, 2))
     before[0, 0], after[2, 0] = 1, 1
@@ -191,9 +191,92 @@ def test_examples_name_the_words_that_gained_and_lost(tmp_path: Path) -> None:
     found = compare_runs(first, second)
     assert [(one.by, one.pair_1) for one in found.examples] == [("score", "moved"), ("attribution", "moved")]
     example = found.examples[0]
-    assert [word.word for word in example.gained] == ["gamma"]
-    assert [word.word for word in example.lost] == ["alpha"]
+    assert [word.word for word in example.up] == ["gamma"]
+    assert [word.word for word in example.down] == ["alpha"]
     assert "gamma" in str(found)
+
+
+def scored(place: Path, inner: Any, score: float, **settings: Any) -> Run:
+    """A run of one pair of three and two words whose cells are ``inner``."""
+    pair = attributed(words("alpha beta gamma"), words("one two"), inner, score)
+    return write_pairs(place, [[Row("p", pair)]], **settings)
+
+
+def test_runs_that_sum_to_the_score_show_parts_of_it(tmp_path: Path) -> None:
+    """Words' changes are in the score's unit, and add up to its change; shares of other sums do not."""
+    before = np.array([[0.1, 0.1], [-0.3, 0.0], [0.05, 0.05]])
+    after = before + np.array([[0.2, 0.1], [0.0, 0.0], [0.0, -0.15]])
+    first = scored(tmp_path / "one", before, float(before.sum()), sums_to="score")
+    second = scored(tmp_path / "two", after, float(after.sum()), sums_to="score")
+    found = compare_runs(first, second)
+    assert found.one_sum
+    example = found.examples[0]
+    assert example.unit == "score"
+    changes = {(one.side, one.word): one.second - one.first for one in (*example.up, *example.down)}
+    assert changes == {
+        ("a", "alpha"): pytest.approx(0.3),
+        ("a", "gamma"): pytest.approx(-0.15),
+        ("b", "one"): pytest.approx(0.2),
+        ("b", "two"): pytest.approx(-0.05),
+    }
+    for side in "ab":
+        moved = sum(change for (of, _), change in changes.items() if of == side)
+        assert moved == pytest.approx(example.score_2 - example.score_1, abs=1e-6)
+    shown = str(found)
+    assert "sums to score" in shown
+    assert "a:alpha +0.20 → +0.50" in shown
+    # A score of another kind, and sums of another kind, have no unit in common with it.
+    for name, other in (("dot", {"sums_to": "score", "similarity": "dot"}), ("old", {"sums_to": "difference"})):
+        against = compare_runs(first, scored(tmp_path / name, after, 0.0, **other))
+        assert against.examples[0].unit == "share"
+        assert "%" in str(against)
+
+
+def test_shares_are_finite_whatever_the_score_is(tmp_path: Path) -> None:
+    """Cells that cancel to a score of 0, a negative score, and no attribution at all; by hand."""
+    cancelling = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.0]])
+    first = scored(tmp_path / "one", cancelling, 0.0, sums_to="score")
+    distances = []
+    for at, inner in enumerate((-cancelling, -np.ones((3, 2)), np.zeros((3, 2)))):
+        spread = compare_runs(first, scored(tmp_path / str(at), inner, -0.1, sums_to="score")).agreement["distance"]
+        distances.append(None if spread is None else spread.mean)
+    # Opposite shares of a: 1; b's words, whose sums are 0, have none. Then ½(|½ + ⅓| + |−½ + ⅓| + ⅓).
+    assert distances == [pytest.approx(1), pytest.approx(2 / 3), None]
+
+
+@pytest.mark.parametrize(
+    "kinds", [("score", "difference"), ("centred", "score"), ("difference", None), ("score", None)]
+)
+def test_different_sums_are_named_before_anything_is_compared(
+    tmp_path: Path, rng: random.Random, kinds: tuple[str, str | None]
+) -> None:
+    """A run of an earlier version, whose record names no sums, has differences."""
+    runs = []
+    for at, kind in enumerate(kinds):
+        settings = {} if kind is None else {"sums_to": kind}
+        runs.append(write_pairs(tmp_path / str(at), [rows_of(rng, 5)], **settings))
+    found = compare_runs(runs[0], runs[1])
+    shown = " ".join(str(found).split())
+    same = kinds == ("difference", None)
+    assert found.one_sum == same == json.loads(json.dumps(found.to_dict()))["one_sum"]
+    assert ("Word pairs sum to different things: in the first run to" in shown) == (not same)
+    assert f"sums to {kinds[1] or 'difference'}" in shown
+
+
+def test_other_references_stand_in_the_header(tmp_path: Path, rng: random.Random) -> None:
+    def run(name: str, **tokens: str) -> Run:
+        found = {"reference": tokens} if tokens else {}
+        return write_pairs(tmp_path / name, [rows_of(rng, 5)], sums_to="score", run=found)
+
+    pad, unk = "[PAD] (padding token)", "[UNK] (unknown token)"
+    first = run("one", text=pad)
+    shown = str(compare_runs(first, run("two", text=unk)))
+    assert f"reference {pad}" in shown
+    assert f"reference {unk}" in shown
+    assert ", reference " not in str(compare_runs(first, run("three", text=pad)))
+    mixed = " ".join(str(compare_runs(first, run("four", query=pad, document=unk))).split())
+    assert f"reference {pad} for a query, {unk} for a document" in mixed
+    assert "reference not recorded" in " ".join(str(compare_runs(first, run("five"))).split())
 
 
 def test_output_is_written_and_a_run_is_not_overwritten(tmp_path: Path, rng: random.Random) -> None:

@@ -29,9 +29,9 @@ class Stored:
 def agreement(first: Stored, second: Stored, a: Aligned, b: Aligned) -> dict[str, float | None]:
     """The measures of one pair.
 
-    ``distance`` is half the sum of the differences of the words' shares, the mean of both texts: 0 where both runs
-    give every word the same share, 1 where no word has anything in common. ``cosine`` and ``spearman`` are those of
-    the words' sums, and of cells where both runs kept whole matrices. ``overlap`` is the share of the ten strongest
+    ``distance`` is half the sum of the differences of the words' :func:`shares`, the mean of both texts: 0 where both
+    runs give every word the same share, 1 where no word has anything in common. ``cosine`` and ``spearman`` are those
+    of the words' sums, and of cells where both runs kept whole matrices. ``overlap`` is the share of the ten strongest
     cells of one run (fewer where it kept fewer) that are among the other's, as pairs of words.
     """
     sums_a = summed(first.row_sums, a.first, a.units), summed(second.row_sums, a.second, a.units)
@@ -56,13 +56,17 @@ def agreement(first: Stored, second: Stored, a: Aligned, b: Aligned) -> dict[str
 
 
 def shares(sums: Values) -> Values | None:
-    """Words' sums as shares of what all of them move, signs kept; None where nothing is moved."""
+    """Words' sums divided by the sum of their absolute values, signs kept; None where every word's sum is 0.
+
+    A pair's own total, which is its score, may be near zero or negative; shares of it would have no bound. These lie
+    between −1 and 1.
+    """
     mass = float(np.abs(sums).sum())
     return sums / mass if mass > 0 else None
 
 
 def distance(one: Values, other: Values) -> float | None:
-    """Half the sum of the differences of shares."""
+    """Half the sum of the differences of shares, 0 to 1; None where one side has none."""
     first, second = shares(one), shares(other)
     return None if first is None or second is None else float(np.abs(first - second).sum() / 2)
 

@@ -37,8 +37,10 @@ def compare_runs(
 ) -> Comparison:
     """Compare the pairs that two runs share: scores of all of them, attributions of ``sample`` by chance (0: of all).
 
-    ``examples`` pairs are told by score and as many by attribution; ``by`` names a column passed through, or "query",
+    ``examples`` pairs are shown by score and as many by attribution; ``by`` names a column passed through, or "query",
     to tell groups apart by. With ``output`` the result and a row a pair are written there.
+
+    Runs whose word pairs sum to different things are compared as well; the result says so (``Comparison.one_sum``).
 
     Raises:
         JobError: where there is no such column, or ``output`` is a run.
@@ -90,7 +92,7 @@ def _compare(
         agreement={name: spread(con, "details", name) for name in MEASURES},
         columns=correlate_columns(con, first),
         groups=compare_groups(con, first, second, by),
-        examples=tuple(find_examples(con, first, second, examples)),
+        examples=tuple(find_examples(con, first, second, examples, parts_of_score=parts_of_score(first, second))),
     )
     if output is not None:
         found.write(con, room, output)
@@ -104,5 +106,19 @@ def facts_of(run: Run) -> dict[str, Any]:
         "run": run.url,
         "finished": run.finished,
         **plain,
+        "sums_to": run.sums_to,
+        "reference": reference_of(run),
         "mode": "retrieval" if "query" in run.roles else "symmetric",
     }
+
+
+def reference_of(run: Run) -> dict[str, str] | None:
+    """The token that stands in place of every word in a reference, by role; None where the run does not say."""
+    found = run.setting("reference")
+    return {str(role): str(token) for role, token in found.items()} if isinstance(found, dict) else None
+
+
+def parts_of_score(first: Run, second: Run) -> bool:
+    """Whether words' sums of both runs are parts of scores of one kind, so that they differ as the scores do."""
+    similar = first.setting("similarity") == second.setting("similarity")
+    return similar and first.sums_to == second.sums_to == "score"

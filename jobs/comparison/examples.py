@@ -1,4 +1,4 @@
-"""Pairs where two runs differ most, with the words that gained and lost."""
+"""Pairs where two runs differ most, with the words whose part went up or down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.comparison.agreeing import shares
 from jobs.comparison.aligning import Aligned, summed
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 WORDS_SHOWN = 4
 SMALLEST = 0.005
+SCORE, SHARE = "score", "share"
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A word whose share of its text's attribution changed, from ``first`` to ``second``, signed."""
+    """A word whose value changed from ``first`` to ``second``; the example's ``unit`` says what the value is."""
 
     side: str
     word: str
@@ -35,9 +37,15 @@ class Moved:
 
 @dataclass(frozen=True)
 class Example:
-    """A pair chosen ``by`` its score's or its attributions' difference, and the words that moved most in it."""
+    """A pair chosen ``by`` its score's or its attributions' difference, and the words whose values changed most.
+
+    ``unit`` is "score" where a word's value is its sum, a part of the score: then the changes of all words and special
+    tokens of a text add up to the score's. It is "share" where the sums of the two runs are no numbers of one kind:
+    then a value is the word's sum divided by the sum of all words' absolute values.
+    """
 
     by: str
+    unit: str
     pair_1: str
     pair_2: str
     a: str
@@ -45,12 +53,17 @@ class Example:
     score_1: float
     score_2: float
     distance: float | None
-    gained: tuple[Moved, ...]
-    lost: tuple[Moved, ...]
+    up: tuple[Moved, ...]
+    down: tuple[Moved, ...]
 
 
-def find_examples(con: duckdb.DuckDBPyConnection, first: Run, second: Run, count: int) -> list[Example]:
-    """``count`` pairs by score and as many by attribution, most different first; ties by the pair's id."""
+def find_examples(
+    con: duckdb.DuckDBPyConnection, first: Run, second: Run, count: int, *, parts_of_score: bool
+) -> list[Example]:
+    """``count`` pairs by score and as many by attribution, most different first; ties by the pair's id.
+
+    ``parts_of_score`` says that words' sums of both runs are parts of scores of one kind.
+    """
     if not count:
         return []
     difference = "abs(score_2 - score_1)"
@@ -67,19 +80,21 @@ def find_examples(con: duckdb.DuckDBPyConnection, first: Run, second: Run, count
     pairs = {one.n: one for one in side_by_side(con, first, second)}
     rows = con.execute("SELECT n, pair_1, pair_2, score_1, score_2 FROM matched JOIN chosen USING (n)").fetchall()
     facts = {row[0]: row[1:] for row in rows}
-    return [_example(by, pairs[n], facts[n]) for by, found in chosen.items() for n in found if n in pairs]
+    unit = SCORE if parts_of_score else SHARE
+    return [_example(by, unit, pairs[n], facts[n]) for by, found in chosen.items() for n in found if n in pairs]
 
 
-def _example(by: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
+def _example(by: str, unit: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
     from jobs.comparison.agreeing import agreement
 
     moved = [
-        *_moved("a", pair.texts[0], pair.first.row_sums, pair.second.row_sums, pair.a),
-        *_moved("b", pair.texts[1], pair.first.col_sums, pair.second.col_sums, pair.b),
+        *_moved("a", unit, pair.texts[0], pair.first.row_sums, pair.second.row_sums, pair.a),
+        *_moved("b", unit, pair.texts[1], pair.first.col_sums, pair.second.col_sums, pair.b),
     ]
     moved.sort(key=lambda word: (word.first - word.second, word.side, word.start))
     return Example(
         by=by,
+        unit=unit,
         pair_1=facts[0],
         pair_2=facts[1],
         a=pair.texts[0],
@@ -87,17 +102,20 @@ def _example(by: str, pair: SideBySide, facts: tuple[str, str, float, float]) ->
         score_1=facts[2],
         score_2=facts[3],
         distance=agreement(pair.first, pair.second, pair.a, pair.b)["distance"],
-        gained=tuple(word for word in moved if word.second - word.first > SMALLEST)[:WORDS_SHOWN],
-        lost=tuple(word for word in reversed(moved) if word.first - word.second > SMALLEST)[:WORDS_SHOWN],
+        up=tuple(word for word in moved if word.second - word.first > SMALLEST)[:WORDS_SHOWN],
+        down=tuple(word for word in reversed(moved) if word.first - word.second > SMALLEST)[:WORDS_SHOWN],
     )
 
 
-def _moved(side: str, text: str, one: object, other: object, units: Aligned) -> list[Moved]:
-    first = shares(summed(one, units.first, units.units))
-    second = shares(summed(other, units.second, units.units))
-    first = np.zeros(units.units) if first is None else first
-    second = np.zeros(units.units) if second is None else second
+def _moved(side: str, unit: str, text: str, one: object, other: object, units: Aligned) -> list[Moved]:
+    sums = summed(one, units.first, units.units), summed(other, units.second, units.units)
+    first, second = sums if unit == SCORE else (_shares_or_zero(value) for value in sums)
     return [
         Moved(side, text[start:end], int(start), int(end), float(old), float(new))
         for (start, end), old, new in zip(units.spans.tolist(), first, second, strict=True)
     ]
+
+
+def _shares_or_zero(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = shares(sums)
+    return np.zeros_like(sums) if found is None else found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jobs.stores import Store
 
-FORMAT = 1
+FORMAT = 2
 BATCH_ROWS = 1 << 16
 
 
@@ -45,9 +45,14 @@ class Comparison:
     groups: tuple[Group, ...]
     examples: tuple[Example, ...]
 
+    @property
+    def one_sum(self) -> bool:
+        """Whether word pairs sum to the same thing in both runs: the score, a difference, or a centred score."""
+        return bool(self.first["sums_to"] == self.second["sums_to"])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in ``comparison.json``; the fields of the dataclasses of this room."""
-        return {"format": FORMAT, "quantiles": list(QUANTILES), **asdict(self)}
+        return {"format": FORMAT, "quantiles": list(QUANTILES), "one_sum": self.one_sum, **asdict(self)}
 
     def write(self, con: duckdb.DuckDBPyConnection, room: Path, output: Store) -> None:
         """Write both files in place of older ones.

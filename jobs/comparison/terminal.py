@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jobs.comparison.examples import SCORE
 from jobs.comparison.scores import ROUNDING
 from jobs.evaluation.result import short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.comparison.examples import Example, Moved
+    from jobs.comparison.examples import Example
     from jobs.comparison.result import Comparison
     from jobs.comparison.scores import Scores
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LONGEST = 160
 MEANINGS = {
-    "distance": "distance: 0 same shares of words, 1 others",
+    "distance": "distance of the words' shares, 0 to 1",
     "cosine_a": "cosine of the words' sums, a",
     "cosine_b": "cosine of the words' sums, b",
     "spearman_a": "rank correlation of the words' sums, a",
     "spearman_b": "rank correlation of the words' sums, b",
     "overlap": "ten strongest word pairs in common",
-    "cosine_cells": "cosine of all cells",
-    "spearman_cells": "rank correlation of all cells",
+    "cosine_cells": "cosine of all word pairs",
+    "spearman_cells": "rank correlation of all word pairs",
 }
+SUMS = {
+    "score": "the score",
+    "difference": "what the score gains over references, texts with one token in place of every word",
+    "centred": "what sets a pair apart from an average one",
+}
+# Beside the table, for whoever reads it first.
+SHARES = (
+    "A word's sum is that of its pairs with all words and special tokens of the other text. Its share is its sum "
+    "divided by the sum of the absolute values of all words' sums, so it keeps its sign and is finite for any score. "
+    "Distance is half the sum of the differences between the two runs' shares: 0 where they are the same, 1 where "
+    "nothing is."
+)
+PARTS = (
+    "(a: and b: words of the two texts, with their sums in either run. Sums are parts of the score: over all words and "
+    "special tokens of a text their changes add up to the change of the score.)"
+)
+SHARED = "(a: and b: words of the two texts, with their shares in either run.)"
 
 
 def terminal_comparison(found: Comparison, console: Console) -> None:
@@ -41,15 +59,22 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
     for name, facts in (("first", found.first), ("second", found.second)):
         line(f"{name:<7}{facts['run']}")
         model = short_name(str(facts["model"] or "?"))
-        line(f"       {model}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}")
+        line(f"       {model}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}, "
+             f"sums to {facts['sums_to']}{_reference(found, facts)}")  # fmt: skip
     matched = found.matched
     by = "id and texts" if matched.by == "pair_id" else "texts alone (no id is shared)"
     told = f"{matched.pairs:,} pairs in both by {by}, of {matched.first:,} and {matched.second:,}"
     for count, why in ((matched.other_texts, "with other texts"), (matched.unwritten, "not written yet")):
         told += f"; {count:,} {why}" if count else ""
     line(told)
-    if matched.by == "pair_id" and found.first["similarity"] != found.second["similarity"]:
+    if found.first["similarity"] != found.second["similarity"]:
         line("The runs have different similarities: their scores are no numbers of one kind.", "yellow")
+    if not found.one_sum:
+        first, second = (
+            SUMS.get(str(facts["sums_to"]), str(facts["sums_to"])) for facts in (found.first, found.second)
+        )
+        line(f"Word pairs sum to different things: in the first run to {first}; in the second to {second}. "
+             "Attributions differ by that too, and not by model and layer alone.", "yellow")  # fmt: skip
     line()
     scores = found.scores
     line("Scores", "bold")
@@ -67,6 +92,7 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
             told_of = (agreed.mean, *(agreed.quantiles[at] for at in (0, 2, 4)))
             table.add_row(MEANINGS[name], *(f"{number:.3f}" for number in told_of))
     console.print(table)
+    line(SHARES)
     if found.words_of_one_run:
         line(f"{found.words_of_one_run:,} words were read by one run alone and take no part "
              f"({found.words_of_both_runs:,} by both).")  # fmt: skip
@@ -79,6 +105,7 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
         if chosen:
             line()
             line(f"Pairs whose {by}s differ most", "bold")
+            line(PARTS if chosen[0].unit == SCORE else SHARED)
         for example in chosen:
             _example(example, line)
 
@@ -125,13 +152,24 @@ def _example(one: Example, line: Callable[..., None]) -> None:
     line(f"{one.pair_1}{other}  score {one.score_1:.3f} → {one.score_2:.3f}{distance}", "cyan")
     line(f"  a  {_short(one.a)}")
     line(f"  b  {_short(one.b)}")
-    for name, words in (("gained", one.gained), ("lost", one.lost)):
+    form = "+.2f" if one.unit == SCORE else "+.0%"
+    for name, words in (("up", one.up), ("down", one.down)):
         if words:
-            line(f"  {name:<7}" + ", ".join(map(_moved, words)))
+            line(
+                f"  {name:<5}"
+                + ", ".join(f"{word.side}:{word.word} {word.first:{form}} → {word.second:{form}}" for word in words)
+            )
 
 
-def _moved(word: Moved) -> str:
-    return f"{word.side}:{word.word} {word.first:+.0%} → {word.second:+.0%}"
+def _reference(found: Comparison, facts: dict[str, Any]) -> str:
+    """What stands in place of every word in a run's references, where the two runs have different ones."""
+    if found.first["reference"] == found.second["reference"]:
+        return ""
+    by_role = facts["reference"] or {}
+    tokens = list(dict.fromkeys(by_role.values()))
+    if len(tokens) == 1:
+        return f", reference {tokens[0]}"
+    return ", reference " + (", ".join(f"{token} for a {role}" for role, token in by_role.items()) or "not recorded")
 
 
 def _bars(counts: tuple[int, ...], plain: bool) -> str:
