@@ -187,16 +187,18 @@ class Run:
                 found[row["pair_id"]] = self.attribution(row, a, b)
         return found
 
-    def query(self, query_id: str) -> QueryResult:
-        """A query and its documents in rank order, with the words that made their scores.
+    def query(self, query_id: str, by: str | None = None) -> QueryResult:
+        """A query and its documents in rank order, with what each word adds to their scores.
 
-        ``query_id`` is the first text's id, as the log gave it. Only the rows of that query are read. RunError when the
-        run has no such query, or none of its rows yet.
+        ``query_id`` is the first text's id, as the log gave it. ``by`` says which words of the documents are marked:
+        those with the largest ``lift``, or the largest ``share`` of the sum; by default the lift where the run has it.
+        Only the rows of that query are read. RunError when the run has no such query, or none of its rows yet;
+        SettingError for a ``by`` that is neither, and for ``lift`` where the run has none.
         """
         from jobs.query.reading import read_query
 
         with as_written(self.url):
-            return read_query(self, str(query_id))
+            return read_query(self, str(query_id), by)
 
     def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that meet the pyarrow expression ``wanted``.

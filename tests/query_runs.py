@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 from display_pairs import explained, pair_of
 
 from attribution_core.results import PairAttribution
 from attribution_core.sparse import summarise
-from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.dataset import (
+    LIFTS,
+    attribution_row,
+    attribution_table,
+    commit_shard,
+    reject_table,
+    text_row,
+    text_table,
+)
 from jobs.stores import Store
 
 LOG = pa.schema([("rank", pa.int32()), ("log_score", pa.float32()), ("tag", pa.string()), ("relevance", pa.int32())])
@@ -21,7 +30,8 @@ LOG = pa.schema([("rank", pa.int32()), ("log_score", pa.float32()), ("tag", pa.s
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row of the log: ``cells`` are put over small noise, ``kept`` are the columns passed through."""
+    """A row of the log: ``cells`` are put over small noise, ``kept`` are the columns passed through, and ``lifts`` are
+    those of the document's words, 0 for words that it does not name; None for a row without lifts."""
 
     query: str
     document: str
@@ -29,6 +39,7 @@ class Ranked:
     score: float = 0.5
     kept: Mapping[str, Any] = field(default_factory=dict)
     cells: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    lifts: Mapping[str, float] | None = None
 
 
 def attribution(queries: Mapping[str, str], row: Ranked, at: int) -> PairAttribution:
@@ -36,7 +47,16 @@ def attribution(queries: Mapping[str, str], row: Ranked, at: int) -> PairAttribu
     pair = pair_of(
         explained(queries[row.query], role="query"), explained(row.text, role="document"), dict(row.cells), seed=at
     )
-    return PairAttribution(**{**vars(pair), "score": row.score})
+    made = {**vars(pair), "score": row.score}
+    if row.lifts is not None:
+        made["row_lift"] = np.zeros(len(pair.a.groups), np.float32)
+        made["col_lift"] = np.array([row.lifts.get(label, 0.0) for label in pair.b.groups.labels], np.float32)
+    return PairAttribution(**made)
+
+
+def summing(queries: Mapping[str, str], row: Ranked, at: int) -> Ranked:
+    """Row number ``at`` with the score that its cells sum to."""
+    return replace(row, score=attribution(queries, row, at).total)
 
 
 def write_run(
@@ -49,11 +69,16 @@ def write_run(
     texts_of: Sequence[str] | None = None,
     top_k: int = 8,
     format: str = "parquet",
+    similarity: str = "cosine",
+    sums_to: str | None = None,
+    old: bool = False,
 ) -> Store:
     """A run whose parts hold those rows; every text's row is in the first shard that has it, of queries only those in
-    ``texts_of`` where it is given."""
+    ``texts_of`` where it is given. With ``old`` it is a run of a version that knew neither lifts nor ``sums_to``."""
     run = Store.open(str(place))
-    record = {"model": "some/model", "mode": "retrieval", "layer": 4, "similarity": "cosine", "format": format}
+    record = {"model": "some/model", "mode": "retrieval", "layer": 4, "similarity": similarity, "format": format}
+    if sums_to is not None:
+        record["sums_to"] = sums_to
     run.commit("job.yaml", yaml.safe_dump(record).encode())
     written: set[tuple[str, str]] = {("query", q) for q in queries if texts_of is not None and q not in texts_of}
     at = 0
@@ -71,6 +96,8 @@ def write_run(
         kept = pa.Table.from_pylist([dict(row.kept) for row in shard], schema=schema)
         # A table without columns has no rows either.
         table = attribution_table(rows, kept if len(schema) else None)
+        if old:
+            table = table.drop_columns(list(LIFTS))
         commit_shard(run, index, table, text_table(texts), reject_table([]), format)
     if finished:
         run.commit("_SUCCESS", b"")

@@ -39,7 +39,7 @@ def test_a_query_is_a_frame_in_rank_order(run: Run) -> None:
     assert frame["relevance"].isna().tolist() == [False, True, False]
     assert str(frame["relevance"].dtype) == str(frame["log_score"].dtype) == "float64"
     for row, document in zip(frame.to_dict("records"), result, strict=True):
-        np.testing.assert_array_equal(row["brought"], document.row_sums)
+        np.testing.assert_array_equal(row["row_sums"], document.row_sums)
         assert [row["text"][span["start"] : span["end"]] for span in row["spans"]] == document.text.split()
         assert [cell["value"] for cell in row["top"]] == [cell.value for cell in document.cells]
 

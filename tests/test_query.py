@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from s3_server import S3Server
 from test_stores import as_user
 from tiny_models import TinyModels, random_text
 
-from attribution_core.errors import TokenpairError
+from attribution_core.errors import SettingError, TokenpairError
 from jobs.config import load_job
 from jobs.dataset import open_run
 from jobs.errors import RunError
@@ -90,8 +92,9 @@ def test_spans_are_the_originals_characters_with_exact_sums(tmp_path: Path) -> N
     assert [(cell.a, cell.b) for cell in document.top(2)] == [("hot", "emoji"), ("wing", "emoji")]
 
 
-def test_a_snippet_is_the_window_that_brought_most(rng: random.Random) -> None:
-    """Against trying every window: would catch one that is too wide, not the best, or that changes the text."""
+def test_a_snippet_is_the_full_window_with_the_largest_sum(rng: random.Random) -> None:
+    """Against trying every window: would catch one that is too wide, not the best, half empty, full of words that pull
+    the score down, or that changes the text."""
     for _ in range(200):
         words = [
             rng.choice(["a", "bb", "ccc", "日本", "👩‍💻", "longer-word", "\x1b[31m"]) for _ in range(rng.randint(1, 25))
@@ -106,14 +109,18 @@ def test_a_snippet_is_the_window_that_brought_most(rng: random.Random) -> None:
             continue
         spans = document.spans
         assert len(text[shown.start : shown.end].strip()) <= room
+
+        def fits(first: int, last: int) -> bool:
+            return first >= 0 and last < len(spans) and spans[last].end - spans[first].start <= room  # noqa: B023
+
         best = max(
-            sum(abs(span.value) for span in spans[first : last + 1])
+            sum(span.value for span in spans[first : last + 1])
             for first in range(len(spans))
             for last in range(first, len(spans))
-            if spans[last].end - spans[first].start <= room
+            if fits(first, last) and not fits(first - 1, last) and not fits(first, last + 1)
         )
         inside = [span for span in spans if span.start >= shown.start and span.end <= shown.end]
-        assert sum(abs(span.value) for span in inside) == pytest.approx(best)
+        assert sum(span.value for span in inside) == pytest.approx(best, abs=1e-6)
 
 
 def test_a_word_longer_than_the_room_is_cut(tmp_path: Path) -> None:
@@ -144,10 +151,70 @@ def document_of(text: str, values: list[float]) -> QueryDocument:
     return QueryDocument("d", "p", 1, 0.5, None, None, None, explained(text), np.zeros(3, np.float32), sums, ())
 
 
+PLANTED = "the wing of a heated body in subsonic flow"
+
+
+def planted(tmp_path: Path, **more: object) -> Store:
+    """A run of one document whose largest share is another word's than its largest lift."""
+    lifts = {"heated": 0.08, "wing": 0.01, "body": -0.05}
+    cells = {("wing", "wing"): 0.6, ("hot", "heated"): 0.2}
+    row = Ranked("q1", "d", PLANTED, cells=cells, lifts=None if more.get("old") else lifts)
+    return write_run(tmp_path / "run", QUERIES, [[row]], schema=pa.schema([]), **more)  # type: ignore[arg-type]
+
+
+def test_marks_follow_the_lift_where_the_run_has_it_and_the_share_where_asked(tmp_path: Path) -> None:
+    """Would catch marks by the wrong one of the two, and one that is given as the other."""
+    run = open_run(planted(tmp_path).url)
+    (by_lift,), (by_share,) = run.query("q1"), run.query("q1", by="share")
+    assert (run.query("q1").by, run.query("q1", "lift").by, run.query("q1", "share").by) == ("lift", "lift", "share")
+    assert [span.text for span in whole(by_lift).marked] == ["heated", "body"]
+    assert [span.text for span in whole(by_share).marked] == ["wing", "heated"]
+    for lifted, shared in zip(by_lift.spans, by_share.spans, strict=True):
+        assert (lifted.lift, lifted.share) == (shared.lift, shared.share)
+        assert (lifted.value, shared.value) == (lifted.lift, lifted.share)
+    told = {span.text: (span.lift, span.share) for span in by_lift.spans}
+    assert told["heated"] == (pytest.approx(0.08), pytest.approx(0.2, abs=0.05))
+    assert told["wing"] == (pytest.approx(0.01), pytest.approx(0.6, abs=0.05))
+
+
+@pytest.mark.parametrize("more", [{"old": True}, {"similarity": "dot"}])
+def test_a_run_without_lifts_has_shares_alone(tmp_path: Path, more: dict[str, object]) -> None:
+    """Would catch a lift that is made up, and an old run that is no longer read."""
+    run = open_run(planted(tmp_path, **({"old": True} | more)).url)
+    (document,) = run.query("q1")
+    assert (run.query("q1").by, document.by, document.row_lift, document.col_lift) == ("share", "share", None, None)
+    assert all(span.lift is None and span.value == span.share for span in document.spans)
+    why = "similarity is dot" if "similarity" in more else "made by an earlier version"
+    with pytest.raises(SettingError, match=f"the run has no lifts: .*{why}"):
+        run.query("q1", by="lift")
+    with pytest.raises(SettingError, match="by must be lift or share, not 'top'"):
+        run.query("q1", by="top")
+
+
+def test_a_snippet_is_where_the_lift_is(tmp_path: Path) -> None:
+    """Would catch a window that follows the share though the marks in it follow the lift, or the other way round."""
+    words = [f"w{n}" for n in range(120)]
+    document = document_of(" ".join(words), [3.0 if n == 10 else 0.01 for n in range(120)])
+    lift = np.array([0, *(0.5 if n == 100 else -0.3 if n == 60 else 0.0 for n in range(120)), 0], np.float32)
+    shown = {
+        by: [piece.text for piece in snippet(replace(document, col_lift=lift, by=by), 80).pieces]  # type: ignore[arg-type]
+        for by in ("lift", "share")
+    }
+    assert "w100" in shown["lift"]
+    assert "w60" not in shown["lift"]
+    assert "w10" in shown["share"]
+
+
+def test_a_lift_that_is_noise_is_not_marked() -> None:
+    """Would catch marks all over two equal texts, whose lifts are zero but for the numerical error."""
+    document = document_of("a b c d", [0.3, 0.2, 0.3, 0.2])
+    lift = np.array([0, 1e-4, -9e-4, 5e-4, 1.9e-3, 0], np.float32)
+    assert whole(replace(document, col_lift=lift, by="lift")).marked == []
+    assert [span.text for span in whole(replace(document, col_lift=lift * 2, by="lift")).marked] == ["d"]
+
+
 def test_byte_tokens_of_one_character_are_one_span(tmp_path: Path) -> None:
     """Would catch an emoji that is drawn once for each of its bytes."""
-    from dataclasses import replace
-
     document = document_of("ok 👍 ok", [0.1, 0.2, 0.4])
     groups = document.explained.groups
     doubled = replace(
@@ -158,8 +225,11 @@ def test_byte_tokens_of_one_character_are_one_span(tmp_path: Path) -> None:
         kinds=(*groups.kinds[:3], "text", *groups.kinds[3:]),
     )
     sums = np.array([0, 0.1, 0.2, 0.3, 0.4, 0], np.float32)
-    document = replace(document, explained=replace(document.explained, groups=doubled), col_sums=sums)
-    assert [(span.text, round(span.value, 3)) for span in document.spans] == [("ok", 0.1), ("👍", 0.5), ("ok", 0.4)]
+    document = replace(
+        document, explained=replace(document.explained, groups=doubled), col_sums=sums, col_lift=sums / 10
+    )
+    assert [(span.text, round(span.share, 3)) for span in document.spans] == [("ok", 0.1), ("👍", 0.5), ("ok", 0.4)]
+    assert [round(span.lift or 0, 3) for span in document.spans] == [0.01, 0.05, 0.04]
 
 
 def test_missing_ids_are_told_with_what_ids_look_like(tmp_path: Path) -> None:
@@ -282,9 +352,24 @@ def test_a_query_of_a_real_job_is_whole(prompted: QueryResult) -> None:
             if kind == "text"
         ]  # fmt: skip
         assert document.row_sums.sum() == pytest.approx(document.col_sums.sum(), abs=1e-4)
+        assert document.total == pytest.approx(float(document.row_sums.sum()), abs=1e-6)
+        assert document.row_lift is not None
+        assert document.col_lift is not None
+        assert (document.row_lift.sum(), document.col_lift.sum()) == pytest.approx((0, 0), abs=2e-3)
         assert len(document.row_sums) == len(prompted.words)
         assert isinstance(whole(document), Snippet)
         assert all(isinstance(span, Span) for span in document.spans)
+
+
+def test_no_two_documents_are_contradicted_by_their_bars(prompted: QueryResult) -> None:
+    """Would catch bars that sum to anything but the score: what lies between two documents' scores lies between the
+    sums of their bars as well."""
+    assert prompted.sums_to == "score"
+    for first, second in itertools.combinations(prompted, 2):
+        between = sum(float(value) for value in first.row_sums) - sum(float(value) for value in second.row_sums)
+        assert between == pytest.approx(first.score - second.score, abs=4e-3)
+    scores = [one.score for one in prompted]
+    assert max(scores) - min(scores) > 0.02, "all alike, so that nothing was tested"
 
 
 def test_prompt_tokens_are_no_words_of_the_query(prompted: QueryResult) -> None:

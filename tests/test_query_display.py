@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, explained
-from query_runs import QUERIES, Ranked, small_log, write_run
+from query_runs import QUERIES, Ranked, small_log, summing, write_run
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -131,14 +131,122 @@ def test_a_snippet_marks_the_strong_words(result: QueryResult) -> None:
     """Would catch marks on the wrong words, and a lowering word that looks like a raising one."""
     text = printed(result)
     assert "A layer [-on-] the [wing]" in text
-    assert "[-such-] ones lowered it" in " ".join(text.split())
+    assert "[such] words add most to the sum; [-such-] ones lower it" in " ".join(text.split())
     coloured = printed(result, colour=True)
     assert "[wing]" not in coloured
     assert re.search("\x1b\\[[0-9;]+mwing\x1b\\[0m", coloured)
     marks = re.findall(r'<mark class="(p|n)\d" title="([^"]+)">([^<]+)</mark>', query_html(result))
     assert ("p", "wing") in {(sign, word) for sign, _, word in marks}
     assert ("n", "on") in {(sign, word) for sign, _, word in marks}
-    assert any(word == "wing" and title.endswith("most for “wing”") for _, title, word in marks)
+    assert any(word == "wing" and title.endswith("strongest pair with “wing”") for _, title, word in marks)
+
+
+LIFTED = [
+    Ranked(
+        "q1",
+        "d1",
+        "the wing of a heated body",
+        cells={("wing", "wing"): 0.5, ("hot", "heated"): 0.3, ("[CLS]", "of"): -0.1},
+        lifts={"heated": 0.09, "body": -0.06},
+    ),
+    Ranked("q1", "d2", "a layer", cells={("design", "layer"): -0.2, ("[SEP]", "layer"): 0.15}, lifts={"layer": 0.03}),
+]
+
+
+@pytest.fixture
+def summed(tmp_path: Path) -> QueryResult:
+    """Two documents whose scores are what their cells sum to, with lifts."""
+    rows = [summing(QUERIES, row, at) for at, row in enumerate(LIFTED)]
+    run = write_run(tmp_path / "summed", QUERIES, [rows], schema=pa.schema([]), sums_to="score")
+    return open_run(run.url).query("q1")
+
+
+def test_a_row_of_the_page_sums_to_the_score_beside_it(summed: QueryResult) -> None:
+    """Would catch numbers that leave out a part of the score, or that are said to sum to what they do not."""
+    source = query_html(summed)
+    rows = re.findall(r"<tr><th scope=\"row\">(\d+)</th><td>([^<]+)</td>(.*?)</tr>", source, re.DOTALL)
+    assert len(rows) == 2
+    for (_, score, cells), document in zip(rows, summed, strict=True):
+        numbers = [float(one) for one in re.findall(r"<td[^>]*>(-?[\d.]+)", cells)]
+        assert len(numbers) == 4  # hot, wing, design and the special tokens
+        assert sum(numbers) == pytest.approx(float(score), abs=0.021)
+        assert float(score) == pytest.approx(document.row_sums.sum(), abs=5.1e-4)
+    assert ">special tokens</th>" in source
+    assert ">special tokens</th>" not in query_html(summed, special=True)
+    for text in (source, printed(summed)):
+        flat = " ".join(text.split())
+        assert "How much each word of the query adds to the score" in flat
+        assert "A row sums to the document&#39;s score, with special tokens." in flat.replace("'", "&#39;")
+        assert not re.search("blank|brought|reference", flat)
+    assert "A row sums to the document's score." in " ".join(printed(summed, special=True).split())
+
+
+def test_a_score_is_given_with_its_parts(summed: QueryResult) -> None:
+    """Would catch parts that do not add up, and a minus that is lost."""
+    found = re.findall(r"score (-?[\d.]+) = words (-?[\d.]+) ([+-]) special tokens ([\d.]+)", printed(summed))
+    assert len(found) == 2
+    for (score, words, sign, special), document in zip(found, summed, strict=True):
+        rest = float(special) if sign == "+" else -float(special)
+        assert float(words) + rest == pytest.approx(float(score), abs=0.011)
+        assert float(words) == pytest.approx(float(document.row_sums[1:-1].sum()), abs=0.0051)
+    assert [sign for _, _, sign, _ in found] == ["-", "+"]
+    bare = replace(summed, query=replace(summed.query, groups=replace(summed.query.groups, kinds=("text",) * 5)))
+    for text in (printed(bare), query_html(bare)):
+        assert f"score {bare[0].score:.3f}" in text
+        assert "special tokens" not in text
+
+
+def test_marked_words_follow_the_lift_and_the_legend_says_so(summed: QueryResult, tmp_path: Path) -> None:
+    """Would catch marks by the share where the legend speaks of the lift."""
+    text = " ".join(printed(summed).split())
+    assert "the wing of a [heated] [-body-]" in text
+    assert "[such] words lift the score most; [-such-] ones pull it down." in text
+    marks = re.findall(r'<mark class="(p|n)\d" title="([^"]+)">([^<]+)</mark>', query_html(summed))
+    assert [(sign, word) for sign, _, word in marks] == [("p", "heated"), ("n", "body"), ("p", "layer")]
+    assert marks[0][1].startswith("lift +0.090, share +0.")
+    assert "lift the score most; orange ones pull it down" in " ".join(query_html(summed).split())
+    by_share = open_run(tmp_path / "summed").query("q1", by="share")
+    text = " ".join(printed(by_share).split())
+    assert "the [wing] of a [heated] body" in text
+    assert "[such] words add most to the score" in text
+    assert "lift" not in text
+    shares = re.findall(r'<mark class="p\d" title="([^"]+)">wing</mark>', query_html(by_share))
+    assert re.match(r"lift \+0.000, share \+0\.\d+, strongest pair with “wing”", shares[0])
+    assert bars(printed(by_share)) == bars(printed(summed)), "bars are shares whatever is marked"
+
+
+def test_sentences_are_called_sentences(summed: QueryResult) -> None:
+    """Would catch a page that speaks of words where sentences were attributed."""
+    query = replace(summed.query, groups=replace(summed.query.groups, unit="sentence"))
+    documents = tuple(
+        replace(one, explained=replace(one.explained, groups=replace(one.explained.groups, unit="sentence")))
+        for one in summed
+    )
+    result = replace(summed, query=query, documents=documents)
+    for text in (printed(result), re.sub("<[^>]+>", "", query_html(result).split("</style>")[1])):
+        flat = " ".join(text.split())
+        assert "each sentence of the query adds" in flat
+        assert "strongest sentence pairs" in flat
+        assert "sentences lift the score most" in flat
+        assert not re.search(r"\bwords?\b", flat)
+
+
+def test_a_run_of_an_earlier_version_is_shown_with_what_its_sums_are(tmp_path: Path) -> None:
+    """Would catch an old run whose rows are said to sum to the score, or that is not shown at all."""
+    result = open_run(write_run(tmp_path / "run", QUERIES, small_log(), old=True).url).query("q1")
+    assert (result.sums_to, result.by) == ("difference", "share")
+    document = result[0]
+    for text in (printed(result), query_html(result)):
+        flat = " ".join(text.split())
+        assert "does not sum to the score but to what the score gains over reference texts" in flat
+        assert "one token, such as padding, in place of every word" in flat
+        assert f"score 0.500, sum {document.row_sums.sum():.3f} = words " in " ".join(
+            re.sub("<[^>]+>", "", flat).split()
+        )
+        assert "add most to the sum" in flat
+        assert not re.search("brought|lift the score", flat)
+    centred = open_run(write_run(tmp_path / "centred", QUERIES, small_log(), sums_to="centred").url).query("q1")
+    assert "what sets the pair apart from average texts" in " ".join(printed(centred).split())
 
 
 def test_a_long_document_is_shown_where_it_answers(tmp_path: Path) -> None:

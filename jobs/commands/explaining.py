@@ -68,7 +68,7 @@ def explain(
             mode=mode,
             similarity=similarity,
             sums_to=sums_to or "score",
-            reference=reference or "pad",
+            reference="pad" if reference is None else reference,
             trust_remote_code=trust_remote_code,
             pickled_weights=pickled_weights,
         )
@@ -90,6 +90,14 @@ def show(
     doc: Annotated[
         str | None, typer.Option("--doc", metavar="DOCID", help="Of that query, this one document in full.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lift|share",
+            help="Mark the words of a query's documents that lift the score most, or that add most to it; "
+            "default: lift where the run has it.",
+        ),
+    ] = None,
     special: Special = False,
     top: Annotated[
         int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, or of a query's documents.")
@@ -104,13 +112,13 @@ def show(
     with told(context):
         from jobs.showing import check_targets, show_pair, show_query
 
-        _check_asked(pair_id, query, doc, png)
+        _check_asked(pair_id, query, doc, png, by)
         check_targets(html, png)
         from jobs.dataset import open_run
 
         opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
         if query is not None and doc is None:
-            show_query(opened.query(query), special=special, top=top, html=html, told=note)
+            show_query(opened.query(query, by), special=special, top=top, html=html, told=note)
             return
         if query is not None and doc is not None:
             pair_id = opened.query(query).document(doc).pair_id
@@ -118,7 +126,7 @@ def show(
         show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=note)
 
 
-def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None) -> None:
+def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None, by: str | None) -> None:
     """JobError unless exactly one thing to show was asked for."""
     from jobs.errors import JobError
 
@@ -130,3 +138,5 @@ def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: P
         raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
     if png is not None and query is not None and doc is None:
         raise JobError("--png draws one pair: add --doc DOCID, or use --html for the query's page")
+    if by is not None and (query is None or doc is not None):
+        raise JobError("--by marks words in the documents of a query: give --query QID without --doc")

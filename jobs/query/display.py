@@ -15,8 +15,9 @@ DOCUMENTS = 10
 def terminal_query(
     result: QueryResult, console: Console | None = None, *, top: int = DOCUMENTS, special: bool = False
 ) -> None:
-    """Prints how much each word of the query brought in each of the ``top`` best documents, as small bars, and the
-    part of each document that brought most, its words marked by strength.
+    """Prints how much each word of the query adds to the score of each of the ``top`` best documents, as small bars,
+    and the part of each document that lifts the score most (or adds most to it, as ``result.by`` says), its words
+    marked by strength. What each row sums to is said beside it.
 
     Written to standard output, or to ``console``; within 80 columns, wider where the terminal is, and readable
     without colour. ``special`` shows special and prompt tokens of the query too. Texts are printed literally.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_colours import STEPS, level, style_of
 from attribution_core.display_view import decimals_for, model_words, number, printable, shortened, step, warns
-from jobs.query.result import QueryDocument, QueryResult
+from jobs.query.result import QueryDocument, QueryResult, Span
 from jobs.query.snippet import Snippet, snippet, whole
-from jobs.query.view import Bars, bars_of, document_notes, facts, heading, query_notes, strongest
+from jobs.query.view import Bars, bars_of, document_notes, heading, query_notes, strongest
+from jobs.query.wording import aim, facts, kept_kinds, marks, more_on_marks, row_sums_to, special_sum
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -59,23 +60,28 @@ TEMPLATE = """\
 {% for note in notes %}<p role="note"><strong>{{ note }}</strong></p>
 {% endfor -%}
 {% if rows and words -%}
-<div class="scroll" tabindex="0" role="region" aria-label="What each word of the query brought">
+<div class="scroll" tabindex="0" role="region" aria-label="What each {{ unit }} of the query adds">
 <table><caption>{{ heading }}</caption>
 <thead><tr><th scope="col">rank</th><th scope="col">score</th>
 {%- if judged %}<th scope="col">relevance</th>{% endif %}
 {%- for word in words %}<th scope="col" class="word{% if word.other %} other{% endif %}"
-{%- if word.full %} title="{{ word.full }}"{% endif %}>{{ text(word.label) }}</th>{% endfor %}</tr></thead>
+{%- if word.full %} title="{{ word.full }}"{% endif %}>{{ text(word.label) }}</th>{% endfor %}
+{%- if others %}<th scope="col" class="other">{{ others }}</th>{% endif %}</tr></thead>
 <tbody>
 {% for row in rows %}<tr><th scope="row">{{ row.rank }}</th><td>{{ row.score }}</td>
 {%- if judged %}<td>{{ row.relevance }}</td>{% endif %}
 {%- for cell in row.cells %}<td class="value">{{ cell.number }}
-{{- ""}}<span class="{{ cell.level }}" style="width:{{ cell.width }}em"></span></td>{% endfor %}</tr>
+{{- ""}}<span class="{{ cell.level }}" style="width:{{ cell.width }}em"></span></td>{% endfor %}
+{%- if others %}<td>{{ row.others }}</td>{% endif %}</tr>
 {% endfor -%}
 </tbody></table></div>
-<p class="faint">How much each word of the query brought to the score: blue raises it{% if negative %}, orange lowers it
-{%- endif %}.</p>
+<p class="faint">How much each {{ unit }} of the query adds to {{ aim }}: blue raises it{% if negative %}, orange
+ lowers it{% endif %}. {{ sum }}</p>
 {%- else %}<p><strong>{{ heading }}</strong></p>
 {%- endif %}
+{% if documents %}<p class="faint">In the documents, marked {{ unit_b }}s {{ above }}{% if below %}; orange ones
+ {{ below }}{% endif %}. The stronger the colour, the more, on a scale of each document's own. {{ more }}</p>
+{% endif -%}
 {% for one in documents %}<article>
 <p><strong>{{ one.rank }}&ensp;{{ text(one.id) }}</strong>&ensp;
 {%- for fact in one.facts %} <span class="faint piece">{{ fact }}{% if not loop.last %},{% endif %}</span>
@@ -92,8 +98,7 @@ TEMPLATE = """\
 {% endif -%}
 </article>
 {% endfor -%}
-{% if documents %}<p class="faint">In the documents, marked words brought most: the stronger the colour, the more, on a
- scale of the document's own.{% if model %} Model {{ text(model) }}, layer {{ layer }}, {{ similarity }}.{% endif %}</p>
+{% if documents and model %}<p class="faint">Model {{ text(model) }}, layer {{ layer }}, {{ similarity }}.</p>
 {% endif -%}
 </section>
 """
@@ -116,6 +121,9 @@ def html_of(
         short = shortened(label, LONGEST_LABEL)
         full = shortened(label, 400) if short != label else ""
         heads.append({"label": short, "full": full, "other": groups.kinds[i] != "text"})
+    others = "" if special else kept_kinds(result)
+    above, below = marks(result)
+    negative = any(span.value < 0 for one in documents for span in whole(one).marked)
     context: dict[str, Any] = {
         "style": query_style() if styled else "",
         "query": printable(result.text or " ".join(groups.labels[i] for i in bars.words)),
@@ -124,8 +132,16 @@ def html_of(
         "words": heads,
         "negative": bool((bars.values < 0).any()),
         "judged": any(one.relevance is not None for one in documents),
-        "rows": [_row(one, bars, at) for at, one in enumerate(documents)],
-        "documents": [_article(one, (links or {}).get(one.pair_id, "")) for one in documents],
+        "others": others,
+        "rows": [_row(result, one, bars, at) for at, one in enumerate(documents)],
+        "documents": [_article(result, one, (links or {}).get(one.pair_id, "")) for one in documents],
+        "unit": groups.unit,
+        "unit_b": documents[0].explained.groups.unit if documents else "",
+        "aim": aim(result),
+        "sum": row_sums_to(result, special),
+        "above": above,
+        "below": below if negative else "",
+        "more": more_on_marks(result) if documents else "",
         "model": printable(model_words(result.model)),
         "layer": result.layer,
         "similarity": printable(result.similarity),
@@ -145,7 +161,7 @@ def _template() -> Template:
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
 
 
-def _row(document: QueryDocument, bars: Bars, at: int) -> dict[str, Any]:
+def _row(result: QueryResult, document: QueryDocument, bars: Bars, at: int) -> dict[str, Any]:
     decimals = max(decimals_for(bars.limit), 2)
     cells = [
         {
@@ -157,17 +173,23 @@ def _row(document: QueryDocument, bars: Bars, at: int) -> dict[str, Any]:
         for value in bars.values[at]
     ]
     judged = "–" if document.relevance is None else f"{document.relevance:g}"
-    return {"rank": document.rank, "score": f"{document.score:.3f}", "relevance": judged, "cells": cells}
+    return {
+        "rank": document.rank,
+        "score": f"{document.score:.3f}",
+        "relevance": judged,
+        "cells": cells,
+        "others": number(special_sum(result, document), decimals),
+    }
 
 
-def _article(document: QueryDocument, link: str) -> dict[str, Any]:
+def _article(result: QueryResult, document: QueryDocument, link: str) -> dict[str, Any]:
     shown = snippet(document, SNIPPET)
     cut = shown.cut_before or shown.cut_after
     notes = document_notes(document)
     return {
         "rank": document.rank,
         "id": shortened(printable(document.id), LONGEST_ID),
-        "facts": facts(document),
+        "facts": facts(result, document),
         "link": link,
         "notes": [note for note in notes if warns(note)] + [note for note in notes if not warns(note)],
         "snippet": _passage(shown),
@@ -189,7 +211,15 @@ def _passage(shown: Snippet) -> dict[str, Any]:
         mark = piece.span is not None and shown.marks(piece.span)
         pieces.append({"text": printable(piece.text), "level": "", "title": ""})
         if piece.span is not None and mark:
-            answered = "" if piece.span.query_word is None else f", most for “{printable(piece.span.query_word)}”"
             pieces[-1]["level"] = level(step(piece.span.value, shown.limit, STEPS))
-            pieces[-1]["title"] = f"{piece.span.value:+.3f}{answered}"
+            pieces[-1]["title"] = _title(piece.span)
     return {"pieces": pieces, "before": shown.cut_before, "after": shown.cut_after}
+
+
+def _title(span: Span) -> str:
+    """The numbers of a marked word."""
+    words = [] if span.lift is None else [f"lift {span.lift:+.3f}"]
+    words.append(f"share {span.share:+.3f}")
+    if span.query_word is not None:
+        words.append(f"strongest pair with “{printable(span.query_word)}”")
+    return ", ".join(words)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attribution_core.errors import SettingError
 from attribution_core.grouping import Groups, Unit
-from attribution_core.results import Cell, ExplainedText
+from attribution_core.results import Cell, ExplainedText, Floats
+from jobs.dataset import LIFTS
 from jobs.errors import RunError
-from jobs.query.result import QueryDocument, QueryResult
+from jobs.query.result import BY, By, QueryDocument, QueryResult
 
 if TYPE_CHECKING:
     from jobs.opened_run import Run
@@ -21,15 +23,22 @@ LOGGED = ("rank", "log_score", "tag", "relevance")
 FEW_IDS = 3
 
 
-def read_query(run: Run, query_id: str) -> QueryResult:
-    """The rows of ``attributions`` whose first text is ``query_id``; RunError where there is none."""
+def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
+    """The rows of ``attributions`` whose first text is ``query_id``; RunError where there is none.
+
+    ``by`` is lift or share; None takes the lift where the run has it. SettingError where it is neither, and for lift
+    where the run has none.
+    """
     import pyarrow.compute as pc
 
+    if by is not None and by not in BY:
+        raise SettingError(f"by must be lift or share, not {by!r}")
     there = run.dataset().schema.names
-    columns = [*OWN, *(name for name in LOGGED if name in there)]
+    columns = [*OWN, *(name for name in (*LIFTS, *LOGGED) if name in there)]
     rows = run.rows(pc.field("text_a_id") == query_id, columns=columns).to_pylist()
     if not rows:
         raise RunError(_no_query(run, query_id))
+    chosen = _chosen(run, by, rows)
     role_a, role_b = run.roles
     unit: Unit = run.setting("groups") or "word"
     query = run.explained([query_id], role_a).get(query_id) or _unwritten(rows, ("rows", "i", "a"), role_a, unit)
@@ -39,7 +48,7 @@ def read_query(run: Run, query_id: str) -> QueryResult:
     documents = []
     for place, row in enumerate(rows, start=1):
         text = texts.get(row["text_b_id"]) or _unwritten([row], ("cols", "j", "b"), role_b, unit)
-        documents.append(_document(row, place, text))
+        documents.append(_document(row, place, text, chosen))
     return QueryResult(
         id=query_id,
         query=query,
@@ -48,10 +57,23 @@ def read_query(run: Run, query_id: str) -> QueryResult:
         model=str(run.setting("model") or ""),
         layer=int(run.setting("layer") or 0),
         similarity=str(run.setting("similarity") or "cosine"),
+        sums_to=run.sums_to,
+        by=chosen,
     )
 
 
-def _document(row: dict[str, Any], place: int, text: ExplainedText) -> QueryDocument:
+def _chosen(run: Run, by: str | None, rows: list[dict[str, Any]]) -> By:
+    """What marks words: ``by``, or by default the lift where all ``rows`` have it."""
+    there = all(row.get(name) is not None for row in rows for name in LIFTS)
+    if by == "lift" and not there:
+        why = "it was made by an earlier version, which did not store them"
+        if run.setting("similarity") == "dot":
+            why = "its similarity is dot, and the lift is defined for cosine only"
+        raise SettingError(f"{run.url}: the run has no lifts: {why}; use --by share, or by='share' in Python")
+    return "lift" if there and by != "share" else "share"
+
+
+def _document(row: dict[str, Any], place: int, text: ExplainedText, by: By) -> QueryDocument:
     rank = _number(row.get("rank"))
     tag = row.get("tag")
     return QueryDocument(
@@ -66,7 +88,14 @@ def _document(row: dict[str, Any], place: int, text: ExplainedText) -> QueryDocu
         row_sums=np.asarray(row["row_sums"], np.float32),
         col_sums=np.asarray(row["col_sums"], np.float32),
         cells=tuple(Cell(**cell) for cell in row["top"]),
+        row_lift=_lift(row, "row_lift"),
+        col_lift=_lift(row, "col_lift"),
+        by=by,
     )
+
+
+def _lift(row: dict[str, Any], name: str) -> Floats | None:
+    return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
 def _place(row: dict[str, Any]) -> float:
@@ -75,7 +104,7 @@ def _place(row: dict[str, Any]) -> float:
 
 
 def _number(value: object) -> float | None:
-    """``value`` of a column that somebody's table brought: also numbers that came as text; None for what is none."""
+    """``value`` of a column of somebody's table: also a number that is written as text; None for anything else."""
     try:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

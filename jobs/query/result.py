@@ -1,11 +1,11 @@
-"""What a reader gets of one query: the documents in rank order, with the words that made their scores."""
+"""What a reader gets of one query: the documents in rank order, with what each word adds to their scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 
@@ -16,22 +16,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW_IDS = 5
+By = Literal["lift", "share"]
+BY: tuple[str, ...] = get_args(By)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One word of a document: ``text`` is the document's ``[start:end]``, character for character.
+    """One word or sentence of a document: ``text`` is the document's ``[start:end]``, character for character.
 
-    ``value`` is how much the word brought to Σ A: the sum of its column over the whole query, special tokens included,
-    exact also where cells were not stored. ``query_word`` is the word of the query, number ``query_index``, that it met
-    most strongly (by absolute value), and ``cell`` what the two gave together; all None where no cell of the word was
-    stored.
+    ``share`` is what it adds to the pair's sum, which is the score (or what ``QueryResult.sums_to`` says): its column
+    summed over the whole query, special tokens included, exact also where word pairs were not stored. ``lift`` is what
+    it lifts the score above what the document's length lets every word have; it is negative for words that pull the
+    score down, and None where the run has no lifts. ``value`` is the one of the two that is drawn, as
+    ``QueryDocument.by`` says. ``query_word`` is the word of the query, number ``query_index``, with which it makes its
+    strongest pair (by absolute value), and ``cell`` what that pair adds to the sum; all None where no pair of the word
+    was stored.
     """
 
     start: int
     end: int
     text: str
     value: float
+    share: float
+    lift: float | None = None
     query_word: str | None = None
     query_index: int | None = None
     cell: float | None = None
@@ -42,9 +49,11 @@ class QueryDocument:
     """One document of a query's ranking.
 
     ``rank`` is the log's, or the place by score in a log without ranks; ``score`` is the model's, ``log_score`` what
-    the log says; ``relevance`` is None where nobody judged. ``row_sums`` [I] is how much each word of the query brought
-    in this document and ``col_sums`` [J] how much each word of the document, special tokens included in both; ``cells``
-    are the stored word pairs, strongest first, without special and prompt tokens. ``pair_id`` is for ``Run.pair``.
+    the log says; ``relevance`` is None where nobody judged. ``row_sums`` [I] is how much each word of the query adds to
+    the pair's sum and ``col_sums`` [J] how much each word of the document adds, special tokens included in both;
+    ``row_lift`` [I] and ``col_lift`` [J] are their lifts, None where the run has none. ``cells`` are the stored word
+    pairs, strongest first, without special and prompt tokens. ``pair_id`` is for ``Run.pair``. ``by`` says what chooses
+    the words that are marked and the part that is shown: their lift or their share.
     """
 
     id: str
@@ -58,11 +67,19 @@ class QueryDocument:
     row_sums: Floats
     col_sums: Floats
     cells: tuple[Cell, ...]
+    row_lift: Floats | None = None
+    col_lift: Floats | None = None
+    by: By = "share"
 
     @property
     def text(self) -> str:
         """The document as it was given."""
         return self.explained.text
+
+    @property
+    def total(self) -> float:
+        """The sum over all pairs of words and special tokens: the score, or what ``QueryResult.sums_to`` says."""
+        return float(self.row_sums.sum(dtype=np.float64))
 
     def top(self, k: int = 5) -> list[Cell]:
         """The ``k`` strongest word pairs, word of the query first, by absolute value."""
@@ -81,8 +98,10 @@ class QueryDocument:
             cells = [met[j] for j in members if j in met]
             strongest = max(cells, key=lambda cell: abs(cell.value), default=None)
             answer = (None, None, None) if strongest is None else (strongest.a, strongest.i, strongest.value)
-            value = float(self.col_sums[members].sum(dtype=np.float64))
-            spans.append(Span(start, end, self.text[start:end], value, *answer))
+            share = float(self.col_sums[members].sum(dtype=np.float64))
+            lift = None if self.col_lift is None else float(self.col_lift[members].sum(dtype=np.float64))
+            value = lift if self.by == "lift" and lift is not None else share
+            spans.append(Span(start, end, self.text[start:end], value, share, lift, *answer))
         return tuple(spans)
 
 
@@ -91,6 +110,9 @@ class QueryResult(Sequence[QueryDocument]):
     """A query and its documents in rank order: iterable, indexable by place (0 is the best), and it prints itself.
 
     ``query`` is the query as the model read it; ``unfinished`` is a sentence where the run has more to come, else "".
+    ``sums_to`` says what every document's sums add up to: its ``score``, the ``difference`` of its score from reference
+    texts, or what is left of it when average texts are taken off (``centred``). ``by`` says what chooses the words that
+    are marked: their lift, or their share of that sum.
     """
 
     id: str
@@ -100,6 +122,8 @@ class QueryResult(Sequence[QueryDocument]):
     model: str = ""
     layer: int = 0
     similarity: str = "cosine"
+    sums_to: str = "score"
+    by: By = "share"
 
     @property
     def text(self) -> str:
@@ -124,8 +148,8 @@ class QueryResult(Sequence[QueryDocument]):
     def to_pandas(self) -> pd.DataFrame:
         """One row a document, in rank order.
 
-        ``brought`` holds ``row_sums`` (for ``words``), ``top`` the stored word pairs and ``spans`` the document's
-        words, both as lists of dicts. Raises ExportError where pandas is not installed.
+        ``row_sums`` and ``row_lift`` are for ``words``; ``top`` holds the stored word pairs and ``spans`` the
+        document's words, both as lists of dicts. Raises ExportError where pandas is not installed.
         """
         from jobs.export import pandas
 
@@ -139,7 +163,8 @@ class QueryResult(Sequence[QueryDocument]):
                 "relevance": one.relevance,
                 "tag": one.tag,
                 "text": one.text,
-                "brought": one.row_sums,
+                "row_sums": one.row_sums,
+                "row_lift": one.row_lift,
                 "top": [cell._asdict() for cell in one.cells],
                 "spans": [vars(span) for span in one.spans],
             }

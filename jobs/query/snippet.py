@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.query.result import QueryDocument, Span
 
-# A word is marked where it brought this many times what a word of its document does on average, or half of what the
-# strongest word does, and never below a fifth of that: a text in which most words are marked shows nothing.
+# A word is marked where its |value| is this many times the average one of its document, or half of the strongest
+# word's, and never below a fifth of that: a text in which most words are marked shows nothing.
 MARKED_TIMES, STRONG_SHARE, LEAST_SHARE = 2.0, 0.5, 0.2
+# A lift below the usual numerical error of a pair says nothing: of two equal texts every lift is about zero.
+LEAST_LIFT = 2e-3
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,19 @@ class Snippet:
 
 
 def snippet(document: QueryDocument, room: int, width: Callable[[str], int] = len) -> Snippet:
-    """The window of ``document`` whose words brought most by absolute value, ``width`` of it at most ``room``.
+    """The window of ``document`` whose words have the largest sum of values, ``width`` of it at most ``room``.
 
-    The first of equals; all of a document that fits. A word longer than ``room`` is cut.
+    Values are signed: where they are lifts, it is the part that lifts the score most, and not one that pulls it down.
+    Only windows to which no further word fits are looked at; the first of equals is taken. A document that fits is
+    shown whole, and a word longer than ``room`` is cut.
     """
     text, spans = document.text, document.spans
     sizes = [abs(span.value) for span in spans]
     limit = max(sizes, default=0.0)
     usual = sum(sizes) / max(len(sizes), 1)
     threshold = max(min(MARKED_TIMES * usual, STRONG_SHARE * limit), LEAST_SHARE * limit)
+    if document.by == "lift":
+        threshold = max(threshold, LEAST_LIFT)
     start, end = _window(text, spans, room, width)
     return Snippet(start, end, len(text), limit, threshold, tuple(_pieces(text, spans, start, end)))
 
@@ -79,21 +86,22 @@ def _window(text: str, spans: Sequence[Span], room: int, width: Callable[[str], 
         return 0, _reach(text, 0, room, width)
     words = [width(span.text) for span in spans]
     gaps = [0, *(width(text[a.end : b.start]) for a, b in itertools.pairwise(spans))]
-    best, chosen = -1.0, (0, 0)
+    best, chosen = -math.inf, (0, 0)
     last = -1  # the window is first … last
-    used, mass = 0, 0.0
+    used, total = 0, 0.0
     for first, span in enumerate(spans):
         if last < first:
-            last, used, mass = first, words[first], abs(span.value)
+            last, used, total = first, words[first], span.value
         while last + 1 < len(spans) and used + gaps[last + 1] + words[last + 1] <= room:
             last += 1
             used += gaps[last] + words[last]
-            mass += abs(spans[last].value)
+            total += spans[last].value
+        full = first == 0 or used + gaps[first] + words[first - 1] > room
         # Sums of the same words taken in another order differ in the last digits.
-        if mass > best + 1e-9:
-            best, chosen = mass, (first, last)
+        if full and total > best + 1e-9:
+            best, chosen = total, (first, last)
         used -= words[first] + (gaps[first + 1] if first < last else 0)
-        mass -= abs(span.value)
+        total -= span.value
     start, end = spans[chosen[0]].start, spans[chosen[1]].end
     if words[chosen[0]] > room:
         return start, _reach(text, start, room, width)

@@ -10,7 +10,8 @@ from attribution_core.display_sheet import STEPS, Sheet, runs
 from attribution_core.display_view import decimals_for, number, step, warns
 from jobs.query.result import QueryDocument, QueryResult
 from jobs.query.snippet import Snippet, snippet
-from jobs.query.view import Bars, bars_of, document_notes, facts, heading, query_notes, strongest
+from jobs.query.view import Bars, bars_of, document_notes, heading, query_notes, strongest
+from jobs.query.wording import aim, facts, marks, more_on_marks, row_sums_to
 
 BAR = 5
 SNIPPET_LINES = 3
@@ -33,11 +34,11 @@ class QuerySheet(Sheet):
             return
         bars = bars_of(result.query, documents, special)
         if bars.words.size:
-            self.table(result, documents, bars)
-        self.marks_legend(documents)
+            self.table(result, documents, bars, special)
+        self.marks_legend(result, documents)
         for document in documents:
             self.blank()
-            self.document(document)
+            self.document(result, document)
 
     def words(self, result: QueryResult) -> list[str]:
         groups = result.query.groups
@@ -52,7 +53,7 @@ class QuerySheet(Sheet):
 
     # --- bars
 
-    def table(self, result: QueryResult, documents: tuple[QueryDocument, ...], bars: Bars) -> None:
+    def table(self, result: QueryResult, documents: tuple[QueryDocument, ...], bars: Bars, special: bool) -> None:
         """One row a document, one column a word of the query, in as many blocks of columns as fit below each other."""
         left = self.left(documents)
         width = max(map(cell_len, left))
@@ -65,8 +66,10 @@ class QuerySheet(Sheet):
             [cell_len(label) for label in labels], np.abs(bars.values).sum(0), available, cell, blocks
         )
         largest = number(bars.limit, max(decimals_for(bars.limit), 2))
-        scale = f"How much each word of the query brought to the score: {self.bar(1, BAR)} is {largest}"
-        self.line(scale + (", a minus lowers it." if negative else "."), "dim")
+        unit = result.query.groups.unit
+        scale = f"How much each {unit} of the query adds to {aim(result)}: {self.bar(1, BAR)} is {largest}"
+        scale += ", a minus lowers it." if negative else "."
+        self.line(f"{scale} {row_sums_to(result, special)}", "dim")
         for first, last in runs(widths, available):
             self.blank()
             head = Text.assemble((set_cell_size(left[0], width), "dim"), " ")
@@ -82,8 +85,7 @@ class QuerySheet(Sheet):
                 self.put(drawn)
         if len(kept) < len(labels):
             left_out = len(labels) - len(kept)
-            unit = result.query.groups.unit
-            self.line(f"Not shown: {left_out} {unit}{'s' if left_out > 1 else ''} that brought less.", "dim")
+            self.line(f"Not shown: {left_out} {unit}{'s' if left_out > 1 else ''} with smaller numbers.", "dim")
 
     def left(self, documents: tuple[QueryDocument, ...]) -> list[str]:
         """The head and a line for each document: rank, score, and relevance where anybody judged."""
@@ -109,24 +111,39 @@ class QuerySheet(Sheet):
 
     # --- documents
 
-    def marks_legend(self, documents: tuple[QueryDocument, ...]) -> None:
-        negative = any(span.value < 0 for one in documents for span in self.cut(one).marked)
+    def marks_legend(self, result: QueryResult, documents: tuple[QueryDocument, ...]) -> None:
+        """What the marked words and the arrows below are."""
+        marked = [span for one in documents for span in self.cut(one).marked]
+        unit = documents[0].explained.groups.unit
+        above, below = marks(result)
+        more = more_on_marks(result)
+        negative = any(span.value < 0 for span in marked)
         self.blank()
         if not self.coloured:
-            below = "; [-such-] ones lowered it" if negative else ""
-            self.line(f"In the documents [such] words brought most to the score{below}.", "dim")
+            said = f"In the documents, [such] {unit}s {above}{f'; [-such-] ones {below}' if negative else ''}. "
+            self.line((said if marked else "") + more, "dim")
             return
-        line = Text("In the documents, the words that brought most: ", "dim")
-        for sign in (1, -1) if negative else (1,):
-            for style in dict.fromkeys(self.background(sign * strength) for strength in range(4, STEPS + 1)):
-                line.append(" ", style)
-            line.append(" raised the score  " if sign > 0 else " lowered it", "dim")
-        for piece in line.wrap(self.console, self.width):
+        line = Text()
+        if marked:
+            line.append(f"In the documents, {unit}s on ", "dim")
+            self.shades(line, 1)
+            line.append(f" {above}", "dim")
+            if negative:
+                line.append("; those on ", "dim")
+                self.shades(line, -1)
+                line.append(f" {below}", "dim")
+            line.append(". ", "dim")
+        for piece in line.append(more, "dim").wrap(self.console, self.width):
             self.put(piece)
 
-    def document(self, document: QueryDocument) -> None:
+    def shades(self, line: Text, sign: int) -> None:
+        """The grounds of marked words, from weak to strong."""
+        for style in dict.fromkeys(self.background(sign * strength) for strength in range(4, STEPS + 1)):
+            line.append(" ", style)
+
+    def document(self, result: QueryResult, document: QueryDocument) -> None:
         head = Text.assemble((f"{document.rank:>2}  ", "bold"), (self.safe(document.id), "bold"))
-        head.append(f"  {', '.join(facts(document))}", "dim")
+        head.append(f"  {', '.join(facts(result, document))}", "dim")
         for line in head.wrap(self.console, self.width):
             self.put(line)
         indent = " " * INDENT

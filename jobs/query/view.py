@@ -16,7 +16,7 @@ PAIRS = 5
 
 @dataclass(frozen=True)
 class Bars:
-    """How much each shown word of the query brought in each shown document.
+    """How much each shown word of the query adds to the sum of each shown document.
 
     ``words`` [W] are indices into the query's groups in reading order, ``values`` [D, W] the documents' row sums, and
     ``limit`` the largest |value|: one scale for all, so that rows and columns compare.
@@ -55,16 +55,6 @@ def heading(result: QueryResult, shown: int) -> str:
     count = len(result)
     said = f"{count} document{'s' if count != 1 else ''} in rank order"
     return f"The first {shown} of {said}" if shown < count else said
-
-
-def facts(document: QueryDocument) -> list[str]:
-    """What is known of a document beside its text, a few words each."""
-    words = [f"score {document.score:.3f}"]
-    if document.log_score is not None:
-        words.append(f"log score {document.log_score:.3f}")
-    if document.relevance is not None:
-        words.append(f"relevance {document.relevance:g}")
-    return words
 
 
 def strongest(document: QueryDocument) -> list[Cell]:
