@@ -38,8 +38,14 @@ class Made:
     kept: dict[str, Any]
 
 
-def made_pairs(seed: int, count: int = 50, *, texts: int = 24, retrieval: bool = False) -> list[Made]:
-    """Pairs of ``texts`` distinct texts a side; matrices with a strong diagonal of equal words, some cells negative."""
+def made_pairs(
+    seed: int, count: int = 50, *, texts: int = 24, retrieval: bool = False, sums_to: str = "difference"
+) -> list[Made]:
+    """Pairs of ``texts`` distinct texts a side; matrices with a strong diagonal of equal words, some cells negative.
+
+    Where they sum to the score they have lifts, and of five pairs one has a total near zero and one a negative total,
+    as unrelated texts have.
+    """
     random = np.random.default_rng(seed)
     roles = ("query", "document") if retrieval else ("text", "text")
     sides: list[dict[str, ExplainedText]] = []
@@ -52,6 +58,11 @@ def made_pairs(seed: int, count: int = 50, *, texts: int = 24, retrieval: bool =
         a, b = sides[0][a_id], sides[1][b_id]
         matrix = _matrix(random, a, b)
         reference = random.normal(0, 0.1, 3)
+        lifts: dict[str, Any] = {}
+        if sums_to == "score":
+            matrix -= np.float32(matrix.mean() * (0, 0.98, 1.5, 0, 0)[n % 5])
+            reference[:] = 0
+            lifts = {"row_lift": _lifts(random, a), "col_lift": _lifts(random, b)}
         total = float(matrix.sum())
         pair = PairAttribution(
             a=a,
@@ -65,6 +76,8 @@ def made_pairs(seed: int, count: int = 50, *, texts: int = 24, retrieval: bool =
             reference_ab=float(reference[2]),
             total=total,
             error=float(random.normal(0, 1e-3)),
+            sums_to=sums_to,
+            **lifts,
         )
         kept: dict[str, Any] = {"rank": n % 7 + 1, "relevance": [None, 0, 1, 2][n % 4]}
         kept = kept if retrieval else {"label": round(float(random.uniform(0, 5)), 1)}
@@ -82,12 +95,15 @@ def write_made(
     format: str = "parquet",
     finished: bool = True,
     groups: str = "word",
+    sums_to: str | None = None,
+    similarity: str = "cosine",
 ) -> Run:
     """A run whose parts hold those pairs, by their numbers; every text is in the first part that has a pair of it."""
     run = Store.open(str(place))
     retrieval = pairs[0].pair.a.role == "query"
-    record = {"model": "some/model", "layer": 4, "similarity": "cosine", "format": format, "store": store}
+    record = {"model": "some/model", "layer": 4, "similarity": similarity, "format": format, "store": store}
     record |= {"mode": "retrieval" if retrieval else "symmetric", "top_k": top_k, "groups": groups}
+    record |= {} if sums_to is None else {"sums_to": sums_to}
     run.commit("job.yaml", yaml.safe_dump(record).encode())
     schema = pa.schema([("rank", pa.int32()), ("relevance", pa.int32())] if retrieval else [("label", pa.float64())])
     written: set[tuple[str, str]] = set()
@@ -120,6 +136,11 @@ def _text(random: np.random.Generator, role: str, number: int) -> ExplainedText:
         read = explained(text, role, truncated=True, cut_at=len(text), converged=False, way="partner", **more)
         return ExplainedText(**{**vars(read), "text": text + " and nobody walked on"})
     return explained(text, role, **more)
+
+
+def _lifts(random: np.random.Generator, text: ExplainedText) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values = random.normal(0, 0.05, len(text.groups))
+    return (values - values.mean()).astype(np.float32)
 
 
 def _matrix(random: np.random.Generator, a: ExplainedText, b: ExplainedText) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,15 @@ def rows(found: Statistics, table: str) -> list[dict[str, Any]]:
 def computed(place: Path, pairs: list[Made], **more: Any) -> Statistics:
     parts = more.pop("parts", None)
     settings = {name: more.pop(name) for name in ("only", "sample", "gold", "resamples", "pipeline") if name in more}
-    run = write_made(place, pairs, parts, **more)
+    run = write_made(place, pairs, parts, sums_to=pairs[0].pair.sums_to, **more)
     compute_statistics(run, **{"pipeline": PIPELINE, "resamples": 50, **settings})
     return statistics_of(run)
 
 
 @pytest.fixture(scope="module")
 def pairs(seed: int) -> list[Made]:
-    return made_pairs(seed, 50)
+    """Pairs that sum to their score: of two in five that is near zero or negative."""
+    return made_pairs(seed, 50, sums_to="score")
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +64,17 @@ def either(request: pytest.FixtureRequest) -> Statistics:
 def test_concentration_equals_the_direct_sums(either: Statistics, pairs: list[Made], oracle: Oracle) -> None:
     # Would catch a share taken of the wrong total, or a quantile over the wrong pairs.
     totals = np.array([oracle.matrix(one).sum() for one in pairs])
+    masses = np.array([np.abs(oracle.matrix(one)).sum() for one in pairs])
+    own = totals > 0.1 * masses
+    assert (totals < 0).any()
+    assert own.sum() < len(pairs)
     for row in rows(either, "concentration"):
         sums = np.array([oracle.largest(one, row["percent"]) for one in pairs])
         assert row["share"] == pytest.approx(sums.sum() / totals.sum(), abs=CLOSE)
-        assert row["p50"] == pytest.approx(np.median((sums / totals)[totals > 0]), abs=CLOSE)
+        assert row["p50"] == pytest.approx(np.median((sums / totals)[own]), abs=CLOSE)
         assert row["low"] <= row["share"] <= row["high"]
+    notes = either["concentration"].statistic.notes
+    assert any(f"{len(pairs) - own.sum()} of 50 pairs have a score near zero or negative" in note for note in notes)
     negative = sum(-np.minimum(oracle.matrix(one), 0).sum() for one in pairs)
     mass = sum(np.abs(oracle.matrix(one)).sum() for one in pairs)
     assert either["concentration"].figure("negative_mass").value == pytest.approx(negative / mass, abs=CLOSE)
@@ -89,6 +98,10 @@ def test_words_by_part_of_speech_equal_the_direct_sums(either: Statistics, oracl
             assert found[pos]["share"] == pytest.approx(share, abs=CLOSE)
             assert found[pos]["frequency"] == pytest.approx(frequency, abs=CLOSE)
             assert found[pos]["lift"] == pytest.approx(share / frequency, rel=1e-4)
+        sums, _ = oracle.by_word(side, lambda word, *_: word.pos if word.kind == "text" else None)
+        assert {pos: row["mean"] for pos, row in found.items()} == pytest.approx(
+            {pos: total / len(oracle.pairs) for pos, total in sums.items()}, abs=CLOSE
+        )
 
 
 def pos_pair(left: Word, right: Word) -> tuple[str, str]:
@@ -149,22 +162,33 @@ def test_positions_equal_the_direct_sums(either: Statistics, oracle: Oracle) -> 
             )
 
 
-def test_sufficiency_equals_scipy_on_direct_sums(either: Statistics, pairs: list[Made], oracle: Oracle) -> None:
+@pytest.mark.parametrize("sums_to", ["score", "difference", "centred"])
+def test_sufficiency_equals_scipy_on_direct_sums(tmp_path: Path, seed: int, sums_to: str) -> None:
+    # Would catch reference terms added where the sum is the score, and a score predicted without what it lacks.
+    pairs = made_pairs(seed, 50, sums_to="score" if sums_to == "score" else "difference")
+    pairs = [replace(one, pair=replace(one.pair, sums_to=sums_to)) for one in pairs]
+    oracle = Oracle(pairs)
+    found = computed(tmp_path / "run", pairs, only=["sufficiency"])
     against = {
         "score": np.array([one.pair.score for one in pairs]),
         "total": np.array([oracle.matrix(one).sum() for one in pairs]),
         "label": np.array([one.kept["label"] for one in pairs]),
     }
-    reference = against["score"] - against["total"]
-    for row in rows(either, "sufficiency"):
+    added = against["score"] - against["total"]
+    kinds = {"score": {"cells"}}.get(sums_to, {"cells", "score"})
+    names = {"score": {"score", "label"}}.get(sums_to, {"score", "total", "label"})
+    table = rows(found, "sufficiency")
+    assert {(row["sum"], row["against"]) for row in table} == {(kind, name) for kind in kinds for name in names}
+    for row in table:
         sums = np.zeros(len(pairs))
         if row["percent"]:
             sums = np.array([oracle.largest(one, row["percent"]) for one in pairs])
-        sums = sums + (reference if row["sum"] == "score" else 0)
+        sums = sums + (added if row["sum"] == "score" else 0)
         y = against[row["against"]]
         assert row["pearson"] == pytest.approx(stats.pearsonr(sums, y).statistic, abs=CLOSE)
         # The order of two sums that float32 does not tell apart is anybody's.
         assert row["spearman"] == pytest.approx(stats.spearmanr(sums, y).statistic, abs=1e-3)
+    assert ("reference terms" in str(found["sufficiency"])) == (sums_to == "difference")
 
 
 def test_chosen_parts_of_speech_are_exact_or_within_their_bounds(
@@ -200,6 +224,74 @@ def test_the_strongest_word_pairs_are_exact_or_within_their_bounds(either: Stati
     if found[0]["exact"]:
         best = sorted(total, key=lambda key: -total[key])
         assert by_total[:5] == best[:5]
+
+
+def test_words_by_lift_equal_the_direct_sums(either: Statistics, pairs: list[Made]) -> None:
+    # Would catch a special token's lift counted, and a document's words with another's lifts.
+    total: dict[str, float] = defaultdict(float)
+    count: dict[str, int] = defaultdict(int)
+    for one in pairs:
+        for text, lifts in ((one.pair.a, one.pair.row_lift), (one.pair.b, one.pair.col_lift)):
+            assert lifts is not None
+            for label, kind, lift in zip(text.groups.labels, text.groups.kinds, lifts, strict=True):
+                if kind == "text":
+                    total[label.casefold()] += float(lift)
+                    count[label.casefold()] += 1
+    found = rows(either, "words_by_lift")
+    assert {row["side"] for row in found} == {"both"}
+    for row in found:
+        assert row["occurrences"] == count[row["word"]]
+        assert row["total"] == pytest.approx(total[row["word"]], abs=CLOSE)
+        assert row["mean"] == pytest.approx(total[row["word"]] / count[row["word"]], abs=CLOSE)
+    for by, sign in (("total", -1), ("lowest", 1)):
+        words = [row["word"] for row in found if row["by"] == by]
+        assert words[:3] == sorted(total, key=lambda word, sign=sign: sign * total[word])[:3]  # type: ignore[misc]
+
+
+def test_totals_that_cancel_have_no_shares_and_keep_their_means(tmp_path: Path, seed: int) -> None:
+    # Would catch a share of next to nothing: a thousand times the total, or of the wrong sign.
+    pairs = made_pairs(seed, 40, sums_to="score")
+    for sign in (0.001, -0.4):
+        low = []
+        for one in pairs:
+            matrix = one.pair.matrix - one.pair.matrix.mean()
+            matrix = (matrix + sign * np.abs(matrix).mean()).astype(np.float32)
+            sums = {"row_sums": matrix.sum(1), "col_sums": matrix.sum(0), "total": float(matrix.sum())}
+            low.append(replace(one, pair=replace(one.pair, matrix=matrix, score=sums["total"], **sums)))
+        found = computed(tmp_path / f"run{sign}", low, store="full")
+        for name in ("concentration", "parts_of_speech", "pos_pairs", "matches", "word_kinds", "position_tenth"):
+            table = rows(found, name)
+            assert table
+            assert {row[key] for row in table for key in ("share", "low", "high")} == {None}, name
+            assert {row.get("lift") for row in table} == {None}
+        oracle = Oracle(low)
+        sums, _ = oracle.by_cell(oracle.match)
+        means = {row["match"]: row["mean"] for row in rows(found, "matches") if row["cells"]}
+        assert means == pytest.approx({key: total / len(low) for key, total in sums.items()}, abs=CLOSE)
+        assert any(
+            "No shares: the scores of these pairs add up to" in note for note in found["matches"].statistic.notes
+        )
+        figures = {one.name: one for statistic in found for one in statistic.statistic.figures}
+        assert figures["largest_5"].value is figures["nouns_lift"].value is figures["exact"].value is None
+        assert 0.3 < figures["negative_mass"].value < 0.8  # type: ignore[operator]
+        for row in rows(found, "sufficiency"):
+            assert -1 <= row["spearman"] <= 1
+        assert "nan" not in str(found).replace("finance", "")
+
+
+def test_shares_are_of_the_sum_over_pairs_and_bounded_near_zero(tmp_path: Path, seed: int) -> None:
+    # One pair's total near zero must not move what a thousand pairs' shares are.
+    pairs = made_pairs(seed, 40)
+    before = computed(tmp_path / "before", pairs, only=["concentration", "matches"])
+    matrix = pairs[0].pair.matrix - pairs[0].pair.matrix.mean()
+    sums = {"row_sums": matrix.sum(1), "col_sums": matrix.sum(0), "total": float(matrix.sum())}
+    near = replace(pairs[0], pair_id="near", pair=replace(pairs[0].pair, matrix=matrix, **sums))
+    after = computed(tmp_path / "after", [*pairs, near], only=["concentration", "matches"])
+    for table in ("concentration", "matches"):
+        for one, other in zip(rows(before, table), rows(after, table), strict=True):
+            assert other["share"] == pytest.approx(one["share"], abs=0.05)
+    for row in rows(after, "concentration"):
+        assert all(abs(row[key]) <= 10 for key in ("p05", "p25", "p50", "p75", "p95"))
 
 
 def test_the_groups_of_word_pairs_are_those_of_the_gold_label(full: Statistics, pairs: list[Made]) -> None:

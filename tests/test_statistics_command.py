@@ -35,7 +35,8 @@ HOSTILE = "<script>alert('ü')</script> \x1b[2Jred \u202eabc"
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Run:
     """A retrieval log of made-up pairs."""
-    return write_made(tmp_path_factory.mktemp("log") / "run", made_pairs(seed, 60, retrieval=True))
+    pairs = made_pairs(seed, 60, retrieval=True, sums_to="score")
+    return write_made(tmp_path_factory.mktemp("log") / "run", pairs, sums_to="score")
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,17 @@ def test_pairs_whose_texts_are_not_written_yet_are_left_out_and_counted(tmp_path
     assert f"{20 - found.run.pairs} pairs are left out" in found.notes[1]
 
 
-def test_what_a_query_word_brought_equals_its_row_sums(tmp_path: Path) -> None:
-    # Would catch a word of one query counted for another, and an answered word called unanswered.
+def planted(number: int, query: str, document: str, **lifts: float) -> Made:
+    """A pair of a log whose query's words have the given lifts, 0 where none is given."""
+    a = explained(query, "query")
+    row_lift = np.array([lifts.get(label, 0.0) for label in a.groups.labels], np.float32)
+    pair = pair_of(a, explained(document, "document"), {}, seed=number)
+    pair = replace(pair, row_lift=row_lift, col_lift=np.zeros(len(pair.b.groups), np.float32))
+    return Made(f"p{number}", f"q:{query}", f"d{number}", pair, {"rank": number, "relevance": 1})
+
+
+def test_what_a_query_word_added_equals_its_row_sums(tmp_path: Path) -> None:
+    # Would catch a word of one query counted for another.
     def one(number: int, document: str, **cells: float) -> Made:
         query = explained("hot wing design", "query")
         found = {(a, b): value for a, b, value in ((*key.split("_"), value) for key, value in cells.items())}
@@ -136,15 +146,103 @@ def test_what_a_query_word_brought_equals_its_row_sums(tmp_path: Path) -> None:
     run = write_made(tmp_path / "run", pairs)
     compute_statistics(run, pipeline=None, only=["retrieval"], resamples=10)
     rows = {row["word"]: row for row in run.statistics.table("query_terms").to_pylist()}
+    whole = sum(float(made.pair.row_sums[1:4].sum()) for made in pairs)
     for at, word in enumerate(("hot", "wing", "design"), 1):
         sums = [float(made.pair.row_sums[at]) for made in pairs]
-        lifts = [float(made.pair.row_sums[at] * 3 / made.pair.row_sums[1:4].sum()) for made in pairs]
         row = rows[word]
         assert (row["documents"], row["mean"]) == (2, pytest.approx(sum(sums) / 2, abs=1e-6))
-        assert row["best_lift"] == pytest.approx(max(lifts), abs=1e-5)
-        assert row["pair_id"] == f"p{lifts.index(max(lifts)) + 1}"
-        assert row["answered"] == (max(lifts) >= 0.5)
-    assert run.statistics.table("unanswered_words").to_pylist() == [{"word": "design", "asked": 1, "unanswered": 1}]
+        assert row["share"] == pytest.approx(sum(sums) / whole, abs=1e-5)
+        assert row["best"] == pytest.approx(max(sums), abs=1e-6)
+        assert row["pair_id"] == f"p{sums.index(max(sums)) + 1}"
+        # Lifts are not in this run: what needs them is left out, and the reason is given.
+        assert (row["mean_lift"], row["found_in"], row["without_effect"]) == (None, None, None)
+    notes = run.statistics["retrieval"].statistic.notes
+    assert notes == (
+        "Words without effect are left out: they need lifts, and an earlier version of tokenpair made this run.",
+    )
+
+
+def test_words_without_effect_are_those_that_no_document_has_and_that_dilute_the_score(tmp_path: Path) -> None:
+    # Would catch a word judged by one document, one whose stem is there, and punctuation or an article in the count.
+    first, second = "zebra heated wings the . design layers", "engine"
+    low = {"zebra": -0.05, "heated": -0.3, "wings": -0.1, "the": -0.2, ".": -0.2, "design": -0.01}
+    pairs = [
+        # heating and wing stand in a document each; layers dilutes one document alone; design hardly does.
+        planted(1, first, "a heating pipe", **low, layers=-0.06),
+        planted(2, first, "one wing", **low, layers=0.03),
+        # A document of another query has the zebra, and that is no matter.
+        planted(3, second, "zebra engine", engine=-0.4),
+    ]
+    run = write_made(tmp_path / "run", pairs, sums_to="score")
+    compute_statistics(run, pipeline=PIPELINE, only=["retrieval"], resamples=10)
+    found = run.statistics["retrieval"]
+    (row,) = run.statistics.table("words_without_effect").to_pylist()
+    assert (row["query_id"], row["word"], row["documents"]) == (f"q:{first}", "zebra", 2)
+    assert row["mean_lift"] == pytest.approx(-0.05, abs=1e-6)
+    terms = {row["word"]: row for row in run.statistics.table("query_terms").to_pylist()}
+    assert {word for word, row in terms.items() if row["without_effect"]} == {"zebra"}
+    assert {word: terms[word]["found_in"] for word in ("heated", "wings", "layers", "engine")} == {
+        **{"heated": 1, "wings": 1},
+        **{"layers": 0, "engine": 1},
+    }
+    assert terms["layers"]["mean_lift"] == pytest.approx(-0.015, abs=1e-6)
+    asked = [row for row in terms.values() if row["content"]]
+    assert found.figure("without_effect").value == pytest.approx(1 / len(asked))
+    assert found.figure("queries_without_effect").value == 0.5
+    assert found.figure("words_without_effect").value == 1
+    assert f"of {len(asked)} content words in 2 queries: 1" in " ".join(str(found).split())
+    assert "gained nothing from this word" in found.statistic.notes[0]
+    assert "no word with the same stem or lemma" in found.statistic.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"similarity": "dot"}, "they need lifts, and a dot product has none"),
+        ({}, "they need lifts, and an earlier version of tokenpair made this run"),
+        ({"groups": "sentence"}, "they need words as groups"),
+    ],
+)
+def test_without_lifts_or_words_it_says_in_one_line_what_is_missing(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    made = planted(1, "zebra wing", "one wing", zebra=-0.05)
+    if settings != {"groups": "sentence"}:
+        made = replace(made, pair=replace(made.pair, row_lift=None, col_lift=None))
+    run = write_made(tmp_path / "run", [made], **settings)  # type: ignore[arg-type]
+    found = compute_statistics(run, pipeline=None, resamples=10)
+    notes = found.statistics["retrieval"].notes
+    assert [note for note in notes if "without effect" in note] == [f"Words without effect are left out: {said}."]
+    assert "words_without_effect" not in {info.name for info in found.statistics["retrieval"].tables}
+    if settings != {"groups": "sentence"}:
+        assert any("Words by their lift are left out" in note for note in found.statistics["strongest"].notes)
+
+
+def test_a_run_without_the_columns_of_lifts_opens(tmp_path: Path, seed: int) -> None:
+    # A run of the version before has no such columns, and says nothing of what it sums to.
+    run = write_made(tmp_path / "run", made_pairs(seed, 20, retrieval=True))
+    (place,) = (tmp_path / "run" / "attributions").iterdir()
+    pq.write_table(pq.read_table(place).drop_columns(["row_lift", "col_lift"]), place)
+    code, out, _ = command(run.url, "--resamples", "10")
+    assert code == 0
+    words = " ".join(out.split())
+    assert "sums_to: difference. The word pairs of two texts sum to f(a, b) − f(a, r)" in words
+    assert "called the total" in words
+    assert "Share of the total that the largest word pairs give" in words
+    assert "Words without effect are left out" in words
+
+
+def test_statistics_of_another_version_are_to_be_made_again(tmp_path: Path, seed: int) -> None:
+    run = write_made(tmp_path / "run", made_pairs(seed, 5))
+    compute_statistics(run, pipeline=None, only=["position"], resamples=10)
+    place = tmp_path / "run" / "statistics" / "summary.json"
+    plain = json.loads(place.read_text())
+    del plain["run"]["sums_to"]
+    place.write_text(json.dumps(plain | {"version": 1}))
+    with pytest.raises(RunError, match="another version of tokenpair wrote it; make it again"):
+        _ = run.statistics
+    assert command(run.url, "--only", "position", "--quiet", "--pipeline", "none")[0] == 0
+    assert read_summary(run.store).run.sums_to == "difference"
 
 
 ROWS_OF_A_LOG = ["concentration", "matches", "position", "sufficiency", "retrieval"]
@@ -191,7 +289,7 @@ def test_a_column_of_text_named_like_one_of_a_log_is_left_alone(tmp_path: Path) 
     rows = [replace(row, kept={"rank": "first", "relevance": "high"}) for row in small_log()[1]]
     store = write_log(tmp_path / "run", QUERIES, [rows], schema=schema)
     found = compute_statistics(Run(store), pipeline=None, resamples=20)
-    assert {info.name for info in found.statistics["retrieval"].tables} == {"query_terms", "unanswered_words"}
+    assert {info.name for info in found.statistics["retrieval"].tables} == {"query_terms"}
     assert "q1" in make_report(Run(store), lambda line: None, called="run")
 
 

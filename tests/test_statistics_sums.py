@@ -92,7 +92,8 @@ def test_rows_of_a_cluster_are_drawn_together(
     many = correlations(np.repeat(x, 30, axis=0)[order], np.repeat(y, 30)[order, None], 500, 0, cluster[order])
     for one, other in zip(single, many, strict=True):
         assert other[0, 0, 0] == pytest.approx(one[0, 0, 0], abs=1e-3)
-        assert other[0, 0, 2] - other[0, 0, 1] == pytest.approx(one[0, 0, 2] - one[0, 0, 1], rel=0.35)
+        # Taken for thirty documents, thirty copies would make it more than five times narrower.
+        assert other[0, 0, 2] - other[0, 0, 1] == pytest.approx(one[0, 0, 2] - one[0, 0, 1], rel=0.6)
     alone = correlations(x, y[:, None], 50, 0, np.zeros(200, int))
     assert np.isnan([one[0, 0, 1:] for one in alone]).all()
 
@@ -102,10 +103,27 @@ def test_one_bucket_alone_has_no_interval() -> None:
     one = np.array([[2.0, 2.0], [0.0, 1.0]])
     count = np.array([[1.0, 1.0], [0.0, 1.0]])
     draw = Resampling.drawn(2, 200, 0)
-    for value, low, high in (draw.ratio(one, count), draw.lift(one, count, count, count)):
+    shares = (draw.share(one, count, count), draw.share_lift(one, count, count, count, count))
+    for value, low, high in (draw.ratio(one, count), *shares):
         assert np.isfinite(value).all()
         assert np.isnan([low[0], high[0]]).all()
         assert low[1] < high[1]
+
+
+def test_a_share_of_next_to_nothing_is_none(chance: np.random.Generator) -> None:
+    # Would catch a share of a total that cancels, and an interval of those draws alone in which it does not.
+    part = chance.random((200, 1))
+    mass = np.full((200, 1), 10.0)
+    draw = Resampling.drawn(200, 500, 0)
+    for mean, given, interval in ((3.0, True, True), (1.05, True, False), (0.2, False, False), (-3.0, False, False)):
+        total = chance.normal(0, 2, (200, 1))
+        total += mean - total.mean()
+        for found in (draw.share(part, total, mass), draw.share_lift(part, total, mass, part, part)):
+            value, low, high = (one[0] for one in found)
+            assert np.isfinite(value) == given
+            assert np.isfinite([low, high]).tolist() == [interval] * 2
+        if given:
+            assert draw.share(part, total, mass)[0] == pytest.approx(part.sum() / total.sum())
 
 
 def test_a_pair_of_one_cell_has_no_skewness() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jobs.errors import JobError, RunError
 from jobs.statistics.measure import Measure, Result, Scene, Table, numbers
 from jobs.statistics.opening import Pairs, batches, database, order_pairs
-from jobs.statistics.reading import buckets_of, read_batches
+from jobs.statistics.reading import buckets_of, has_lifts, read_batches
 from jobs.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.statistics.sums import Array, Resampling, quantum_for
 from jobs.statistics.texts import read_texts
@@ -120,6 +120,8 @@ def _scene(
         resamples=resamples,
         whole="matrix" in run.dataset().schema.names,
         top_k=int(run.setting("top_k") or 0),
+        sums_to=run.sums_to,
+        lifts=has_lifts(run),
         gold_name=gold,
         gold=_column(run, pairs, gold) if gold else None,
         kept=tuple(name for name in ("rank", "relevance") if name in numeric),
@@ -129,7 +131,8 @@ def _scene(
 def _pass(run: Run, scene: Scene, measures: Sequence[Measure], progress: Callable[[int, int], None]) -> None:
     done = 0
     cells = any(measure.cells for measure in measures)
-    for batch in read_batches(run, scene.pairs, scene.texts, cells=cells, kept=scene.kept):
+    lifts = scene.lifts and any(measure.lifts for measure in measures)
+    for batch in read_batches(run, scene.pairs, scene.texts, cells=cells, lifts=lifts, kept=scene.kept):
         for measure in measures:
             measure.add(batch)
         done += len(batch)
@@ -160,6 +163,7 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
         model=str(run.setting("model") or ""),
         layer=int(run.setting("layer") or 0),
         similarity=str(run.setting("similarity") or "cosine"),
+        sums_to=scene.sums_to,
         sample=pairs.count if pairs.count + pairs.without_text < len(pairs.rank) else None,
         seed=scene.seed,
         resamples=scene.resamples,
@@ -181,7 +185,7 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
         found[measure.name] = Statistic(
             name=measure.name,
             title=measure.title,
-            meaning=measure.meaning,
+            meaning=measure.meaning.format(whole=scene.sum_name),
             figures=tuple(result.figures),
             tables=tuple(_info(table) for table in result.tables),
             notes=(*result.notes, *([reason] if reason else [])),

@@ -1,4 +1,4 @@
-"""How few cells make most of the sum, and how much of it is negative."""
+"""How few word pairs make most of the sum, and how much of it is negative."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attribution_core.sparse import SHARES
-from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, mean_interval, quantiles
+from jobs.statistics.measure import (
+    Measure,
+    Result,
+    Scene,
+    Table,
+    columns_table,
+    figure,
+    mean_interval,
+    quantiles,
+    withheld,
+)
 from jobs.statistics.reading import Batch, Cells, Rest
-from jobs.statistics.sums import Array, divided
+from jobs.statistics.sums import LEAST_TOTAL, Array, divided, large_enough
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +30,7 @@ EXAMPLES = 5
 class Concentration(Measure):
     name = "concentration"
     title = "Concentration"
-    meaning = "What share of the total the largest cells give, and how much of the attributions is negative."
+    meaning = "How much of the {whole} the largest word pairs of each pair of texts give, and how much is negative."
     cells = True
 
     def __init__(self, scene: Scene) -> None:
@@ -28,18 +38,19 @@ class Concentration(Measure):
         self.sums = scene.sums(len(SHARES) + 4)
         self.count = scene.sums(4)
         self.share = scene.array(len(SHARES))
+        self.of_mass = scene.array()
         self.negative = scene.array()
         self.skew = scene.array(3)
 
     def add(self, batch: Batch) -> None:
         one = batch.scalars
-        mass = one["positive"] - one["negative"]
+        mass = batch.mass
         size = batch.texts.offsets[batch.a + 1] - batch.texts.offsets[batch.a]
         size = size * (batch.texts.offsets[batch.b + 1] - batch.texts.offsets[batch.b])
         columns = np.column_stack([batch.largest, one["total"], one["negative"], mass, size])
         self.sums.add_rows(batch.bucket, columns)
-        positive = one["total"] > 0
-        self.share[batch.rank] = divided(batch.largest, np.where(positive, one["total"], 0)[:, None])
+        self.share[batch.rank] = divided(batch.largest, large_enough(one["total"], mass)[:, None])
+        self.of_mass[batch.rank] = divided(batch.largest[:, SHARES.index(0.05)], mass)
         self.negative[batch.rank] = divided(-one["negative"], mass)
         assert batch.cells is not None
         assert batch.rest is not None
@@ -53,8 +64,8 @@ class Concentration(Measure):
 
     def result(self) -> Result:
         draw, found, exact = self.scene.resampling, self.sums.values, self.scene.whole
-        k = len(SHARES)
-        value, low, high = draw.ratio(found[:, :k], found[:, k : k + 1])
+        k, whole = len(SHARES), self.scene.sum_name
+        value, low, high = draw.share(found[:, :k], found[:, k : k + 1], found[:, k + 2 : k + 3])
         there = np.isfinite(self.share[:, 0])
         spread = quantiles(self.share[there])
         percent = [round(100 * share) for share in SHARES]
@@ -64,36 +75,39 @@ class Concentration(Measure):
             **dict(zip(("p05", "p25", "p50", "p75", "p95"), spread, strict=True)),
         )
         figures = [
-            figure(f"largest_{p}", f"share of the total that the largest {p} % of cells give", at)
+            figure(f"largest_{p}", f"share of the {whole} that the largest {p} % of word pairs give", at)
             for p, at in zip(percent, zip(value, low, high, strict=True), strict=True)
         ]
         negative = draw.ratio(-found[:, k + 1], found[:, k + 2])
-        figures.append(figure("negative_mass", "share of negative cells in the sum of absolute values", negative))
+        figures.append(figure("negative_mass", "share of the sum of absolute values that is negative", negative))
         counts = self.count.values
         certain = [divided(self.count.total[at], self.count.total[3]) for at in (1, 2)]
         cells = draw.ratio(counts[:, 0], counts[:, 3])
-        meaning = "share of the cells between words that are negative"
+        meaning = "share of the word pairs that are negative, by number, special tokens left out"
         figures.append(figure("negative_cells", meaning, cells, exact=exact, ends=certain))
         skew = mean_interval(self.scene, self.skew[:, 0])
         ends = [
             np.nan if np.isinf(self.skew[:, at]).any() else mean_interval(self.scene, self.skew[:, at])[0]
             for at in (1, 2)
         ]
-        meaning = "skewness of the cells between words of a pair, mean over pairs"
+        meaning = "skewness of a pair's word pairs, special tokens left out, mean over pairs"
         figures.append(figure("skewness", meaning, skew, "", exact=exact, ends=ends))
-        notes = []
+        notes = withheld(self.scene, self.sums.total[k], self.sums.total[k + 2])
         if not there.all():
-            notes.append(f"{(~there).sum():,} pairs have a total of zero or less: they have no share of it.")
-        return Result(figures, [_table(data), self._examples()], notes)
+            notes.append(
+                f"{(~there).sum():,} of {len(there):,} pairs have a {whole} near zero or negative, below "
+                f"{LEAST_TOTAL:g} of their sum of absolute values: they count in the shares over all pairs, and have "
+                "none of their own."
+            )
+        if (value > 1).any():
+            notes.append("Shares above 100 %: the other word pairs add up to less than zero.")
+        return Result(figures, [_table(data, whole), self._examples(there)], notes)
 
-    def _examples(self) -> Table:
-        """Pairs to look at: where few cells make most, where many do, and where most is negative."""
-        five = SHARES.index(0.05)
-        asked = {
-            "largest 5 % give most": -self.share[:, five],
-            "largest 5 % give least": self.share[:, five],
-            "most negative": -self.negative,
-        }
+    def _examples(self, there: Array) -> Table:
+        """Pairs to look at: where few word pairs make most, where many do, and where most is negative; ``there`` are
+        those whose own share means something."""
+        of_mass = np.where(there, self.of_mass, np.nan)
+        asked = {"largest 5 % give most": -of_mass, "largest 5 % give least": of_mass, "most negative": -self.negative}
         what, ranks, values = [], [], []
         for name, order in asked.items():
             for rank in np.argsort(np.where(np.isfinite(order), order, np.inf), kind="stable")[:EXAMPLES]:
@@ -102,7 +116,10 @@ class Concentration(Measure):
                     ranks.append(int(rank))
                     values.append(abs(float(order[rank])))
         data = columns_table(what=what, pair_id=self.scene.pairs.ids(ranks), value=values)
-        columns = {"what": "what the pair is an example of", "value": "its share"}
+        columns = {
+            "what": "what the pair is an example of",
+            "value": "their sum over the pair's sum of absolute values",
+        }
         return Table("concentration_examples", "Pairs that stand out.", data, columns)
 
 
@@ -153,12 +170,17 @@ def cubes_above(mean: Array, lowest: Array, highest: Array) -> Array:
     return np.where(highest <= 0, mean**3, line)
 
 
-def _table(data: pa.Table) -> Table:
+def _table(data: pa.Table, whole: str) -> Table:
     columns = {
-        "percent": "the largest so many per cent of a pair's cells, by absolute value",
-        "cells": "how many cells that is in the mean pair",
-        "share": "Σ over pairs of their sum / Σ over pairs of the total",
-        **{f"p{q:02d}": f"{q} % quantile over pairs of a pair's own share" for q in (5, 25, 50, 75, 95)},
+        "percent": "the largest so many per cent of a pair's word pairs, by absolute value",
+        "cells": "how many word pairs that is in the mean pair",
+        "share": f"sum of them over all pairs / sum of the {whole}s of all pairs, so pairs near zero weigh little; "
+        f"empty where the second sum is less than {LEAST_TOTAL:g} of the sum of absolute values",
+        **{
+            f"p{q:02d}": f"{q} % quantile of a pair's own share, over the pairs whose {whole} is at least "
+            f"{LEAST_TOTAL:g} of their sum of absolute values"
+            for q in (5, 25, 50, 75, 95)
+        },
     }
-    meaning = "Share of the total that the largest cells of each pair give."
+    meaning = f"Share of the {whole} that the largest word pairs of each pair of texts give."
     return Table("concentration", meaning, data, columns)

@@ -10,12 +10,19 @@ from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
 
 WORST = 20
+RESIDUAL = "what a text's integral misses, as a part of its embedding's length"
+# What the sum over a pair's word pairs is to be.
+EXACT = {
+    "score": "score",
+    "difference": "(f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b))",
+    "centred": "(e(a) − o) · (e(b) − o)",
+}
 
 
 class Convergence(Measure):
     name = "convergence"
     title = "Convergence"
-    meaning = "Integration nodes, residuals and identity errors, the ways that were taken, and what they cost."
+    meaning = "How exact the sums are, how many integration nodes that took, and what it cost."
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -52,27 +59,26 @@ class Convergence(Measure):
         every = con.sql(f"SELECT {measures}, quantile_cont(nodes, 0.5) AS nodes {source}").fetchall()[0]
         texts, converged, residual, residual_max, *_, nodes = every
         at = np.quantile(self.error, (0.5, 0.9, 0.99, 1.0)) if len(self.error) else np.full(4, np.nan)
+        exact, cosine = EXACT[self.scene.sums_to], str(self.scene.run.setting("similarity") or "cosine") == "cosine"
+        unit = "in units of the score" if cosine else "as a part of ‖e(a)‖‖e(b)‖"
+        unit += ", with o the mean embedding of a sample" if self.scene.sums_to == "centred" else ""
+        error = f"|sum of word pairs − {exact}|, {unit}"
         figures = [
-            _plain("unconverged", 1 - converged / texts, "texts that missed the tolerance", "share"),
+            _plain("unconverged", 1 - converged / texts, "share of the texts that missed the tolerance", "share"),
             _plain("nodes", nodes, "integration nodes of a text, median"),
-            _plain("residual", residual, "completeness residual of a text, median, of ‖e‖"),
-            _plain("residual_max", residual_max, "largest completeness residual of a text, of ‖e‖"),
-            figure(
-                "error_mean",
-                "|identity error| of a pair, mean, of ‖e(a)‖‖e(b)‖",
-                mean_interval(self.scene, self.error),
-                "",
-            ),
-            _plain("error_median", at[0], "|identity error| of a pair, median"),
-            _plain("error_99", at[2], "|identity error| that 99 % of pairs stay below"),
-            _plain("error_max", at[3], "largest |identity error| of a pair"),
+            _plain("residual", residual, "residual of a text, median"),
+            _plain("residual_max", residual_max, "largest residual of a text"),
+            figure("error_mean", "error of a pair's sum, mean", mean_interval(self.scene, self.error), ""),
+            _plain("error_median", at[0], "error of a pair's sum, median"),
+            _plain("error_99", at[2], "error of a sum that 99 % of pairs stay below"),
+            _plain("error_max", at[3], "largest error of a pair's sum"),
         ]
         worst = np.argsort(-self.error, kind="stable")[:WORST]
         examples = columns_table(pair_id=self.scene.pairs.ids(worst.tolist()), error=self.error[worst])
         described = {
             "texts": "distinct texts",
             "converged": "how many of them met the tolerance",
-            "residual": "median completeness residual, of ‖e‖",
+            "residual": f"median residual: {RESIDUAL}",
             "residual_max": "largest residual",
             "tokens": "mean number of tokens",
             "groups": "mean number of groups",
@@ -80,14 +86,14 @@ class Convergence(Measure):
             "nodes": "integration nodes (of a way: mean)",
             "role": "text, query or document",
             "way": "how contributions were computed: forward, reverse or partner",
-            "error": "|Σ A − (f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b))| of ‖e(a)‖‖e(b)‖",
+            "error": error,
         }
         tables = [
             Table("convergence_nodes", "Texts by their number of integration nodes.", by_nodes, described),
             Table("convergence_ways", "Texts by the way their contributions were computed.", by_way, described),
-            Table("convergence_examples", "The pairs with the largest identity error.", examples, described),
+            Table("convergence_examples", "The pairs whose sum is farthest off.", examples, described),
         ]
-        return Result(figures, tables)
+        return Result(figures, tables, [f"Residual: {RESIDUAL}. Error of a pair's sum: {error}."])
 
 
 def _plain(name: str, value: object, meaning: str, unit: str = "") -> Figure:

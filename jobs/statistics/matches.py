@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure
+from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
 from jobs.statistics.reading import Batch, flat_words
-from jobs.statistics.sums import Array, divided, quantised
+from jobs.statistics.sums import Array, divided, large_enough, quantised
 from jobs.statistics.tagging import NEGATION, NUMBER
 from jobs.statistics.texts import PROMPT, PUNCTUATION, SPECIAL, TEXT, Texts
 
@@ -22,7 +22,8 @@ class Matches(Measure):
     name = "matches"
     title = "Matches"
     meaning = (
-        "How much comes from identical words, other forms of them, numbers, negations, punctuation, special tokens."
+        "How much of the {whole} comes from identical words, other forms of them, numbers, negations, punctuation and "
+        "special tokens."
     )
     cells = True
 
@@ -55,11 +56,11 @@ class Matches(Measure):
         self.count = {name: scene.sums(sums.values.shape[1]) for name, sums in self.found.items()}
         self.bounds = {name: np.zeros((2, sums.values.shape[1])) for name, sums in self.found.items()}
         self.sides = {side: (scene.sums(len(KINDS)), scene.sums(len(KINDS))) for side in "ab"}
-        self.total = scene.sums(3)
+        self.total = scene.sums(4)
 
     def add(self, batch: Batch) -> None:
         one = batch.scalars
-        self.total.add_rows(batch.bucket, np.column_stack([batch.text_total, one["exact"], one["total"]]))
+        self.total.add_rows(batch.bucket, np.column_stack([batch.text_total, one["exact"], one["total"], batch.mass]))
         sizes = batch.sizes()
         sides = {
             "a": (batch.rows, batch.row_values, sizes[1], batch.a),
@@ -133,29 +134,28 @@ class Matches(Measure):
         figures = [
             figure(
                 "exact",
-                "share of the sum over all words' cells that identical words give",
-                draw.ratio(known[:, 1], known[:, 0]),
+                "share of the sum over all word pairs without special tokens that identical words give",
+                draw.share(known[:, 1], known[:, 0], known[:, 3]),
             ),
             figure(
                 "special",
-                "share of the total that cells of special and prompt tokens give",
-                draw.ratio(known[:, 2] - known[:, 0], known[:, 2]),
+                f"share of the {self.scene.sum_name} that word pairs with a special or prompt token give",
+                draw.share(known[:, 2] - known[:, 0], known[:, 2], known[:, 3]),
             ),
         ]
         counts = self.count["match"].values
-        lift = draw.lift(known[:, 1:2], known[:, :1], counts[:, :1], counts.sum(1, keepdims=True))
-        figures.append(
-            figure("exact_lift", "what identical words give, against their share of the cells", lift, "ratio")
-        )
+        lift = draw.share_lift(known[:, 1:2], known[:, :1], known[:, 3:], counts[:, :1], counts.sum(1, keepdims=True))
+        said = "share that identical words give over their share of these word pairs"
+        figures.append(figure("exact_lift", said, lift, "ratio"))
         table = self._table("matches", MATCHES, kinds, found, bounds, counts)
         for name in kinds[1:-1]:
             at = table.data["match"].to_pylist().index(name)
             row = table.data.slice(at, 1).to_pylist()[0]
             values = [np.nan if row[key] is None else row[key] for key in ("share", "low", "high")]
-            said = f"share that pairs of words with the same {name} give which are not identical"
+            said = f"share of the same sum that words with the same {name} give which are not identical"
             figures.append(figure(name, said, values, exact=whole, ends=(row["at_least"], row["at_most"])))
         parts = self.found["meeting"].values, self.bounds["meeting"], self.count["meeting"].values
-        notes = []
+        notes = withheld(self.scene, self.total.total[2], self.total.total[3])
         if "lemma" not in kinds:
             notes.append("Other forms of a word count as other: lemmas need a spaCy pipeline.")
         elif "stem" not in kinds:
@@ -166,10 +166,10 @@ class Matches(Measure):
         self, name: str, labels: tuple[str, ...], shown: list[str], found: Array, bounds: Array, counts: Array
     ) -> Table:
         draw, whole = self.scene.resampling, self.scene.whole
-        total, cells = self.total.values[:, :1], counts.sum(1, keepdims=True)
-        share, lift = draw.ratio(found, total), draw.lift(found, total, counts, cells)
-        ends = [divided(found.sum(0) + end, total.sum()) for end in bounds]
-        ends = ends if total.sum() >= 0 else ends[::-1]
+        below, cells = (self.total.values[:, :1], self.total.values[:, 3:]), counts.sum(1, keepdims=True)
+        share, lift = draw.share(found, *below), draw.share_lift(found, *below, counts, cells)
+        total = large_enough(self.total.total[0], self.total.total[3])
+        ends = [divided(found.sum(0) + end, total) for end in bounds]
         at = [labels.index(label) for label in shown]
         what = "match" if name == "matches" else "meeting"
         exact = [whole or label == "exact" for label in shown]
@@ -178,6 +178,7 @@ class Matches(Measure):
             **{key: values[at] for key, values in zip(("share", "low", "high"), share, strict=True)},
             frequency=draw.ratio(counts, cells)[0][at],
             **{key: values[at] for key, values in zip(("lift", "lift_low", "lift_high"), lift, strict=True)},
+            mean=found.sum(0)[at] / max(self.scene.pairs.count, 1),
             cells=counts.sum(0)[at].astype(np.int64),
             exact=exact,
             at_least=ends[0][at],
@@ -186,33 +187,33 @@ class Matches(Measure):
         described = {
             "match": "exact: the same word, letter case aside; lemma, stem: another form of it; other: neither",
             "meeting": "what meets: numbers, punctuation marks, negation words",
-            "cells": "how many cells are of this kind",
+            "cells": "how many word pairs are of this kind",
         }
-        meaning = "Share of the sum over all cells between words, by what the two words have in common."
+        meaning = "By what two words have in common: share of the sum over all word pairs without special tokens."
         return Table(name, meaning, data, described, exact=all(exact))
 
     def _sides(self) -> Table:
-        draw, total = self.scene.resampling, self.total.values[:, 2:]
+        draw, below = self.scene.resampling, (self.total.values[:, 2:3], self.total.values[:, 3:])
         columns: dict[str, list[Any]] = {"side": [], "kind": []}
         floats: dict[str, list[Array]] = {
-            name: [] for name in ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high")
+            name: [] for name in ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high", "mean")
         }
         for side, (found, count) in self.sides.items():
             cells = count.values.sum(1, keepdims=True)
-            share, lift = draw.ratio(found.values, total), draw.lift(found.values, total, count.values, cells)
+            share, lift = draw.share(found.values, *below), draw.share_lift(found.values, *below, count.values, cells)
+            mean = found.total / max(self.scene.pairs.count, 1)
             there = count.total > 0
             columns["side"] += [side] * int(there.sum())
             columns["kind"] += [kind for kind, is_there in zip(KINDS, there, strict=True) if is_there]
-            for name, values in zip(floats, (*share, draw.ratio(count.values, cells)[0], *lift), strict=True):
+            for name, values in zip(floats, (*share, draw.ratio(count.values, cells)[0], *lift, mean), strict=True):
                 floats[name].append(values[there])
         data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
         described = {
             "kind": "kind of word or token",
-            "frequency": "share of the cells in their rows (a) or columns (b)",
+            "frequency": "share of the word pairs that they are part of, special tokens included",
         }
-        return Table(
-            "word_kinds", "Share of the total by kind of word, from row and column sums. Exact.", data, described
-        )
+        meaning = f"By kind of word, special tokens included: share of the {self.scene.sum_name}. Exact."
+        return Table("word_kinds", meaning, data, described)
 
 
 class Same:
@@ -220,7 +221,7 @@ class Same:
     ones never match. Labels are sorted within each text once, so that a pair's two lists are merged."""
 
     def __init__(self, texts: Texts, label: Array) -> None:
-        self._texts = texts
+        self._texts, self._own = texts, label
         self._label = label[np.lexsort((label, texts.of_word))].astype(np.int64)
         self._most = int(label.max(initial=0)) + 2
 
@@ -239,6 +240,15 @@ class Same:
         wanted, first = wanted[met], first[met]
         matched = np.searchsorted(keys[1], wanted, "right") - first
         return np.bincount(wanted // self._most, matched, len(a))
+
+    def stand(self, a: Array, b: Array) -> Array:
+        """Whether the second text of a pair has each word of the first, [words of ``a``], one text after the other."""
+        pair, word = flat_words(self._texts, a)
+        other, place = flat_words(self._texts, b)
+        keys = other * self._most + self._label[place] + 1
+        wanted = pair * self._most + self._own[word].astype(np.int64) + 1
+        met = np.append(keys, -1)[np.searchsorted(keys, wanted, "left")] == wanted
+        return met & (self._own[word] >= 0)
 
 
 def _together(left: Array, right: Array) -> Array:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from jobs.statistics.schema import Figure
-from jobs.statistics.sums import Array, BucketSums, Resampling
+from jobs.statistics.schema import Figure, whole_of
+from jobs.statistics.sums import LEAST_TOTAL, Array, BucketSums, Resampling, large_enough, quantum_for
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
     from jobs.statistics.reading import Batch
     from jobs.statistics.texts import Texts
 
+# Sums of lifts come out the same in any order as long as a pair's do not add up to more than this in absolute value.
+LIFTS_A_PAIR = 16.0
 # What columns of several tables mean, said in one place.
 COMMON = {
     "side": "whose words: a, b, or both texts together",
-    "share": "share of the sum of all attributions that are meant (see the table)",
+    "share": "sum of the attributions that are meant over the sum of all (see the table), each over all pairs; empty "
+    f"where the sum of all is less than {LEAST_TOTAL:g} of the sum of absolute values",
     "low": "lower end of the 95 % bootstrap interval of the value before",
     "high": "upper end of it",
-    "frequency": "share of the cells: what an even spread over all cells would give",
+    "frequency": "share of the word pairs: what an even spread over all word pairs would give",
     "lift": "share / frequency",
     "lift_low": "lower end of the 95 % bootstrap interval of lift",
     "lift_high": "upper end of it",
-    "exact": "whether it follows from what is stored of every pair; else it is estimated from the strongest cells",
+    "mean": "what they add to a pair's sum of attributions: mean over pairs, in units of the score",
+    "exact": "whether it follows from what is stored of every pair; else it is estimated from the strongest word pairs",
     "at_least": "an estimate's true value is certainly not below this",
     "at_most": "an estimate's true value is certainly not above this",
     "pairs": "how many pairs it was computed from",
@@ -65,7 +69,8 @@ class Result:
 
 @dataclass
 class Scene:
-    """What statistics are made from. ``whole``: matrices were kept; ``gold`` [pairs], by rank, NaN for none."""
+    """What statistics are made from. ``whole``: matrices were kept; ``gold`` [pairs], by rank, NaN for none;
+    ``sums_to``: what a pair's attributions sum to; ``lifts``: the pairs have lifts."""
 
     run: Run
     con: duckdb.DuckDBPyConnection
@@ -77,6 +82,8 @@ class Scene:
     resamples: int
     whole: bool
     top_k: int
+    sums_to: str = "difference"
+    lifts: bool = False
     gold_name: str | None = None
     gold: Array | None = None
     kept: tuple[str, ...] = ()
@@ -85,6 +92,24 @@ class Scene:
     def buckets(self) -> int:
         """How many buckets pairs are summed in."""
         return self.resampling.weights.shape[1]
+
+    @property
+    def sum_name(self) -> str:
+        """What the sum over all attributions of a pair is called: score or total."""
+        return whole_of(self.sums_to)
+
+    @property
+    def why_no_lifts(self) -> str | None:
+        """Why the run has no lifts, or None where it has."""
+        if self.lifts:
+            return None
+        dot = str(self.run.setting("similarity") or "cosine") == "dot"
+        return "a dot product has none" if dot else "an earlier version of tokenpair made this run"
+
+    @property
+    def lift_quantum(self) -> float:
+        """The quantum for sums of lifts, which can be more than the attributions' own."""
+        return quantum_for(LIFTS_A_PAIR * max(self.pairs.count, 1))
 
     @property
     def pairs_a_bucket(self) -> Array:
@@ -108,9 +133,12 @@ class Measure(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    # {whole} stands for what the sum over all attributions of a pair is called.
     meaning: ClassVar[str]
     # Whether single cells are looked at beside the stored sums.
     cells: ClassVar[bool] = False
+    # Whether lifts are looked at, where the run has them.
+    lifts: ClassVar[bool] = False
     # Whether it says something only of texts with parts of speech.
     tagged: ClassVar[bool] = False
 
@@ -172,6 +200,17 @@ def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tu
     below = np.bincount(bucket, there.astype(np.float64), scene.buckets)
     value, low, high = scene.resampling.ratio(above, below)
     return float(value[0]), float(low[0]), float(high[0])
+
+
+def withheld(scene: Scene, total: Any, mass: Any) -> list[str]:
+    """What a reader must know where there are no shares, given the sums of totals and of absolute values."""
+    total, mass = float(total), float(mass)
+    if float(large_enough(np.array(total), np.array(mass))) > 0 or mass == 0:
+        return []
+    return [
+        f"No shares: the {scene.sum_name}s of these pairs add up to {total:.3g}, which is less than a tenth of the sum "
+        f"of absolute values ({mass:.3g}). Read the means instead."
+    ]
 
 
 def columns_table(**columns: Any) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_colours import style_of
 from attribution_core.display_view import printable, shortened
-from jobs.statistics.schema import FOLDER, NAMES, Statistic, Summary
+from jobs.statistics.schema import FOLDER, NAMES, RunFacts, Statistic, Summary
 from jobs.statistics.view import Shown, head_lines, shown_figures, shown_tables
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def html_of(summary: Summary, tables: Mapping[str, pa.Table], only: Sequence[str
         colours=style_of("tokenpair-statistics"),
         head=head_lines(summary),
         notes=summary.notes,
-        statistics=[_statistic(one, tables) for one in shown],
+        statistics=[_statistic(one, tables, summary.run) for one in shown],
     )
 
 
@@ -88,12 +88,12 @@ def _template() -> Template:
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
 
 
-def _statistic(one: Statistic, tables: Mapping[str, Any]) -> dict[str, Any]:
+def _statistic(one: Statistic, tables: Mapping[str, Any], facts: RunFacts) -> dict[str, Any]:
     return {
         "title": one.title,
         "meaning": one.meaning,
         "figures": shown_figures(one),
-        "tables": [_table(shown) for shown in shown_tables(one, tables)],
+        "tables": [_table(shown) for shown in shown_tables(one, tables, facts)],
         "notes": one.notes,
         "files": ", ".join(f"{FOLDER}/{info.name}.parquet" for info in one.tables),
     }

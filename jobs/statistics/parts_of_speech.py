@@ -1,4 +1,4 @@
-"""Which parts of speech bring most, against what their frequency would give."""
+"""Which parts of speech add most to the score, against what their frequency would give."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure
+from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
 from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
-from jobs.statistics.sums import Array, divided, quantised
+from jobs.statistics.sums import Array, divided, large_enough, quantised
 from jobs.statistics.tagging import UNIVERSAL
 from jobs.statistics.texts import TEXT
 
 N = len(UNIVERSAL)
 NOUNS, VERBS = ("NOUN", "PROPN"), ("VERB",)
 INTERVAL = ("share", "low", "high")
+LIFT = ("lift", "lift_low", "lift_high")
 
 
 class PartsOfSpeech(Measure):
     name = "parts_of_speech"
     title = "Parts of speech"
-    meaning = "Which parts of speech bring the score, by word and by pair of words, against their frequency."
+    meaning = "How much of the {whole} each part of speech gives, by word and by pair of words, against its frequency."
     cells = True
     tagged = True
 
@@ -37,7 +38,7 @@ class PartsOfSpeech(Measure):
         self.words = {side: np.zeros(N) for side in "ab"}
         self.pairs = scene.sums(N * N)
         self.cell_counts = scene.sums(N * N)
-        self.total = scene.sums(1)
+        self.total = scene.sums(2)
         self.bounds = np.zeros((2, N * N))
 
     @staticmethod
@@ -61,7 +62,7 @@ class PartsOfSpeech(Measure):
             self.sides[side][0].add(bucket, label[there], values[there])
             self.sides[side][1].add_rows(batch.bucket, self.count[text] * other[:, None])
             self.words[side] += self.count[text].sum(0)
-        self.total.add_rows(batch.bucket, batch.text_total[:, None])
+        self.total.add_rows(batch.bucket, np.column_stack([batch.text_total, batch.mass]))
         cells, rest = batch.cells, batch.rest
         assert cells is not None
         assert rest is not None
@@ -90,60 +91,66 @@ class PartsOfSpeech(Measure):
         words, by_side = self._words()
         pairs, by_pair = self._pairs()
         figures = [*by_side, *by_pair]
-        return Result(figures, [words, pairs])
+        return Result(figures, [words, pairs], withheld(self.scene, *self.total.total))
 
     def _words(self) -> tuple[Table, list[Figure]]:
         draw = self.scene.resampling
         columns: dict[str, list[Any]] = {name: [] for name in ("side", "pos", "words")}
-        floats: dict[str, list[Array]] = {n: [] for n in (*INTERVAL, "frequency", "lift", "lift_low", "lift_high")}
+        floats: dict[str, list[Array]] = {n: [] for n in (*INTERVAL, "frequency", *LIFT, "mean")}
         figures = []
         for side in ("a", "b", "both"):
             one = "ab" if side == "both" else side
             found = np.sum([self.sides[s][0].values for s in one], axis=0)
             count = np.sum([self.sides[s][1].values for s in one], axis=0)
             words = np.sum([self.words[s] for s in one], axis=0)
-            every = found.sum(1, keepdims=True), count.sum(1, keepdims=True)
-            share, lift = draw.ratio(found, every[0]), draw.lift(found, every[0], count, every[1])
-            frequency = draw.ratio(count, every[1])[0]
+            # Both sides together hold every word pair twice.
+            below = found.sum(1, keepdims=True), len(one) * self.total.values[:, 1:]
+            cells = count.sum(1, keepdims=True)
+            share, lift = draw.share(found, *below), draw.share_lift(found, *below, count, cells)
+            frequency = draw.ratio(count, cells)[0]
+            mean = found.sum(0) / len(one) / max(self.scene.pairs.count, 1)
             there = words > 0
             columns["side"] += [side] * int(there.sum())
             columns["pos"] += [name for name, is_there in zip(UNIVERSAL, there, strict=True) if is_there]
             columns["words"] += [int(n) for n in words[there]]
-            for name, values in zip(floats, (*share, frequency, *lift), strict=True):
+            for name, values in zip(floats, (*share, frequency, *lift, mean), strict=True):
                 floats[name].append(values[there])
             if side == "both":
                 for name, tags in (("nouns", NOUNS), ("verbs", VERBS)):
                     which = [UNIVERSAL.index(tag) for tag in tags]
                     own, counted = found[:, which].sum(1), count[:, which].sum(1)
-                    said = " and ".join(tags)
-                    figures.append(figure(f"{name}_share", f"share that {said} bring", draw.ratio(own, every[0])))
-                    against = draw.lift(own[:, None], every[0], counted[:, None], every[1])
-                    meaning = f"what {said} bring, against their frequency"
+                    who = f"{name} and names" if "PROPN" in tags else name
+                    said = f"share of the {self.scene.sum_name} (special tokens left out) that {who} give"
+                    figures.append(figure(f"{name}_share", said, draw.share(own, *below)))
+                    against = draw.share_lift(own[:, None], *below, counted[:, None], cells)
+                    meaning = f"share that {who} give over their share of the word pairs"
                     figures.append(figure(f"{name}_lift", meaning, against, "ratio"))
         data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
         described = {
             "pos": "universal part of speech",
             "words": "how many words of it the pairs have",
-            "frequency": "share of the cells that lie in their rows (a) or columns (b)",
+            "frequency": "share of the word pairs that they are part of",
         }
-        meaning = "Share of all words' row (a) and column (b) sums by part of speech. Exact for every run."
+        meaning = "By part of speech: share of what all words give together, special tokens left out. Exact."
         return Table("parts_of_speech", meaning, data, described), figures
 
     def _pairs(self) -> tuple[Table, list[Figure]]:
         draw, whole = self.scene.resampling, self.scene.whole
-        found, total = self.pairs.values, self.total.values
+        found, below = self.pairs.values, (self.total.values[:, :1], self.total.values[:, 1:])
         counted = self.cell_counts.values
         cells = counted.sum(1, keepdims=True)
-        share, lift = draw.ratio(found, total), draw.lift(found, total, counted, cells)
-        at_least, at_most = (divided(found.sum(0) + end, total.sum()) for end in self._ends())
+        share, lift = draw.share(found, *below), draw.share_lift(found, *below, counted, cells)
+        total = large_enough(*self.total.total)
+        at_least, at_most = (divided(found.sum(0) + end, total) for end in self.bounds)
         there = np.flatnonzero(counted.sum(0) > 0)
-        order = there[np.argsort(-np.abs(np.nan_to_num(share[0][there])), kind="stable")]
+        order = there[np.argsort(-np.abs(found.sum(0)[there]), kind="stable")]
         data = columns_table(
             pos_a=[UNIVERSAL[at // N] for at in order],
             pos_b=[UNIVERSAL[at % N] for at in order],
             **{name: values[order] for name, values in zip(INTERVAL, share, strict=True)},
             frequency=divided(counted.sum(0), cells.sum())[order],
-            **{name: values[order] for name, values in zip(("lift", "lift_low", "lift_high"), lift, strict=True)},
+            **{name: values[order] for name, values in zip(LIFT, lift, strict=True)},
+            mean=found.sum(0)[order] / max(self.scene.pairs.count, 1),
             cells=counted.sum(0)[order].astype(np.int64),
             exact=[whole] * len(order),
             at_least=at_least[order],
@@ -152,18 +159,15 @@ class PartsOfSpeech(Measure):
         described = {
             "pos_a": "part of speech of the word of a",
             "pos_b": "part of speech of the word of b",
-            "cells": "how many cells are of this pair",
+            "cells": "how many word pairs are of this kind",
         }
-        meaning = "Share of the sum over all cells between words, by pair of parts of speech."
+        meaning = "By pair of parts of speech: share of the sum over all word pairs without special tokens."
         figures = []
         for name, tags in (("noun_cells", NOUNS), ("noun_verb_cells", (*NOUNS, *VERBS))):
             which = [UNIVERSAL.index(p) * N + UNIVERSAL.index(q) for p in tags for q in tags]
-            said = f"share of the cells whose two words are both {' or '.join(tags)}"
+            who = "nouns or names" if len(tags) == len(NOUNS) else "nouns, names or verbs"
+            said = f"share of the sum over all word pairs without special tokens that come of two words, both {who}"
             certain = (at_least[which].sum(), at_most[which].sum())
-            values = draw.ratio(found[:, which].sum(1), total)
+            values = draw.share(found[:, which].sum(1), *below)
             figures.append(figure(name, said, values, exact=whole, ends=certain))
         return Table("pos_pairs", meaning, data, described, exact=whole), figures
-
-    def _ends(self) -> Array:
-        # Divided by a sum below zero, the lower end becomes the upper one.
-        return self.bounds if self.total.values.sum() >= 0 else self.bounds[::-1]

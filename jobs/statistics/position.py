@@ -1,4 +1,4 @@
-"""Where in a text the words stand that bring most: whether its start leads, and what its end gets before it is cut."""
+"""Where in a text the words stand that add most: whether its start leads, and what its end gets before it is cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure
+from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
 from jobs.statistics.reading import Batch
 from jobs.statistics.sums import Array
 from jobs.statistics.texts import TEXT
@@ -21,7 +21,7 @@ CHARACTERS = (0, 50, 100, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 1 <<
 class Position(Measure):
     name = "position"
     title = "Position"
-    meaning = "What the words of a text bring by where they stand in it."
+    meaning = "How much of the {whole} the words of a text give, by where they stand in it."
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -42,6 +42,7 @@ class Position(Measure):
         self.sums = {(s, side): scene.sums(len(labels)) for s, (labels, _) in self.scales.items() for side in "ab"}
         self.counts = {key: scene.sums(sums.values.shape[1]) for key, sums in self.sums.items()}
         self.cut = scene.sums(4)
+        self.total = scene.sums(2)
 
     def add(self, batch: Batch) -> None:
         sizes = batch.sizes()
@@ -53,6 +54,7 @@ class Position(Measure):
             bucket = batch.bucket[pair[there]]
             sums.add(bucket, label[there], values[there])
             self.counts[scale, side].add(bucket, label[there], other[pair[there]])
+        self.total.add_rows(batch.bucket, np.column_stack([batch.text_total, batch.mass]))
         cut = [batch.texts.cut[which] for which in (batch.a, batch.b)]
         self.cut.add_rows(batch.bucket, np.column_stack([*cut, *(one < 1 for one in cut)]))
 
@@ -63,13 +65,13 @@ class Position(Measure):
             parts = []
             for side in "ab":
                 found, count = self.sums[scale, side].values, self.counts[scale, side].values
-                all_found, all_count = found.sum(1, keepdims=True), count.sum(1, keepdims=True)
-                share, frequency = draw.ratio(found, all_found), draw.ratio(count, all_count)[0]
-                lift = draw.lift(found, all_found, count, all_count)
+                below, cells = (found.sum(1, keepdims=True), self.total.values[:, 1:]), count.sum(1, keepdims=True)
+                share, frequency = draw.share(found, *below), draw.ratio(count, cells)[0]
+                lift = draw.share_lift(found, *below, count, cells)
                 there = count.sum(0) > 0
                 parts.append((side, there, share, frequency, lift))
                 if scale == "tenth":
-                    meaning = f"what the first tenth of text {side} brings, against an even spread"
+                    meaning = f"share that the first tenth of text {side} gives over its share of the word pairs"
                     figures.append(figure(f"lead_{side}", meaning, [one[0] for one in lift], "ratio"))
             tables.append(_table(scale, labels, parts))
         cut = self.cut.values
@@ -77,12 +79,12 @@ class Position(Measure):
             pairs = self.scene.pairs_a_bucket
             share = draw.ratio(cut[:, 2 + at], pairs)
             figures.append(
-                figure(f"truncated_{side}", f"pairs whose text {side} is longer than the model reads", share)
+                figure(f"truncated_{side}", f"share of pairs whose text {side} is longer than the model reads", share)
             )
             lost = [1 - one for one in draw.ratio(cut[:, at], pairs)]
             meaning = f"share of text {side}'s characters that the model does not read, mean over pairs"
             figures.append(figure(f"unread_{side}", meaning, [lost[0], lost[2], lost[1]]))
-        return Result(figures, tables)
+        return Result(figures, tables, withheld(self.scene, *self.total.total))
 
 
 def _ranges(edges: tuple[int, ...]) -> list[str]:
@@ -106,6 +108,6 @@ def _table(
         "tenth": "how far into what the model read of the text, in tenths of its characters",
         "characters": "characters before it in the text",
     }[scale]
-    meaning = f"What words bring by their position: {said}. Shares are of all words' row (a) or column (b) sums."
+    meaning = f"By position, {said}: share of what all words of the text give, special tokens left out."
     described = {"order": "number of the range, in reading order", "position": said}
     return Table(f"position_{scale}", meaning, columns_table(**columns, **floats), described)

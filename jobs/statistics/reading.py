@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jobs.opened_run import Run
 
+LIFTS = ("row_lift", "col_lift")
 SCALARS = ("score", "total", "error", "positive", "negative", "special", "exact")
 # Cells of whole matrices that are held at once.
 MOST_CELLS = 2_000_000
@@ -66,7 +67,8 @@ class Rest:
 @dataclass(frozen=True)
 class Batch:
     """Pairs read together. ``rank`` [n] is their place in the fixed order, ``a`` and ``b`` [n] their texts, ``bucket``
-    [n] where they are summed; ``scalars`` their columns as float64. The others as the properties say."""
+    [n] where they are summed; ``scalars`` their columns as float64. ``row_lifts`` and ``col_lifts`` lie as
+    ``row_values`` and ``col_values`` do, None where the run has none. The others as the properties say."""
 
     texts: Texts
     rank: Array
@@ -80,6 +82,8 @@ class Batch:
     cells: Cells | None
     rest: Rest | None
     kept: pa.RecordBatch
+    row_lifts: Array | None = None
+    col_lifts: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -98,6 +102,11 @@ class Batch:
     def text_cells(self) -> Array:
         """How many cells of each pair are between words, [n]."""
         return self.texts.words[self.a].astype(np.int64) * self.texts.words[self.b]
+
+    @cached_property
+    def mass(self) -> Array:
+        """The sum of absolute values of each pair, [n]."""
+        return self.scalars["positive"] - self.scalars["negative"]
 
     @cached_property
     def text_total(self) -> Array:
@@ -133,10 +142,29 @@ def _bucket(draw: Array, draws: int) -> Array:
     return draw if draws <= BUCKETS else (draw.astype(np.int64) * BUCKETS // draws).astype(np.int32)
 
 
-def read_batches(run: Run, pairs: Pairs, texts: Texts, *, cells: bool, kept: tuple[str, ...]) -> Iterator[Batch]:
-    """The pairs that are looked at; with ``cells`` their cells, all of them where the run kept whole matrices."""
+def has_lifts(run: Run) -> bool:
+    """Whether the run's pairs have lifts: not those of an old run, nor those of a dot product."""
+    import pyarrow as pa
+
+    dataset = run.dataset()
+    if LIFTS[0] not in dataset.schema.names:
+        return False
+    try:
+        with run.store.guard("read", "attributions"):
+            first = dataset.head(1, columns=[LIFTS[0]])[LIFTS[0]]
+            return first.null_count < len(first)
+    except pa.ArrowException:
+        raise RunError(f"{run.url}: a part of its attributions is damaged") from None
+
+
+def read_batches(
+    run: Run, pairs: Pairs, texts: Texts, *, cells: bool, lifts: bool, kept: tuple[str, ...]
+) -> Iterator[Batch]:
+    """The pairs that are looked at; with ``cells`` their cells, all of them where the run kept whole matrices; with
+    ``lifts`` their lifts."""
     whole = "matrix" in run.dataset().schema.names
     columns = [*SCALARS, "rows", "cols", "row_sums", "col_sums", "largest", *kept]
+    columns += LIFTS if lifts else ()
     columns += (["top"] if cells else []) + (["matrix", "matrix_scale"] if cells and whole else [])
     size = BATCH_ROWS
     if cells and whole:
@@ -161,7 +189,10 @@ def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: A
     sizes = np.diff(texts.offsets)
     rows, cols = (table[name].to_numpy(zero_copy_only=False) for name in ("rows", "cols"))
     row_values, col_values = (_flat(table[name]) for name in ("row_sums", "col_sums"))
+    lifts = [_flat(table[name]) if name in table.schema.names else None for name in LIFTS]
     whole = len(row_values) == rows.sum() and len(col_values) == cols.sum()
+    whole &= lifts[0] is None or len(lifts[0]) == len(row_values)
+    whole &= lifts[1] is None or len(lifts[1]) == len(col_values)
     if not whole or (sizes[a] != rows).any() or (sizes[b] != cols).any():
         raise RunError(f"{run.url}: a pair does not have the words of its texts; the run is damaged")
     scalars = {name: _flat(table[name]) for name in SCALARS}
@@ -177,7 +208,7 @@ def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: A
             cells = top
             rest = _rest(texts, top, scalars, a, b)
     largest = _flat(table["largest"]).reshape(len(a), -1)
-    return Batch(texts, rank, bucket, a, b, scalars, largest, row_values, col_values, cells, rest, table)
+    return Batch(texts, rank, bucket, a, b, scalars, largest, row_values, col_values, cells, rest, table, *lifts)
 
 
 def _flat(column: pa.Array) -> Array:

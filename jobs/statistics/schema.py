@@ -7,7 +7,11 @@ more in the file's own schema, as the field's metadata ``meaning``.
 Certainty is said the same way everywhere. ``low`` and ``high`` are the ends of a 95 % interval: bootstrap over pairs
 (of a log over its queries, for the documents of one have much in common), percentiles; None where fewer than two had
 anything to say. ``exact`` is true where a number follows from what is stored of every pair; else it is an estimate from
-the strongest cells, and the true number lies between ``at_least`` and ``at_most`` (None where an end is not bounded).
+the strongest word pairs, and the true number lies between ``at_least`` and ``at_most`` (None where an end is not
+bounded).
+
+A share of the score (or of the total, see ``RunFacts.whole``) is Σ over pairs / Σ over pairs. It is None where that sum
+of scores, which may be near zero or negative, is less than a tenth of the sum of absolute values.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = "statistics"
 SUMMARY = f"{FOLDER}/summary.json"
-VERSION = 1
+VERSION = 2
 
 # In the order in which they are computed, shown and reported.
 NAMES = (
@@ -94,7 +98,8 @@ class Pipeline(_Frozen):
 
 
 class RunFacts(_Frozen):
-    """What was looked at. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken as the gold label."""
+    """What was looked at. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken as the gold label;
+    ``sums_to`` what a pair's attributions sum to: its score, the difference from a reference, or centred."""
 
     pairs: int
     pairs_in_run: int
@@ -106,6 +111,7 @@ class RunFacts(_Frozen):
     model: str
     layer: int
     similarity: str
+    sums_to: str
     sample: int | None
     seed: int
     resamples: int
@@ -116,6 +122,16 @@ class RunFacts(_Frozen):
     def drawn(self) -> str:
         """What the bootstrap draws."""
         return "queries" if self.mode == "retrieval" else "pairs"
+
+    @property
+    def whole(self) -> str:
+        """What the sum over all of a pair's attributions is called."""
+        return whole_of(self.sums_to)
+
+
+def whole_of(sums_to: str) -> str:
+    """What to call the sum over all attributions of a pair: it is the score, or else the total."""
+    return "score" if sums_to == "score" else "total"
 
 
 class Summary(_Frozen):

@@ -1,4 +1,4 @@
-"""The word pairs that bring most in the whole corpus, by their sum and by their mean, and within groups of pairs."""
+"""The word pairs that add most in the whole corpus, by their sum and by their mean, and within groups of pairs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.statistics.lifted import LiftedWords
 from jobs.statistics.measure import Measure, Result, Scene, Table, columns_table
 from jobs.statistics.reading import Batch
 from jobs.statistics.schema import Figure
@@ -23,8 +24,12 @@ BINS, FEW_VALUES = 5, 10
 class Strongest(Measure):
     name = "strongest"
     title = "Strongest word pairs"
-    meaning = "The pairs of words that bring most over all pairs of texts, by sum and by mean."
+    meaning = (
+        "The word pairs that add most over all pairs of texts, by sum and by mean, in units of the score; and the "
+        "words by their lift: what they add beyond what their text's length lets every word add."
+    )
     cells = True
+    lifts = True
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -32,6 +37,7 @@ class Strongest(Measure):
         self.labels, self.group = groups_of(scene)
         self.limit = scene.array()
         self.pair = np.zeros((scene.pairs.count, 2), np.int32)
+        self.lifted = LiftedWords(scene) if scene.lifts and scene.run.setting("groups") != "sentence" else None
         self.by_query = scene.run.roles[0] == "query"
         for name, split in (("met", "grp"), ("met_by_query", "query")):
             scene.con.execute(
@@ -40,6 +46,8 @@ class Strongest(Measure):
             )
 
     def add(self, batch: Batch) -> None:
+        if self.lifted is not None:
+            self.lifted.add(batch)
         cells, rest = batch.cells, batch.rest
         assert cells is not None
         assert rest is not None
@@ -103,11 +111,15 @@ class Strongest(Measure):
             tables.append(self._table("strongest_by_group", [*enumerate(self.labels)], IN_GROUP, support))
         if self.by_query:
             tables.append(self._queries())
-        notes = [f"A mean is given where a word pair occurs at least {support} times."]
+        if self.lifted is not None:
+            tables.append(self.lifted.table(support))
+        notes = [f"By mean: word pairs that occur at least {support} times."]
         if not scene.whole:
             notes.append(
-                "Sums are of the cells that were kept; at_least and at_most allow for every occurrence that was not."
+                "Sums are of the occurrences that were kept; at_least and at_most allow for every one that was not."
             )
+        if scene.why_no_lifts is not None:
+            notes.append(f"Words by their lift are left out: {scene.why_no_lifts}.")
         first = tables[0].data.slice(0, 1).to_pylist()
         figures = []
         if first:
@@ -151,15 +163,15 @@ class Strongest(Measure):
             "group": "which pairs of texts: all where it is empty",
             "a": "word of the first text, letter case aside",
             "b": "word of the second text",
-            "total": "sum over its cells",
+            "total": "sum over its occurrences",
             "mean": "total / occurrences",
             "occurrences": "how often the two words met",
-            "kept": "how many of these cells were kept",
+            "kept": "how many of these occurrences were kept",
             "mean_at_least": "the true mean is certainly not below this",
             "mean_at_most": "the true mean is certainly not above this",
-            "largest": "its largest cell, by absolute value, in the pair pair_id",
+            "largest": "its largest occurrence, by absolute value, in the pair pair_id",
         }
-        meaning = "Word pairs that bring most over all pairs" + ("." if groups[0][0] is None else " of a group.")
+        meaning = "Word pairs that add most over all pairs" + ("." if groups[0][0] is None else " of a group.")
         return Table(name, meaning, columns_table(**columns), described, exact=self.scene.whole)
 
     def _chosen(self, group: int | None, shown: int, support: int) -> list[_Found]:
@@ -227,8 +239,8 @@ class Strongest(Measure):
             "word": "which word of the query, from 0",
             "a": "that word, letter case aside",
             "b": "word of the documents",
-            "total": "sum over the query's documents of the cells that were kept",
-            "kept": "how many cells that are",
+            "total": "sum over the query's documents of the occurrences that were kept",
+            "kept": "how many occurrences that are",
             "pair_id": "the pair with the largest of them",
         }
         meaning = f"The {IN_QUERY} strongest word pairs of every query over its documents."

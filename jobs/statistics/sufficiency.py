@@ -1,4 +1,9 @@
-"""How many cells it takes to get the score right, and whether chosen parts of speech are enough."""
+"""How many word pairs it takes to get the score right, and whether chosen parts of speech are enough.
+
+Where a pair's attributions sum to its score, the sum of some of them is a prediction of the score as it is. Where they
+sum to something else, the prediction is that sum and what the score has beside the attributions' total: the reference
+terms f(a, r_b) + f(r_a, b) − f(r_a, r_b) under ``difference``, and what an average pair has under ``centred``.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,11 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "other words": ("ADP", "AUX", "CCONJ", "DET", "INTJ", "PART", "PRON", "SCONJ", "SYM", "X"),
 }
 FEWEST = 3
+# What makes the score of a pair's total, by what attributions sum to.
+ADDED = {
+    "difference": "the reference terms f(a, r_b) + f(r_a, b) - f(r_a, r_b)",
+    "centred": "what the score has beside the total (score - total, of each pair)",
+}
 PERCENT = (*(round(100 * share) for share in SHARES), 100)
 
 
@@ -30,7 +40,8 @@ class Sufficiency(Measure):
     name = "sufficiency"
     title = "Sufficiency"
     meaning = (
-        "How well the largest cells alone, or those of chosen parts of speech, follow the score and the gold label."
+        "How well the largest word pairs alone, or those of chosen parts of speech, follow the score and the gold "
+        "label."
     )
     cells = True
 
@@ -44,6 +55,11 @@ class Sufficiency(Measure):
         self.inside = np.column_stack([one & (texts.kind == TEXT) for one in tags])
         begins = texts.offsets[:-1]
         self.count = np.add.reduceat(self.inside.astype(np.int64), begins, axis=0).astype(np.float64)
+
+    @property
+    def is_score(self) -> bool:
+        """Whether attributions sum to the score, and nothing is to be added to them."""
+        return self.scene.sums_to == "score"
 
     def add(self, batch: Batch) -> None:
         self.largest[batch.rank] = np.column_stack([batch.largest, batch.scalars["total"]])
@@ -64,7 +80,9 @@ class Sufficiency(Measure):
 
     def result(self) -> Result:
         scene = self.scene
-        against = {"score": self.score, "total": self.largest[:, -1]}
+        against = {"score": self.score}
+        if not self.is_score:
+            against["total"] = self.largest[:, -1]
         if scene.gold is not None and scene.gold_name is not None:
             against[scene.gold_name] = scene.gold
         notes = []
@@ -79,23 +97,32 @@ class Sufficiency(Measure):
         figures = []
         for name in (name for name in against if name in found):
             pairs, one = found[name]
-            for kind, shown in (("cells", PERCENT), ("score", (0, *PERCENT))):
+            for kind, shown in self._kinds().items():
                 for at, x in enumerate(shown):
                     curve.add({"sum": kind, "percent": x, "against": name}, one[kind], at, pairs)
                 for x in (1, 5, 10, 20, 50, 100):
-                    if not (x == 100 and name == ("total" if kind == "cells" else "score")):
-                        said = _said(kind, x, name)
+                    if not (x == 100 and name == ("score" if self.is_score or kind == "score" else "total")):
+                        said = self._said(kind, x, name)
                         figures.append(_figure(f"{kind}_{x}_{name}", said, one[kind][1][shown.index(x)]))
             for at, words in enumerate(CHOSEN if self.chosen is not None else ()):
                 chosen.add({"words": words, "against": name}, one["words"], at, pairs, scene.whole, one["ends"][at])
         if scene.gold is None:
             notes.append("No column with gold labels was found; --gold names it.")
-        tables = [_curve(curve)]
+        tables = [_curve(curve, scene.sums_to)]
         if self.chosen is not None:
             tables.append(_chosen(chosen, scene.whole))
         else:
             notes.append("Keeping only chosen parts of speech needs a spaCy pipeline.")
         return Result(figures, tables, notes)
+
+    def _kinds(self) -> dict[str, tuple[int, ...]]:
+        """The sums that are looked at, and for which per cents of the word pairs."""
+        return {"cells": PERCENT} if self.is_score else {"cells": PERCENT, "score": (0, *PERCENT)}
+
+    def _said(self, kind: str, percent: int, name: str) -> str:
+        pairs = "all word pairs" if percent == 100 else f"the largest {percent} % of word pairs"
+        more = f" and {ADDED[self.scene.sums_to]}" if kind == "score" else ""
+        return f"Spearman's correlation of the sum of {pairs}{more} with {name}"
 
     def _correlated(self, there: Array, ys: list[Array]) -> list[dict[str, Any]]:
         """For each of ``ys``: correlations of each sum of the pairs ``there``, and the bounds of those estimated."""
@@ -103,8 +130,10 @@ class Sufficiency(Measure):
         y = np.column_stack(ys)[there]
         together = None if scene.pairs.query is None else scene.pairs.query[there]
         cells = self.largest[there]
-        reference = (self.score - self.largest[:, -1])[there, None]
-        sums = {"cells": cells, "score": np.hstack([reference, cells + reference])}
+        sums = {"cells": cells}
+        if not self.is_score:
+            added = (self.score - self.largest[:, -1])[there, None]
+            sums["score"] = np.hstack([added, cells + added])
         kept = None if self.chosen is None else self.chosen[there]
         if kept is not None:
             sums["words"] = kept[:, :, 0]
@@ -170,7 +199,8 @@ class _Rows:
 
 
 DESCRIBED = {
-    "against": "what the sum is correlated with: the model's score, the total of all cells, or the gold column",
+    "against": "what the sum is correlated with: the model's score, the total of all word pairs (where that is another "
+    "number), or the gold column",
     **{
         name + end: text
         for name, full in (("pearson", "Pearson's correlation"), ("spearman", "Spearman's rank correlation"))
@@ -185,27 +215,21 @@ DESCRIBED = {
 }
 
 
-def _curve(rows: _Rows) -> Table:
+def _curve(rows: _Rows, sums_to: str) -> Table:
+    more = f"; score: with {ADDED[sums_to]}, which makes the score of all of them" if sums_to in ADDED else ""
     described = {
         **DESCRIBED,
-        "sum": "cells: their sum alone; score: with the reference terms f(a, r_b) + f(r_a, b) - f(r_a, r_b), which "
-        "makes the score of all cells; the two are the same for a model whose reference terms vanish",
-        "percent": "the largest so many per cent of a pair's cells, by absolute value",
+        "sum": f"cells: the sum of the word pairs{more or ', which is the score of all of them'}",
+        "percent": "the largest so many per cent of a pair's word pairs, by absolute value",
     }
-    meaning = "Correlation of the sum of the largest cells with the score, the total and the gold label."
+    meaning = "Correlation of the sum of the largest word pairs with the score and the gold label."
     return Table("sufficiency", meaning, rows.table(), described)
 
 
 def _chosen(rows: _Rows, whole: bool) -> Table:
     described = {**DESCRIBED, "words": "; ".join(f"{name}: {', '.join(tags)}" for name, tags in CHOSEN.items())}
-    meaning = "The same for the sum over cells whose two words are both of chosen parts of speech."
+    meaning = "The same for the sum over word pairs whose two words are both of chosen parts of speech."
     return Table("sufficiency_words", meaning, rows.table(), described, exact=whole)
-
-
-def _said(kind: str, percent: int, name: str) -> str:
-    cells = "all cells" if percent == 100 else f"the largest {percent} % of cells"
-    more = " and the reference terms" if kind == "score" else ""
-    return f"Spearman's correlation of the sum of {cells}{more} with {name}"
 
 
 def _figure(name: str, meaning: str, values: Array) -> Figure:

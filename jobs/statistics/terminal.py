@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from attribution_core.display_sheet import Sheet
-from jobs.statistics.schema import FOLDER, NAMES, Statistic, Summary
+from jobs.statistics.schema import FOLDER, NAMES, RunFacts, Statistic, Summary
 from jobs.statistics.view import Column, Shown, head_lines, shown_figures, shown_tables
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def print_summary(
     sheet.head(summary)
     for name in NAMES:
         if name in summary.statistics and (not only or name in only):
-            sheet.statistic(summary.statistics[name], tables)
+            sheet.statistic(summary.statistics[name], tables, summary.run)
 
 
 class StatisticsSheet(Sheet):
@@ -48,12 +48,12 @@ class StatisticsSheet(Sheet):
         for note in summary.notes:
             self.line(note, "bold")
 
-    def statistic(self, statistic: Statistic, tables: Mapping[str, Any]) -> None:
+    def statistic(self, statistic: Statistic, tables: Mapping[str, Any], facts: RunFacts) -> None:
         """One statistic under its title."""
         self.blank()
         self.put(Text(statistic.title, "bold underline"))
         self.line(statistic.meaning, "dim")
-        for shown in shown_tables(statistic, tables):
+        for shown in shown_tables(statistic, tables, facts):
             self.blank()
             self.shown(shown)
         figures = shown_figures(statistic)

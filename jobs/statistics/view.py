@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs.statistics.schema import Figure, Statistic, Summary
+from jobs.statistics.schema import Figure, RunFacts, Statistic, Summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = Mapping[str, Any]
-ROWS = 12
+ROWS, MOST_READ = 12, 50_000
 # Measures of a log that are in units of the score; the others are shares.
 IN_SCORES = ("score", "total")
 
@@ -38,23 +38,33 @@ class Shown:
         return len(self.columns[0].texts) if self.columns else 0
 
 
+# What the sum over a pair's word pairs is, by the run's sums_to.
+SUMS = {
+    "score": "The word pairs of two texts sum to their score. Shares are of the scores of all pairs together",
+    "difference": "sums_to: difference. The word pairs of two texts sum to f(a, b) − f(a, r) − f(r, b) + f(r, r), "
+    "called the total, with r a reference text; it is not the score. Shares are of the totals of all pairs together",
+    "centred": "sums_to: centred. The word pairs of two texts sum to what sets them apart from two average texts, "
+    "called the total; it is not the score. Shares are of the totals of all pairs together",
+}
+
+
 def shown_value(figure: Figure) -> str:
     """A figure's value with its interval, and its bounds where it is an estimate."""
+    if figure.unit == "count":
+        return "-" if figure.value is None else f"{figure.value:,.0f}"
     percent = figure.unit == "share"
     row = {"value": figure.value, "low": figure.low, "high": figure.high, "exact": figure.exact}
     row |= {"at_least": figure.at_least, "at_most": figure.at_most}
     return _with_interval(row, "value", percent=percent)
 
 
-def shown_tables(statistic: Statistic, tables: Mapping[str, pa.Table]) -> list[Shown]:
+def shown_tables(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Shown]:
     """The parts of a statistic that are shown, without those that its tables do not have."""
     there = {info.name: tables[info.name] for info in statistic.tables if info.name in tables}
     made: list[Shown] = []
     for table, make in _SHOWN[statistic.name]:
         if table in there and len(there[table]):
-            made += make(
-                there[table].to_pylist() if len(there[table]) < 50_000 else there[table].slice(0, 50_000).to_pylist()
-            )
+            made += make(there[table].slice(0, MOST_READ).to_pylist(), facts)
     return made
 
 
@@ -70,8 +80,13 @@ def head_lines(summary: Summary) -> list[str]:
     pairs = f"{run.pairs:,} pairs"
     if run.sample is not None:
         pairs += f" by chance of {run.pairs_in_run:,}"
-    kept = "whole matrices kept" if run.store == "full" else "the strongest cells kept"
+    kept = "every word pair kept" if run.store == "full" else "the strongest word pairs kept"
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
+    lines.append(f"{SUMS[run.sums_to]}; where these cancel out there are none (-).")
+    lines.append(
+        f"Ratio: share of the {run.whole} over share of the word pairs. Mean a pair: what is added to a pair's "
+        f"{run.whole}, on average."
+    )
     if run.gold:
         lines.append(f"Gold label: column {run.gold}.")
     reading = f"Behind ±: half of the 95 % bootstrap interval over {run.drawn}."
@@ -113,56 +128,69 @@ def _column(head: str, rows: Sequence[Row], write: Callable[[Row], str], *, labe
     return Column(head, [write(row) for row in rows], label)
 
 
-def _shares(title: str, rows: Sequence[Row], names: Sequence[tuple[str, str]], draw: str = "lift") -> Shown:
-    """Rows with a share, a frequency and a lift, under the columns ``names`` (column, head)."""
+def _shares(title: str, rows: Sequence[Row], names: Sequence[tuple[str, str]], whole: str, draw: str = "lift") -> Shown:
+    """Rows with a share of ``whole``, a frequency and a lift, under the columns ``names`` (column, head)."""
     columns = [_column(head, rows, lambda row, c=column: str(row[c]), label=True) for column, head in names]  # type: ignore[misc]
     columns += [
-        _column("share", rows, lambda row: _with_interval(row, "share")),
-        _column("of cells", rows, lambda row: _percent(row["frequency"])),
+        _column(f"% of {whole}", rows, lambda row: _with_interval(row, "share")),
+        _column("% of word pairs", rows, lambda row: _percent(row["frequency"])),
         _column("ratio", rows, lambda row: "-" if row["lift"] is None else f"{row['lift']:.2f}"),
     ]
+    if rows and "mean" in rows[0]:
+        columns.append(_column("mean a pair", rows, lambda row: _plain(row["mean"])))
     return Shown(title, columns, [row[draw] for row in rows])
 
 
-def _concentration(rows: list[Row]) -> list[Shown]:
+def _concentration(rows: list[Row], facts: RunFacts) -> list[Shown]:
     columns = [
-        _column("largest cells", rows, lambda row: f"{row['percent']} % ({row['cells']:.1f} a pair)", label=True),
-        _column("share of the total", rows, lambda row: _with_interval(row, "share")),
+        _column(
+            "largest word pairs",
+            rows,
+            lambda row: f"{row['percent']} % ({row['cells']:,.1f} a pair)",
+            label=True,
+        ),
+        _column(f"% of {facts.whole}", rows, lambda row: _with_interval(row, "share")),
         _column("half of pairs between", rows, lambda row: f"{_percent(row['p25'])} and {_percent(row['p75'])}"),
     ]
-    return [Shown("Share of the total that the largest cells give", columns, [row["share"] for row in rows])]
+    title = f"Share of the {facts.whole} that the largest word pairs give"
+    return [Shown(title, columns, [row["share"] for row in rows])]
 
 
-def _parts_of_speech(rows: list[Row]) -> list[Shown]:
-    both = sorted((row for row in rows if row["side"] == "both"), key=lambda row: -(row["share"] or 0))
-    return [_shares("By part of speech, both texts", both, [("pos", "")])]
+def _parts_of_speech(rows: list[Row], facts: RunFacts) -> list[Shown]:
+    both = sorted((row for row in rows if row["side"] == "both"), key=lambda row: -(row["mean"] or 0))
+    return [_shares("By part of speech, both texts, special tokens left out", both, [("pos", "")], facts.whole)]
 
 
-def _pos_pairs(rows: list[Row]) -> list[Shown]:
-    return [_shares("By pair of parts of speech", rows[:ROWS], [("pos_a", "a"), ("pos_b", "b")])]
+def _pos_pairs(rows: list[Row], facts: RunFacts) -> list[Shown]:
+    names = [("pos_a", "a"), ("pos_b", "b")]
+    return [_shares("By pair of parts of speech, special tokens left out", rows[:ROWS], names, facts.whole)]
 
 
-def _matches(rows: list[Row]) -> list[Shown]:
-    return [_shares("Words that are the same, or nearly", rows, [("match", "match")])]
+def _matches(rows: list[Row], facts: RunFacts) -> list[Shown]:
+    title = "Words that are the same, or nearly, special tokens left out"
+    return [_shares(title, rows, [("match", "match")], facts.whole)]
 
 
-def _meetings(rows: list[Row]) -> list[Shown]:
+def _meetings(rows: list[Row], facts: RunFacts) -> list[Shown]:
     rows = [row for row in rows if row["cells"] and row["meeting"] != "other"]
-    return [_shares("Numbers, marks and negations", rows, [("meeting", "meeting")])] if rows else []
+    title = "Numbers, punctuation and negations, special tokens left out"
+    return [_shares(title, rows, [("meeting", "meeting")], facts.whole)] if rows else []
 
 
-def _word_kinds(rows: list[Row]) -> list[Shown]:
-    return [_shares("By kind of word, special tokens included", rows, [("kind", "kind"), ("side", "text")])]
+def _word_kinds(rows: list[Row], facts: RunFacts) -> list[Shown]:
+    return [
+        _shares("By kind of word, special tokens included", rows, [("kind", "kind"), ("side", "text")], facts.whole)
+    ]
 
 
-def _sufficiency(rows: list[Row]) -> list[Shown]:
+def _sufficiency(rows: list[Row], facts: RunFacts) -> list[Shown]:
     made = []
-    for kind, said in (("cells", "Sum of the largest cells"), ("score", "The same with the reference terms")):
+    for kind, said in SUFFICIENT.get(facts.sums_to, {}).items():
         own = [row for row in rows if row["sum"] == kind]
         against = list(dict.fromkeys(row["against"] for row in own))
         percents = list(dict.fromkeys(row["percent"] for row in own))
         by = {(row["percent"], row["against"]): row for row in own}
-        columns = [Column("cells", [f"{percent} %" for percent in percents], label=True)]
+        columns = [Column("largest", [f"{percent} %" for percent in percents], label=True)]
         for name in against:
             texts = [
                 _with_interval(by[p, name], "spearman", "spearman_low", "spearman_high", percent=False)
@@ -176,11 +204,11 @@ def _sufficiency(rows: list[Row]) -> list[Shown]:
     return made
 
 
-def _sufficiency_words(rows: list[Row]) -> list[Shown]:
+def _sufficiency_words(rows: list[Row], facts: RunFacts) -> list[Shown]:
     against = list(dict.fromkeys(row["against"] for row in rows))
     words = list(dict.fromkeys(row["words"] for row in rows))
     by = {(row["words"], row["against"]): row for row in rows}
-    columns = [Column("cells of", words, label=True)]
+    columns = [Column("both words are", words, label=True)]
     for name in against:
         found = [by[w, name] for w in words]
         columns.append(
@@ -190,12 +218,12 @@ def _sufficiency_words(rows: list[Row]) -> list[Shown]:
                 lambda row: _with_interval(row, "spearman", "spearman_low", "spearman_high", percent=False),
             )
         )
-    return [Shown("Only chosen parts of speech: Spearman's correlation", columns)]
+    return [Shown("Sum of word pairs of chosen parts of speech: Spearman's correlation", columns)]
 
 
-def _strongest(rows: list[Row]) -> list[Shown]:
+def _strongest(rows: list[Row], facts: RunFacts) -> list[Shown]:
     made = []
-    for by, title in (("total", "By sum over all pairs"), ("mean", "By mean")):
+    for by, title in (("total", "Word pairs by sum over all pairs of texts"), ("mean", "Word pairs by mean")):
         own = [row for row in rows if row["by"] == by][:ROWS]
         columns = [
             _column("a", own, lambda row: str(row["a"]), label=True),
@@ -210,16 +238,33 @@ def _strongest(rows: list[Row]) -> list[Shown]:
     return made
 
 
-def _position(rows: list[Row]) -> list[Shown]:
+def _words_by_lift(rows: list[Row], facts: RunFacts) -> list[Shown]:
     made = []
-    for side in "ab":
-        own = [row for row in rows if row["side"] == side]
-        made.append(_shares(f"By position in text {side}", own, [("position", "where")]))
+    for side in dict.fromkeys(row["side"] for row in rows):
+        of = {"a": "Query words", "b": "Document words"}.get(side, "Words")
+        for by, what in (("total", "lift scores most"), ("lowest", "dilute scores most")):
+            own = [row for row in rows if (row["side"], row["by"]) == (side, by)][: ROWS // 2]
+            columns = [
+                _column("word", own, lambda row: str(row["word"]), label=True),
+                _column("sum of lifts", own, lambda row: _plain(row["total"])),
+                _column("mean lift", own, lambda row: _plain(row["mean"])),
+                _column("times", own, lambda row: f"{row['occurrences']:,}"),
+            ]
+            if own:
+                made.append(Shown(f"{of} that {what}, over all pairs of texts", columns, [row["total"] for row in own]))
     return made
 
 
-def _by_group(title: str) -> Callable[[list[Row]], list[Shown]]:
-    def make(rows: list[Row]) -> list[Shown]:
+def _position(rows: list[Row], facts: RunFacts) -> list[Shown]:
+    made = []
+    for side in "ab":
+        own = [row for row in rows if row["side"] == side]
+        made.append(_shares(f"By position in text {side}", own, [("position", "where")], facts.whole))
+    return made
+
+
+def _by_group(title: str) -> Callable[[list[Row], RunFacts], list[Shown]]:
+    def make(rows: list[Row], facts: RunFacts) -> list[Shown]:
         groups = list(dict.fromkeys(row["group"] for row in rows))
         by = {(row["group"], row["measure"]): row for row in rows}
         measures = list(dict.fromkeys(row["measure"] for row in rows))
@@ -228,33 +273,35 @@ def _by_group(title: str) -> Callable[[list[Row]], list[Shown]]:
         for measure in measures:
             percent = measure not in IN_SCORES
             texts = [_with_interval(by[group, measure], "value", percent=percent) for group in groups]
-            columns.append(Column(measure, texts))
+            columns.append(Column(MEASURED.get(measure, "{}").format(facts.whole), texts))
         return [Shown(title, columns)]
 
     return make
 
 
-def _unanswered(rows: list[Row]) -> list[Shown]:
+def _words_without_effect(rows: list[Row], facts: RunFacts) -> list[Shown]:
     own = rows[:ROWS]
     columns = [
         _column("word", own, lambda row: str(row["word"]), label=True),
-        _column("in queries", own, lambda row: f"{row['asked']:,}"),
-        _column("unanswered", own, lambda row: f"{row['unanswered']:,}"),
+        _column("query", own, lambda row: str(row["query_id"]), label=True),
+        _column("mean lift", own, lambda row: _plain(row["mean_lift"])),
+        _column("documents", own, lambda row: f"{row['documents']:,}"),
     ]
-    return [Shown("Query words that no retrieved document answered", columns, [row["unanswered"] for row in own])]
+    title = "Query words without effect: the model gained nothing from them"
+    return [Shown(title, columns, [row["mean_lift"] for row in own])]
 
 
-def _convergence_nodes(rows: list[Row]) -> list[Shown]:
+def _convergence_nodes(rows: list[Row], facts: RunFacts) -> list[Shown]:
     columns = [
         _column("nodes", rows, lambda row: f"{row['nodes']}"),
         _column("texts", rows, lambda row: f"{row['texts']:,}"),
         _column("median residual", rows, lambda row: _plain(row["residual"])),
-        _column("cost", rows, lambda row: _percent(row["cost"])),
+        _column("% of cost", rows, lambda row: _percent(row["cost"])),
     ]
     return [Shown("Texts by integration nodes", columns, [row["texts"] for row in rows])]
 
 
-def _convergence_ways(rows: list[Row]) -> list[Shown]:
+def _convergence_ways(rows: list[Row], facts: RunFacts) -> list[Shown]:
     columns = [
         _column("role", rows, lambda row: str(row["role"]), label=True),
         _column("way", rows, lambda row: str(row["way"]), label=True),
@@ -262,30 +309,43 @@ def _convergence_ways(rows: list[Row]) -> list[Shown]:
         _column("converged", rows, lambda row: f"{row['converged']:,}"),
         _column("nodes", rows, lambda row: f"{row['nodes']:.1f}"),
         _column("tokens", rows, lambda row: f"{row['tokens']:.1f}"),
-        _column("cost", rows, lambda row: _percent(row["cost"])),
+        _column("% of cost", rows, lambda row: _percent(row["cost"])),
     ]
     return [Shown("Ways taken", columns)]
 
 
-_SHOWN: dict[str, list[tuple[str, Callable[[list[Row]], list[Shown]]]]] = {
+_SHOWN: dict[str, list[tuple[str, Callable[[list[Row], RunFacts], list[Shown]]]]] = {
     "concentration": [("concentration", _concentration)],
     "parts_of_speech": [("parts_of_speech", _parts_of_speech), ("pos_pairs", _pos_pairs)],
     "matches": [("matches", _matches), ("meetings", _meetings), ("word_kinds", _word_kinds)],
     "sufficiency": [("sufficiency", _sufficiency), ("sufficiency_words", _sufficiency_words)],
-    "strongest": [("strongest", _strongest)],
+    "strongest": [("strongest", _strongest), ("words_by_lift", _words_by_lift)],
     "position": [("position_tenth", _position)],
     "retrieval": [
         ("retrieval_relevance", _by_group("By relevance")),
         ("retrieval_rank", _by_group("By rank")),
-        ("unanswered_words", _unanswered),
+        ("words_without_effect", _words_without_effect),
     ],
     "convergence": [("convergence_nodes", _convergence_nodes), ("convergence_ways", _convergence_ways)],
+}
+# What is summed for sufficiency, by what attributions sum to.
+SUFFICIENT: dict[str, dict[str, str]] = {
+    "score": {"cells": "Score of the largest word pairs alone"},
+    "difference": {"cells": "Sum of the largest word pairs", "score": "The same with the reference terms"},
+    "centred": {"cells": "Sum of the largest word pairs", "score": "The same with score − total of each pair"},
+}
+# Heads of a log's measures; braces stand for what the sum of all word pairs is called.
+MEASURED = {
+    "largest_5": "largest 5 %, of {}",
+    "exact": "same word, of {}",
+    "negative_mass": "negative, of |values|",
+    "special": "special tokens, of {}",
 }
 # Figures that no shown table has.
 _FIGURES: dict[str, tuple[str, ...]] = {
     "concentration": ("negative_mass", "negative_cells", "skewness"),
     "parts_of_speech": ("nouns_lift", "verbs_lift", "noun_verb_cells"),
     "position": ("lead_a", "lead_b", "truncated_a", "truncated_b", "unread_a", "unread_b"),
-    "retrieval": ("unanswered",),
+    "retrieval": ("without_effect", "queries_without_effect", "words_without_effect"),
     "convergence": ("unconverged", "residual_max", "error_median", "error_99", "error_max"),
 }
