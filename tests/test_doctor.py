@@ -21,7 +21,9 @@ from torch import nn
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner
 
+from attribution_core.attribution import Attributor
 from attribution_core.calibration import SAMPLE
+from attribution_core.training.shift import shift_model
 from jobs import cli
 from jobs.config import parse_job
 from jobs.doctor import examination, page
@@ -89,6 +91,7 @@ def test_every_family_gets_a_true_page(family: str, tiny: TinyModels, seed: int)
     assert check.texts == 4
     assert check.residual_largest <= 2e-3 or check.converged < 4
     assert bool(found.problems) == (check.converged < 4)
+    assert check.error_largest <= 1e-2 or check.converged < 4
 
 
 def test_the_command_prints_a_page_and_a_job_that_can_be_run(tiny: TinyModels) -> None:
@@ -100,12 +103,14 @@ def test_the_command_prints_a_page_and_a_job_that_can_be_run(tiny: TinyModels) -
         "BERT, 4 layers (linearised by hand), cut at layer 0 … 3",
         "Transformer → Pooling → Normalize",
         "equal model.similarity",
-        "padding and batch-mates change nothing",
-        "not an exact model",
+        "padding and other texts of a batch change nothing",
+        "word pairs and special tokens sum to the score (off by",
         "pairs/s",
-        "[PAD] (padding token)",
+        "[PAD] (padding token) in place of every word",
     ):
-        assert part in result.stdout, part
+        assert part in " ".join(result.stdout.split()), part
+    assert "blank" not in result.stdout
+    assert "exact" not in result.stdout
     table = result.stdout.split("by layer\n")[1].split("Nodes:")[0]
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["0", "1", "2*", "3"]
     assert all(len(line) <= 80 for line in table.splitlines())
@@ -121,6 +126,7 @@ def test_json_carries_the_same_findings(tiny: TinyModels) -> None:
     assert found["healthy"] is True
     assert found["scores_match"] is True
     assert found["exact"] is False
+    assert found["reference"] == "pad"
     assert [one["layer"] for one in found["layers"]] == [2]
     assert "3 of 4 cuts were left out" in " ".join(found["notices"])
     assert yaml.safe_load(found["job"])["model"] == found["model"]
@@ -159,7 +165,50 @@ def test_a_static_model_is_exact(tmp_path: Path) -> None:
     assert found.cuts == (0,)
     assert [check.nodes_largest for check in found.layers] == [1]
     assert "layer" not in yaml.safe_load("\n".join(page.job_lines(found)))
-    assert "exact model" in run(tmp_path).stdout
+    shown = " ".join(run(tmp_path).stdout.split())
+    assert "word pairs sum to the score" in shown
+    assert "exact model" in shown
+
+
+def test_the_table_says_by_how_much_sums_miss_the_scores(tiny: TinyModels) -> None:
+    """Errors and special tokens, against sums of whole matrices."""
+    folder = tiny.folder("bert")
+    (check,) = examine(str(folder), seconds=0.0).layers
+    pairs = Attributor(str(folder), layer=2).attribute_pairs(examination.sample_pairs())
+    errors = [abs(float(pair.matrix.astype(float).sum()) - pair.score) for pair in pairs]
+    assert check.error_largest == pytest.approx(max(errors), abs=1e-6)
+    assert check.error_median == pytest.approx(sum(errors) / 2, abs=1e-6)
+    special = [abs(float(pair.matrix.sum() - pair.matrix[1:-1, 1:-1].sum())) for pair in pairs]
+    assert check.special_median == pytest.approx(sum(special) / 2, abs=1e-5)
+    assert check.special_median > 1e-3
+
+
+def test_sums_that_miss_their_scores_are_a_problem(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = examination._layers
+
+    def off(*args: Any) -> Any:
+        from dataclasses import replace
+
+        return tuple(replace(check, error_largest=0.3) for check in real(*args))
+
+    monkeypatch.setattr(examination, "_layers", off)
+    found = examine(str(tiny.folder("bert")), seconds=0.0)
+    assert any("misses its score by up to 3.0e-01" in line for line in found.problems)
+
+
+def test_another_reference_is_examined_and_goes_into_the_job(tiny: TinyModels) -> None:
+    """Other numbers than padding's, and no talk of a missing padding token."""
+    folder = tiny.folder("bert")
+    pad, unk = (examine(str(folder), seconds=0.0, reference=one) for one in ("pad", "unk"))
+    assert unk.sides[0].reference == "[UNK] (unknown token)"
+    assert unk.references != pad.references
+    assert not any("padding token" in line for line in unk.notices)
+    assert yaml.safe_load("\n".join(page.job_lines(unk)))["reference"] == "unk"
+    assert "reference" not in yaml.safe_load("\n".join(page.job_lines(pad)))
+    assert "[UNK] (unknown token) in place of every word" in " ".join(
+        run(folder, "--reference", "unk", "--seconds", "0").stdout.split()
+    )
+    assert "needed is one" in refused(folder, "--reference", "no such word here")
 
 
 def test_what_is_wrong_is_said_and_fails(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +277,13 @@ def test_models_without_derivatives_are_refused_with_the_reason(tiny: TinyModels
     path = tmp_path / "quantised" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
     assert "its weights are quantised" in refused(tmp_path / "quantised")
+
+
+def test_a_shifted_model_keeps_its_reference(tiny: TinyModels, tmp_path: Path) -> None:
+    """It embeds texts less those of padding: against another token it would be exact no more."""
+    shift_model(tiny.load("bert")).save(str(tmp_path / "shifted"), create_model_card=False)
+    assert "exact against that alone; take 'pad'" in refused(tmp_path / "shifted", "--reference", "unk")
+    assert examine(str(tmp_path / "shifted"), seconds=0.0).references.exact
 
 
 def test_folders_that_are_no_model_are_refused(tiny: TinyModels, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands import note, told
+from jobs.job_flags import Reference
 
 UNHEALTHY = 1
 
@@ -18,6 +19,7 @@ def doctor(
         str | None, typer.Option(help="symmetric or retrieval; default: retrieval where the model has roles.")
     ] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    reference: Reference = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="For about how long layers are tried; the default layer always is.")
     ] = 60.0,
@@ -38,6 +40,7 @@ def doctor(
             model,
             mode=mode,
             similarity=similarity,
+            reference=reference or "pad",
             seconds=seconds,
             trust_remote_code=trust_remote_code,
             told=note,

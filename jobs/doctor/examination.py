@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.doctor.findings import (
+    MISSES,
     SAME,
     Diagnosis,
     LayerCheck,
@@ -42,6 +43,7 @@ def examine(
     *,
     mode: str | None = None,
     similarity: str | None = None,
+    reference: str = "pad",
     seconds: float = 60.0,
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -50,10 +52,11 @@ def examine(
     """Examine a model: a folder, or a name on the hub.
 
     ``mode`` is the model's own where not given: retrieval where it has prompts or routes for queries or documents.
+    ``reference`` is the token that stands in place of every word in a reference: pad, unk, mask, or a word.
     Cuts are tried for about ``seconds``, the default one first; ``told`` is given a line about each step.
 
     Raises:
-        TokenpairError: where the model cannot be attributed, with the reason.
+        TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
     from attribution_core.attribution import Attributor
     from attribution_core.descriptions import saved_by_sentence_transformers
@@ -62,7 +65,7 @@ def examine(
     told(f"loading {name}")
     _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
     mode = mode or usual_mode(loaded)
-    settings: dict[str, Any] = {"mode": mode, "similarity": similarity}
+    settings: dict[str, Any] = {"mode": mode, "similarity": similarity, "reference": reference}
     lowest = Attributor(loaded, layer=-1, **settings)
     count = max(lowest.encoder_of(role).layer_count for role in lowest.roles)
     default = max(DEFAULT_LAYER, -count) if count else -1
@@ -88,6 +91,7 @@ def examine(
         model=name,
         mode=mode,
         similarity=attributor.similarity,
+        reference=reference,
         prompts=tuple(loaded.prompts),
         sides=sides,
         cuts=tuple(range(max(count, 1))),
@@ -136,7 +140,7 @@ def _scores(
 
 
 def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[References, Sensitivity]:
-    """The sample's texts together in one padded batch, against each alone; and what their references come to."""
+    """The sample's texts together in one padded batch, against each alone; and their terms with a reference."""
     import numpy as np
 
     embedding = contributions = 0.0
@@ -158,8 +162,8 @@ def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[Refe
         unit = float(np.linalg.norm(a.embedding_D) * np.linalg.norm(b.embedding_D))
         products = (a.embedding_D @ b.reference_D, a.reference_D @ b.embedding_D, a.reference_D @ b.reference_D)
         terms.append((abs(products[0]) / unit, abs(products[1]) / unit, abs(products[2]) / unit))
-    a_blank, blank_b, both = (float(statistics.median(term)) for term in zip(*terms, strict=True))
-    references = References(a_blank, blank_b, both, float(max(map(max, terms))))
+    of_a, of_b, both = (float(statistics.median(term)) for term in zip(*terms, strict=True))
+    references = References(of_a, of_b, both, float(max(map(max, terms))))
     return references, Sensitivity(embedding, contributions)
 
 
@@ -205,7 +209,9 @@ def _layers(
     seconds: float,
     told: Told,
 ) -> tuple[LayerCheck, ...]:
-    """Completeness at the default cut, the lowest, the highest, and as many of the others as there is time for."""
+    """The default cut, the lowest, the highest, and as many of the others as there is time for."""
+    from attribution_core.sparse import summarise
+
     began = time.perf_counter()
     order = dict.fromkeys([default, 0, max(count - 1, 0), *_spread(count)])
     checks: dict[int, LayerCheck] = {}
@@ -229,6 +235,7 @@ def _layers(
             residual_largest=max(text.residual for text in texts.values()),
             error_median=statistics.median(errors),
             error_largest=errors[-1],
+            special_median=statistics.median(abs(summarise(pair, 0).special) for pair in found),
             texts=len(texts),
             converged=sum(text.converged for text in texts.values()),
             seconds_a_pair=took / len(pairs),
@@ -284,7 +291,7 @@ def _notices(
             f"checkpoint's by up to {scores.loaded_difference:.1e}"
         )
     for side in sides:
-        if side.layers and "padding" not in side.reference:
+        if side.layers and attributor.encoder.reference == "pad" and "padding" not in side.reference:
             lines.append(f"the tokenizer has no padding token; references are made of {side.reference}")
         if side.layers and not side.fast:
             lines.append(f"{side.family} layers go through torch.func: about half the speed of layers of BERT's kind")
@@ -317,5 +324,9 @@ def _problems(scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck
         lines.append(
             f"at the default layer {at.texts - at.converged} of {at.texts} texts miss the tolerance; take a higher "
             "layer, or a larger quadrature.max_nodes"
+        )
+    if at.error_largest > MISSES:
+        lines.append(
+            f"at the default layer the sum of a pair misses its score by up to {at.error_largest:.1e} of ‖e(a)‖‖e(b)‖"
         )
     return lines

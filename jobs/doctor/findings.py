@@ -9,6 +9,8 @@ from typing import Any
 SAME = 1e-4
 # Reference terms below this are zero: the model is exact.
 EXACT = 1e-6
+# A pair's sum that misses by more is wrong: more nodes should have mended it.
+MISSES = 1e-2
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class LayerCheck:
-    """Completeness at one cut with the default tolerance: nodes and residuals of texts, errors of pairs."""
+    """One cut with the default tolerance: nodes and residuals of texts, errors and special tokens of pairs.
+
+    Errors are |sum − score| of pairs in units of ‖e(a)‖‖e(b)‖: what numerical integration misses, and nothing else.
+    ``special_median`` is the median size of what pairs with a special or prompt token sum to, in the score's unit.
+    """
 
     layer: int
     nodes_median: int
@@ -59,6 +65,7 @@ class LayerCheck:
     residual_largest: float
     error_median: float
     error_largest: float
+    special_median: float
     texts: int
     converged: int
     seconds_a_pair: float
@@ -66,16 +73,21 @@ class LayerCheck:
 
 @dataclass(frozen=True)
 class References:
-    """The three reference terms of a pair: medians, and the largest of any, in units of ‖e(a)‖‖e(b)‖."""
+    """The score's three terms with a reference, a text with one token in place of every word: medians of their sizes,
+    and the largest of any, in units of ‖e(a)‖‖e(b)‖.
 
-    a_with_blank: float
-    blank_with_b: float
-    blank_with_blank: float
+    ``reference_a`` is a with the reference of b, ``reference_b`` the reference of a with b, ``reference_ab`` both
+    references.
+    """
+
+    reference_a: float
+    reference_b: float
+    reference_ab: float
     largest: float
 
     @property
     def exact(self) -> bool:
-        """Whether attributions sum to the score itself."""
+        """Whether references embed to zero, so that the paper's attributions sum to the score as well."""
         return self.largest <= EXACT
 
 
@@ -113,11 +125,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that is known of a model. ``layers`` are the cuts that were tried, of ``cuts`` valid ones."""
+    """Everything that is known of a model. ``layers`` are the cuts that were tried, of ``cuts`` valid ones;
+    ``reference`` is the setting, each side's ``reference`` the token that it comes to.
+    """
 
     model: str
     mode: str
     similarity: str
+    reference: str
     prompts: tuple[str, ...]
     sides: tuple[Side, ...]
     cuts: tuple[int, ...]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-BAR = 16
+BAR = 8
 WIDTH_OF_NAMES = 12
 
 
@@ -24,8 +24,8 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
     console.print(_facts([("model", diagnosis.model), *_what(diagnosis)]))
     console.print()
-    console.print(_facts([("scores", _scores(diagnosis)), ("company", _company(diagnosis))]))
-    console.print(_facts([("reference", _references(diagnosis)), ("speed", _speed(diagnosis))]))
+    console.print(_facts([("scores", _scores(diagnosis)), ("sums", _sums(diagnosis))]))
+    console.print(_facts([("batches", _company(diagnosis)), ("speed", _speed(diagnosis))]))
     console.print(_facts([("memory", _memory(diagnosis))]))
     console.print()
     for block in _layers(diagnosis):
@@ -54,6 +54,8 @@ def job_lines(diagnosis: Diagnosis) -> list[str]:
     job: dict[str, object] = {"model": diagnosis.model, "mode": diagnosis.mode, "similarity": diagnosis.similarity}
     if diagnosis.cuts != (0,) or any(side.layers for side in diagnosis.sides):
         job["layer"] = diagnosis.speed.layer - len(diagnosis.cuts)
+    if diagnosis.reference != "pad":
+        job["reference"] = diagnosis.reference
     job |= {"input": "pairs.csv", "columns": {"a": "…", "b": "…"}, "output": "runs/first"}
     text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
     return [printable(line) for line in text.splitlines()]
@@ -78,13 +80,18 @@ def _what(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "modules", f"{whose}{' → '.join(side.modules)}"
         yield "pooling", f"{whose}{' and '.join(side.pooling)}, {side.width} values"
         yield "reads", whose + ("any length" if side.reads is None else f"{side.reads:,} tokens")
-        yield "blank word", f"{whose}{side.reference}"
+        yield "reference", whose + _reference(side)
         if side.prompt:
             yield "prompt", f"{whose}{side.prompt!r}"
     others = [name for name in diagnosis.prompts if name not in ("query", "document")]
     if others:
         yield "prompts", f"also there: {', '.join(others)}"
     yield "similarity", f"{diagnosis.similarity}, {diagnosis.mode} pairs"
+
+
+def _reference(side: Side) -> str:
+    """What a text of the side is compared with."""
+    return f"{side.reference} in place of every word" if side.layers else side.reference
 
 
 def _layers_of(side: Side) -> str:
@@ -104,19 +111,27 @@ def _company(diagnosis: Diagnosis) -> str:
     found = diagnosis.sensitivity
     verdict = "change nothing" if found.clean else "CHANGE RESULTS"
     return (
-        f"padding and batch-mates {verdict}: embeddings to {found.embedding:.0e}, contributions to "
+        f"padding and other texts of a batch {verdict}: embeddings to {found.embedding:.0e}, contributions to "
         f"{found.contributions:.0e} of ‖e‖"
     )
 
 
-def _references(diagnosis: Diagnosis) -> str:
-    found = diagnosis.references
+def _sums(diagnosis: Diagnosis) -> str:
+    """What a pair's cells sum to, by how much they miss it, and what of it special tokens have."""
+    check, found = diagnosis.default, diagnosis.references
+    off = f"(off by {check.error_median:.0e} at the median, {check.error_largest:.0e} at most)"
+    line = f"word pairs sum to the score {off}"
+    if any(side.layers for side in diagnosis.sides):
+        others = f"special{' and prompt' if any(side.prompt for side in diagnosis.sides) else ''} tokens"
+        line = (
+            f"word pairs and {others} sum to the score {off}; {others} have {check.special_median:.2g} of it "
+            "(median size)"
+        )
     if found.exact:
-        return f"exact model: the reference terms vanish (to {found.largest:.0e}), attributions sum to the score"
-    return (
-        f"not an exact model: a pair with one text blank scores {found.a_with_blank:.2f} and {found.blank_with_b:.2f}, "
-        f"blank with blank {found.blank_with_blank:.2f} (medians of sizes)"
-    )
+        line += (
+            f"; an exact model: references embed to zero (to {found.largest:.0e}), so sums_to: difference is the same"
+        )
+    return line
 
 
 def _speed(diagnosis: Diagnosis) -> str:
@@ -141,7 +156,7 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
     yield Text("Nodes that the default tolerance (2e-3 of ‖e‖) takes, by layer", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("layer", "nodes", "", "residual", "|error|", "largest", "s a pair", "converged"):
+    for name in ("layer", "nodes", "", "residual", "|error|", "largest", "special", "s a pair", "converged"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     most = max(check.nodes_median for check in diagnosis.layers)
     for check in diagnosis.layers:
@@ -153,12 +168,17 @@ def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
             f"{check.residual_largest:.0e}",
             f"{check.error_median:.0e}",
             f"{check.error_largest:.0e}",
+            f"{check.special_median:.2g}",
             f"{check.seconds_a_pair:.2g}",
             _share(check),
         )
     yield table
-    yield Text("Nodes: median and largest of the sample's texts. Residual: the largest. |error|: of pairs, the median")
-    yield Text("and the largest. * is the layer that a job takes.")
+    unit = "" if diagnosis.similarity == "cosine" else ", in units of ‖e(a)‖‖e(b)‖"
+    yield Text(
+        "Nodes: median and largest of the sample's texts. Residual: the largest. |error|: by how much the sum of a "
+        f"pair misses its score, median and largest{unit}. Special: what pairs with a special token sum to, the median "
+        "size. * is the layer that a job takes."
+    )
 
 
 def _share(check: LayerCheck) -> str:
