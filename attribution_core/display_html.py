@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.display_colours import STEPS, level, style_of
 from attribution_core.display_view import (
     View,
+    beside,
     decimals_for,
     model_words,
     names,
@@ -63,18 +64,18 @@ TEMPLATE = """\
 <table><caption>What the score is made of</caption>
 <tbody>
 <tr><th scope="row" class="left"><strong>score ({{ similarity }})</strong></th>
- <td><strong>{{ "%.3f" | format(score) }}</strong></td></tr>
-{% for term in terms %}<tr>
+ <td><strong>{{ "%.3f" | format(score) }}</strong></td><td></td></tr>
+{% for term, beside in terms %}<tr>
  <th scope="row" class="left">{{ "−" if term.sign == "-" else term.sign }} {{ term.words }}</th>
- <td>{{ "%.3f" | format(term.value) }}</td></tr>
+ <td>{{ "%.3f" | format(term.value) }}</td><td class="left faint">{{ beside }}</td></tr>
 {% endfor -%}
-<tr class="sum"><th scope="row" class="left faint">identity error</th>
- <td class="faint">{{ "%.0e" | format(error) }}</td></tr>
+<tr class="sum"><th scope="row" class="left faint">numerical error</th>
+ <td class="faint">{{ "%.0e" | format(error) }}</td><td></td></tr>
 </tbody></table>
 {% for note in notes %}<p role="note"{% if not warns(note) %} class="faint"{% endif %}>{{ note }}</p>
 {% endfor -%}
-<p class="faint">“Blank” is the same text with padding in place of every word.{% if model %}
- Model {{ text(model) }}, layer {{ layer }}.{% endif %}</p>
+{% if model %}<p class="faint">Model {{ text(model) }}, layer {{ layer }}.</p>
+{% endif -%}
 {% if rows -%}
 <div class="scroll" tabindex="0" role="region" aria-label="Matrix of {{ unit }} pairs">
 <table class="matrix"><caption>All {{ unit }} pairs
@@ -141,7 +142,7 @@ def html_of(view: View) -> str:
         "unit": unit_words(pair),
         "score": pair.score,
         "similarity": printable(pair.similarity),
-        "terms": terms(pair),
+        "terms": [(term, beside(view, place)) for place, term in enumerate(terms(pair))],
         "error": abs(pair.error),
         "model": printable(model_words(pair.model)),
         "layer": pair.layer,

@@ -13,6 +13,7 @@ from attribution_core.display_sheet import STEPS, Sheet, runs, set_right
 from attribution_core.display_view import (
     Term,
     View,
+    beside,
     decimals_for,
     model_words,
     names,
@@ -83,23 +84,25 @@ class PairSheet(Sheet):
         if self.compact:
             line = Text.assemble((f"score {pair.score:.3f}", "bold"))
             for term in parts:
-                line.append(f" {joined(term)} {term.words}")
-            line.append(f"; identity error {abs(pair.error):.0e}")
+                line.append(f" {joined(term)}")
+            line.append(f"; numerical error {abs(pair.error):.0e}")
             for piece in line.wrap(self.console, self.width):
                 self.put(piece)
             return
-        head, last = f"score ({pair.similarity})", "identity error"
+        head, last = f"score ({pair.similarity})", "numerical error"
         width = max(cell_len(words) for words in (head, last, *(f"= {term.words}" for term in parts)))
         model = f"   {self.safe(model_words(pair.model))}, layer {pair.layer}" if pair.model else ""
         first = Text.assemble((f"{head:<{width}}  {pair.score:>7.3f}", "bold"), (model, "dim"))
         first.truncate(self.width, overflow="crop" if self.ascii else "ellipsis")
         self.put(first)
-        for term in parts:
+        for at, term in enumerate(parts):
             words = f"{term.sign} {term.words}"
-            note = "   what is shown below" if term.sign == "=" else ""
-            self.put(Text.assemble(f"{words:<{width}}  {term.value:>7.3f}", (note, "dim")))
+            self.put(
+                Text.assemble(
+                    f"{words:<{width}}  {term.value:>7.3f}", (f"   {near}" if (near := beside(view, at)) else "", "dim")
+                )
+            )
         self.put(Text(f"{last:<{width}}  {abs(pair.error):>7.0e}"))
-        self.line('"Blank" is the same text with padding in place of every word.', "dim")
 
     # --- matrix
 
@@ -185,7 +188,7 @@ class PairSheet(Sheet):
 
 
 def joined(term: Term) -> str:
-    """A term's sign and number inside a sentence: a negative number turns the sign, so "- 0.053", not "+ -0.053"."""
+    """A term inside a sentence: a negative number turns the sign, so "- special tokens 0.053", not "+ … -0.053"."""
     if term.sign == "=" or not term.value < 0:
-        return f"{term.sign} {term.value:.3f}"
-    return f"{'-' if term.sign == '+' else '+'} {-term.value:.3f}"
+        return f"{term.sign} {term.words} {term.value:.3f}"
+    return f"{'-' if term.sign == '+' else '+'} {term.words} {-term.value:.3f}"

@@ -141,19 +141,61 @@ def model_words(model: str) -> str:
 
 
 def terms(pair: PairAttribution) -> list[Term]:
-    """The pair identity, solved for the score, in plain words."""
+    """What the score is the sum of, in plain words."""
     a, b = names(pair)
-    return [
-        Term("=", f"all {unit_words(pair)} pairs", pair.total),
-        Term("+", f"{a} with a blank {b}", pair.reference_a),
-        Term("+", f"a blank {a} with {b}", pair.reference_b),
-        Term("-", "blank with blank", pair.reference_ab),
-    ]
+    parts = [Term("=", f"{unit_words(pair)} pairs", pair.total)]
+    special = special_sum(pair)
+    if special is not None and kept_kinds(pair):
+        parts = [
+            Term("=", f"{unit_words(pair)} pairs", pair.total - special),
+            Term("+", kept_kinds(pair), special),
+        ]
+    elif special is None:
+        parts = [Term("=", f"all pairs of {unit_words(pair)}s and {kept_kinds(pair)}", pair.total)]
+    if pair.sums_to == "difference":
+        parts += [
+            Term("+", f"{a} with the reference of {b}", pair.reference_a),
+            Term("+", f"the reference of {a} with {b}", pair.reference_b),
+            Term("-", "both references", pair.reference_ab),
+        ]
+    if pair.sums_to == "centred":
+        parts.append(Term("+", "what average texts share", pair.score - pair.total))
+    return parts
+
+
+def beside(view: View, place: int) -> str:
+    """Where a reader sees the numbers that the term at ``place`` is the sum of; "" for what no cell has."""
+    pair = view.pair
+    if place == 0 and not pair.complete:
+        return "the strongest are below"
+    if place == 0:
+        return "the sum of the numbers below" + (", special ones aside" if view.special and kept_kinds(pair) else "")
+    if place == 1 and kept_kinds(pair) and special_sum(pair) is not None:
+        return "among the numbers below" if view.special else "not listed below"
+    return ""
+
+
+def kept_kinds(pair: PairAttribution) -> str:
+    """What stands in a pair beside its words: "special tokens", "special and prompt tokens", or ""."""
+    kinds = {*pair.a.groups.kinds, *pair.b.groups.kinds} - {"text"}
+    return f"{' and '.join(sorted(kinds, reverse=True))} tokens" if kinds else ""
+
+
+def meaning(pair: PairAttribution) -> str:
+    """What the sum of a pair's cells is, where that is not the score itself; "" where it is."""
+    if pair.sums_to == "difference":
+        return (
+            "The pairs sum to what the score gains over references: the same texts with one token, such as padding, "
+            "in place of every word."
+        )
+    if pair.sums_to == "centred":
+        return "The pairs sum to what sets these texts apart from average ones: the run's mean embeddings are left out."
+    return ""
 
 
 def special_sum(pair: PairAttribution) -> float | None:
-    """The sum of A over all cells in a special or prompt row or column; None where a run did not store enough."""
-    if all(kind == "text" for kind in (*pair.a.groups.kinds, *pair.b.groups.kinds)):
+    """The sum over all cells in a special or prompt row or column; None where a run did not store enough."""
+    if not kept_kinds(pair):
         return 0.0
     if pair.complete:
         rows, cols = shown_groups(pair.a, False), shown_groups(pair.b, False)
@@ -164,18 +206,11 @@ def special_sum(pair: PairAttribution) -> float | None:
 def notes(view: View) -> list[str]:
     """What a reader must know before trusting the numbers, one sentence each; empty for an ordinary pair."""
     pair = view.pair
-    lines: list[str] = []
+    lines: list[str] = [meaning(pair)] if meaning(pair) else []
     for name, text in zip(names(pair), (pair.a, pair.b), strict=True):
         lines += text_notes(name, text)
     if np.isnan(view.cells).any():
         lines.append(f'"{MISSING}" marks a cell that the run did not store.')
-    if not view.special:
-        left_out = special_sum(pair)
-        kinds = {*pair.a.groups.kinds, *pair.b.groups.kinds}
-        if kinds != {"text"}:
-            which = "special and prompt" if "prompt" in kinds else "special"
-            told = "" if left_out is None else f" (together {left_out:+.3f})"
-            lines.append(f"Cells of {which} tokens are counted above and not shown{told}.")
     return lines
 
 

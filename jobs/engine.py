@@ -213,7 +213,7 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
     failed = {
         index: attempt.schedule.failed.get(index, "its part is not in the run directory any more") for index in missing
     }
-    totals = read_totals(run, job.format)
+    totals = read_totals(run, job.format, job.sums_to)
     if not failed:
         record = read_record(run)
         if record is None:

@@ -1,7 +1,7 @@
-"""What the sum of a run's attributions means: the score itself, or the score against blank texts.
+"""What the sum of a run's attributions means: the score, the paper's difference of four scores, or what is centred.
 
-Σ A = f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b) holds for every model (``error`` says how well). In a shifted model
-the three terms with a reference are zero, and then Σ A is the score (Möller et al. 2023, section 2.2).
+The difference is Σ A = f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b). In a shifted model the three terms with a
+reference are zero, and then it is the score (Möller et al. 2023, section 2.2).
 """
 
 from __future__ import annotations
@@ -44,25 +44,29 @@ class Exactness:
 
     @property
     def exact(self) -> bool:
-        """Whether the reference terms are zero, so that Σ A is the score."""
+        """Whether the reference terms are zero, so that the difference is the score."""
         return self.pairs > 0 and self.reference <= ZERO * max(1.0, self.size)
 
-    def sentence(self) -> str:
+    def sentence(self, sums_to: str) -> str:
         """What the sum of attributions means in this run, for a reader who knows no formula."""
-        if self.exact:
+        if sums_to == "centred":
             return (
-                f"a pair's attributions sum to its score, to {self.gap:.0e} at the median, {self.largest_gap:.0e} at "
-                f"most: an exact model (reference terms {self.reference:.0e} at most)"
+                f"a pair's attributions sum to its score less what average texts share ({self.gap:.2g} at the median)"
             )
+        if self.exact:
+            size = f"{self.reference:.0e}"
+            return f"a pair's attributions sum to its score (an exact model: its references score {size} at most)"
+        if sums_to == "score":
+            return "a pair's attributions sum to its score"
         return (
-            f"a pair's attributions sum to score - a with blank b ({self.reference_a:.2g}) - blank a with b "
-            f"({self.reference_b:.2g}) + blank with blank ({self.reference_ab:.2g}), at the median {self.gap:.2g} away "
-            "from the score itself"
+            f"a pair's attributions sum to score - a with the reference of b ({self.reference_a:.2g}) - the reference "
+            f"of a with b ({self.reference_b:.2g}) + both references ({self.reference_ab:.2g}), at the median "
+            f"{self.gap:.2g} away from the score itself"
         )
 
-    def line(self) -> str:
+    def line(self, sums_to: str) -> str:
         """The sentence as a line of a summary."""
-        return f"sum      {self.sentence()}"
+        return f"sum      {self.sentence(sums_to)}"
 
 
 @dataclass

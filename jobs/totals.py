@@ -20,7 +20,10 @@ BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖."""
+    """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖.
+
+    ``sums_to`` says what a pair's attributions sum to; what a version before wrote does not say it, and is a difference.
+    """
 
     pairs: int = 0
     texts: int = 0
@@ -31,6 +34,7 @@ class Totals:
     median_error: float = 0.0
     agreement: Agreement | None = None
     exactness: Exactness | None = None
+    sums_to: str = "difference"
 
     def lines(self) -> list[str]:
         """The counts as a user reads them."""
@@ -45,7 +49,7 @@ class Totals:
         if self.pairs:
             lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of ‖e(a)‖‖e(b)‖")
         if self.exactness is not None:
-            lines.append(self.exactness.line())
+            lines.append(self.exactness.line(self.sums_to))
         if self.agreement is not None:
             lines.append(self.agreement.line())
         return lines
@@ -68,7 +72,7 @@ class Totals:
         return totals
 
 
-def read_totals(run: Store, format: str) -> Totals:
+def read_totals(run: Store, format: str, sums_to: str) -> Totals:
     """The totals of the parts that are there now; StoreError where they cannot be read."""
     # A folder is read from its beginning where the store fails in passing: hours of work end with these sums.
     errors = run.attempt("read", "attributions", lambda: _errors(run, format))
@@ -84,6 +88,7 @@ def read_totals(run: Store, format: str) -> Totals:
         median_error=errors.median(),
         agreement=read_agreement(run, format),
         exactness=read_exactness(run, format),
+        sums_to=sums_to,
     )
 
 

@@ -5,6 +5,8 @@ state replaced at the input of layer L; full Jacobians come from D backward pass
 pair attribution is summed over hidden widths (Möller, Nikolaev, Padó 2023, equations 8 to 10):
 
     A_st = Σ_{d,e} (x_a − r_a)_sd [J_aᵀ J_b]_{sd,te} (x_b − r_b)_te / norm,    J = 1/N Σ_k ∂e/∂γ(k/N)
+
+Completed cells add to each text token's contribution, one token after the other, its part of the reference's embedding.
 """
 
 from __future__ import annotations
@@ -45,12 +47,22 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Side:
-    """One text: Jacobian [D, S, d], x − r [S, d], embeddings [D] of text and reference."""
+    """One text: Jacobian [D, S, d], x − r [S, d], embeddings [D] of text and reference, which tokens [S] are text."""
 
     jacobian_DSd: Tensor
     delta_Sd: Tensor
     embedding_D: Tensor
     reference_D: Tensor
+    text_S: list[bool]
+
+    def completed_SD(self, sums_to: str, centre_D: Doubles | None = None) -> Doubles:
+        """What every token contributes once the reference is dealt out among the tokens of the text."""
+        out = self.contributions_SD.copy()
+        for s, is_text in enumerate(self.text_S):
+            if is_text and sums_to != "difference":
+                origin = centre_D if sums_to == "centred" and centre_D is not None else 0.0
+                out[s] += (self.reference_D.numpy() - origin) / sum(self.text_S)
+        return out
 
     @property
     def contributions_SD(self) -> Doubles:
@@ -68,10 +80,25 @@ class OraclePair:
     reference_b: float
     reference_ab: float
     norms: float
+    norm: float
+    a: Side
+    b: Side
 
-    def grouped(self, of_token_a: Sequence[int], of_token_b: Sequence[int]) -> Doubles:
-        """The matrix summed over groups, by a loop over its cells."""
+    def grouped(
+        self,
+        of_token_a: Sequence[int],
+        of_token_b: Sequence[int],
+        sums_to: str = "difference",
+        centres: tuple[Doubles | None, Doubles | None] = (None, None),
+    ) -> Doubles:
+        """The matrix summed over groups, by a loop over its cells; the paper's own unless ``sums_to`` says another."""
         out = np.zeros((max(of_token_a) + 1, max(of_token_b) + 1))
+        if sums_to != "difference":
+            left, right = self.a.completed_SD(sums_to, centres[0]), self.b.completed_SD(sums_to, centres[1])
+            for s, i in enumerate(of_token_a):
+                for t, j in enumerate(of_token_b):
+                    out[i, j] += float(left[s] @ right[t]) / self.norm
+            return out
         for s, i in enumerate(of_token_a):
             for t, j in enumerate(of_token_b):
                 out[i, j] += self.matrix[s, t]
@@ -79,12 +106,21 @@ class OraclePair:
 
 
 class Oracle:
-    """Attributes with one model at one cut."""
+    """Attributes with one model at one cut; ``reference_id`` replaces every word, padding unless given."""
 
-    def __init__(self, model: SentenceTransformer, *, layer: int, similarity: str = "cosine", nodes: int = 50) -> None:
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        layer: int,
+        similarity: str = "cosine",
+        nodes: int = 50,
+        reference_id: int | None = None,
+    ) -> None:
         self.model = copy.deepcopy(model).double().eval()
         self.similarity = similarity
         self.nodes = nodes
+        self.reference_id: int = self.model.tokenizer.pad_token_id if reference_id is None else reference_id
         transformer: Any = self.model[0]
         self.backbone: Any = transformer.model
         layers = layers_of(self.backbone)
@@ -112,11 +148,14 @@ class Oracle:
             reference_b=float(side_a.reference_D @ side_b.embedding_D) / norm,
             reference_ab=float(side_a.reference_D @ side_b.reference_D) / norm,
             norms=norms,
+            norm=norm,
+            a=side_a,
+            b=side_b,
         )
 
     def side(self, text: str, prompt: str = "") -> Side:
         """Jacobian and embeddings of one text."""
-        features, reference = self._inputs(text, prompt)
+        features, reference, text_S = self._inputs(text, prompt)
         x, e = self._run(features, None)
         r, e_r = self._run(reference, None)
         path = torch.cat([r + k / self.nodes * (x - r) for k in range(1, self.nodes + 1)]).requires_grad_()
@@ -126,9 +165,9 @@ class Oracle:
         }
         _, out = self._run(many, path)
         rows = [torch.autograd.grad(out[:, at].sum(), path, retain_graph=True)[0].mean(0) for at in range(out.shape[1])]
-        return Side(torch.stack(rows), (x - r)[0].detach(), e[0].detach(), e_r[0].detach())
+        return Side(torch.stack(rows), (x - r)[0].detach(), e[0].detach(), e_r[0].detach(), text_S)
 
-    def _inputs(self, text: str, prompt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _inputs(self, text: str, prompt: str) -> tuple[dict[str, Any], dict[str, Any], list[bool]]:
         read = self.model.tokenizer(
             prompt + text,
             truncation=True,
@@ -141,8 +180,9 @@ class Oracle:
         features: dict[str, Any] = dict(read)
         if prompt:
             features["prompt_length"] = len(self.model.tokenizer(prompt)["input_ids"]) - 1
-        pad = torch.full_like(features["input_ids"], self.model.tokenizer.pad_token_id)
-        return features, {**features, "input_ids": torch.where(kept, features["input_ids"], pad)}
+        blank = torch.full_like(features["input_ids"], self.reference_id)
+        reference = {**features, "input_ids": torch.where(kept, features["input_ids"], blank)}
+        return features, reference, [not one for one in kept[0].tolist()]
 
     def _run(self, features: dict[str, Any], hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """Hidden state at the cut and embedding, with the hidden state replaced where one is given."""

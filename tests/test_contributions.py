@@ -32,7 +32,9 @@ def distance(first: Contributions, second: Contributions) -> float:
 def check_identity(pair: PairAttribution) -> None:
     found = pair.matrix.astype(np.float64).sum()
     assert pair.total == pytest.approx(found, abs=1e-4 * max(1.0, abs(found)))
-    expected = pair.score - pair.reference_a - pair.reference_b + pair.reference_ab
+    expected = pair.score
+    if pair.sums_to == "difference":
+        expected += pair.reference_ab - pair.reference_a - pair.reference_b
     unit = abs((pair.total - expected) / pair.error) if pair.error else 1.0
     assert pair.total == pytest.approx(expected, abs=1e-2 * max(1.0, unit))
     np.testing.assert_allclose(pair.row_sums, pair.matrix.sum(1), rtol=1e-3, atol=1e-4 * max(1.0, unit))
@@ -73,14 +75,15 @@ def test_contributions_sum_to_embedding_difference(
         assert found.explained.converged or found.explained.nodes == 256, found.explained
 
 
+@pytest.mark.parametrize("sums_to", ["score", "difference"])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pairs_prove_the_identity(
-    family: str, similarity: str, tiny: TinyModels, rng: random.Random, seed: int
+    family: str, similarity: str, sums_to: str, tiny: TinyModels, rng: random.Random, seed: int
 ) -> None:
-    """Σ A = f(a,b) − f(a,r_b) − f(r_a,b) + f(r_a,r_b): one wrong norm under one term would show."""
+    """Σ Â = f(a,b), Σ A = f(a,b) − f(a,r_b) − f(r_a,b) + f(r_a,r_b): one wrong norm under one term would show."""
     model = tiny.load(family, similarity=similarity, normalize=rng.random() < 0.5, seed=seed % 5 + 1)
-    attributor = Attributor(model, layer=rng.choice((0, -2)))
+    attributor = Attributor(model, layer=rng.choice((0, -2)), sums_to=sums_to)
     for pair in attributor.attribute_pairs([(random_text(rng, 3), random_text(rng, 8)) for _ in range(3)]):
         check_identity(pair)
         assert abs(pair.error) <= 1e-2

@@ -1,4 +1,4 @@
-"""Equal to the paper's formula, for every family, pooling, cut, similarity, grouping and way of multiplying.
+"""Equal to the paper's formula, completed and as it is, for every family, pooling, cut, similarity, grouping and way.
 
 Weights, texts and the combinations beyond family × pooling are drawn anew each run from the printed seed.
 """
@@ -18,13 +18,14 @@ PRODUCTS = ("generic", "structured")
 WAYS = ("forward", "reverse", "partner")
 LAYERS = (0, 1, -2, -1)
 UNITS = ("token", "word", "sentence")
+SUMS_TO = ("difference", "score")
 NODES = 50
 
 
 def check_pair(pair: PairAttribution, judge: OraclePair, tolerance: float) -> None:
     """Matrix and all terms equal, in units of ‖e(a)‖‖e(b)‖ where the similarity is dot."""
     unit = 1.0 if pair.similarity == "cosine" else judge.norms
-    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token)
+    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token, pair.sums_to)
     np.testing.assert_allclose(pair.matrix / unit, expected / unit, atol=tolerance, rtol=0)
     np.testing.assert_allclose(pair.row_sums / unit, expected.sum(1) / unit, atol=10 * tolerance, rtol=0)
     for name in ("score", "reference_a", "reference_b", "reference_ab"):
@@ -58,10 +59,17 @@ def test_matrix_equals_the_papers_formula(
     judge = Oracle(model, layer=layer, similarity=similarity, nodes=NODES).pair(a, b)
     for products in PRODUCTS if isinstance(pooling, str) else PRODUCTS[:1]:
         for way in WAYS:
-            unit = UNITS[turn % 3]
+            unit, sums_to = UNITS[turn % 3], SUMS_TO[turn % 2]
             turn += 1
             attributor = Attributor(
-                model, layer=layer, groups=unit, quadrature="riemann", nodes=NODES, products=products, way=way
+                model,
+                layer=layer,
+                groups=unit,
+                quadrature="riemann",
+                nodes=NODES,
+                products=products,
+                way=way,
+                sums_to=sums_to,
             )
             pair = attributor.attribute(a, b)
             assert way in (pair.a.way, pair.b.way)
@@ -117,10 +125,21 @@ def test_matrix_behind_a_prompt_equals_the_formula(
         seed=seed % 7 + 1,
     )
     a, b = random_text(rng, 4), random_text(rng, 6)
-    attributor = Attributor(model, groups="token", quadrature="riemann", nodes=20, prompt_a="q", prompt_b="q")
-    pair = attributor.attribute(a, b)
-    assert "prompt" in pair.a.groups.kinds
-    check_pair(pair, Oracle(model, layer=-2, nodes=20).pair(a, b, prompt="question: "), 1e-5)
+    judge = Oracle(model, layer=-2, nodes=20).pair(a, b, prompt="question: ")
+    for sums_to in SUMS_TO:
+        attributor = Attributor(
+            model,
+            groups="token",
+            quadrature="riemann",
+            nodes=20,
+            prompt_a="q",
+            prompt_b="q",
+            sums_to=sums_to,
+            way=rng.choice(WAYS),
+        )
+        pair = attributor.attribute(a, b)
+        assert "prompt" in pair.a.groups.kinds
+        check_pair(pair, judge, 1e-5)
 
 
 def test_gauss_converges_to_the_integral_of_the_formula(tiny: TinyModels, rng: random.Random) -> None:
@@ -129,7 +148,7 @@ def test_gauss_converges_to_the_integral_of_the_formula(tiny: TinyModels, rng: r
     a, b = random_text(rng, 3), random_text(rng, 3)
     # The right-hand rule's error falls as 1/N, so that two counts extrapolate to the integral.
     coarse, fine = (Oracle(model, layer=1, nodes=nodes).pair(a, b).matrix for nodes in (200, 400))
-    pair = Attributor(model, layer=1, groups="token", tolerance=1e-4).attribute(a, b)
+    pair = Attributor(model, layer=1, groups="token", tolerance=1e-4, sums_to="difference").attribute(a, b)
     assert pair.converged
     assert max(pair.a.nodes, pair.b.nodes) < 200
     np.testing.assert_allclose(pair.matrix, 2 * fine - coarse, atol=2e-3)

@@ -128,7 +128,7 @@ def test_prompt_tokens_are_marked_and_left_out_of_top(
 
 
 def test_at_layer_0_of_a_bert_prompts_have_exactly_no_contribution(tiny: TinyModels, rng: random.Random) -> None:
-    """The reference keeps them, and below the first layer nothing has been mixed into them."""
+    """The reference keeps them, and below the first layer nothing has been mixed into them; nor do they inherit."""
     model = tiny.load("bert", prompts=PROMPTS)
     pair = check(model, random_text(rng, 4), random_text(rng, 6), layer=0)
     for axis, text in ((0, pair.a), (1, pair.b)):

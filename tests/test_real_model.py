@@ -90,5 +90,8 @@ def test_matrix_equals_the_papers_formula_on_the_real_model(model: SentenceTrans
     a, b = "Rain falls.", "It is raining."
     judge = Oracle(model, layer=-1, nodes=8).pair(a, b)
     pair = Attributor(model, layer=-1, quadrature="riemann", nodes=8, groups="token").attribute(a, b)
-    np.testing.assert_allclose(pair.matrix, judge.matrix, atol=1e-5, rtol=0)
+    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token, "score")
+    np.testing.assert_allclose(pair.matrix, expected, atol=1e-5, rtol=0)
+    paper = Attributor(model, layer=-1, quadrature="riemann", nodes=8, groups="token", sums_to="difference")
+    np.testing.assert_allclose(paper.attribute(a, b).matrix, judge.matrix, atol=1e-5, rtol=0)
     assert pair.score == pytest.approx(judge.score, abs=1e-5)

@@ -99,11 +99,12 @@ def test_a_router_may_have_a_static_side(
         deep_text, shallow_text = (b, a) if static_side == "query" else (a, b)
         alone = SentenceTransformer(modules=deep, device="cpu")
         side = Oracle(alone, layer=layer, nodes=8).side(deep_text)
-        contributions = side.contributions_SD
+        contributions = side.completed_SD("score")
         vectors = by_hand(SentenceTransformer(modules=shallow, device="cpu"), shallow_text)
         expected = vectors @ contributions.T if static_side == "query" else contributions @ vectors.T
         norm = float(np.linalg.norm(vectors.sum(0)) * side.embedding_D.norm())
         np.testing.assert_allclose(pair.matrix, expected / norm, atol=1e-5)
+        assert pair.total == pytest.approx(score, abs=0.1)  # eight right-hand nodes
         # The static side's reference is zero, so the terms that it is part of vanish.
         assert pair.reference_ab == 0.0
         assert (pair.reference_b if static_side == "query" else pair.reference_a) == 0.0

@@ -2,6 +2,7 @@
 
 Source: Möller, Nikolaev, Padó, EMNLP 2023, section 2.2. The reference of a text keeps its special and prompt tokens and
 has padding, under full attention, in place of every other, at the same length; so e(reference) = 0 for every length.
+Contributions then inherit nothing from it: cells that sum to the score are those of the paper's difference.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ def _through_zero(module: nn.Module) -> nn.Module:
     if module.linear.bias is not None and not linear:
         activation = type(module.activation_function).__name__
         raise ModelError(
-            f"a Dense with a bias before its {activation} cannot be shifted: behind it a blank text would not be zero, "
+            f"a Dense with a bias before its {activation} cannot be shifted: behind it a reference would not be zero, "
             "and without its bias it would be another model"
         )
     if bool(at_zero.abs().max() > 0):

@@ -47,7 +47,7 @@ def run_demo(output: Path | None, quiet: bool) -> int:
         summary = outcome.lines()
         run = _finished_run(folder) if outcome.complete else None
     else:
-        summary = read_totals(run.store, "parquet").lines()
+        summary = read_totals(run.store, "parquet", run.sums_to).lines()
         if not quiet:
             _say(told, f"Finished before, and shown again from {folder}; --output another folder runs it anew.")
     for line in ("", *summary):
