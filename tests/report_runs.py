@@ -12,7 +12,15 @@ import yaml
 from attribution_core.attribution import Attributor
 from attribution_core.results import PairAttribution
 from attribution_core.sparse import summarise
-from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.dataset import (
+    LIFTS,
+    attribution_row,
+    attribution_table,
+    commit_shard,
+    reject_table,
+    text_row,
+    text_table,
+)
 from jobs.opened_run import Run
 from jobs.stores import Store
 
@@ -43,11 +51,15 @@ def write_run(
     rejects: Sequence[Mapping[str, Any]] = (),
     finished: bool = True,
     backwards: bool = False,
+    sums_to: str | None = "score",
 ) -> Run:
-    """A run of those pairs; ``ids`` are (pair_id, text_a_id, text_b_id), ``kept`` the columns passed through."""
+    """A run of those pairs; ``ids`` are (pair_id, text_a_id, text_b_id), ``kept`` the columns passed through. With
+    ``sums_to`` None it is a run of a version that knew neither that nor lifts."""
     run = Store.open(str(place))
     record = {"model": model, "mode": mode, "groups": "word", "layer": 2, "similarity": "cosine", "store": store}
     record["top_k"] = 8
+    if sums_to is not None:
+        record["sums_to"] = sums_to
     run.commit("job.yaml", yaml.safe_dump(record).encode())
     written: set[tuple[str, str]] = set()
     order = list(range(len(pairs)))[:: -1 if backwards else 1]
@@ -65,8 +77,10 @@ def write_run(
                     texts.append(text_row(text, text_id))
         columns = {name: [values[at] for at in chosen] for name, values in (kept or {}).items()}
         table = attribution_table(rows, pa.table(columns) if columns else None, store)
-        turned_away = reject_table([dict(one) for one in rejects] if shard == 0 else [])
-        commit_shard(run, shard, table, text_table(texts), turned_away)
+        if sums_to is None:
+            table = table.drop_columns(list(LIFTS))
+        rejected = reject_table([dict(one) for one in rejects] if shard == 0 else [])
+        commit_shard(run, shard, table, text_table(texts), rejected)
     if finished:
         run.commit("_SUCCESS", b"")
     return Run(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import uuid
@@ -80,7 +81,7 @@ def test_the_explorer_s_numbers_are_the_run_s(tmp_path: Path, rng: Random, store
     pairs, ids = made(rng, 30)
     run = write_run(tmp_path, pairs, ids, store=store)
     page = reported(run)
-    assert ("estimated from the cells that were kept" in page) == (store == "top")
+    assert ("estimated from the word pairs that were kept" in page) == (store == "top")
     data = data_of(page)
     assert len(data["pairs"]) >= 20
     for shown in data["pairs"]:
@@ -99,6 +100,93 @@ def test_the_explorer_s_numbers_are_the_run_s(tmp_path: Path, rng: Random, store
             pieces = data["texts"][shown["texts"][side]]["pieces"]
             assert "".join(piece if isinstance(piece, str) else piece[1] for piece in pieces) == text.text
             assert [piece[0] for piece in pieces if not isinstance(piece, str)] == list(range(1, len(text.groups) - 1))
+
+
+def first_screen(page: str) -> str:
+    """The words of the part that everybody reads, on one line."""
+    found = re.search(r'<section id="summary".*?</section>', page, re.DOTALL)
+    assert found is not None
+    return html.unescape(" ".join(re.sub("<[^>]+>", " ", found[0]).split()))
+
+
+def summing(rng: Random, count: int) -> tuple[list[PairAttribution], list[tuple[str, str, str]]]:
+    """Pairs whose cells sum to their scores, with lifts."""
+    pairs, ids = made(rng, count)
+    lifted = {
+        at: {
+            "row_lift": np.linspace(-0.1, 0.1, len(one.a.groups)).astype(np.float32),
+            "col_lift": np.linspace(0.2, -0.2, len(one.b.groups)).astype(np.float32),
+        }
+        for at, one in enumerate(pairs)
+    }
+    shifted = {at: one.matrix + np.float32(0.01) for at, one in enumerate(pairs)}
+    for at, one in enumerate(pairs):
+        matrix = shifted[at]
+        total = float(matrix.sum(dtype=np.float64))
+        numbers = {"matrix": matrix, "row_sums": matrix.sum(1), "col_sums": matrix.sum(0), "total": total}
+        pairs[at] = PairAttribution(**{**vars(one), **numbers, **lifted[at], "score": total})
+    return pairs, ids
+
+
+def test_the_first_screen_says_what_the_sum_is(tmp_path: Path, rng: Random) -> None:
+    """Would catch parts that do not add up to the score, and a page that speaks of what the run does not have."""
+    pairs, ids = summing(rng, 20)
+    run = write_run(tmp_path / "run", pairs, ids)
+    page = reported(run)
+    found = re.search(r"The sum is the score\. .*score ([\d.]+) = word pairs ([\d.]+) ([+−]) special tokens ([\d.]+)\.",
+                      first_screen(page))  # fmt: skip
+    assert found is not None, first_screen(page)
+    score, words, special = (float(found[at]) * (-1 if (at, found[3]) == (4, "−") else 1) for at in (1, 2, 4))
+    assert score == pytest.approx(np.mean([one.score for one in pairs]), abs=0.0051)
+    own = [float(one.matrix[1:-1, 1:-1].sum(dtype=np.float64)) for one in pairs]
+    assert words == pytest.approx(np.mean(own), abs=0.0051)
+    assert words + special == pytest.approx(score, abs=0.011)
+    said = html.unescape(re.sub("<(script|style)>.*?</(script|style)>|<[^>]+>", " ", page, flags=re.DOTALL))
+    assert not re.search("blank|brought|brings|turned away|reference text|unanswered", said)
+
+
+@pytest.mark.parametrize(
+    ("sums_to", "headline", "said"),
+    [
+        (None, "The sum is not the score.", "what its score gains over reference texts"),
+        ("difference", "The sum is not the score.", "one token, such as padding, stands in place of every word"),
+        ("centred", "The sum is not the whole score.", "what sets its texts apart from average ones"),
+    ],
+)
+def test_a_run_that_sums_to_something_else_says_to_what(
+    tmp_path: Path, rng: Random, sums_to: str | None, headline: str, said: str
+) -> None:
+    """Would catch a run of an earlier version that has no report, or whose sums are called the score."""
+    run = write_run(tmp_path / "run", *made(rng, 12), sums_to=sums_to)
+    page = reported(run)
+    assert headline in first_screen(page)
+    assert said in first_screen(page)
+    assert {pair["aim"] for pair in data_of(page)["pairs"]} == {"the sum"}
+    assert all(pair["lifts"] is None for pair in data_of(page)["pairs"])
+
+
+def test_the_explorer_has_the_lifts_of_the_run(tmp_path: Path, rng: Random) -> None:
+    """Would catch lifts of the wrong text, and special tokens among them."""
+    run = write_run(tmp_path, *summing(rng, 6))
+    for shown in data_of(reported(run))["pairs"]:
+        pair = run.pair(shown["id"])
+        for side, lifts in enumerate((pair.row_lift, pair.col_lift)):
+            assert lifts is not None
+            assert [g for g, _ in shown["lifts"][side]] == list(range(1, len(lifts) - 1))
+            for g, lift in shown["lifts"][side]:
+                assert lift == pytest.approx(float(lifts[g]), rel=1e-4, abs=1e-9)
+        assert shown["aim"] == "the score"
+
+
+def test_statistics_of_another_version_are_made_again(tmp_path: Path, rng: Random) -> None:
+    """Would catch a run of an earlier version that has no report, because of statistics beside it."""
+    run = write_run(tmp_path / "run", *made(rng, 5))
+    Path(run.url, "statistics").mkdir()
+    Path(run.url, "statistics", "summary.json").write_text('{"version": 1, "run": {}}')
+    said: list[str] = []
+    page = make_report(run, said.append, called="run")
+    assert any("another version wrote them: computing them first" in line for line in said)
+    assert "What was found" in page
 
 
 def test_the_report_is_the_same_however_the_run_lies(tmp_path: Path, rng: Random) -> None:
@@ -280,11 +368,12 @@ def test_a_run_shows_itself_in_a_notebook(tmp_path: Path, rng: Random) -> None:
     pairs, ids = made(rng, 8)
     ids[0] = ("<script>alert(1)</script>", "a0", "b0")
     run = write_run(tmp_path / "<b>run", pairs, ids, finished=False)
-    html = run._repr_html_()
-    assert "8 attributed" in html
-    assert "The run is not finished" in html
-    assert "<script" not in html
-    assert "<b>run" not in html
+    page = run._repr_html_()
+    assert "8 attributed" in page
+    assert "The run is not finished" in page
+    assert "<script" not in page
+    assert "<b>run" not in page
+    assert "strongest word pair, and what it adds to the score" in page
     empty = write_log(tmp_path / "empty", {}, [])
     assert "0 attributed" in Run(empty)._repr_html_()
 

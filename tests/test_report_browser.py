@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,33 @@ def test_the_matrix_is_the_run_s_and_links_both_words(shown: Browser, run: Run) 
     shown.point_at(f'#matrix td[data-i="{i}"][data-j="{j}"]')
     chosen = shown.value("[...document.querySelectorAll('#explorer .word.chosen')].map(word => word.textContent)")
     assert chosen == [pair.a.groups.labels[i], pair.b.groups.labels[j]]
-    assert f"{abs(float(pair.matrix[i, j])):.3f}"[:5] in shown.value("document.querySelector('#told').textContent")
+    told = shown.value("document.querySelector('#told').textContent")
+    number = float(told.split(": ")[1].replace("−", "-"))
+    assert number == pytest.approx(float(pair.matrix[i, j]), abs=6e-4)
+    assert "−" in told or number >= 0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_until_a_word_is_pointed_at_the_colours_are_lifts(shown: Browser, run: Run, side: int) -> None:
+    """Would catch colours by the share, those of the other text, and a number that is given as another."""
+    pair = run.pair("p2")
+    choose(shown, "p2")
+    text, lifts, sums = ((pair.a, pair.row_lift, pair.row_sums), (pair.b, pair.col_lift, pair.col_sums))[side]
+    assert lifts is not None
+    words = [int(g) for g in shown_groups(text, False)]
+    limit = max(0.01, *(abs(float(lifts[g])) for g in words))
+    shown.value("document.querySelector('#explorer').dispatchEvent(new PointerEvent('pointerleave'))")
+    for g, name in classes(shown, side).items():
+        steps = abs(float(lifts[g])) / limit * STEPS
+        assert name in {level(int(np.sign(lifts[g]) * near)) for near in (np.rint(steps - 0.01), np.rint(steps + 0.01))}
+    assert np.argsort(lifts[words]).tolist() != np.argsort(sums[words]).tolist(), "the share gives the same order"
+    for g in words:
+        shown.point_at(f'#text-{side} .word[data-g="{g}"]')
+        told = shown.value("document.querySelector('#told p').textContent").replace("−", "-")
+        found = re.search(r" adds ([+-][\d.]+) to the score in all; its lift is ([+-][\d.]+)\. ", told)
+        assert found is not None, told
+        assert float(found[1]) == pytest.approx(float(sums[g]), abs=6e-4)
+        assert float(found[2]) == pytest.approx(float(lifts[g]), abs=6e-4)
 
 
 @pytest.mark.parametrize(("pair_id", "side", "given"), [("p3", 0, HOSTILE), ("p4", 1, HOSTILE), (HOSTILE, 1, LONG)])

@@ -75,7 +75,8 @@ def _parts(result: QueryResult, document: QueryDocument) -> str:
     if not kinds:
         return ""
     words = f"{result.query.groups.unit}s {_short(document.total - special, document)}"
-    return f"{words} {'-' if special < 0 else '+'} {kinds} {_short(abs(special), document)}"
+    sign = "-" if _short(special, document).startswith("-") else "+"
+    return f"{words} {sign} {kinds} {_short(abs(special), document)}"
 
 
 def _short(value: float, document: QueryDocument) -> str:

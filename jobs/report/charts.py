@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jobs.statistics.schema import RunFacts, Statistic
 
-MOST_BARS, MOST_PAIRS = 14, 12
+MOST_BARS, MOST_PAIRS, MOST_LIFTED = 14, 12, 8
 Rows = list[dict[str, Any]]
 Chart = dict[str, Any]
 
@@ -48,8 +48,8 @@ def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFa
         draw = DRAWN.get(info.name)
         rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
         if draw and rows:
-            # Of a run that kept only the strongest cells some numbers are estimates, and a bar does not show that.
-            more = "" if info.exact else "estimated from the cells that were kept; bounds are in the numbers"
+            # Of a run that kept only the strongest word pairs some numbers are estimates, and a bar does not show that.
+            more = "" if info.exact else "estimated from the word pairs that were kept; bounds are in the numbers"
             found += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
     return found
 
@@ -63,8 +63,12 @@ def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
     even = [(row["percent"], row["percent"] / 100) for row in rows]
     unit = facts.groups
     lines = [plots.Line("all pairs together; band: 90 % of pairs", points, band), plots.Line("an even spread", even)]
-    svg = plots.curves("Share of the total by the largest cells", lines, f"% of {unit} pairs", log_x=True, percent=True)
-    return [_chart("How few make how much", f"share of the total that the strongest {unit} pairs give", svg)]
+    title = f"Share of the {facts.whole} by the largest {unit} pairs"
+    svg = plots.curves(title, lines, f"% of {unit} pairs", log_x=True, percent=True)
+    note = f"share of the {facts.whole} that the strongest {unit} pairs give"
+    if max(share for _, share in points) > 1:
+        note += "; above 100 % where the others add up to less than zero"
+    return [_chart("How few make how much", note, svg)]
 
 
 def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -78,8 +82,8 @@ def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
     if not lines:
         return []
     lines.append(plots.Line("an even spread", [(5, 1.0), (95, 1.0)]))
-    svg = plots.curves("What words bring by position", lines, "% of the text read")
-    return [_chart("From start to end", f"what a {facts.groups} brings by its place, 1 is the average", svg)]
+    svg = plots.curves("What words add by position", lines, "% of the text read")
+    return [_chart("From start to end", f"what a {facts.groups} adds by its place, 1 is the average", svg)]
 
 
 def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -89,8 +93,10 @@ def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 def _parts_of_speech(rows: Rows, facts: RunFacts) -> list[Chart]:
     both = [row | {"pos": WORDS.get(row["pos"], row["pos"])} for row in rows if row["side"] == "both"]
+    # What takes most away is as telling as what adds most.
+    both = sorted(both, key=lambda row: -abs(row["share"] or 0))[:MOST_BARS]
     both.sort(key=lambda row: -(row["share"] or 0))
-    return [shares(both, "pos", "By part of speech", "share of what all words bring, with its interval")]
+    return [shares(both, "pos", "By part of speech", "share of what all words add, with its interval")]
 
 
 def _pos_pairs(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -109,14 +115,15 @@ def _matches(rows: Rows, facts: RunFacts) -> list[Chart]:
 def _word_kinds(rows: Rows, facts: RunFacts) -> list[Chart]:
     names = sides(facts)
     named = [row | {"kind": f"{names.get(row['side'], row['side'])}: {row['kind']}"} for row in rows]
-    return [shares(named, "kind", "By kind of word", "share of the total, with its interval")]
+    return [shares(named, "kind", "By kind of word", f"share of the {facts.whole}, with its interval")]
 
 
 def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
     unit = facts.groups
+    rest = {"difference": "the terms of the references", "centred": "what average texts share"}.get(facts.sums_to, "")
     said = {
         "cells": ("How few are enough", "the sum of the largest alone"),
-        "score": ("The same, blanks included", "the sum of the largest and the terms of blank texts"),
+        "score": (f"The same, with {rest}", f"the sum of the largest and {rest}"),
     }
     found = []
     for kind, (title, what) in said.items():
@@ -124,7 +131,7 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
         for name in dict.fromkeys(row["against"] for row in rows):
             own = [r for r in rows if (r["sum"], r["against"]) == (kind, name)]
             own = [r for r in own if r["percent"] > 0 and r["spearman"] is not None]
-            # With the blanks it is the score again that is made, and a sum of cells says nothing to it.
+            # With these terms it is the score again that is made, and a sum of word pairs says nothing to it.
             if own and not (kind == "score" and name == "total"):
                 band = [
                     (r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None
@@ -139,7 +146,7 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 def _by_group(rows: Rows, title: str) -> list[Chart]:
     found = []
-    for measure, what in (("score", "mean score"), ("answered", "share of a query's content words that are answered")):
+    for measure, what in (("score", "mean score"), ("exact", "share of what word pairs add that identical words give")):
         own = [row for row in rows if row["measure"] == measure and row["value"] is not None]
         bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in own]
         if bars:
@@ -156,14 +163,28 @@ def _relevance(rows: Rows, facts: RunFacts) -> list[Chart]:
     return _by_group(rows, "By relevance")
 
 
-def _unanswered(rows: Rows, facts: RunFacts) -> list[Chart]:
-    bars = [plots.Bar(printable(row["word"]), row["unanswered"]) for row in rows]
-    return [_chart("Words that went unanswered", "in how many queries", plots.bars("Unanswered words", few(bars)))]
+def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [plots.Bar(printable(f"{row['word']} (query {row['query_id']})"), row["mean_lift"]) for row in rows]
+    svg = plots.bars("Words without effect: mean lift", few(bars))
+    return [_chart("Words without effect", "mean lift over the query's documents: the model gained nothing", svg)]
+
+
+def _words_by_lift(rows: Rows, facts: RunFacts) -> list[Chart]:
+    found = []
+    for side in dict.fromkeys(row["side"] for row in rows):
+        of = f"{sides(facts)[side].capitalize()} words" if side in sides(facts) else "Words"
+        for by, what in (("total", "lift scores most"), ("lowest", "pull scores down most")):
+            own = [row for row in rows if (row["side"], row["by"]) == (side, by)][:MOST_LIFTED]
+            bars = [plots.Bar(printable(row["word"]), row["total"]) for row in own]
+            if bars:
+                title = f"{of} that {what}"
+                found.append(_chart(title, "sum of their lifts over all pairs of texts", plots.bars(title, bars)))
+    return found
 
 
 def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
     found = []
-    titles = {"total": "Word pairs that bring most in all", "mean": "Word pairs that bring most each time"}
+    titles = {"total": "Word pairs that add most in all", "mean": "Word pairs that add most each time"}
     for by, title in titles.items():
         own = [row for row in rows if row["by"] == by and not row["group"] and row[by] is not None][:MOST_PAIRS]
         if own:
@@ -207,7 +228,8 @@ DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
     "strongest": _strongest,
     "retrieval_relevance": _relevance,
     "retrieval_rank": _rank,
-    "unanswered_words": _unanswered,
+    "words_without_effect": _without_effect,
+    "words_by_lift": _words_by_lift,
     "position_tenth": _positions,
     "convergence_nodes": _nodes,
 }

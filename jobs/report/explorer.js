@@ -5,6 +5,8 @@
   const data = JSON.parse(document.getElementById("pairs-data").textContent);
   const $ = (name) => document.getElementById(name);
   const NOT_STORED = -32768, FULL = 32767, STEPS = 8, LISTED = 5;
+  // A text whose lifts are all next to nothing, as of two equal texts, is not coloured.
+  const LEAST_LIFT = 0.01;
   const state = { pair: null, cell: null, pinned: null, at: 0 };
 
   const make = (tag, properties = {}, ...children) => {
@@ -52,11 +54,13 @@
     }
     const texts = pair.texts.map((at) => data.texts[at]);
     const sums = pair.sums.map((side) => new Map(side));
-    const largest = sums.map((side) => Math.max(0, ...[...side.values()].map(Math.abs)));
-    return { ...pair, index, values, texts, sums, largest };
+    const lifts = pair.lifts && pair.lifts.map((side) => new Map(side));
+    const largest = (lifts || sums).map((side) =>
+      Math.max(lifts ? LEAST_LIFT : 0, ...[...side.values()].map(Math.abs)));
+    return { ...pair, index, values, texts, sums, lifts, largest };
   }
 
-  // What group `g` of `side` (0 or 1) met on the other side: [group, value], known cells only.
+  // The pairs of group `g` of `side` (0 or 1) with the other side: [group, value], known cells only.
   function met(pair, side, g) {
     if (side === 0) return [...(pair.values.get(g) || [])];
     return pair.rows.filter((row) => pair.values.get(row).has(g)).map((row) => [row, pair.values.get(row).get(g)]);
@@ -127,7 +131,7 @@
     $("terms").replaceChildren(...rows.map(([sign, words, value], at) => make("tr", {},
       make("th", { scope: "row" }, at ? `${sign === "-" ? "−" : sign} ${words}` : make("strong", {}, words)),
       make("td", {}, at ? value.toFixed(3) : make("strong", {}, value.toFixed(3))))),
-      make("tr", { className: "faint" }, make("th", { scope: "row" }, "identity error"),
+      make("tr", { className: "faint" }, make("th", { scope: "row" }, "numerical error"),
         make("td", {}, pair.error.toExponential(0))));
     $("notes").replaceChildren(...pair.notes.map(([note, warns]) =>
       make("p", { className: warns ? "warning" : "faint" }, note)));
@@ -144,7 +148,7 @@
       const side = Number(word.dataset.side), g = Number(word.dataset.g);
       let value, limit = pair.limit, power = 0.5, chosen = false;
       if (!focus) {
-        value = pair.sums[side].get(g);
+        value = (pair.lifts || pair.sums)[side].get(g);
         limit = pair.largest[side];
         power = 1;
       } else if (linked) {
@@ -175,8 +179,11 @@
     const called = (side) => (pair.names[side].length > 1 ? `the ${pair.names[side]}` : pair.names[side]);
     if (!focus) {
       $("told").replaceChildren(make("p", { className: "faint" },
-        `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see what it met in the other text. ` +
-        `Until then the colours say how much each brought in all.`));
+        `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see its pairs with the other text. ` +
+        (pair.lifts
+          ? `Until then the colours show lifts: a blue ${pair.unit} lifts the score, because it is closer to the other ` +
+            `text than its own text is as a whole; an orange one pulls it down.`
+          : `Until then the colours show how much each adds to ${pair.aim} in all.`)));
       return;
     }
     if (!linked) {
@@ -186,10 +193,11 @@
       return;
     }
     const sum = pair.sums[focus.side].get(focus.g);
+    const lift = pair.lifts && sum !== undefined ? `; its lift is ${signed(pair.lifts[focus.side].get(focus.g), digits)}` : "";
     const strongest = [...linked].sort((x, y) => Math.abs(y[1]) - Math.abs(x[1])).slice(0, LISTED);
     const said = make("p", {}, make("strong", {}, label(focus.side, focus.g)),
-      sum === undefined ? "" : ` brought ${signed(sum, digits)} in all. `,
-      strongest.length ? `In ${called(1 - focus.side)} it met:` : "None of its pairs was stored.");
+      sum === undefined ? "" : ` adds ${signed(sum, digits)} to ${pair.aim} in all${lift}. `,
+      strongest.length ? `Its strongest pairs in ${called(1 - focus.side)}:` : "None of its pairs was stored.");
     const list = make("ol", {}, ...strongest.map(([g, value]) => make("li", { dataset: { g, value } },
       make("span", { className: "met" }, label(1 - focus.side, g)), " ",
       make("span", { className: "value" }, signed(value, digits)), " ",

@@ -155,6 +155,8 @@ def _pair(pair: PairAttribution, a: int, b: int) -> dict[str, Any]:
         "rows": drawn.rows.tolist(),
         "cols": drawn.cols.tolist(),
         "sums": [_sums(pair.row_sums, view.rows), _sums(pair.col_sums, view.cols)],
+        "lifts": _lifts(pair, view),
+        "aim": "the score" if pair.sums_to == "score" else "the sum",
         **_cells(drawn),
     }
 
@@ -182,13 +184,20 @@ def _sums(sums: NDArray[np.float32], shown: NDArray[np.intp]) -> list[list[float
     return [[int(g), _short(float(sums[g]))] for g in shown]
 
 
+def _lifts(pair: PairAttribution, view: View) -> list[list[list[float]]] | None:
+    """The same of the lifts; None where the pair has none."""
+    if pair.row_lift is None or pair.col_lift is None:
+        return None
+    return [_sums(pair.row_lift, view.rows), _sums(pair.col_lift, view.cols)]
+
+
 def _extra(extra: Mapping[str, Any]) -> list[list[str]]:
     """The columns that were passed through, as text: numbers and short strings only."""
     found = []
     for name, value in extra.items():
         if isinstance(value, bool | int | float | str):
-            told = f"{value:.4g}" if isinstance(value, float) else str(value)
-            found.append([shortened(printable(name), LONGEST_LABEL), shortened(printable(told), LONGEST_EXTRA)])
+            words = f"{value:.4g}" if isinstance(value, float) else str(value)
+            found.append([shortened(printable(name), LONGEST_LABEL), shortened(printable(words), LONGEST_EXTRA)])
     return found
 
 

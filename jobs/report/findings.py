@@ -24,7 +24,7 @@ LONGEST_CELL = 80
 FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
 # Rows of a table that are held: of a large log some have one for every word of a query.
 MOST_READ = 10_000
-# Columns of shares of one, told in per cent whatever their size, and those that a row's measure is in.
+# Columns of shares of one, written in per cent whatever their size, and those that a row's measure is in.
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
 MEASURED = {"value", "low", "high"}
 PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
@@ -158,7 +158,7 @@ def worded(value: float | None, unit: str = "") -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if unit == "share":
-        return f"{100 * value:.1f}{PERCENT}"
+        return f"{100 * value:.1f}{PERCENT}".replace(f"-0.0{PERCENT}", f"0.0{PERCENT}")
     if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
         return f"{value:,.0f}"
     if unit == "ratio":

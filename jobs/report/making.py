@@ -55,7 +55,7 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
     trust = [
         summary.adds_up(overview),
         judged(faithfulness, printable(called)),
-        summary.reference(overview, unit),
+        summary.meaning(overview, unit),
         summary.cut_texts(overview),
         summary.agreement(overview),
         summary.rejected(overview),
@@ -70,7 +70,7 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
         {
             "version": _version(),
             "title": f"Why {shortened(_name(model), 80)} scores as it does",
-            "subtitle": f"Which words met which in the {overview.totals.pairs:,} pairs of {printable(called)}",
+            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {printable(called)}",
             "parts": [{"id": id, "title": title} for id, title, there in parts if there],
             "warnings": [run.unfinished] if run.unfinished else [],
             "facts": _facts(overview),
@@ -111,8 +111,14 @@ def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
     from jobs.statistics.schema import NAMES, SUMMARY, read_summary
     from jobs.statistics.tagging import chosen_pipeline
 
+    found = None
+    why = "the run has no statistics yet"
     if run.store.exists(SUMMARY):
-        found = read_summary(run.store)
+        try:
+            found = read_summary(run.store)
+        except RunError:
+            why = "the run's statistics are damaged, or another version wrote them"
+    if found is not None:
         if found.run.pairs_in_run == overview.totals.pairs:
             missing = [name for name in NAMES if name not in found.statistics]
             if not missing:
@@ -130,8 +136,6 @@ def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
                 told=told,
             )
         why = "the run has grown since its statistics were made"
-    else:
-        why = "the run has no statistics yet"
     told(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
     return compute_statistics(run, pipeline=chosen_pipeline(None), told=told)
 
@@ -187,19 +191,26 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
         ("distinct texts", f"{totals.texts:,}"),
         ("median score", f"{overview.scores.quantile(0.5):.3f}"),
         ("largest error", summary.small(totals.largest_error)),
-        ("rows turned away", f"{sum(totals.rejected.values()):,}"),
+        ("rejected rows", f"{sum(totals.rejected.values()):,}"),
     ]
     return [{"name": name, "value": value} for name, value in facts]
 
 
 def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
-    made_of = [
-        plots.Bar("score", overview.score),
-        plots.Bar(f"all {unit} pairs", overview.total),
-        plots.Bar("a, blank b", overview.reference_a),
-        plots.Bar("blank a, b", overview.reference_b),
-        plots.Bar("blank, blank", -overview.reference_ab),
-    ]
+    one = overview
+    made_of = [plots.Bar("score", one.score), plots.Bar(f"{unit} pairs", one.total - one.special)]
+    if one.special:
+        made_of.append(plots.Bar(one.kept, one.special))
+    note = "the first bar is the sum of the others"
+    if one.sums_to == "centred":
+        made_of.append(plots.Bar("what average texts share", one.score - one.total))
+    if one.sums_to == "difference":
+        made_of += [
+            plots.Bar("a, reference of b", one.reference_a),
+            plots.Bar("reference of a, b", one.reference_b),
+            plots.Bar("both references", -one.reference_ab),
+        ]
+        note += "; a reference is the same text with one token, such as padding, in place of every word"
     return [
         {
             "title": "The scores",
@@ -208,7 +219,7 @@ def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
         },
         {
             "title": "What an average score is made of",
-            "note": "the first bar is the sum of the others; blank is a text with padding in place of its words",
+            "note": note,
             "svg": plots.bars("What an average score is made of", made_of),
         },
     ]
@@ -223,7 +234,7 @@ def _name(model: str) -> str:
 def _pairs_words(explorer: Explorer, unit: str) -> str:
     return (
         f"{len(explorer):,} pairs: the highest and lowest scores, some by chance, and those that stand out in the "
-        f"statistics. Point at a {unit} of one text to see what it met in the other. With the keyboard, Tab reaches a "
+        f"statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches a "
         f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 

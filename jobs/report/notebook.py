@@ -40,7 +40,7 @@ TEMPLATE = """\
 {% endfor -%}
 {% if rows %}<div class="scroll" tabindex="0" role="region" aria-label="The first pairs">
 <table><thead><tr><th scope="col">pair_id</th><th scope="col">score</th>
-<th scope="col">strongest word pair</th></tr></thead>
+<th scope="col">strongest {{ unit }} pair, and what it adds to the {{ aim }}</th></tr></thead>
 <tbody>
 {% for row in rows %}<tr><td><bdi>{{ row.id }}</bdi></td><td>{{ row.score }}</td><td>
 {%- if row.a is not none %}<bdi>{{ row.a }}</bdi> → <bdi>{{ row.b }}</bdi> {{ row.value }}{% endif %}</td></tr>
@@ -63,9 +63,11 @@ def run_html(run: Run) -> str:
         "layer": run.setting("layer"),
         "similarity": printable(str(run.setting("similarity") or "cosine")),
         "unfinished": run.unfinished,
-        "totals": [printable(line) for line in read_totals(run.store, run.format).lines()],
+        "totals": [printable(line) for line in read_totals(run.store, run.format, run.sums_to).lines()],
         "rows": [_row(row) for row in head],
         "log": run.roles[0] == "query",
+        "unit": str(run.setting("groups") or "word"),
+        "aim": "score" if run.sums_to == "score" else "sum",
     }
     return _template().render(context)
 

@@ -42,12 +42,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class Overview:
-    """Means over all pairs of the terms that make a score, in the score's unit, and the run's totals."""
+    """Means over all pairs of the terms that make a score, in the score's unit, and the run's totals.
+
+    ``total`` is the mean sum of a pair's attributions, ``special`` the part of it with special and prompt tokens, which
+    are called ``kept``; ``sums_to`` says what that sum is.
+    """
 
     totals: Totals
     scores: Scores
+    sums_to: str
+    kept: str
     score: float
     total: float
+    special: float
     reference_a: float
     reference_b: float
     reference_ab: float
@@ -55,7 +62,7 @@ class Overview:
 
 def read_overview(run: Run, format: str) -> Overview:
     """The overview of what the run holds now, at least one pair; RunError where a part is damaged."""
-    terms = ("score", "total", "reference_a", "reference_b", "reference_ab")
+    terms = ("score", "total", "special", "reference_a", "reference_b", "reference_ab")
     with connected(run, "attributions", terms) as con:
         means = ", ".join(f"avg({name}::DOUBLE) AS {name}" for name in terms)
         found = one_row(con, f"SELECT min(score) AS low, max(score) AS high, {means} FROM attributions")
@@ -66,4 +73,12 @@ def read_overview(run: Run, format: str) -> Overview:
         place = f"least(greatest(floor((score::DOUBLE - {low!r}) / {step!r}), 0), {BINS - 1})::INTEGER"
         for at, count in con.execute(f"SELECT {place} AS place, count(*) FROM attributions GROUP BY place").fetchall():
             counts[at] = int(count)
-    return Overview(read_totals(run.store, format), Scores(low, high, tuple(counts)), **found)
+    totals = read_totals(run.store, format, run.sums_to)
+    return Overview(totals, Scores(low, high, tuple(counts)), run.sums_to, _kept(run), **found)
+
+
+def _kept(run: Run) -> str:
+    """What stands in the texts beside words: "special tokens", "special and prompt tokens"."""
+    with connected(run, "texts", ["prompt"]) as con:
+        prompts = one_row(con, "SELECT coalesce(bool_or(prompt <> ''), false) AS there FROM texts")["there"]
+    return "special and prompt tokens" if prompts else "special tokens"

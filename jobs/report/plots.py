@@ -198,7 +198,8 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if abs(value) >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    text = f"{100 * value:.0f} %" if abs(value) >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    return "0.0 %" if text == "-0.0 %" else text
 
 
 def _plain(value: float) -> str:

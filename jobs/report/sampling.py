@@ -70,7 +70,7 @@ def choose_queries(run: Run, seed: int, count: int) -> list[str]:
 
 
 def rejected(run: Run, reasons: int, examples: int) -> list[dict[str, Any]]:
-    """The commonest ``reasons`` of the rows turned away: ``reason``, ``count`` and the first few ``examples``."""
+    """The commonest ``reasons`` of the rejected rows: ``reason``, ``count`` and the first few ``examples``."""
     with connected(run, "rejects", ["file", "row", "reason", "row_text"]) as con:
         answer = con.execute(
             "SELECT reason, count(*) AS n, min_by({'file': file, 'row': row, 'text': left(row_text, 200)},"

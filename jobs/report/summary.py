@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from jobs.report.findings import Findings
     from jobs.statistics.schema import Figure
 
-# The bar of the identity's error at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
+# The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2
-# A model whose reference terms are below this share of its score is as good as exact.
+# A run that sums to differences, whose reference terms are below this share of its score, is of an exact model.
 SMALL_REFERENCE = 0.05
+# Average scores below this are given in three decimals.
+SMALL_SCORE = 0.0995
 MANY_REJECTED, MANY_CUT = 0.01, 0.1
-FEW_UNANSWERED = 0.001
+FEW_WITHOUT_EFFECT = 0.001
 
 
 def scored(overview: Overview, log: bool) -> str:
@@ -44,6 +46,7 @@ def found_sentences(overview: Overview, findings: Findings | None, log: bool, un
             _parts_of_speech(findings),
             _identical(findings),
             _relevant(findings),
+            _without_effect(findings),
             _start(findings, log),
             _strongest(findings),
             _negative(findings, unit),
@@ -53,74 +56,112 @@ def found_sentences(overview: Overview, findings: Findings | None, log: bool, un
 
 def _concentrated(findings: Findings, unit: str) -> str | None:
     five, half = findings.figure("concentration", "largest_5"), findings.figure("concentration", "largest_50")
-    if five is None:
+    if five is None or not _positive(five):
         return None
-    share = worded(five.value, "share")
-    words = f"The strongest 5 % of {unit} pairs give {share} of what all of them add up to{within(five)}"
-    return words + (f"; the strongest half gives {worded(half.value, 'share')}." if half is not None else ".")
+    words = f"The strongest 5 % of {unit} pairs give {worded(five.value, 'share')} of {_whole(findings)}{within(five)}"
+    why = _beyond(five, "the others")
+    words += why
+    if half is not None and _positive(half):
+        words += f"; the strongest half gives {worded(half.value, 'share')}{'' if why else _beyond(half, 'the others')}"
+    return f"{words}."
 
 
 def _parts_of_speech(findings: Findings) -> str | None:
     nouns, verbs = findings.figure("parts_of_speech", "nouns_lift"), findings.figure("parts_of_speech", "verbs_lift")
-    if nouns is None or verbs is None:
-        return None
     share = findings.figure("parts_of_speech", "nouns_share")
-    words = f"A noun or name brings {nouns.value:.2f} times what an average word brings, a verb {verbs.value:.2f} times"
-    if share is None:
-        return f"{words}."
-    return f"{words}; nouns and names make {worded(share.value, 'share')} of everything{within(share)}."
+    words = []
+    if nouns is not None and verbs is not None and _positive(nouns) and _positive(verbs):
+        words.append(
+            f"a noun or name adds {nouns.value:.2f} times as much to {_aim(findings)} as an average word, "
+            f"a verb {verbs.value:.2f} times as much"
+        )
+    if share is not None and _positive(share):
+        words.append(
+            f"nouns and names make {worded(share.value, 'share')} of what all words add{within(share)}"
+            f"{_beyond(share, 'the other words')}"
+        )
+    said = "; ".join(words)
+    return f"{said[0].upper()}{said[1:]}." if said else None
 
 
 def _identical(findings: Findings) -> str | None:
     exact, lift = findings.figure("matches", "exact"), findings.figure("matches", "exact_lift")
-    if exact is None:
+    if exact is None or (exact.value or 0) < 0:
         return None
-    words = f"Identical words give {worded(exact.value, 'share')} of the sum{within(exact)}"
-    more = f", {lift.value:.1f} times their share of the word pairs" if lift is not None else ""
-    return f"{words}{more}; the rest comes from words that differ."
+    words = f"Identical words give {worded(exact.value, 'share')} of what all word pairs add{within(exact)}"
+    if lift is not None and _positive(lift):
+        words += f", {lift.value:.1f} times their share of the word pairs"
+    rest = "; the rest comes from words that differ"
+    return f"{words}{_beyond(exact, 'words that differ') or rest}."
 
 
 def _relevant(findings: Findings) -> str | None:
     good, bad = findings.figure("retrieval", "score_relevant"), findings.figure("retrieval", "score_not_relevant")
-    unanswered = findings.figure("retrieval", "unanswered")
-    words = ""
-    if good is not None and bad is not None:
-        words = (
-            f"Relevant documents score {good.value:.2f} on average{within(good)} and documents judged not relevant "
-            f"{bad.value:.2f}{within(bad)}"
-        )
-    if unanswered is not None and (unanswered.value or 0) >= FEW_UNANSWERED:
-        words += "; " if words else ""
-        share = worded(unanswered.value, "share")
-        words += f"{share} of the queries' content words were answered by none of their documents"
-    return f"{words}." if words else None
+    if good is None or bad is None:
+        return None
+    return (
+        f"Relevant documents score {good.value:.2f} on average{within(good)} and documents judged not relevant "
+        f"{bad.value:.2f}{within(bad)}."
+    )
+
+
+def _without_effect(findings: Findings) -> str | None:
+    lost = findings.figure("retrieval", "without_effect")
+    if lost is None or (lost.value or 0) < FEW_WITHOUT_EFFECT:
+        return None
+    content = "content words" if findings.summary.run.pipeline is not None else "words"
+    return (
+        f"From {worded(lost.value, 'share')} of the queries' {content}{within(lost)} the model gained nothing: they "
+        "stand in none of the documents and pull the scores down. That may be so although a document has a synonym."
+    )
 
 
 def _start(findings: Findings, log: bool) -> str | None:
     lead = findings.figure("position", "lead_b")
-    if lead is None or lead.low is None or lead.high is None:
+    if lead is None or lead.low is None or lead.high is None or not _positive(lead):
         return None
     what = "a document" if log else "the second text"
     if lead.low <= 1 <= lead.high:
-        return f"The beginning of {what} brings neither more nor less than the rest of it{within(lead)}."
-    return f"The first tenth of {what} brings {lead.value:.2f} times as much as an even spread would{within(lead)}."
+        return f"The first tenth of {what} adds neither more nor less than an even spread would{within(lead)}."
+    return f"The first tenth of {what} adds {lead.value:.2f} times as much as an even spread would{within(lead)}."
 
 
 def _strongest(findings: Findings) -> str | None:
     table = findings.tables.get("strongest")
     rows = table.to_pylist() if table is not None else []
-    first = [row for row in rows if row["by"] == "total" and not row["group"]][:3]
+    first = [row for row in rows if row["by"] == "total" and not row["group"] and row["total"] > 0][:3]
     if not first:
         return None
     named = ", ".join(f"“{printable(row['a'])}” with “{printable(row['b'])}”" for row in first)
-    return f"The {unit_of(findings)} pairs that bring most over all pairs are {named}."
+    return f"The {unit_of(findings)} pairs that add most, summed over all pairs of texts, are {named}."
 
 
 def _negative(findings: Findings, unit: str) -> str | None:
     mass = findings.figure("concentration", "negative_mass")
     if mass is None:
         return None
-    return f"Of all that {unit} pairs bring, {worded(mass.value, 'share')} lowers a score{within(mass)}."
+    return (
+        f"Not every {unit} pair raises a score: negative ones make {worded(mass.value, 'share')} of the sum of all "
+        f"absolute values{within(mass)}."
+    )
+
+
+def _aim(findings: Findings) -> str:
+    return "the score" if findings.summary.run.sums_to == "score" else "the sum"
+
+
+def _whole(findings: Findings) -> str:
+    return "the score" if findings.summary.run.sums_to == "score" else "what all of them add up to"
+
+
+def _positive(one: Figure) -> bool:
+    """A share or ratio that a sentence can name: below zero, "a third of it" would say nothing."""
+    return (one.value or 0.0) > 0
+
+
+def _beyond(share: Figure, others: str) -> str:
+    """Why a share is more than all of it; "" where it is not."""
+    return f", more than all of it, because {others} add up to less than zero" if (share.value or 0.0) > 1 else ""
 
 
 def unit_of(findings: Findings) -> str:
@@ -141,10 +182,10 @@ def adds_up(overview: Overview) -> Trust:
     """Whether the integration reached what was asked of it."""
     totals = overview.totals
     good = totals.unconverged == 0 and totals.largest_error <= GOOD_ERROR
+    against = "the model's own score" if overview.sums_to == "score" else "what the model's own scores say it must be"
     words = (
-        "Every pair was checked against the model's own scores: what its word pairs add up to is off by "
-        f"{small(totals.median_error)} at the median and {small(totals.largest_error)} at the worst, in the unit of a "
-        "cosine, of which 1 is the most."
+        f"The sum of every pair's numbers was checked against {against}: it is off by {small(totals.median_error)} at "
+        f"the median and {small(totals.largest_error)} at most, in the unit of a cosine, of which 1 is the most."
     )
     if totals.unconverged:
         missed = _count(totals.unconverged, "text")
@@ -152,24 +193,38 @@ def adds_up(overview: Overview) -> Trust:
     return Trust("good" if good else "warn", "The numbers add up." if good else "Some numbers are approximate.", words)
 
 
-def reference(overview: Overview, unit: str) -> Trust:
-    """What the sum of the attributions is, in this model."""
+def meaning(overview: Overview, unit: str) -> Trust:
+    """What a pair's numbers sum to, with the average pair as the example."""
     one = overview
-    terms = one.reference_a + one.reference_b - one.reference_ab
+    decimals = 2 if max(abs(one.score), abs(one.total)) >= SMALL_SCORE else 3
+
+    def said(value: float) -> str:
+        text = f"{value:.{decimals}f}"
+        return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+    parts = f"{unit} pairs {said(one.total - one.special)}"
+    if one.special:
+        parts += f" {'−' if said(one.special).startswith('−') else '+'} {one.kept} {said(abs(one.special))}"
+    if one.sums_to == "score":
+        words = f"A pair's numbers add up to its score: on average, score {said(one.score)} = {parts}."
+        return Trust("note", "The sum is the score.", words)
+    if one.sums_to == "centred":
+        words = (
+            "A pair's numbers add up to what sets its texts apart from average ones: the run's mean embeddings are "
+            f"left out. On average, sum {said(one.total)} = {parts}; the average score is {said(one.score)}."
+        )
+        return Trust("note", "The sum is not the whole score.", words)
+    rest = one.reference_a + one.reference_b - one.reference_ab
     size = abs(one.score) or 1.0
     if max(abs(one.reference_a), abs(one.reference_b), abs(one.reference_ab)) <= SMALL_REFERENCE * size:
-        words = (
-            f"On average the {unit} pairs add up to {one.total:.2f} of a score of {one.score:.2f}: they are the score."
-        )
-        return Trust("good", "The sum is the score.", words)
-    share = f"{terms:+.2f}".replace("-", "−")
+        words = f"On average, sum {said(one.total)} = {parts}; the average score is {said(one.score)}."
+        return Trust("note", "The sum is the score, nearly.", words)
     words = (
-        f"An average score of {one.score:.2f} is {one.total:.2f} from all {unit} pairs and {share} from blank texts, "
-        f"in which padding stands for every word: blank against blank alone is {one.reference_ab:.2f} on this scale. "
-        f"So a {unit} pair's number says how much it adds compared with blanks; without them, a pair's numbers do not "
-        "add up to its score."
+        "A pair's numbers add up to what its score gains over reference texts, in which one token, such as padding, "
+        f"stands in place of every word. On average, sum {said(one.total)} = {parts}, and score {said(one.score)} = "
+        f"sum {'−' if rest < 0 else '+'}\u00a0{said(abs(rest))} for the scores with reference texts."
     )
-    return Trust("note", "What the sum means.", words)
+    return Trust("note", "The sum is not the score.", words)
 
 
 def cut_texts(overview: Overview) -> Trust | None:
@@ -198,15 +253,15 @@ def agreement(overview: Overview) -> Trust | None:
 
 
 def rejected(overview: Overview) -> Trust:
-    """How much of the input was turned away."""
+    """How much of the input was rejected."""
     reasons = overview.totals.rejected
     count = sum(reasons.values())
     if not count:
-        return Trust("good", "Nothing was turned away.", "Every row of the input was attributed.")
+        return Trust("good", "No row was rejected.", "Every row of the input was attributed.")
     share = count / (count + overview.totals.pairs)
     first, most = next(iter(reasons.items()))
     words = f"{_count(count, 'row')} ({share:.1%}) could not be attributed; most often ({most:,}): {first}."
-    return Trust("warn" if share > MANY_REJECTED else "note", "Some rows were turned away.", words)
+    return Trust("warn" if share > MANY_REJECTED else "note", "Some rows were rejected.", words)
 
 
 def small(value: float) -> str:
