@@ -42,9 +42,13 @@ def explained(text: str, role: str = "text", **more: object) -> ExplainedText:
 
 
 def pair_of(
-    a: ExplainedText | str, b: ExplainedText | str, cells: dict[tuple[str, str], float] | None = None, seed: int = 0
+    a: ExplainedText | str,
+    b: ExplainedText | str,
+    cells: dict[tuple[str, str], float] | None = None,
+    seed: int = 0,
+    sums_to: str = "score",
 ) -> PairAttribution:
-    """A pair with the given cells (by label) over small noise."""
+    """A pair with the given cells (by label) over small noise, which sum to what ``sums_to`` says."""
     a = explained(a) if isinstance(a, str) else a
     b = explained(b) if isinstance(b, str) else b
     matrix = np.random.default_rng(seed).normal(0, 0.01, (len(a.groups), len(b.groups))).astype(np.float32)
@@ -57,12 +61,13 @@ def pair_of(
         matrix=matrix,
         row_sums=matrix.sum(1),
         col_sums=matrix.sum(0),
-        score=total + 0.125 + 0.25 - 0.0625,
+        score=total + {"score": -3e-4, "difference": 0.125 + 0.25 - 0.0625, "centred": 0.5}[sums_to],
         reference_a=0.125,
         reference_b=0.25,
         reference_ab=0.0625,
         total=total,
         error=3e-4,
+        sums_to=sums_to,
         layer=4,
         model="some-model",
     )

@@ -129,7 +129,8 @@ def test_attribution_columns_are_those_of_the_design() -> None:
     assert attribution_schema("full", KEPT).names == [
         *("pair_id", "text_a_id", "text_b_id"),
         *("score", "reference_a", "reference_b", "reference_ab", "total", "error"),
-        *("positive", "negative", "special", "exact", "rows", "cols", "row_sums", "col_sums", "largest", "top"),
+        *("positive", "negative", "special", "exact", "rows", "cols", "row_sums", "col_sums"),
+        *("row_lift", "col_lift", "largest", "top"),
         *("matrix", "matrix_scale", "label", "note"),
     ]
     cell = attribution_schema().field("top").type.value_type

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from display_pairs import HOSTILE, HOSTILE_TOO, SEQUENCE, Page, drawn, explained, pair_of
+from display_pairs import COFFEE, HOSTILE, HOSTILE_TOO, SEQUENCE, Page, drawn, explained, pair_of
 from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
@@ -59,17 +59,27 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {words[0]: words[1:] for line in lines if len(words := line.split()) > 1}
 
 
-def test_terminal_shows_score_terms_and_cells(coffee: PairAttribution) -> None:
+TERMS = {
+    "score": ["= word pairs", "+ special tokens"],
+    "difference": [
+        "= word pairs",
+        "+ special tokens",
+        "+ a with the reference of b",
+        "+ the reference of a with b",
+        "- both references",
+    ],
+    "centred": ["= word pairs", "+ special tokens", "+ what average texts share"],
+}
+
+
+@pytest.mark.parametrize("sums_to", TERMS)
+def test_terminal_shows_score_terms_and_cells(sums_to: str) -> None:
     """Would catch a term left out or with the wrong sign, and numbers under the wrong word."""
+    coffee = pair_of("The coffee is bad", "This is not a good coffee", COFFEE, sums_to=sums_to)
     text = printed(coffee)
-    for words in (
-        "= all word pairs",
-        "+ a with a blank b",
-        "+ a blank a with b",
-        "- blank with blank",
-        "identity error",
-    ):
-        assert words in text
+    assert re.findall(r"^([=+-] .*?)  ", text, re.MULTILINE) == TERMS[sums_to]
+    assert "numerical error" in text
+    assert ("references" in text) == (sums_to == "difference")
     signs = re.findall(r"^([=+-]) .*?  (-?\d\.\d{3})", text, re.MULTILINE)
     said = sum(-float(value) if sign == "-" else float(value) for sign, value in signs)
     assert said == pytest.approx(coffee.score, abs=3e-3)
@@ -134,7 +144,7 @@ def test_special_tokens_are_shown_only_when_asked_for(coffee: PairAttribution) -
         (pair_html(coffee), pair_html(coffee, special=True)),
     ):
         assert "[CLS]" not in plain
-        assert "special tokens are counted above and not shown" in plain
+        assert "not listed below" in plain
         assert "[CLS]" in asked
     ticks = [label.get_text() for label in plot_pair(coffee)[1].get_xticklabels()]
     assert "[CLS]" not in ticks
@@ -281,12 +291,32 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_negative_terms_turn_their_sign_in_a_sentence(coffee: PairAttribution) -> None:
+def test_negative_terms_turn_their_sign_in_a_sentence() -> None:
     """Would catch "+ (-0.053)" and "- -0.02", or a sum that no longer adds up."""
+    coffee = pair_of("The coffee is bad", "This is not a good coffee", COFFEE, sums_to="difference")
     pair = replace(coffee, reference_a=-0.053, reference_ab=-0.02, score=coffee.total - 0.053 + 0.25 + 0.02)
     text = " ".join(pair_text(pair).split())
-    assert "- 0.053 a with a blank b + 0.250 a blank a with b + 0.020 blank with blank" in text
+    assert "- a with the reference of b 0.053 + the reference of a with b 0.250 + both references 0.020" in text
     assert "(-" not in text
+
+
+def test_what_numbers_sum_to_is_said_beside_them(coffee: PairAttribution) -> None:
+    """Would catch a sum that a reader checks against numbers that are not on the screen."""
+    lines = printed(coffee).splitlines()
+    assert any(line.startswith("= word pairs") and line.endswith("the sum of the numbers below") for line in lines)
+    assert any(line.startswith("+ special tokens") and line.endswith("not listed below") for line in lines)
+    special = next(float(line.split()[3]) for line in lines if line.startswith("+ special tokens"))
+    inner = float(coffee.matrix[1:-1, 1:-1].sum())
+    assert special == pytest.approx(coffee.total - inner, abs=1e-3)
+    everything = printed(coffee, special=True)
+    assert "special ones aside" in everything
+    assert "among the numbers below" in everything
+    stored = replace(coffee, matrix=np.where(np.abs(coffee.matrix) > 0.05, coffee.matrix, np.nan), special=0.25)
+    text = printed(stored)
+    assert re.search(r"= word pairs +-?\d\.\d{3}   the strongest are below", text)
+    assert re.search(r"\+ special tokens +0\.250   not listed below", text)
+    unknown = printed(replace(stored, special=None))
+    assert "= all pairs of words and special tokens" in unknown
 
 
 def test_pair_text_is_the_same_everywhere(coffee: PairAttribution, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def test_exact_only_where_every_reference_term_is_zero(rng: random.Random) -> No
     """One text whose reference does not embed to zero makes the whole run inexact."""
     found = exactness_of(rows(rng, 300, reference=3e-7))
     assert found.exact
-    assert "sum to its score" in found.sentence()
+    assert "sum to its score" in found.sentence("difference")
     one_off = rows(rng, 300, reference=3e-7)
     one_off[rng.choice(COLUMNS[1:4])][rng.randrange(300)] = 2e-6
     assert not exactness_of(one_off).exact
@@ -48,8 +48,10 @@ def test_gap_is_the_distance_of_the_sum_from_the_score(rng: random.Random) -> No
     assert found.largest_gap == pytest.approx(gap.max())
     assert found.reference_a == pytest.approx(np.median(given["reference_a"]), rel=0.05)
     assert found.reference == pytest.approx(max(given[n].max() for n in COLUMNS[1:4]))
-    assert "away from the score itself" in found.sentence()
-    assert f"blank with blank ({found.reference_ab:.2g})" in found.sentence()
+    assert "away from the score itself" in found.sentence("difference")
+    assert f"both references ({found.reference_ab:.2g})" in found.sentence("difference")
+    assert found.sentence("score") == "a pair's attributions sum to its score"
+    assert f"what average texts share ({found.gap:.2g}" in found.sentence("centred")
 
 
 def test_dot_products_are_judged_by_their_own_size(rng: random.Random) -> None:
@@ -80,6 +82,7 @@ def test_a_run_is_read_part_by_part_and_its_summary_says_so(rng: random.Random, 
     found = read_exactness(store, "parquet")
     assert found == exactness_of(given)
     totals = Totals(pairs=90, exactness=found)
-    assert found.line() in totals.lines()
+    assert found.line("difference") in totals.lines(), "what a version before wrote"
+    assert found.line("score") in replace(totals, sums_to="score").lines()
     assert Totals.of(asdict(totals)) == totals
     assert Totals.of(asdict(replace(totals, exactness=None))).exactness is None
