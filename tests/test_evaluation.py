@@ -1,191 +1,35 @@
-"""Evaluating a run: texts change as they should, orders are what they say, a model whose right answer is known."""
+"""Evaluating a run: what is checked first, what is encoded, what is written and said."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from evaluation_runs import tiny_row, tiny_run
 from pair_runs import Row, attributed, cut_text, damage, words, write_pairs
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from tiny_models import TOKENIZERS, WORDS, TinyModels
+from tiny_models import TOKENIZERS, TinyModels
 from typer.testing import CliRunner
 
-from attribution_core.results import ExplainedText, PairAttribution
 from jobs import cli
 from jobs.errors import JobError, RunError, StoreError
-from jobs.evaluation.curves import MEASURES, area, measure, prepare
 from jobs.evaluation.intervals import Bootstrap
-from jobs.evaluation.judge import Judge
+from jobs.evaluation.judge import Judge, units
 from jobs.evaluation.measuring import evaluate_run
 from jobs.evaluation.orders import (
     ATTRIBUTIONS,
     METHODS,
-    SHUFFLED,
-    Scored,
-    of_attributions,
-    of_identical_words,
-    shuffled,
+    RULES,
 )
-from jobs.evaluation.perturbing import Side, deletions, insertions, word_counts
-from jobs.evaluation.result import advantages_of
+from jobs.evaluation.perturbing import Side
 from jobs.evaluation.sampling import sample_pairs
-from jobs.opened_run import Run
-
-CHANCE = np.random.default_rng(0)
-
-
-class BagOfWords:
-    """A judge of which everything is known: a text's embedding is the sum of its words' weights, one axis a word."""
-
-    def __init__(self, weights: dict[str, float]) -> None:
-        self.weights = weights
-
-    def embed(self, texts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-        axes = list(self.weights)
-        return {
-            (role, text): np.array([self.weights[axis] * text.split().count(axis) for axis in axes])
-            for role, text in texts
-        }
-
-    def word_vectors(self, side: Side, role: str) -> Any:
-        return np.eye(len(side), 16)
-
-
-def bag_pair(weights: dict[str, float], a: ExplainedText, b: ExplainedText) -> PairAttribution:
-    """The exact attribution of a bag of words: only equal words meet."""
-    inner = [[weights[x] * weights[y] * (x == y) for y in b.text.split()] for x in a.text.split()]
-    pair = attributed(a, b, inner)
-    return PairAttribution(**{**vars(pair), "pair_id": "p"})
-
-
-def test_deleted_words_leave_no_doubled_space_and_no_unread_text() -> None:
-    side = Side.of(cut_text("A red, red rose", ["A", "red", ",", "red", "rose"]))
-    assert side.without([1]) == "A , red rose"
-    assert side.without([3]) == "A red, rose"
-    assert side.without([0, 4]) == "red, red"
-    assert side.without([1, 2, 3]) == "A rose"
-    assert side.without([]) == "A red, red rose"
-    assert side.without(range(5)) == ""
-    cut = words("one two three four")
-    read = ExplainedText(**{**vars(cut), "groups": words("one two").groups, "truncated": True, "cut_at": 7})
-    assert Side.of(read).without([0]) == "two"
-
-
-def test_deletion_and_insertion_go_from_whole_to_blank_and_back(rng: random.Random) -> None:
-    side = Side.of(words("a b c d e f g"))
-    order = np.array(rng.sample(range(7), 7))
-    gone, come = deletions(side, order, 5), insertions(side, order, 5)
-    assert (gone[0], gone[-1], come[0], come[-1]) == (side.text, "", "", side.text)
-    assert word_counts(7, 5).tolist() == [0, 2, 3, 5, 6, 7]
-    for left, there in zip(gone, come, strict=True):
-        assert sorted(left.split() + there.split()) == list("abcdefg")
-
-
-def test_most_positive_pairs_go_first_and_unknown_cells_lie_between() -> None:
-    """Of the words without a stored positive cell their exact sums decide; a stored negative cell helps nobody."""
-    nan = np.nan
-    cells = np.array([[nan, 0.5], [0.9, nan], [nan, nan], [nan, -0.8]])
-    scored = Scored(cells, np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.0, 1.0]))
-    order_a, order_b = scored.orders("pairs", CHANCE)
-    assert order_a.tolist() == [1, 0, 3, 2]
-    assert order_b.tolist() == [0, 1]
-    assert scored.orders("words", CHANCE)[0].tolist() == [3, 2, 1, 0]
-
-
-def test_orders_of_a_run_of_strongest_cells_are_those_of_whole_matrices(tmp_path: Path, rng: random.Random) -> None:
-    """Words' order always; pairs' order where the strongest cells are enough to know it."""
-    a, b = words("a b c d"), words("e f g")
-    inner = np.random.default_rng(rng.randrange(1 << 30)).normal(0, 1, (4, 3)) + 1
-    row = Row("p", attributed(a, b, inner))
-    found = []
-    for store, top_k in (("full", 1), ("top", 12), ("top", 3)):
-        run = write_pairs(tmp_path / f"{store}{top_k}", [[row]], store=store, top_k=top_k)
-        found.append(of_attributions(run.pair("p"), Side.of(a), Side.of(b)))
-    for scored in found:
-        for level in ("words", "pairs") if scored is not found[2] else ("words",):
-            for order, direct in zip(scored.orders(level, CHANCE), found[0].orders(level, CHANCE), strict=True):
-                assert order.tolist() == direct.tolist()
-    assert np.isnan(found[2].cells).sum() == 9
-
-
-def test_shuffling_keeps_the_values_and_identical_words_ignore_case() -> None:
-    scored = Scored(np.arange(12.0).reshape(4, 3), np.arange(4.0), np.arange(3.0))
-    moved = shuffled(scored, np.random.default_rng(1))
-    assert sorted(moved.cells.ravel()) == sorted(scored.cells.ravel())
-    assert not np.array_equal(moved.cells, scored.cells)
-    same = of_identical_words(Side.of(words("The cat sat")), Side.of(words("a CAT")))
-    assert same.cells.tolist() == [[0, 0], [0, 1], [0, 0]]
-
-
-def test_exact_attributions_are_the_best_order_of_a_model_that_is_known(rng: random.Random) -> None:
-    """A bag of words: no order of the words of a lowers or raises the score faster than the attributions' own."""
-    weights = {name: rng.uniform(0.5, 3) for name in ("p", "q", "r", "s", "t", "u")}
-    a, b = words("p q r s"), words("s q r t u")
-    judge: Any = BagOfWords(weights)
-    pair = bag_pair(weights, a, b)
-    ready = prepare(pair, "a", judge, steps=4, orders=2, seed=rng.randrange(1 << 30))
-    assert ready is not None
-    curves = measure(ready, judge.embed(ready.texts()))
-    m = METHODS.index(ATTRIBUTIONS)
-    side = Side.of(a)
-    whole = np.array([weights[w] * b.text.split().count(w) for w in weights])
-    areas = {"deletion": [], "insertion": []}  # type: ignore[var-annotated]
-    for order in itertools.permutations(range(4)):
-        for operation, change in (("deletion", deletions), ("insertion", insertions)):
-            texts = change(side, np.array(order), 4)
-            embedded = judge.embed([("text", text) for text in texts])
-            areas[operation].append(float(area(np.array([embedded["text", text] @ whole for text in texts]))))
-    own = dict(zip(MEASURES, curves.areas()[m], strict=True))
-    assert own["words of a", "deletion"] == pytest.approx(min(areas["deletion"]))
-    assert own["words of a", "insertion"] == pytest.approx(max(areas["insertion"]))
-    assert min(areas["deletion"]) < max(areas["deletion"])
-
-
-def test_shuffled_attributions_are_centred_on_random_order(rng: random.Random) -> None:
-    """Over many pairs of a known model: exact attributions far above random order, the same ones shuffled at it."""
-    known = [f"w{at}" for at in range(10)]
-    gained = []
-    for at in range(200):
-        weights = {name: rng.uniform(0.2, 3) for name in known}
-        pair = bag_pair(weights, words(" ".join(rng.sample(known, 5))), words(" ".join(rng.sample(known, 7))))
-        judge: Any = BagOfWords(weights)
-        pair = PairAttribution(**{**vars(pair), "pair_id": str(at)})
-        ready = prepare(pair, "a", judge, steps=4, orders=1, seed=rng.randrange(1 << 30))
-        assert ready is not None
-        gained.append(advantages_of(measure(ready, judge.embed(ready.texts()))))
-    values = np.stack(gained)
-    for method, holds in ((ATTRIBUTIONS, lambda sigmas: sigmas > 10), (SHUFFLED, lambda sigmas: np.abs(sigmas) < 5)):
-        of_method = values[:, METHODS.index(method)]
-        assert holds(of_method.mean(0) / (of_method.std(0) / len(values) ** 0.5)).all(), method
-
-
-def test_curves_of_pairs_run_from_the_whole_interaction_to_none(tiny: TinyModels, tmp_path: Path) -> None:
-    """Ends are f(a, b) − f(a, blank) − f(blank, b) + f(blank, blank), as the model scores them."""
-    run = tiny_run(tiny, tmp_path / "run", [[tiny_row(random.Random(5), "p")]])
-    judge = Judge(run)
-    pair = run.pair("p")
-    ready = prepare(pair, "p", judge, steps=6, orders=1, seed=0)
-    assert ready is not None
-    curves = measure(ready, judge.embed(ready.texts()))
-    model = tiny.load("bert", normalize=True)
-    a, b, blank = model.encode([pair.a.text, pair.b.text, ""])
-    interaction = float(a @ b - a @ blank - blank @ b + blank @ blank)
-    for m in range(len(METHODS)):
-        deletion, insertion = curves.values[m, 4], curves.values[m, 5]
-        assert (deletion[0], deletion[-1]) == pytest.approx((interaction, 0), abs=1e-5)
-        assert (insertion[0], insertion[-1]) == pytest.approx((0, interaction), abs=1e-5)
-        assert curves.values[m, 0, 0] == pytest.approx(float(a @ b), abs=1e-5)
-        assert curves.values[m, 0, -1] == pytest.approx(float(blank @ b), abs=1e-5)
-        assert curves.scores[m, 0, -1] == pytest.approx(1, abs=1e-5)
 
 
 def test_texts_are_encoded_with_the_roles_prompts(tiny: TinyModels, tmp_path: Path) -> None:
@@ -195,6 +39,7 @@ def test_texts_are_encoded_with_the_roles_prompts(tiny: TinyModels, tmp_path: Pa
     asked = {"query": None, "document": "paper", "text": None}
     run = write_pairs(tmp_path / "run", [[Row("p", pair)]], mode="retrieval", model=str(folder), prompts=asked)
     found = Judge(run).embed([("query", "red dog"), ("document", "good red ball")])
+    found = {key: units(value[None])[0] for key, value in found.items()}
     model = tiny.load("mpnet", prompts=prompts)
     for key, direct in (
         (("query", "red dog"), model.encode_query("red dog", normalize_embeddings=True)),
@@ -224,7 +69,11 @@ def test_the_sample_and_its_result_depend_on_neither_order_nor_shards(
     assert sample_pairs(one, 5, 7) == sample_pairs(many, 5, 7)
     assert sample_pairs(one, 5, 7) != sample_pairs(one, 5, 8)
     assert len(sample_pairs(one, 100, 0).pair_ids) == 12
-    found = [evaluate_run(run, sample=5, seed=7, steps=4, orders=1) for run in (one, many)]
+    found = [evaluate_run(run, sample=8, seed=7, steps=4, orders=1, shapley=4) for run in (one, many)]
+    for agreed, again in zip(found[0].agreement, found[1].agreement, strict=True):
+        assert agreed.value.mean == pytest.approx(again.value.mean, abs=1e-5)
+    another = evaluate_run(one, sample=8, seed=8, steps=4, orders=1, shapley=4)
+    assert another.agreement != found[0].agreement
     for x, y in zip(found[0].curves, found[1].curves, strict=True):
         np.testing.assert_allclose(x.values, y.values, atol=1e-5)
         assert x.advantage.low == pytest.approx(y.advantage.low, abs=1e-5)
@@ -242,46 +91,98 @@ def test_the_documents_of_one_query_are_one_draw() -> None:
 
 
 def test_the_command_writes_its_result_and_prints_it(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
-    tiny_run(tiny, tmp_path / "run", [[tiny_row(rng, f"p{at}") for at in range(4)]])
-    command = ["evaluate", str(tmp_path / "run"), "--quiet", "--steps", "3", "--orders", "1", "--sample", "4"]
+    tiny_run(tiny, tmp_path / "run", [[tiny_row(rng, f"p{at}") for at in range(7)]], store="full")
+    command = ["evaluate", str(tmp_path / "run"), "--quiet", "--steps", "3", "--orders", "1", "--sample", "7"]
+    command += ["--shapley", "4", "--png", str(tmp_path / "figure.png")]
     shown = CliRunner().invoke(cli.app, command)
     assert shown.exit_code == 0, shown.output
     assert "Advantage over random order" in shown.output
-    assert "Only 4 different first texts" in shown.output
+    assert "Agreement with deletion" in shown.output
+    assert "ahead by, word pairs" in shown.output
+    assert "Only 7 different first texts" in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
     plain = CliRunner().invoke(cli.app, [*command, "--json"])
     written = json.loads((tmp_path / "run" / "statistics" / "faithfulness.json").read_text())
     assert json.loads(plain.stdout) == written
-    assert written["pairs"] == 4
+    assert (written["format"], written["pairs"], written["sums_to"]) == (2, 7, "score")
     table = pq.read_table(tmp_path / "run" / "statistics" / "faithfulness.parquet")
-    assert table.num_rows == 4 * len(MEASURES) * len(METHODS)
-    means = [c["values"] for c in written["curves"] if (c["method"], c["level"]) == (ATTRIBUTIONS, "pairs")]
-    direct = [row for row in table.to_pylist() if (row["method"], row["level"]) == (ATTRIBUTIONS, "pairs")]
+    assert table.num_rows == 7 * 6 * len(METHODS)
+    means = [c["values"] for c in written["curves"] if (c["method"], c["level"]) == (ATTRIBUTIONS, "both texts")]
+    direct = [row for row in table.to_pylist() if (row["method"], row["level"]) == (ATTRIBUTIONS, "both texts")]
     stored = np.mean([row["values"] for row in direct if row["operation"] == "deletion"], axis=0)
     np.testing.assert_allclose(means[0], stored, atol=1e-6)
+    agreed = pq.read_table(tmp_path / "run" / "statistics" / "faithfulness-agreement.parquet").to_pylist()
+    assert len(agreed) == 7 * len(RULES)
+    for one in written["agreement"]:
+        name = f"{one['level']}_{one['correlation']}".replace(" ", "_")
+        own = [row[name] for row in agreed if row["method"] == one["method"]]
+        assert one["value"]["mean"] == pytest.approx(np.mean(own), abs=1e-6)
 
 
 def test_changed_weights_are_refused_unless_named_as_the_judge(
     tiny: TinyModels, tmp_path: Path, rng: random.Random
 ) -> None:
-    rows = [[tiny_row(rng, f"p{at}") for at in range(3)]]
+    rows = [[tiny_row(rng, f"p{at}") for at in range(6)]]
     run = tiny_run(tiny, tmp_path / "run", rows, run={"fingerprint": "of other weights"})
     with pytest.raises(RunError, match="other weights"):
         evaluate_run(run)
-    found = evaluate_run(run, judge=str(tiny.folder("roberta")), steps=2, orders=1)
+    found = evaluate_run(run, judge=str(tiny.folder("roberta")), steps=2, orders=1, shapley=2)
+    assert "judged by" in found.verdict.text
     names = found.write(run.store)
     assert not found.own_judge
     assert names[0] == f"statistics/faithfulness-by-{found.judge_fingerprint[:8]}.json"
-    for name, value in (("sample", 1), ("steps", 1), ("orders", 0)):
+    for name, value in (("sample", 5), ("steps", 1), ("orders", 0), ("shapley", 1)):
         with pytest.raises(JobError, match=f"--{name}"):
             evaluate_run(run, **{name: value})  # type: ignore[arg-type]
 
 
-def test_a_run_without_anything_to_order_is_told_in_one_line(tiny: TinyModels, tmp_path: Path) -> None:
-    run = tiny_run(tiny, tmp_path / "run", [[Row("p", attributed(words("red"), words("ball"), [[1.0]]))]])
-    with pytest.raises(RunError, match="two words to put into an order"):
-        evaluate_run(run)
-    with pytest.raises(RunError, match="no pair to evaluate"):
-        evaluate_run(write_pairs(tmp_path / "empty", [], finished=False))
+@pytest.mark.parametrize(
+    ("rows", "more", "said"),
+    [
+        ([("red", "ball")] * 8, {}, r"0 of the 8 pairs drawn .*0 different first texts; an interval needs 6"),
+        ([("red dog", "ball fast")] * 8, {}, "a text of 3 words or more"),
+        ([("red dog walking", f"ball {at}") for at in range(9)], {}, "9 of the 9 pairs .*1 different first text;"),
+        ([(f"red dog {at}", "ball") for at in range(5)], {}, "5 different first texts.*: evaluate a run with more$"),
+        ([(f"red dog {at // 5}", f"ball {at}") for at in range(40)], {"sample": 6}, "raise --sample$"),
+        ([], {}, "no pair to evaluate; the run is not finished"),
+    ],
+)
+def test_a_sample_that_is_too_small_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, rows: list[tuple[str, str]], more: dict[str, Any], said: str
+) -> None:
+    """In one line that says how many there are and are needed; the model that is named here does not exist."""
+    pairs = [
+        Row(f"p{at}", attributed(words(a), words(b), np.ones((len(a.split()), len(b.split())))))
+        for at, (a, b) in enumerate(rows)
+    ]
+    run = write_pairs(tmp_path / "run", [pairs] if pairs else [], model="no/such-model", finished=bool(pairs))
+    with pytest.raises(RunError, match=said) as error:
+        evaluate_run(run, **more)
+    assert "\n" not in str(error.value)
+
+
+def test_the_run_itself_is_named_before_its_model(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
+    """Pairs that cannot be judged are left out where there are enough others."""
+    good = [tiny_row(rng, f"p{at}") for at in range(6)]
+    bad = Row("bad", attributed(words("red"), words("ball"), [[1.0]]))
+    found = evaluate_run(tiny_run(tiny, tmp_path / "run", [[*good, bad]]), steps=2, orders=1, shapley=2)
+    assert (found.pairs, found.of, found.draws) == (6, 7, 6)
+
+
+@pytest.mark.parametrize("sums_to", ["score", "difference", None])
+def test_what_was_judged_is_said(tiny: TinyModels, tmp_path: Path, rng: random.Random, sums_to: str | None) -> None:
+    """Runs of a version before do not say what they sum to: it was the paper's difference."""
+    rows = [tiny_row(rng, f"p{at}") for at in range(6)]
+    settings = {} if sums_to is None else {"sums_to": sums_to}
+    run = write_pairs(tmp_path / "run", [rows], model=str(tiny.folder("bert", normalize=True)), **settings)
+    found = evaluate_run(run, steps=2, orders=1, shapley=2)
+    assert found.sums_to == (sums_to or "difference")
+    shown = str(found)
+    assert ("sums_to: difference" in shown) == (sums_to != "score")
+    assert ("deletion, pairs" in shown) == (sums_to != "score")
+    assert ("deletion, both texts" in shown) == (sums_to == "score")
+    assert "Word pairs are judged" not in shown
 
 
 @pytest.mark.parametrize("routed", [False, True])
@@ -298,9 +199,10 @@ def test_a_static_model_is_judged_by_its_tokens_vectors(
     modules = [Router.for_query_document(query_modules=static, document_modules=deep)] if routed else static
     SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
     role_a, role_b = ("query", "document") if routed else ("text", "text")
+    firsts = ["fast", "walking", "good", "ball", "river", "paper"]
     rows = [
         Row(f"p{at}", attributed(words(f"{first} red dog", role_a), words("good ball", role_b), np.ones((3, 2))))
-        for at, first in enumerate(["fast", "walking"])
+        for at, first in enumerate(firsts)
     ]
     run = write_pairs(
         tmp_path / "run", [rows], mode="retrieval" if routed else "symmetric", model=str(tmp_path / "model")
@@ -309,16 +211,27 @@ def test_a_static_model_is_judged_by_its_tokens_vectors(
     table = static[0].embedding.weight.detach().numpy()
     direct = [table[tokenizer.encode(word, add_special_tokens=False)].sum(0) for word in ("red", "dog")]
     np.testing.assert_allclose(vectors, direct, atol=1e-5)
-    assert evaluate_run(run, steps=2, orders=1).pairs == 2
+    assert evaluate_run(run, steps=2, orders=1).pairs == 6
 
 
-def test_a_sample_of_one_query_is_undecided(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
-    """However many documents it has; "faithful" would be said of other queries too."""
-    a = words("red dog walking fast")
-    rows = [Row(f"p{at}", attributed(a, words(f"red ball {at}"), np.eye(4, 3))) for at in range(8)]
-    found = evaluate_run(tiny_run(tiny, tmp_path / "run", [rows]), steps=2, orders=1)
-    assert (found.pairs, found.draws) == (8, 1)
-    assert found.verdict.grade == "undecided"
+def test_word_pairs_are_judged_where_all_of_them_were_stored(
+    tiny: TinyModels, tmp_path: Path, rng: random.Random
+) -> None:
+    """A run of the strongest word pairs says that it cannot be judged by them; the words' sums are exact all the
+    same."""
+    rows = [tiny_row(rng, f"p{at}") for at in range(6)]
+    stored = {"top": {"top_k": 3}, "full": {"store": "full"}}
+    top, full = (
+        evaluate_run(tiny_run(tiny, tmp_path / name, [rows], **more), steps=2, orders=1, shapley=2)
+        for name, more in stored.items()
+    )
+    assert (top.whole, full.whole) == (0, 6)
+    assert "0 of 6 pairs (store: full stores all)" in str(top)
+    assert "word pairs, ranks" not in str(top)
+    own, other = (one.agreed("words", "spearman", ATTRIBUTIONS) for one in (top, full))
+    assert own is not None
+    assert other is not None
+    assert own.value.mean == pytest.approx(other.value.mean)
 
 
 def test_a_damaged_part_is_told_as_one(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
@@ -326,13 +239,3 @@ def test_a_damaged_part_is_told_as_one(tiny: TinyModels, tmp_path: Path, rng: ra
     damage(tmp_path / "run")
     with pytest.raises((RunError, StoreError), match=str(tmp_path)):
         sample_pairs(run, 5, 0)
-
-
-def tiny_row(rng: random.Random, name: str) -> Row:
-    """A pair of known words with attributions by chance."""
-    a, b = (words(" ".join(rng.sample([w for w in WORDS if "'" not in w], count))) for count in (5, 4))
-    return Row(name, attributed(a, b, np.random.default_rng(rng.randrange(1 << 30)).normal(0, 1, (5, 4))))
-
-
-def tiny_run(tiny: TinyModels, place: Path, shards: list[list[Row]], family: str = "bert", **settings: Any) -> Run:
-    return write_pairs(place, shards, model=str(tiny.folder(family, normalize=True)), **settings)

@@ -7,26 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluation.curves import DELETION, MEASURES
+from jobs.evaluation.agreement import AGREEMENTS, Agreement, Lead
+from jobs.evaluation.curves import DELETION, measures_of
 from jobs.evaluation.intervals import Mean
-from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM
+from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
 from jobs.evaluation.result import Against, Curve, Faithfulness
-from jobs.evaluation.verdict import judge_advantages
-from jobs.report.faithfulness import FILE, curves, judged, read_faithfulness
+from jobs.evaluation.verdict import judge_agreement
+from jobs.report.faithfulness import FILE, agreement, curves, judged, read_faithfulness, section
 from jobs.stores import Store
 
 SHARES = (0.0, 0.5, 1.0)
 
 
-def evaluation(gain: float) -> Faithfulness:
-    """One in which the attributions beat every other order by ``gain`` everywhere."""
+def evaluation(gain: float, sums_to: str = "score") -> Faithfulness:
+    """One in which the attributions beat every other rule and order by ``gain`` everywhere."""
 
     def by(method: str) -> Mean:
         mean = gain if method == ATTRIBUTIONS else 0.0
         return Mean(mean, mean - 0.01, mean + 0.01)
 
     found = []
-    for level, operation in MEASURES:
+    for level, operation in measures_of(sums_to):
         for method in METHODS:
             ends = (0.8, 0.1) if operation == DELETION else (0.1, 0.8)
             values = (ends[0], 0.45, ends[1])
@@ -38,13 +39,36 @@ def evaluation(gain: float) -> Faithfulness:
         for method in METHODS
         if method not in (ATTRIBUTIONS, RANDOM)
     ]
+    agreed = [
+        Agreement(level, kind, rule, Mean(0.5 + by(rule).mean, 0.4, 0.8), 1234)
+        for level, kind in AGREEMENTS
+        for rule in RULES
+    ]
+    leads = [
+        Lead(level, kind, rule, by(ATTRIBUTIONS), 0.9)
+        for level, kind in AGREEMENTS
+        for rule in RULES
+        if rule != ATTRIBUTIONS
+    ]
     names = {"run": "r", "model": "m", "similarity": "cosine", "groups": "word", "judge": "m", "judge_fingerprint": "f"}
-    sizes = {"layer": 4, "seed": 0, "asked": 50, "of": 100, "pairs": 1234, "draws": 50, "orders": 3}
-    verdict = judge_advantages(found, overall, "", sizes["draws"])
+    sizes = {
+        "layer": 4,
+        "seed": 0,
+        "asked": 50,
+        "of": 100,
+        "pairs": 1234,
+        "draws": 50,
+        "orders": 3,
+        "shapley_orders": 12,
+    }
+    verdict = judge_agreement(agreed, leads, found, overall, "")
     return Faithfulness(
         **names,  # type: ignore[arg-type]
         **sizes,  # type: ignore[arg-type]
+        sums_to=sums_to,
         own_judge=True,
+        agreement=tuple(agreed),
+        leads=tuple(leads),
         shares=SHARES,
         curves=tuple(found),
         overall=tuple(overall),
@@ -75,11 +99,35 @@ def test_every_level_is_drawn_both_ways(tmp_path: Path) -> None:
     read = read_faithfulness(written(tmp_path, evaluation(0.2)))
     assert read is not None
     drawn = curves(read)
-    assert len(drawn) == len(MEASURES)
+    assert len(drawn) == len(measures_of("score")) == 6
     titles = {str(one["title"]) for one in drawn}
-    assert "Faithfulness, words of a: the score as words are taken away" in titles
-    assert "Faithfulness, pairs: the score that words bring together as words are put back" in titles
+    assert "Faithfulness, words of a: the score as words are deleted" in titles
+    assert "Faithfulness, both texts: the score as words are put back" in titles
     assert all(str(one["svg"]).count('class="line line') == 8 for one in drawn)  # four curves and their keys
+
+
+def test_agreement_with_deletion_is_drawn_for_words_and_word_pairs(tmp_path: Path) -> None:
+    read = read_faithfulness(written(tmp_path, evaluation(0.2)))
+    assert read is not None
+    words, pairs = agreement(read)
+    assert (words["title"], pairs["title"]) == (
+        "Agreement with deletion: words",
+        "Agreement with deletion: word pairs",
+    )
+    assert all(str(one["svg"]).count("<rect") >= len(RULES) for one in (words, pairs))
+    assert "token embeddings" in str(words["svg"])
+    shown = section(read)
+    assert shown["notes"] == [read["verdict"]["text"]]
+    assert len(shown["plots"]) == 8
+
+
+def test_a_run_of_differences_says_which_sums_were_judged(tmp_path: Path) -> None:
+    read = read_faithfulness(written(tmp_path, evaluation(0.2, "difference")))
+    assert read is not None
+    assert "sums_to: difference" in " ".join(section(read)["notes"])
+    assert "Faithfulness, pairs: what words contribute to the score together as words are put back" in {
+        str(one["title"]) for one in curves(read)
+    }
 
 
 def test_without_an_evaluation_the_report_says_how_to_get_one(tmp_path: Path) -> None:

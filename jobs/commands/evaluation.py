@@ -23,9 +23,12 @@ def evaluate(
     judge: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Another model to score the changed texts than the run's own.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps from the whole text to a blank one.")] = 10,
+    steps: Annotated[int, typer.Option(help="Steps from the whole text to an empty one.")] = 10,
     orders: Annotated[int, typer.Option(help="Random orders, and shuffles, drawn of each pair.")] = 3,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the curves too.")] = None,
+    shapley: Annotated[
+        int, typer.Option(help="Orders in which words are deleted for their Shapley values, of each text.")
+    ] = 12,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure too.")] = None,
     json: Json = False,
     quiet: Quiet = False,
     endpoint_url: Endpoint = None,
@@ -35,7 +38,10 @@ def evaluate(
         bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = False,
 ) -> None:
-    """Say whether a run's attributions can be trusted: take words away in their order and score what is left."""
+    """Say whether a run's attributions can be trusted: delete words and compare with what the model makes of the rest.
+
+    The verdict says what the attributions gain over products of token embeddings, which cost nothing.
+    """
     with told(context):
         from jobs.quiet import quiet_libraries
 
@@ -56,6 +62,7 @@ def evaluate(
                 seed=seed,
                 steps=steps,
                 orders=orders,
+                shapley=shapley,
                 judge=judge,
                 trust_remote_code=trust_remote_code,
                 progress=progress,

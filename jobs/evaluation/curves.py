@@ -1,25 +1,31 @@
 """What becomes of the score of a pair while its words go, or come, in one order or another.
 
-Deleting words from both texts of a Siamese encoder makes both blank, and two blank texts are alike: the score first
-falls and ends at 1. So a removal of pairs is not judged by the score but by what its words brought *together*: with I
-deleted from a and J from b that is
+*words of a* go while b stays whole, and *words of b* likewise. *both texts*: words go from both at once, each by its
+own sums; one word of each text always stays, because two empty texts are alike, and what is left would end at a score
+of 1 whatever went first.
+
+A run whose word pairs sum to the paper's difference of four scores is judged by *pairs* in place of *both texts*.
+There a removal is not judged by the score but by what its words contribute *together*: with I deleted from a and J
+from b that is
 
     f(a, b) − f(a∖I, b) − f(a, b∖J) + f(a∖I, b∖J),
 
-the share of Σ A (the same four terms, with blank texts in place of a∖I and b∖J) that the cells I × J stand for. The
+the share of Σ A (the same four terms, with reference texts in place of a∖I and b∖J) that the pairs I × J stand for. The
 four are scores of the model, so this needs no more than embeddings: for cosine and dot it is the product of the two
 texts' differences, (e(a) − e(a∖I)) · (e(b) − e(b∖J)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.results import PairAttribution
-from jobs.evaluation.judge import Judge, Texts
+from jobs.evaluation.agreement import Gold, agreements
+from jobs.evaluation.judge import Judge, Texts, units
 from jobs.evaluation.orders import (
     ATTRIBUTIONS,
     EMBEDDINGS,
@@ -27,6 +33,7 @@ from jobs.evaluation.orders import (
     METHODS,
     PAIRS,
     RANDOM,
+    RULES,
     SHUFFLED,
     WORDS,
     Scored,
@@ -39,12 +46,17 @@ from jobs.evaluation.orders import (
 )
 from jobs.evaluation.perturbing import Side, deletions, insertions
 from jobs.evaluation.sampling import generator
+from jobs.evaluation.shapley import ORDERS, Game, Key
 
 DELETION, INSERTION = "deletion", "insertion"
-# (level, operation) of each curve: words of a with b whole, words of b with a whole, words of both by pairs.
-MEASURES = tuple((level, operation) for level in ("words of a", "words of b", "pairs") for operation in
-                 (DELETION, INSERTION))  # fmt: skip
-Key = tuple[str, str]  # role, text
+BOTH = "both texts"
+Measure = tuple[str, str]  # level, operation
+
+
+def measures_of(sums_to: str) -> tuple[Measure, ...]:
+    """(level, operation) of each of the six curves of a run whose word pairs sum to ``sums_to``."""
+    levels = ("words of a", "words of b", PAIRS if sums_to == "difference" else BOTH)
+    return tuple((level, operation) for level in levels for operation in (DELETION, INSERTION))
 
 
 @dataclass(frozen=True)
@@ -63,27 +75,38 @@ class Changed:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One pair with every text that its curves need. ``orders[method]`` has one entry an order drawn, by level."""
+    """One pair with every text that its curves and its gold standard need.
+
+    ``rules[method]`` has what each says of the pair, one entry a shuffle; ``orders[method]`` one an order drawn, by
+    level; ``games`` the sampled orders of both texts for their Shapley values.
+    """
 
     pair_id: str
     text_a_id: str
+    sums_to: str
     a: Side
     b: Side
+    whole: tuple[Key, Key]
+    rules: dict[str, list[Scored]]
     orders: dict[str, list[dict[str, Changed]]]
+    games: tuple[Game, Game]
 
     def texts(self) -> set[Key]:
         """Every text that has to be encoded."""
         changed = [one for drawn in self.orders.values() for levels in drawn for one in levels.values()]
-        return {key for one in changed for key in one.texts()}
+        found = {key for one in changed for key in one.texts()}
+        return found.union(self.whole, *(game.needed() for game in self.games))
 
 
 @dataclass(frozen=True)
 class PairCurves:
-    """Curves of one pair: ``values`` [methods, measures, steps + 1], in the order of METHODS and MEASURES.
+    """What was measured of one pair.
 
-    A curve of words is the score. A curve of pairs is what the words that are there bring together: all of it with
-    nothing deleted, 0 when one text is blank. ``scores`` [methods, 2, steps + 1] are the plain scores of the two curves
-    of pairs. What is random is a mean over the orders drawn.
+    ``values`` [methods, measures, steps + 1] are its curves, in the order of METHODS and :func:`measures_of`. A curve
+    of words is the score; one of pairs is what the words that are there contribute together: all of it with nothing
+    deleted, 0 when one text is empty. ``scores`` [methods, 2, steps + 1] are the plain scores of the last two curves.
+    ``agreement`` [rules, correlations] says how far each of RULES agrees with Shapley values, in the order of
+    AGREEMENTS; NaN where word pairs were not all stored. What is random is a mean over what was drawn.
     """
 
     pair_id: str
@@ -91,6 +114,7 @@ class PairCurves:
     words: tuple[int, int]
     values: NDArray[np.float64]
     scores: NDArray[np.float64]
+    agreement: NDArray[np.float64]
 
     def areas(self) -> Values:
         """The area under each curve, over the share of words from 0 to 1, [methods, measures]."""
@@ -104,12 +128,10 @@ def area(values: Values) -> Values:
 
 
 def prepare(
-    pair: PairAttribution, text_a_id: str, judge: Judge, *, steps: int, orders: int, seed: int
-) -> Prepared | None:
-    """The texts to encode for a pair; None where neither text has two words to put into an order."""
+    pair: PairAttribution, text_a_id: str, judge: Judge, *, steps: int, orders: int, seed: int, shapley: int = ORDERS
+) -> Prepared:
+    """The texts to encode for a pair: ``orders`` by chance and as many shuffles, ``shapley`` for the gold standard."""
     a, b = Side.of(pair.a), Side.of(pair.b)
-    if not len(a) or not len(b) or max(len(a), len(b)) < 2:
-        return None
     role_a, role_b = pair.a.role, pair.b.role
     attributed = of_attributions(pair, a, b)
     products = of_products(judge.word_vectors(a, role_a), judge.word_vectors(b, role_b))  # type: ignore[arg-type]
@@ -118,69 +140,87 @@ def prepare(
         EMBEDDINGS: [products],
         LEXICAL: [of_identical_words(a, b)],
         SHUFFLED: [shuffled(attributed, generator(seed, pair.pair_id, "shuffle", str(n))) for n in range(orders)],
-        RANDOM: [by_chance(a, b)] * orders,
     }
-    texts: dict[tuple[bytes, bytes], Changed] = {}
+    joint = PAIRS if pair.sums_to == "difference" else BOTH
+    texts: dict[tuple[bytes, bytes, str], Changed] = {}
 
     def changed(scored: Scored, level: str, method: str, number: int) -> Changed:
         # The same lots at both levels: where a rule says the same at both, so do the orders.
         order_a, order_b = scored.orders(level, generator(seed, pair.pair_id, method, str(number)))
-        key = (order_a.tobytes(), order_b.tobytes())
+        key = (order_a.tobytes(), order_b.tobytes(), level)
         if key not in texts:
+            left = 1 if level == BOTH else 0
             texts[key] = Changed(
-                tuple((role_a, text) for text in deletions(a, order_a, steps)),
-                tuple((role_b, text) for text in deletions(b, order_b, steps)),
-                tuple((role_a, text) for text in insertions(a, order_a, steps)),
-                tuple((role_b, text) for text in insertions(b, order_b, steps)),
+                tuple((role_a, text) for text in deletions(a, order_a, steps, left=left)),
+                tuple((role_b, text) for text in deletions(b, order_b, steps, left=left)),
+                tuple((role_a, text) for text in insertions(a, order_a, steps, left=left)),
+                tuple((role_b, text) for text in insertions(b, order_b, steps, left=left)),
             )
         return texts[key]
 
     return Prepared(
         pair_id=pair.pair_id,
         text_a_id=text_a_id,
+        sums_to=pair.sums_to,
         a=a,
         b=b,
+        whole=((role_a, a.text), (role_b, b.text)),
+        rules=rules,
         orders={
             method: [
-                {level: changed(scored, level, method, number) for level in (WORDS, PAIRS)}
+                {level: changed(scored, level, method, number) for level in (WORDS, joint)}
                 for number, scored in enumerate(drawn)
             ]
-            for method, drawn in rules.items()
+            for method, drawn in (rules | {RANDOM: [by_chance(a, b)] * orders}).items()
         },
+        games=(
+            Game.of(a, role_a, orders=shapley, seed=seed),
+            Game.of(b, role_b, orders=shapley, seed=seed),
+        ),
     )
 
 
-def measure(prepared: Prepared, embeddings: Texts) -> PairCurves:
-    """The curves of a pair from the embeddings of its texts."""
+def measure(prepared: Prepared, embeddings: Texts, *, cosine: bool) -> PairCurves:
+    """The curves and the agreement of a pair from the embeddings of its texts, which are not divided by their length;
+    ``cosine`` says whether the score divides by it."""
+
+    def rows(keys: tuple[Key, ...]) -> Values:
+        embeddings_ND = np.stack([embeddings[key] for key in keys])
+        return units(embeddings_ND) if cosine else embeddings_ND
+
     values, scores = [], []
     for method in METHODS:
-        drawn = [_curves(levels, embeddings) for levels in prepared.orders[method]]
+        drawn = [_curves(levels, rows) for levels in prepared.orders[method]]
         values.append(np.mean([one for one, _ in drawn], axis=0))
         scores.append(np.mean([one for _, one in drawn], axis=0))
+    game_a, game_b = prepared.games
+    e_a, e_b = (embeddings[key] for key in prepared.whole)
+    gold = Gold.of(game_a.parts, game_b.parts, game_a.vectors(embeddings), game_b.vectors(embeddings), e_a, e_b)
+    agreement = [np.mean([agreements(one, gold) for one in prepared.rules[rule]], axis=0) for rule in RULES]
     return PairCurves(
         prepared.pair_id,
         prepared.text_a_id,
         (len(prepared.a), len(prepared.b)),
         np.stack(values),
         np.stack(scores),
+        np.stack(agreement),
     )
 
 
-def _curves(levels: dict[str, Changed], embeddings: Texts) -> tuple[Values, Values]:
-    """The six curves [6, steps + 1] and the two plain scores [2, steps + 1] of one order."""
-
-    def rows(keys: tuple[Key, ...]) -> Values:
-        return np.stack([embeddings[key] for key in keys])
-
-    words, pairs = levels[WORDS], levels[PAIRS]
+def _curves(levels: dict[str, Changed], rows: Callable[[tuple[Key, ...]], Values]) -> tuple[Values, Values]:
+    """The six curves [6, steps + 1] and the plain scores [2, steps + 1] of the last two, of one order."""
+    words = levels[WORDS]
     gone_a, gone_b = rows(words.deleted_a), rows(words.deleted_b)
     come_a, come_b = rows(words.inserted_a), rows(words.inserted_b)
     whole_a, whole_b = gone_a[0], gone_b[0]
-    blank_a, blank_b = gone_a[-1], gone_b[-1]
-    left_a, left_b = rows(pairs.deleted_a), rows(pairs.deleted_b)
-    kept_a, kept_b = rows(pairs.inserted_a), rows(pairs.inserted_b)
-    together = float((whole_a - blank_a) @ (whole_b - blank_b))
-    taken = ((whole_a - left_a) * (whole_b - left_b)).sum(1)
-    brought = ((kept_a - blank_a) * (kept_b - blank_b)).sum(1)
-    values = [gone_a @ whole_b, come_a @ whole_b, gone_b @ whole_a, come_b @ whole_a, together - taken, brought]
-    return np.stack(values), np.stack([(left_a * left_b).sum(1), (kept_a * kept_b).sum(1)])
+    (joint,) = (changed for level, changed in levels.items() if level != WORDS)
+    left_a, left_b = rows(joint.deleted_a), rows(joint.deleted_b)
+    kept_a, kept_b = rows(joint.inserted_a), rows(joint.inserted_b)
+    scores = [(left_a * left_b).sum(1), (kept_a * kept_b).sum(1)]
+    last = scores
+    if PAIRS in levels:
+        empty_a, empty_b = gone_a[-1], gone_b[-1]
+        together = float((whole_a - empty_a) @ (whole_b - empty_b))
+        taken = ((whole_a - left_a) * (whole_b - left_b)).sum(1)
+        last = [together - taken, ((kept_a - empty_a) * (kept_b - empty_b)).sum(1)]
+    return np.stack([gone_a @ whole_b, come_a @ whole_b, gone_b @ whole_a, come_b @ whole_a, *last]), np.stack(scores)

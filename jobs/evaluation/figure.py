@@ -1,13 +1,15 @@
-"""The curves of an evaluation as a figure."""
+"""An evaluation as a figure: agreement with deletion, and the curves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.evaluation.curves import DELETION, INSERTION
-from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, SHUFFLED
+from jobs.evaluation.agreement import SPEARMAN, WORD_PAIRS, WORDS
+from jobs.evaluation.curves import BOTH, DELETION, INSERTION, measures_of
+from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, PAIRS, RANDOM, RULES, SHUFFLED
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from jobs.evaluation.result import Faithfulness
@@ -23,19 +25,28 @@ STYLES = {
 LEVELS = {
     "words of a": "words of a, b whole",
     "words of b": "words of b, a whole",
-    "pairs": "pairs: words of both",
+    BOTH: "words of both texts",
+    PAIRS: "pairs: words of both",
 }
 
 
 def faithfulness_figure(found: Faithfulness) -> Figure:
-    """Two rows (deletion, insertion) of three panels; bands are 95 % intervals. No window is opened."""
+    """Bars of the rank correlation with Shapley values, of words and of word pairs, and beside them two rows (deletion,
+    insertion) of three panels of curves; marks and bands are 95 % intervals. No window is opened."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    panels = figure.subplots(2, 3, sharex=True)
+    figure = Figure(figsize=(13, 5.8), layout="constrained")
+    bars, curves = figure.subfigures(1, 2, width_ratios=(3, 10), squeeze=False)[0]
+    levels = [level for level in (WORDS, WORD_PAIRS) if found.agreed(level, SPEARMAN, ATTRIBUTIONS) is not None]
+    for level, axes in zip(levels, bars.subplots(len(levels), 1, sharex=True, squeeze=False).ravel(), strict=True):
+        _agreement(found, level, axes)
+        last = axes
+    last.set_xlabel("rank correlation with deletion")
+    panels = curves.subplots(2, 3, sharex=True)
     shares = [100 * share for share in found.shares]
+    names = list(dict.fromkeys(level for level, _ in measures_of(found.sums_to)))
     for row, operation in enumerate((DELETION, INSERTION)):
-        for column, (level, title) in enumerate(LEVELS.items()):
+        for column, level in enumerate(names):
             axes = panels[row][column]
             for method, (colour, style) in STYLES.items():
                 curve = found.curve(level, operation, method)
@@ -46,13 +57,28 @@ def faithfulness_figure(found: Faithfulness) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
             if row == 0:
-                axes.set_title(title, fontsize=10)
+                axes.set_title(LEVELS[level], fontsize=10)
             else:
                 axes.set_xlabel("share of the words (%)")
             if column == 0:
                 axes.set_ylabel(f"{operation}: {'lower' if operation == DELETION else 'higher'} is better\nscore")
-            elif level == "pairs":
-                axes.set_ylabel("score brought together")
+            elif level == PAIRS:
+                axes.set_ylabel("score contributed together")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    curves.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     return figure
+
+
+def _agreement(found: Faithfulness, level: str, axes: Axes) -> None:
+    """A bar for each rule."""
+    for place, rule in enumerate(RULES):
+        agreed = found.agreed(level, SPEARMAN, rule)
+        assert agreed is not None, "a level has all rules"
+        value = agreed.value
+        error = [[value.mean - value.low], [value.high - value.mean]]
+        axes.barh(place, value.mean, color=STYLES[rule][0], xerr=error, error_kw={"ecolor": "#222222", "capsize": 2})
+    axes.set_yticks(range(len(RULES)), RULES)
+    axes.invert_yaxis()
+    axes.axvline(0, color="#222222", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{level}: agreement", fontsize=10)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attribution_core.encoder import Encoder, Role
+from attribution_core.pairs import SHORTEST
 from attribution_core.static import StaticEncoder, make_encoder
 from jobs.errors import RunError
 from jobs.evaluation.orders import Values
@@ -59,50 +60,65 @@ class Judge:
             )
 
     def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
-        """Embeddings by (role, text), each distinct one encoded once; their products are the model's scores."""
+        """Embeddings by (role, text), each distinct one encoded once, as they are attributed: for cosine not divided by
+        their length (:func:`units` does that). RunError where a text, an empty one say, has none."""
         found: Texts = {}
         wanted = list(dict.fromkeys(texts))
         for role, encoder in self._encoders.items():
             of_role = [text for of, text in wanted if of == role]
-            if not of_role:
-                continue
-            values = encoder.model.encode(
-                of_role,
-                prompt=encoder.prompt(role),
-                batch_size=BATCH_TEXTS,
-                show_progress_bar=False,
-                normalize_embeddings=self.similarity == "cosine",
-                **_task(role),
-            )
-            values = np.asarray(values, np.float64)
-            if not np.isfinite(values).all():
-                raise RunError(f"{self.name}: gives no embedding of a blank text, so no word can be deleted for it")
-            found.update({(role, text): row for text, row in zip(of_role, values, strict=True)})
+            values = raw_embeddings(encoder, role, of_role)
+            if not all(np.isfinite(value).all() for value in values):
+                raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
+            found.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
         return found
 
     def word_vectors(self, side: Side, role: Role) -> Values:
-        """Each word's token embeddings (of the last layer, where there is one), summed, [n, d]; zero for words that the
-        model did not read.
+        """:func:`word_vectors` by the encoder of a role, [n, d]."""
+        return word_vectors(self._encoders[role], side, role)
 
-        With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
-        embeddings: the plainest way to split a score into pairs of words.
-        """
-        encoder = self._encoders[role]
-        read = encoder.read([side.text], role, "token")[0]
-        tokens = _token_embeddings(encoder, side.text, role, read)
-        assert len(tokens) == len(read), "both read the text by the same rules"
-        vectors = np.zeros((len(side), tokens.shape[1]))
-        word = 0
-        for at, (start, end, kind) in enumerate(
-            zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)
-        ):
-            if kind != "text":
-                continue
-            while word < len(side) and side.spans[word][1] <= start:
-                word += 1
-            if word < len(side) and side.spans[word][0] < max(end, start + 1):
-                vectors[word] += tokens[at]
-        return vectors
+
+def units(embeddings_ND: Values) -> Values:
+    """Embeddings divided by their length, the products of which are cosines; zero stays zero, [N, D]."""
+    return embeddings_ND / np.maximum(np.linalg.norm(embeddings_ND, axis=1, keepdims=True), SHORTEST)
+
+
+def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
+    """Embeddings [D] of texts in their order, for cosine without the Normalize at a model's end."""
+    import torch
+
+    found: dict[int, Values] = {}
+    read = encoder.read(texts, role, "token")
+    # A prompt's length is one for a role, and texts of like length waste no padding.
+    order = sorted(range(len(read)), key=lambda at: len(read[at]))
+    with torch.no_grad():
+        for at in range(0, len(order), BATCH_TEXTS):
+            some = order[at : at + BATCH_TEXTS]
+            batch = encoder.batch([read[one] for one in some], length=1)
+            values = encoder.g(batch.x_BSd, batch).double().cpu().numpy()
+            found.update(zip(some, values, strict=True))
+    return [found[at] for at in range(len(read))]
+
+
+def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:
+    """Each word's token embeddings (of the last layer, where there is one), summed, [n, d]; zero for words that the
+    model did not read.
+
+    With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
+    embeddings: the plainest way to split a score into pairs of words.
+    """
+    read = encoder.read([side.text], role, "token")[0]
+    tokens = _token_embeddings(encoder, side.text, role, read)
+    assert len(tokens) == len(read), "both read the text by the same rules"
+    vectors = np.zeros((len(side), tokens.shape[1]))
+    word = 0
+    for at, (start, end, kind) in enumerate(zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)):
+        if kind != "text":
+            continue
+        while word < len(side) and side.spans[word][1] <= start:
+            word += 1
+        if word < len(side) and side.spans[word][0] < max(end, start + 1):
+            vectors[word] += tokens[at]
+    return vectors
 
 
 def _token_embeddings(encoder: Encoder, text: str, role: Role, read: ReadText) -> Values:

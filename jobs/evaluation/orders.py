@@ -1,9 +1,9 @@
-"""In which order words go: by the attributions, or by a rule that the attributions must beat.
+"""What the attributions say of a pair's words, what the rules say that they must beat, and the order that follows.
 
-Two questions, two orders. *words*: by a word's own sum over the other text. *pairs*: cells in the order of their
-value, most positive first, each taking both its words; a word then goes when the first of its cells is reached, so
-its place is that of its largest cell. Every order takes as many words at a step as any other, so curves differ by
-which words went and by nothing else.
+Two orders. *words*: by a word's own sum over the other text. *pairs*: word pairs in the order of their value, most
+positive first, each taking both its words; a word then goes when the first of its pairs is reached, so its place is
+that of its largest one. Every order takes as many words at a step as any other, so curves differ by which words went
+and by nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ LEXICAL = "identical words"
 EMBEDDINGS = "token embeddings"
 # What the attributions are held against, in the order in which it is shown.
 METHODS = (ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED, RANDOM)
+# Those that give values, and not an order alone.
+RULES = (ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED)
 WORDS, PAIRS = "words", "pairs"
 
 
@@ -37,8 +39,9 @@ class Scored:
     b: Values
 
     def orders(self, level: str, chance: np.random.Generator) -> tuple[Order, Order]:
-        """The order in which the words of each text go; ties are broken by chance."""
-        if level == WORDS:
+        """The order in which the words of each text go: by pairs where ``level`` says so, else by words' own values;
+        ties are broken by chance."""
+        if level != PAIRS:
             return _descending([self.a], chance), _descending([self.b], chance)
         reached = [_largest(self.cells), _largest(self.cells.T)]
         return _descending([reached[0], self.a], chance), _descending([reached[1], self.b], chance)

@@ -68,14 +68,17 @@ def word_counts(words: int, steps: int) -> NDArray[np.int64]:
     return np.ceil(np.arange(steps + 1) * words / steps - 1e-9).astype(np.int64)
 
 
-def deletions(side: Side, order: Order, steps: int) -> list[str]:
-    """The text after each step when words go in ``order``: whole first, blank last."""
-    return [side.without(order[:count].tolist()) for count in word_counts(len(side), steps)]
+def deletions(side: Side, order: Order, steps: int, *, left: int = 0) -> list[str]:
+    """The text after each step when words go in ``order``: whole first, empty last; ``left`` words always stay."""
+    counts = np.minimum(word_counts(len(side), steps), max(len(side) - left, 0))
+    return [side.without(order[:count].tolist()) for count in counts]
 
 
-def insertions(side: Side, order: Order, steps: int) -> list[str]:
-    """The text after each step when words come in ``order``, each to its own place: blank first, whole last."""
-    return [side.without(order[count:].tolist()) for count in word_counts(len(side), steps)]
+def insertions(side: Side, order: Order, steps: int, *, left: int = 0) -> list[str]:
+    """The text after each step when words come in ``order``, each to its own place: empty first, whole last; ``left``
+    words are there from the first step on."""
+    counts = np.maximum(word_counts(len(side), steps), min(left, len(side)))
+    return [side.without(order[count:].tolist()) for count in counts]
 
 
 def numbers(values: Any) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
-"""What an evaluation found: advantages with intervals, curves, a verdict; and its files.
+"""What an evaluation found: agreement with deletion, curves, advantages with intervals, a verdict; and its files.
 
 ``statistics/faithfulness.json`` is :meth:`Faithfulness.to_dict`, ``statistics/faithfulness.parquet`` has one row a
-pair, curve and order (:func:`curve_schema`). With another judge than the run's own model both names get the fingerprint
-of that one.
+pair, curve and order (:func:`curve_schema`), and ``statistics/faithfulness-agreement.parquet`` one a pair and rule
+(:func:`agreement_schema`). With another judge than the run's own model ``faithfulness`` becomes
+``faithfulness-by-<fingerprint>`` in all three names.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.evaluation.curves import DELETION, MEASURES, PairCurves, area
+from jobs.evaluation.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
+from jobs.evaluation.curves import DELETION, PairCurves, area, measures_of
 from jobs.evaluation.intervals import Bootstrap, Mean
-from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM
-from jobs.evaluation.verdict import Verdict, judge_advantages
+from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
+from jobs.evaluation.verdict import Verdict, judge_agreement
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from jobs.opened_run import Run
     from jobs.stores import Store
 
-FORMAT = 1
+# 2: agreement with Shapley values, the verdict after it, and what the word pairs sum to.
+FORMAT = 2
 FOLDER = "statistics"
 
 
@@ -63,13 +66,19 @@ class Against:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Everything that an evaluation found. ``shares`` are the shares of words after each step."""
+    """Everything that an evaluation found.
+
+    ``shares`` are the shares of words after each step, ``sums_to`` says what a pair's word pairs sum to in the run
+    (score, difference or centred), ``shapley_orders`` how many orders the gold standard was sampled with. Of ``asked``
+    pairs, drawn out of ``of``, ``pairs`` had words enough, with ``draws`` different first texts.
+    """
 
     run: str
     model: str
     layer: int
     similarity: str
     groups: str
+    sums_to: str
     judge: str
     judge_fingerprint: str
     own_judge: bool
@@ -79,7 +88,10 @@ class Faithfulness:
     pairs: int
     draws: int
     orders: int
+    shapley_orders: int
     shares: tuple[float, ...]
+    agreement: tuple[Agreement, ...]
+    leads: tuple[Lead, ...]
     curves: tuple[Curve, ...]
     overall: tuple[Against, ...]
     verdict: Verdict
@@ -93,16 +105,35 @@ class Faithfulness:
         """The advantage of ``method`` over ``other`` in all curves together."""
         return next(one for one in self.overall if (one.method, one.against) == (method, other))
 
+    def lead(self, level: str, correlation: str, rule: str) -> Lead | None:
+        """By how much the attributions agree better with deletion than ``rule``; None where no pair has that level."""
+        wanted = (level, correlation, rule)
+        return next((one for one in self.leads if (one.level, one.correlation, one.against) == wanted), None)
+
+    def agreed(self, level: str, correlation: str, rule: str) -> Agreement | None:
+        """How far a rule agrees with deletion; None where no pair has that level."""
+        wanted = (level, correlation, rule)
+        return next((one for one in self.agreement if (one.level, one.correlation, one.method) == wanted), None)
+
+    @property
+    def whole(self) -> int:
+        """How many pairs had all their word pairs stored."""
+        return max((one.pairs for one in self.agreement if one.level == WORD_PAIRS), default=0)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in ``faithfulness.json``."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("found", "curves", "overall")}
+        """Plain values, as they stand in ``faithfulness.json``.
+
+        ``agreement`` is a list of :class:`Agreement`, ``leads`` of :class:`Lead`, ``curves`` of :class:`Curve`,
+        ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`; the rest are the other fields, and ``format``.
+        """
+        listed = ("agreement", "leads", "overall", "curves")
+        plain = {name: value for name, value in vars(self).items() if name not in (*listed, "found")}
         return {
             "format": FORMAT,
             **plain,
             "shares": list(self.shares),
             "verdict": asdict(self.verdict),
-            "overall": [asdict(one) for one in self.overall],
-            "curves": [asdict(one) for one in self.curves],
+            **{name: [asdict(one) for one in getattr(self, name)] for name in listed},
         }
 
     def to_table(self) -> pa.Table:
@@ -113,7 +144,7 @@ class Faithfulness:
         for one in self.found:
             advantages = advantages_of(one)
             for m, method in enumerate(METHODS):
-                for k, (level, operation) in enumerate(MEASURES):
+                for k, (level, operation) in enumerate(measures_of(self.sums_to)):
                     plain = one.scores[m, k - 4] if k >= 4 else one.values[m, k]
                     values: tuple[Any, ...] = (one.pair_id, one.text_a_id, *one.words, level, operation, method)
                     values += (one.values[m, k], plain, one.areas()[m, k], advantages[m, k])
@@ -121,17 +152,32 @@ class Faithfulness:
                         rows[name].append(value)
         return pa.table({f.name: pa.array(rows[f.name], f.type) for f in curve_schema()}, schema=curve_schema())
 
+    def to_agreement_table(self) -> pa.Table:
+        """One row a pair and rule."""
+        import pyarrow as pa
+
+        rows: list[dict[str, Any]] = []
+        for one in self.found:
+            words_a, words_b = one.words
+            ids = {"pair_id": one.pair_id, "text_a_id": one.text_a_id, "words_a": words_a, "words_b": words_b}
+            for rule, values in zip(RULES, one.agreement.tolist(), strict=True):
+                known = [None if np.isnan(value) else value for value in values]
+                rows.append(ids | {"method": rule} | dict(zip(_correlations(), known, strict=True)))
+        return pa.Table.from_pylist(rows, schema=agreement_schema())
+
     def write(self, run: Store) -> list[str]:
-        """Write both files into the run; their names."""
+        """Write the three files into the run; their names."""
         import pyarrow.parquet as pq
 
         name = f"{FOLDER}/faithfulness" + ("" if self.own_judge else f"-by-{self.judge_fingerprint[:8]}")
-        sink = io.BytesIO()
-        pq.write_table(self.to_table(), sink, compression="zstd")
-        run.replace(f"{name}.parquet", sink.getvalue())
+        tables = {f"{name}.parquet": self.to_table(), f"{name}-agreement.parquet": self.to_agreement_table()}
+        for file, table in tables.items():
+            sink = io.BytesIO()
+            pq.write_table(table, sink, compression="zstd")
+            run.replace(file, sink.getvalue())
         # The file that names the result comes last.
         run.replace(f"{name}.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=1).encode())
-        return [f"{name}.json", f"{name}.parquet"]
+        return [f"{name}.json", *tables]
 
     def __str__(self) -> str:
         from jobs.evaluation.terminal import faithfulness_text
@@ -143,8 +189,9 @@ class Faithfulness:
 
 
 def curve_schema() -> pa.Schema:
-    """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry a step, from whole (deletion) or
-    blank (insertion) on; ``words_a`` and ``words_b`` count the words that were put into order."""
+    """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry a step, from the whole text
+    (deletion) or the empty one (insertion) on; ``scores`` are the model's own where ``values`` are what pairs
+    contribute together, and the same elsewhere; ``words_a`` and ``words_b`` count the words put into order."""
     import pyarrow as pa
 
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
@@ -155,10 +202,25 @@ def curve_schema() -> pa.Schema:
     return pa.schema(fields)
 
 
+def agreement_schema() -> pa.Schema:
+    """Columns of ``faithfulness-agreement.parquet``: of each rule (``method``) the correlations with Shapley values
+    within the pair, ``words_spearman`` to ``word_pairs_pearson``; null where not all word pairs were stored."""
+    import pyarrow as pa
+
+    fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
+    fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
+    return pa.schema([*fields, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
+
+
+def _correlations() -> list[str]:
+    return [f"{level} {kind}".replace(" ", "_") for level, kind in AGREEMENTS]
+
+
 def advantages_of(one: PairCurves) -> Values:
     """By how much each order's area is better than random order's, [methods, measures]."""
     areas = one.areas()
-    signs = np.array([-1.0 if operation == DELETION else 1.0 for _, operation in MEASURES])
+    # Deletion and insertion take turns, whatever the levels.
+    signs = np.array([-1.0 if operation == DELETION else 1.0 for _, operation in measures_of("score")])
     return np.asarray(signs * (areas - areas[METHODS.index(RANDOM)]))
 
 
@@ -171,6 +233,7 @@ def summarise_curves(
     seed: int,
     steps: int,
     orders: int,
+    shapley: int,
     asked: int,
 ) -> Faithfulness:
     """Means and intervals of the curves of all pairs; the order of the pairs does not matter."""
@@ -179,7 +242,7 @@ def summarise_curves(
     advantages = np.stack([advantages_of(one) for one in found])
     curves = []
     for m, method in enumerate(METHODS):
-        for k, (level, operation) in enumerate(MEASURES):
+        for k, (level, operation) in enumerate(measures_of(run.sums_to)):
             values = np.stack([one.values[m, k] for one in found])
             mean, low, high = (tuple(bound.tolist()) for bound in bootstrap.means(values))
             gained = advantages[:, m, k]
@@ -193,7 +256,7 @@ def summarise_curves(
                     high=high,
                     area=float(area(values).mean()),
                     advantage=bootstrap.mean(gained),
-                    wins=_wins(gained),
+                    wins=share_won(gained),
                 )
             )
     together = advantages.mean(2)
@@ -202,13 +265,17 @@ def summarise_curves(
         (ATTRIBUTIONS, m) for m in METHODS if m not in (ATTRIBUTIONS, RANDOM)
     ]:
         gained = together[:, METHODS.index(method)] - together[:, METHODS.index(other)]
-        overall.append(Against(method, other, bootstrap.mean(gained), _wins(gained)))
+        overall.append(Against(method, other, bootstrap.mean(gained), share_won(gained)))
+    agreement, leads = summarise_agreement(
+        np.stack([one.agreement for one in found]), [one.text_a_id for one in found], seed
+    )
     return Faithfulness(
         run=run.url,
         model=str(run.setting("model") or ""),
         layer=int(run.setting("layer") or 0),
         similarity=judge.similarity,
         groups=str(run.setting("groups") or "word"),
+        sums_to=run.sums_to,
         judge=judge.name,
         judge_fingerprint=judge.fingerprint,
         own_judge=judge.own,
@@ -218,10 +285,13 @@ def summarise_curves(
         pairs=len(found),
         draws=bootstrap.clusters,
         orders=orders,
+        shapley_orders=shapley,
+        agreement=agreement,
+        leads=leads,
         shares=tuple(step / steps for step in range(steps + 1)),
         curves=tuple(curves),
         overall=tuple(overall),
-        verdict=judge_advantages(curves, overall, "" if judge.own else short_name(judge.name), bootstrap.clusters),
+        verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else short_name(judge.name)),
         found=tuple(found),
     )
 
@@ -230,7 +300,3 @@ def short_name(model: str) -> str:
     """Of a model that is a folder the last two parts of its path."""
     parts = model.replace("\\", "/").rstrip("/").split("/")
     return model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])
-
-
-def _wins(gained: Values) -> float:
-    return float(np.mean((gained > 0) + 0.5 * (gained == 0)))

@@ -1,22 +1,32 @@
-"""An evaluation as terminal text: the verdict, a table of advantages, small curves."""
+"""An evaluation as terminal text: the verdict, agreement with deletion, a table of advantages, small curves."""
 
 from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING
 
-from jobs.evaluation.curves import MEASURES
+from jobs.evaluation.agreement import AGREEMENTS, PEARSON, SPEARMAN
+from jobs.evaluation.curves import PAIRS, measures_of
 from jobs.evaluation.intervals import few_draws
-from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, METHODS, RANDOM, SHUFFLED
+from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
 from jobs.evaluation.result import short_name
 
 if TYPE_CHECKING:
+    from rich.box import Box
     from rich.console import Console
+    from rich.table import Table
 
     from jobs.evaluation.intervals import Mean
     from jobs.evaluation.result import Faithfulness
 
 HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
+KINDS = {SPEARMAN: "ranks", PEARSON: "values"}
+SUMS = {
+    "score": "word pairs that sum to the score",
+    "difference": "word pairs that sum to the score's difference from reference texts (sums_to: difference)",
+    "centred": "word pairs that sum to what sets a pair apart from an average one (sums_to: centred)",
+}
+OF_BOTH = "Of both texts, one word of each always stays: two empty texts are alike."
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -29,36 +39,54 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     def line(text: str, style: str = "") -> None:
         console.print(Text(_clean(text), style=style), soft_wrap=False)
 
+    measures = measures_of(found.sums_to)
     line(
         f"{found.pairs:,} of {found.of:,} pairs, {short_name(found.model)}, layer {found.layer}, {found.groups} groups"
     )
-    if not found.own_judge:
-        line(f"judged by {short_name(found.judge)}")
+    line(f"What is judged: {SUMS[found.sums_to]}{'' if found.own_judge else f', by {short_name(found.judge)}'}.")
     line("")
     line(found.verdict.text, "bold")
-    line("")
-    line("Advantage over random order: area between the curves, in units of the score.")
-    others = [method for method in METHODS if method != RANDOM]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    for method in others:
-        table.add_column(HEADINGS[method], justify="right")
-    for level, operation in MEASURES:
-        cells = [found.curve(level, operation, method).advantage for method in others]
-        table.add_row(f"{operation}, {level}", *map(_advantage, cells))
-    table.add_section()
-    table.add_row("together", *(_advantage(found.against(method, RANDOM).advantage) for method in others))
-    console.print(table)
     if caveat := few_draws(found.draws):
         line(caveat, "yellow")
+    line("")
+    line(
+        "Agreement with deletion: correlation, within a pair, with what the embedding loses when words are deleted "
+        f"(Shapley values, {found.shapley_orders} orders). 1 is perfect, 0 is chance."
+    )
+    table = _table(Table, box.SIMPLE_HEAD)
+    for level, kind in AGREEMENTS:
+        agreed = [found.agreed(level, kind, rule) for rule in RULES]
+        if all(agreed):
+            table.add_row(f"{level}, {KINDS[kind]}", *(_with_half(one.value) for one in agreed if one is not None))
+    table.add_section()
+    for level, kind in AGREEMENTS:
+        leads = [found.lead(level, kind, rule) for rule in RULES if rule != ATTRIBUTIONS]
+        if kind == SPEARMAN and all(leads):
+            cells = [_with_half(one.difference) for one in leads if one is not None]
+            table.add_row(f"ahead by, {level}", "", *cells)
+    console.print(table)
+    if found.whole < found.pairs:
+        line(
+            f"Word pairs are judged where all of them were stored: {found.whole:,} of {found.pairs:,} pairs "
+            "(store: full stores all)."
+        )
+    line("")
+    line("Advantage over random order: area between the curves, in units of the score.")
+    table = _table(Table, box.SIMPLE_HEAD)
+    for level, operation in measures:
+        gained = [found.curve(level, operation, method).advantage for method in RULES]
+        table.add_row(f"{operation}, {level}", *map(_with_half, gained))
+    table.add_section()
+    table.add_row("together", *(_with_half(found.against(method, RANDOM).advantage) for method in RULES))
+    ahead = [found.against(ATTRIBUTIONS, rule).advantage for rule in RULES if rule != ATTRIBUTIONS]
+    table.add_row("ahead by", "", *map(_with_half, ahead))
+    console.print(table)
     wins = found.against(ATTRIBUTIONS, RANDOM).wins
     line(f"The attributions do better than random order in {wins:.0%} of the pairs.")
-    for rule in (EMBEDDINGS, LEXICAL):
-        line(f"Their advantage over {rule}, together: {_advantage(found.against(ATTRIBUTIONS, rule).advantage)}")
     line("")
     line("Curves, from no word to all; a fast fall (deletion) or rise (insertion) is good.")
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
-    for level, operation in MEASURES:
+    for level, operation in measures:
         shown = {method: found.curve(level, operation, method).values for method in (ATTRIBUTIONS, RANDOM)}
         low, high = min(map(min, shown.values())), max(map(max, shown.values()))
         ends = shown[ATTRIBUTIONS]
@@ -71,7 +99,17 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
                 f"{ends[0]:.2f} → {ends[-1]:.2f}" if first else "",
             )
     console.print(table)
-    line("A curve of words is the score; one of pairs is what their words bring together.", "dim")
+    joint = "One of pairs is what their words contribute together." if measures[-1][0] == PAIRS else OF_BOTH
+    line(f"A curve of words is the score. {joint}", "dim")
+
+
+def _table(table: type[Table], box: Box) -> Table:
+    """A table with a column for each rule."""
+    made = table(box=box, pad_edge=False, padding=(0, 1))
+    made.add_column("", no_wrap=True)
+    for method in RULES:
+        made.add_column(HEADINGS[method], justify="right")
+    return made
 
 
 def faithfulness_text(found: Faithfulness, width: int = 110) -> str:
@@ -90,7 +128,7 @@ def _spark(values: tuple[float, ...], low: float, high: float, plain: bool) -> s
     return "".join(signs[min(int((value - low) / span * len(signs)), len(signs) - 1)] for value in values)
 
 
-def _advantage(found: Mean) -> str:
+def _with_half(found: Mean) -> str:
     """A mean and half its interval, without the zeros before the points: four of them fit into 80 columns."""
     return f"{found.mean:+.3f} ±{(found.high - found.low) / 2:.3f}".replace("0.", ".")
 

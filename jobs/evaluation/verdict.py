@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM
-from jobs.progress import counted
+from jobs.evaluation.agreement import SPEARMAN, WORDS
+from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED
 
 if TYPE_CHECKING:
+    from jobs.evaluation.agreement import Agreement, Lead
     from jobs.evaluation.intervals import Mean
     from jobs.evaluation.result import Against, Curve
 
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
-# An interval that is narrower than this share of the fall of the score, and holds 0, shows that there is no advantage.
-NARROW = 0.1
+# An interval that is narrower than this, in units of a correlation, and holds 0, shows that there is no lead.
+NARROW = 0.15
 # Chance alone puts five draws on one side of 0 more often (1/2^5) than the lower bound of 95 % may be wrong.
 FEWEST_DRAWS = 6
 
@@ -28,49 +29,70 @@ class Verdict:
     text: str
 
 
-def judge_advantages(curves: Sequence[Curve], overall: Sequence[Against], judge: str, draws: int) -> Verdict:
-    """A grade from the intervals and ``draws``, how many independent draws they are of; ``judge`` names the judging
-    model where it is not the run's own."""
-    of = {(one.method, one.against): one.advantage for one in overall}
-    chance = of[ATTRIBUTIONS, RANDOM]
+def judge_agreement(
+    agreement: Sequence[Agreement],
+    leads: Sequence[Lead],
+    curves: Sequence[Curve],
+    overall: Sequence[Against],
+    judge: str,
+) -> Verdict:
+    """A grade from the intervals: how far the attributions' words are ahead of token embeddings in agreement with
+    Shapley values, and then of the other rules and in the curves. ``judge`` names the judging model where it is not the
+    run's own."""
+    of = {one.method: one.value.mean for one in agreement if (one.level, one.correlation) == (WORDS, SPEARMAN)}
+    lead = {one.against: one.difference for one in leads if (one.level, one.correlation) == (WORDS, SPEARMAN)}
     what = f"the attributions (judged by {judge})" if judge else "the attributions"
-    if draws < FEWEST_DRAWS:
+
+    def against(rule: str) -> str:
+        return f"{of[ATTRIBUTIONS]:.2f} against {of[rule]:.2f} ({_interval(lead[rule])})"
+
+    for rule in (SHUFFLED, EMBEDDINGS, LEXICAL):
+        difference = lead[rule]
+        if difference.low <= 0 < difference.high and difference.high - difference.low > NARROW:
+            return Verdict(
+                "undecided",
+                f"The sample is too small to tell whether {what} agree with deletion better than {_called(rule)}: rank "
+                f"correlation {against(rule)}. Raise --sample.",
+            )
+        if rule == SHUFFLED and difference.low <= 0:
+            return Verdict(
+                "no better than chance",
+                f"Do not rely on {what}: they agree with deletion no better than {_called(rule)}, rank correlation "
+                f"{against(rule)}.",
+            )
+        if difference.low <= 0:
+            how = "less than" if difference.high < 0 else "no better than"
+            return Verdict(
+                "no better than a simple rule",
+                f"{_upper(what)} agree with deletion {how} {_called(rule)}: rank correlation {against(rule)}.",
+            )
+    gained = (
+        f"{_upper(what)} agree with deletion better than {_called(EMBEDDINGS)}: rank correlation {against(EMBEDDINGS)}."
+    )
+    behind = next(one.advantage for one in overall if (one.method, one.against) == (ATTRIBUTIONS, EMBEDDINGS))
+    if behind.high < 0:
         return Verdict(
-            "undecided",
-            f"The sample is too small to judge {what}: it has {counted(draws, 'different first text')} and takes "
-            f"{FEWEST_DRAWS}, because pairs that share one are one draw. Raise --sample, or evaluate a run with more.",
-        )
-    if chance.low <= 0:
-        fall = max((abs(one.values[0] - one.values[-1]) for one in curves), default=0.0)
-        if chance.high - chance.low > NARROW * fall and chance.high > 0:
-            return Verdict("undecided", f"The sample is too small to tell {what} from random order; raise --sample.")
-        return Verdict(
-            "no better than chance",
-            f"Do not rely on {what}: their order of words does no better than random order.",
-        )
-    if of[ATTRIBUTIONS, LEXICAL].low <= 0:
-        return Verdict(
-            "no better than a simple rule",
-            f"Do not rely on {what} beyond the words that stand in both texts: their order beats random order, but not "
-            "one that takes identical words first.",
+            "partly",
+            f"{gained} But in the curves of deletion and insertion token embeddings are ahead, by "
+            f"{-behind.mean:.3f} of the score.",
         )
     weak = [f"{one.operation}, {one.level}" for one in curves if one.method == ATTRIBUTIONS and one.advantage.low <= 0]
     if weak:
-        return Verdict(
-            "partly",
-            f"On the whole {what} name the words that make the score, but not in every test: no advantage over random "
-            f"order in {'; '.join(weak)}.{_also(of[ATTRIBUTIONS, EMBEDDINGS])}",
-        )
-    return Verdict(
-        "faithful",
-        f"You can rely on {what} to name the words that make the score: they beat random order in every test, and "
-        f"identical words on the whole.{_also(of[ATTRIBUTIONS, EMBEDDINGS])}",
-    )
+        return Verdict("partly", f"{gained} But their order does no better than random order in {'; '.join(weak)}.")
+    return Verdict("faithful", gained)
 
 
-def _also(against_embeddings: Mean) -> str:
-    """A sentence about products of token embeddings, where those do as well."""
-    if against_embeddings.low > 0:
-        return ""
-    how = "better" if against_embeddings.high < 0 else "as well"
-    return f" Products of token embeddings do {how} in this test."
+def _called(rule: str) -> str:
+    return {
+        EMBEDDINGS: "token embeddings, which cost nothing",
+        LEXICAL: "marking the words that stand in both texts",
+        SHUFFLED: "the same values on other words",
+    }[rule]
+
+
+def _interval(found: Mean) -> str:
+    return f"{found.mean:+.2f}, 95 % interval {found.low:.2f} to {found.high:.2f}"
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
