@@ -77,7 +77,7 @@ def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) ->
     file.write_text(yaml.safe_dump(job))
     done = CliRunner().invoke(app, ["train", str(file)])
     assert done.exit_code == 0, done.stderr
-    assert "its attributions sum to the score" in done.stdout
+    assert "exact: its references embed to zero" in done.stdout
     assert "epoch 2: loss" in done.stderr
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["_SUCCESS", "job.yaml", "model"]
@@ -85,7 +85,9 @@ def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) ->
     for told in ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv", "(kept)", "Loading"):
         assert told in card, told
     assert str(tmp_path) not in card
-    pair = Attributor(str(out / "model"), tolerance=1e-4).attribute("a red dog", "the dog is red and not a ball")
+    assert "every reference embeds to zero" in " ".join(card.split())
+    attributor = Attributor(str(out / "model"), tolerance=1e-4, sums_to="difference")
+    pair = attributor.attribute("a red dog", "the dog is red and not a ball")
     assert abs(pair.total - pair.score) < 1e-3
     assert max(abs(pair.reference_a), abs(pair.reference_b), abs(pair.reference_ab)) <= 1e-6
     again = CliRunner().invoke(app, ["train", str(file), "--quiet"])
@@ -98,6 +100,8 @@ def test_without_a_shift_the_model_stays_of_its_kind(job: Job) -> None:
     run_training(load(job, shift=False, dev=None), quiet=True)
     _, model = load_model(Path(job["output"]) / "model", device="cpu")
     assert not is_shifted(model)
+    card = " ".join((Path(job["output"]) / "model" / "README.md").read_text().split())
+    assert "tokenpair's attributions of a pair sum to its score" in card
     assert type(model[2]).__name__ == "Normalize"
 
 

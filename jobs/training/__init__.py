@@ -1,1 +1,1 @@
-"""Training jobs: an exact model, or one to compare it with, fine-tuned on labelled pairs."""
+"""Training jobs: an exact model, whose references embed to zero, or one to compare it with."""

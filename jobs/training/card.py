@@ -32,12 +32,14 @@ model = SentenceTransformer("this folder", trust_remote_code=True)  # with token
 """
 SHIFTED = """
 An *exact* model: the token embeddings of a text's reference (the same length, padding in place of every word) are
-subtracted before pooling, so that a blank text embeds to zero and the token-pair attributions of two texts sum to their
-similarity itself (Möller, Nikolaev, Padó, *An Attribution Method for Siamese Encoders*, EMNLP 2023). Embeddings are not
-normalised.
+subtracted before pooling, so that every reference embeds to zero. The token-pair attributions of the paper (Möller,
+Nikolaev, Padó, *An Attribution Method for Siamese Encoders*, EMNLP 2023) are then those that sum to the similarity of
+the two texts: no part of it is left to the references. Embeddings are not normalised.
 """
 PLAIN = """
-Fine-tuned without a shift: attributions of a pair sum to what its words add to blank texts, not to the score.
+Fine-tuned without a shift. tokenpair's attributions of a pair sum to its score; those of the paper
+(`sums_to: difference`) sum to a difference of four scores, three of them with a reference, a text with padding in place
+of every word.
 """
 
 

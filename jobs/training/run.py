@@ -67,7 +67,7 @@ class Trained:
         lines.append(
             f"time     {duration(self.seconds)} for {counted(self.steps, 'step')} by {counted(self.workers, 'worker')}"
         )
-        means = "its attributions sum to the score" if self.shift else "not shifted"
+        means = "exact: its references embed to zero" if self.shift else "not shifted"
         lines.append(f"model    {self.url}/{MODEL} ({means})")
         return [f"already finished: {self.url}", *lines] if self.already_finished else lines
 
