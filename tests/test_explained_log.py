@@ -79,7 +79,7 @@ def test_a_run_predictions_and_an_inline_table_give_the_same_attributions(log: P
         tops = [[[(c["i"], c["j"]) for c in row[:3]] for row in t["top"].to_pylist()] for t in (other, first)]
         assert tops[0] == tops[1]
     assert tables["predictions"]["rank"].to_pylist() == first["rank"].to_pylist()
-    told = read_totals(Store.open(log / "run"), "parquet").lines()
+    told = read_totals(Store.open(log / "run"), "parquet", "score").lines()
     assert any(line.startswith("log      ") and "another model" in line for line in told)
 
 

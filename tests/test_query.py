@@ -141,6 +141,8 @@ def test_what_is_marked_stands_out_of_its_document(rng: random.Random) -> None:
         assert 1 <= len(marked) < 60
         assert max(values, key=abs) in [pytest.approx(span.value) for span in marked]
     assert whole(document_of("a b", [0, 0])).marked == []
+    beside = whole(document_of("a b c d e", [0.4, -1.0, 0.1, -0.4, 0.0])).marked
+    assert [span.text for span in beside] == ["a", "b"], "what pulls down most hides what lifts most"
 
 
 def document_of(text: str, values: list[float]) -> QueryDocument:

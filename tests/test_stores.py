@@ -287,7 +287,7 @@ def test_a_store_that_is_away_for_a_moment_costs_neither_a_worker_nor_the_summar
     away()
     store = Store.open(url, patient=True)
     away()
-    assert read_totals(store, "parquet").pairs == 1
+    assert read_totals(store, "parquet", "score").pairs == 1
 
 
 def test_a_connection_that_breaks_prints_no_traceback_of_a_library(s3: S3Server, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from jobs.query.result import QueryDocument, Span
 
 # A word is marked where its |value| is this many times the average one of its document, or half of the strongest
-# word's, and never below a fifth of that: a text in which most words are marked shows nothing.
+# word's, and never below a fifth of that: a text in which most words are marked shows nothing. The strongest above zero
+# is marked even beside one that pulls down much more, so there half is of the strongest above zero.
 MARKED_TIMES, STRONG_SHARE, LEAST_SHARE = 2.0, 0.5, 0.2
 # A lift below the usual numerical error of a pair says nothing: of two equal texts every lift is about zero.
 LEAST_LIFT = 2e-3
@@ -28,7 +29,8 @@ class Piece:
 class Snippet:
     """A window of a document: the pieces make ``text[start:end]``.
 
-    ``limit`` is the |value| of the document's strongest word, and words of ``threshold`` or more are marked.
+    ``limit`` is the |value| of the document's strongest word; words of ``threshold`` or more are marked, and those of
+    minus ``below`` or less.
     """
 
     start: int
@@ -36,6 +38,7 @@ class Snippet:
     length: int
     limit: float
     threshold: float
+    below: float
     pieces: tuple[Piece, ...]
 
     @property
@@ -48,7 +51,7 @@ class Snippet:
 
     def marks(self, span: Span) -> bool:
         """Whether the word is strong enough to be marked."""
-        return self.limit > 0 and abs(span.value) >= self.threshold
+        return self.limit > 0 and (span.value >= self.threshold or -span.value >= self.below)
 
     @property
     def marked(self) -> list[Span]:
@@ -67,11 +70,11 @@ def snippet(document: QueryDocument, room: int, width: Callable[[str], int] = le
     sizes = [abs(span.value) for span in spans]
     limit = max(sizes, default=0.0)
     usual = sum(sizes) / max(len(sizes), 1)
-    threshold = max(min(MARKED_TIMES * usual, STRONG_SHARE * limit), LEAST_SHARE * limit)
-    if document.by == "lift":
-        threshold = max(threshold, LEAST_LIFT)
+    least = max(LEAST_SHARE * limit, LEAST_LIFT if document.by == "lift" else 0.0)
+    above = max((span.value for span in spans), default=0.0)
+    threshold, below = (max(min(MARKED_TIMES * usual, STRONG_SHARE * one), least) for one in (above, limit))
     start, end = _window(text, spans, room, width)
-    return Snippet(start, end, len(text), limit, threshold, tuple(_pieces(text, spans, start, end)))
+    return Snippet(start, end, len(text), limit, threshold, below, tuple(_pieces(text, spans, start, end)))
 
 
 def whole(document: QueryDocument) -> Snippet:

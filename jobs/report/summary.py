@@ -112,7 +112,7 @@ def _without_effect(findings: Findings) -> str | None:
     content = "content words" if findings.summary.run.pipeline is not None else "words"
     return (
         f"From {worded(lost.value, 'share')} of the queries' {content}{within(lost)} the model gained nothing: they "
-        "stand in none of the documents and pull the scores down. That may be so although a document has a synonym."
+        "stand in none of the documents and pull the scores down. A document may still say the same with a synonym."
     )
 
 
