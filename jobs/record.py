@@ -98,7 +98,7 @@ def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> Non
     """RunError, naming every differing setting with both values, where the run directory is another job's."""
     if "sums_to" not in record:
         # Its rows have other sums than this version's, whatever the job says.
-        before = "was begun by an earlier version, whose attributions sum to a difference from blank texts"
+        before = "was begun by an earlier version, whose attributions sum to a difference from reference texts"
         _refuse(run, [f"sums_to: 'difference' there, {job.sums_to!r} now; that version can finish it"], before)
     wanted = dict(_flat(job.identity()))
     present = dict(_flat({name: record.get(name) for name in job.identity()}))

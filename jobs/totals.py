@@ -22,7 +22,7 @@ BATCH_ROWS = 1 << 16
 class Totals:
     """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖.
 
-    ``sums_to`` says what a pair's attributions sum to; what a version before wrote does not say it, and is a difference.
+    ``sums_to`` says what a pair's attributions sum to; what a version before wrote has no such entry: a difference.
     """
 
     pairs: int = 0

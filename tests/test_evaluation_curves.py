@@ -15,7 +15,7 @@ from pair_runs import Row, attributed, cut_text, words, write_pairs
 from tiny_models import TinyModels
 
 from attribution_core.results import ExplainedText, PairAttribution
-from jobs.evaluation.curves import area, measure, measures_of, prepare
+from jobs.evaluation.curves import area, measure, measures_of, prepare, shares_of
 from jobs.evaluation.judge import Judge
 from jobs.evaluation.orders import (
     ATTRIBUTIONS,
@@ -80,6 +80,8 @@ def test_deletion_and_insertion_go_from_whole_to_empty_and_back(rng: random.Rand
     kept, begun = deletions(side, order, 5, left=1), insertions(side, order, 5, left=1)
     assert (kept[:-1], kept[-1]) == (gone[:-1], "abcdefg"[order[-1]])
     assert (begun[1:], begun[0]) == (come[1:], "abcdefg"[order[0]])
+    assert word_counts(10, 3, 0.3).tolist() == [0, 1, 2, 3]
+    assert deletions(side, order, 2, share=0.5) == [side.text, side.without(order[:2]), side.without(order[:4])]
 
 
 def test_most_positive_pairs_go_first_and_unknown_cells_lie_between() -> None:
@@ -158,24 +160,29 @@ def test_shuffled_attributions_are_centred_on_random_order(rng: random.Random) -
         assert holds(of_method.mean(0) / (of_method.std(0) / len(values) ** 0.5)).all(), method
 
 
-def test_curves_of_both_texts_leave_a_word_of_each(tiny: TinyModels, tmp_path: Path) -> None:
-    """The score, as the model gives it, from the whole texts to one word of each; two empty texts would score 1."""
+def test_curves_of_both_texts_end_while_most_words_are_there(tiny: TinyModels, tmp_path: Path) -> None:
+    """The score, as the model gives it, without the first 30 % of the words of each text, and of these words alone, of
+    which one is there from the beginning."""
     run = tiny_run(tiny, tmp_path / "run", [[tiny_row(random.Random(5), "p")]])
     judge = Judge(run)
     pair = run.pair("p")
-    ready = prepare(pair, "p", judge, steps=6, orders=1, seed=0)
+    ready = prepare(pair, "p", judge, steps=2, orders=1, seed=0)
     curves = measure(ready, judge.embed(ready.texts()), cosine=True)
     assert measures_of(pair.sums_to)[4:] == (("both texts", "deletion"), ("both texts", "insertion"))
-    order_a, order_b = (np.argsort(-sums[1:-1]) for sums in (pair.row_sums, pair.col_sums))
-    words_a, words_b = pair.a.text.split(), pair.b.text.split()
+    assert shares_of("both texts", 2) == (0, 0.15, 0.3)
+    sides = [(pair.a.text.split(), pair.row_sums[1:-1]), (pair.b.text.split(), pair.col_sums[1:-1])]
     model = tiny.load("bert", normalize=True)
-    whole_a, last_a, first_a, whole_b, last_b, first_b = model.encode(
-        [pair.a.text, words_a[order_a[-1]], words_a[order_a[0]], pair.b.text, words_b[order_b[-1]], words_b[order_b[0]]]
-    )
+    found: dict[str, list[Any]] = {"deletion": [], "insertion": []}
+    for gone in (0, 1, 2):
+        # Of five and of four words 15 % is one and 30 % two.
+        left = [[w for at, w in enumerate(text) if at not in np.argsort(-sums)[:gone]] for text, sums in sides]
+        come = [[w for at, w in enumerate(text) if at in np.argsort(-sums)[: max(gone, 1)]] for text, sums in sides]
+        for operation, texts in (("deletion", left), ("insertion", come)):
+            a, b = model.encode([" ".join(text) for text in texts])
+            found[operation].append(float(a @ b))
     m = METHODS.index(ATTRIBUTIONS)
-    deletion, insertion = curves.values[m, 4], curves.values[m, 5]
-    assert (deletion[0], deletion[-1]) == pytest.approx((float(whole_a @ whole_b), float(last_a @ last_b)), abs=1e-5)
-    assert (insertion[0], insertion[-1]) == pytest.approx((float(first_a @ first_b), deletion[0]), abs=1e-5)
+    np.testing.assert_allclose(curves.values[m, 4], found["deletion"], atol=1e-5)
+    np.testing.assert_allclose(curves.values[m, 5], found["insertion"], atol=1e-5)
     np.testing.assert_array_equal(curves.values[:, 4:], curves.scores)
 
 

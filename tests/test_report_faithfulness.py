@@ -32,7 +32,7 @@ def evaluation(gain: float, sums_to: str = "score") -> Faithfulness:
             ends = (0.8, 0.1) if operation == DELETION else (0.1, 0.8)
             values = (ends[0], 0.45, ends[1])
             low, high = (tuple(v + d for v in values) for d in (-0.05, 0.05))
-            found.append(Curve(level, operation, method, values, low, high, 0.4, by(method), 0.9))
+            found.append(Curve(level, operation, method, SHARES, values, low, high, 0.4, by(method), 0.9))
     overall = [Against(method, RANDOM, by(method), 0.9) for method in METHODS if method != RANDOM]
     overall += [
         Against(ATTRIBUTIONS, method, by(ATTRIBUTIONS), 0.9)
@@ -69,7 +69,6 @@ def evaluation(gain: float, sums_to: str = "score") -> Faithfulness:
         own_judge=True,
         agreement=tuple(agreed),
         leads=tuple(leads),
-        shares=SHARES,
         curves=tuple(found),
         overall=tuple(overall),
         verdict=verdict,

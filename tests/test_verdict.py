@@ -38,7 +38,7 @@ def judged(
                 ahead.append(Lead(level, kind, rule, lead, 0.9))
     ends = (0.8, 0.1)
     curves = [
-        Curve(level, operation, ATTRIBUTIONS, ends, ends, ends, 0.4, curve if at == 3 else YES, 0.9)
+        Curve(level, operation, ATTRIBUTIONS, (0, 1), ends, ends, ends, 0.4, curve if at == 3 else YES, 0.9)
         for at, (level, operation) in enumerate(measures_of("score"))
     ]
     overall = [

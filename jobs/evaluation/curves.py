@@ -1,8 +1,9 @@
 """What becomes of the score of a pair while its words go, or come, in one order or another.
 
 *words of a* go while b stays whole, and *words of b* likewise. *both texts*: words go from both at once, each by its
-own sums; one word of each text always stays, because two empty texts are alike, and what is left would end at a score
-of 1 whatever went first.
+own sums, and the curve ends at 30 % of the words. Two texts without the words that mean something are alike, whatever
+they meant (on all-MiniLM-L6-v2 the score falls to 30 % and rises from there on), and two empty ones score 1; so one
+word of each text always stays, too.
 
 A run whose word pairs sum to the paper's difference of four scores is judged by *pairs* in place of *both texts*.
 There a removal is not judged by the score but by what its words contribute *together*: with I deleted from a and J
@@ -50,6 +51,8 @@ from jobs.evaluation.shapley import ORDERS, Game, Key
 
 DELETION, INSERTION = "deletion", "insertion"
 BOTH = "both texts"
+# The share of the words that goes from both texts, or comes.
+BOTH_SHARE = 0.3
 Measure = tuple[str, str]  # level, operation
 
 
@@ -57,6 +60,11 @@ def measures_of(sums_to: str) -> tuple[Measure, ...]:
     """(level, operation) of each of the six curves of a run whose word pairs sum to ``sums_to``."""
     levels = ("words of a", "words of b", PAIRS if sums_to == "difference" else BOTH)
     return tuple((level, operation) for level in levels for operation in (DELETION, INSERTION))
+
+
+def shares_of(level: str, steps: int) -> tuple[float, ...]:
+    """The share of the words that have gone, or come, after each step of a curve, [steps + 1]."""
+    return tuple((BOTH_SHARE if level == BOTH else 1.0) * step / steps for step in range(steps + 1))
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class PairCurves:
     agreement: NDArray[np.float64]
 
     def areas(self) -> Values:
-        """The area under each curve, over the share of words from 0 to 1, [methods, measures]."""
+        """The area under each curve, with a length of 1 for all its steps, [methods, measures]."""
         return area(self.values)
 
 
@@ -149,12 +157,12 @@ def prepare(
         order_a, order_b = scored.orders(level, generator(seed, pair.pair_id, method, str(number)))
         key = (order_a.tobytes(), order_b.tobytes(), level)
         if key not in texts:
-            left = 1 if level == BOTH else 0
+            share, left = (BOTH_SHARE, 1) if level == BOTH else (1.0, 0)
             texts[key] = Changed(
-                tuple((role_a, text) for text in deletions(a, order_a, steps, left=left)),
-                tuple((role_b, text) for text in deletions(b, order_b, steps, left=left)),
-                tuple((role_a, text) for text in insertions(a, order_a, steps, left=left)),
-                tuple((role_b, text) for text in insertions(b, order_b, steps, left=left)),
+                tuple((role_a, text) for text in deletions(a, order_a, steps, share=share, left=left)),
+                tuple((role_b, text) for text in deletions(b, order_b, steps, share=share, left=left)),
+                tuple((role_a, text) for text in insertions(a, order_a, steps, share=share, left=left)),
+                tuple((role_b, text) for text in insertions(b, order_b, steps, share=share, left=left)),
             )
         return texts[key]
 

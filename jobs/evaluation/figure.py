@@ -42,14 +42,14 @@ def faithfulness_figure(found: Faithfulness) -> Figure:
         _agreement(found, level, axes)
         last = axes
     last.set_xlabel("rank correlation with deletion")
-    panels = curves.subplots(2, 3, sharex=True)
-    shares = [100 * share for share in found.shares]
+    panels = curves.subplots(2, 3, sharex="col")
     names = list(dict.fromkeys(level for level, _ in measures_of(found.sums_to)))
     for row, operation in enumerate((DELETION, INSERTION)):
         for column, level in enumerate(names):
             axes = panels[row][column]
             for method, (colour, style) in STYLES.items():
                 curve = found.curve(level, operation, method)
+                shares = [100 * share for share in curve.shares]
                 width = 2 if method == ATTRIBUTIONS else 1.3
                 axes.plot(shares, curve.values, color=colour, linestyle=style, linewidth=width, label=method)
                 if method in (ATTRIBUTIONS, RANDOM):

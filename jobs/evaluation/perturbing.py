@@ -63,21 +63,23 @@ def _joined(before: str, after: str) -> str:
     return before + (after.lstrip() if not before or before[-1].isspace() else after)
 
 
-def word_counts(words: int, steps: int) -> NDArray[np.int64]:
-    """How many words have gone after each of the steps 0 … ``steps``: shares of them, rounded up, [steps + 1]."""
-    return np.ceil(np.arange(steps + 1) * words / steps - 1e-9).astype(np.int64)
+def word_counts(words: int, steps: int, share: float = 1.0) -> NDArray[np.int64]:
+    """How many words have gone after each of the steps 0 … ``steps``, ``share`` of them after the last: rounded up,
+    [steps + 1]."""
+    return np.ceil(np.arange(steps + 1) * words * share / steps - 1e-9).astype(np.int64)
 
 
-def deletions(side: Side, order: Order, steps: int, *, left: int = 0) -> list[str]:
-    """The text after each step when words go in ``order``: whole first, empty last; ``left`` words always stay."""
-    counts = np.minimum(word_counts(len(side), steps), max(len(side) - left, 0))
+def deletions(side: Side, order: Order, steps: int, *, share: float = 1.0, left: int = 0) -> list[str]:
+    """The text after each step when words go in ``order``: whole first, without ``share`` of them last; ``left`` words
+    always stay."""
+    counts = np.minimum(word_counts(len(side), steps, share), max(len(side) - left, 0))
     return [side.without(order[:count].tolist()) for count in counts]
 
 
-def insertions(side: Side, order: Order, steps: int, *, left: int = 0) -> list[str]:
-    """The text after each step when words come in ``order``, each to its own place: empty first, whole last; ``left``
-    words are there from the first step on."""
-    counts = np.maximum(word_counts(len(side), steps), min(left, len(side)))
+def insertions(side: Side, order: Order, steps: int, *, share: float = 1.0, left: int = 0) -> list[str]:
+    """The text after each step when words come in ``order``, each to its own place: empty first, with ``share`` of them
+    last; ``left`` words are there from the first step on."""
+    counts = np.maximum(word_counts(len(side), steps, share), min(left, len(side)))
     return [side.without(order[count:].tolist()) for count in counts]
 
 

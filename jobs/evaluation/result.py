@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.evaluation.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
-from jobs.evaluation.curves import DELETION, PairCurves, area, measures_of
+from jobs.evaluation.curves import DELETION, PairCurves, area, measures_of, shares_of
 from jobs.evaluation.intervals import Bootstrap, Mean
 from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
 from jobs.evaluation.verdict import Verdict, judge_agreement
@@ -39,13 +39,15 @@ FOLDER = "statistics"
 class Curve:
     """The mean curve of one order: ``values`` after each step with bounds, and by how much it beats random order.
 
-    ``advantage`` is the area by which the curve lies on the right side of random order's, in units of the score: below
-    it for deletion, above it for insertion. ``wins`` is the share of pairs where it does (ties count half).
+    ``shares`` are the shares of words that have gone, or come, after each step. ``advantage`` is the area by which the
+    curve lies on the right side of random order's, in units of the score: below it for deletion, above it for
+    insertion. ``wins`` is the share of pairs where it does (ties count half).
     """
 
     level: str
     operation: str
     method: str
+    shares: tuple[float, ...]
     values: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -68,9 +70,9 @@ class Against:
 class Faithfulness:
     """Everything that an evaluation found.
 
-    ``shares`` are the shares of words after each step, ``sums_to`` says what a pair's word pairs sum to in the run
-    (score, difference or centred), ``shapley_orders`` how many orders the gold standard was sampled with. Of ``asked``
-    pairs, drawn out of ``of``, ``pairs`` had words enough, with ``draws`` different first texts.
+    ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
+    many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
+    with ``draws`` different first texts.
     """
 
     run: str
@@ -89,7 +91,6 @@ class Faithfulness:
     draws: int
     orders: int
     shapley_orders: int
-    shares: tuple[float, ...]
     agreement: tuple[Agreement, ...]
     leads: tuple[Lead, ...]
     curves: tuple[Curve, ...]
@@ -131,7 +132,6 @@ class Faithfulness:
         return {
             "format": FORMAT,
             **plain,
-            "shares": list(self.shares),
             "verdict": asdict(self.verdict),
             **{name: [asdict(one) for one in getattr(self, name)] for name in listed},
         }
@@ -189,9 +189,9 @@ class Faithfulness:
 
 
 def curve_schema() -> pa.Schema:
-    """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry a step, from the whole text
-    (deletion) or the empty one (insertion) on; ``scores`` are the model's own where ``values`` are what pairs
-    contribute together, and the same elsewhere; ``words_a`` and ``words_b`` count the words put into order."""
+    """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry for each of the curve's ``shares``;
+    ``scores`` are the model's own where ``values`` are what pairs contribute together, and the same elsewhere;
+    ``words_a`` and ``words_b`` count the words put into order."""
     import pyarrow as pa
 
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
@@ -251,6 +251,7 @@ def summarise_curves(
                     level=level,
                     operation=operation,
                     method=method,
+                    shares=shares_of(level, steps),
                     values=mean,
                     low=low,
                     high=high,
@@ -288,7 +289,6 @@ def summarise_curves(
         shapley_orders=shapley,
         agreement=agreement,
         leads=leads,
-        shares=tuple(step / steps for step in range(steps + 1)),
         curves=tuple(curves),
         overall=tuple(overall),
         verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else short_name(judge.name)),

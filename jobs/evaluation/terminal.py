@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from jobs.evaluation.agreement import AGREEMENTS, PEARSON, SPEARMAN
-from jobs.evaluation.curves import PAIRS, measures_of
+from jobs.evaluation.curves import BOTH_SHARE, PAIRS, measures_of
 from jobs.evaluation.intervals import few_draws
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
 from jobs.evaluation.result import short_name
@@ -26,7 +26,11 @@ SUMS = {
     "difference": "word pairs that sum to the score's difference from reference texts (sums_to: difference)",
     "centred": "word pairs that sum to what sets a pair apart from an average one (sums_to: centred)",
 }
-OF_BOTH = "Of both texts, one word of each always stays: two empty texts are alike."
+OF_PAIRS = "One of pairs is what their words contribute together."
+OF_BOTH = (
+    f"That of both texts ends at {BOTH_SHARE:.0%} of the words: two texts without the words that mean something are "
+    "alike."
+)
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -99,7 +103,7 @@ def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
                 f"{ends[0]:.2f} → {ends[-1]:.2f}" if first else "",
             )
     console.print(table)
-    joint = "One of pairs is what their words contribute together." if measures[-1][0] == PAIRS else OF_BOTH
+    joint = OF_PAIRS if measures[-1][0] == PAIRS else OF_BOTH
     line(f"A curve of words is the score. {joint}", "dim")
 
 

@@ -107,7 +107,7 @@ def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
             lines = []
             for method in DRAWN:
                 if method in own:
-                    xs = [100 * share for share in found["shares"]]
+                    xs = [100 * share for share in own[method]["shares"]]
                     band = list(zip(xs, own[method]["low"], own[method]["high"], strict=True))
                     points = list(zip(xs, own[method]["values"], strict=True))
                     lines.append(plots.Line(NAMES[method], points, band))
