@@ -169,7 +169,9 @@ def _reference(found: Comparison, facts: dict[str, Any]) -> str:
     tokens = list(dict.fromkeys(by_role.values()))
     if len(tokens) == 1:
         return f", reference {tokens[0]}"
-    return ", reference " + (", ".join(f"{token} for a {role}" for role, token in by_role.items()) or "not recorded")
+    return ", reference " + (
+        ", ".join(f"{by_role[role]} for a {role}" for role in sorted(by_role, reverse=True)) or "not recorded"
+    )
 
 
 def _bars(counts: tuple[int, ...], plain: bool) -> str:
