@@ -33,7 +33,7 @@ from attribution_core.modules import (
     similarity_of,
     text_lengths,
 )
-from attribution_core.reading import RawText, ReadText, blank_token, read_text, reference_token
+from attribution_core.reading import RawText, ReadText, read_text, reference_token
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -99,8 +99,8 @@ class Encoder:
         self.top: list[nn.Module] = self.family.find_top(backbone)
         # A Router's own tokenizer is that of its first route.
         self.tokenizer = self.transformer.tokenizer
-        self.pad_id, _ = blank_token(self.tokenizer)
         self.reference_id, self.reference_name = reference_token(self.tokenizer, self.reference)
+        self.pad_id = int(self.tokenizer.pad_token_id)
         if self.shifted and self.reference_id != self.pad_id:
             raise SettingError(
                 f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "

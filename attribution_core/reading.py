@@ -120,6 +120,8 @@ def blank_token(tokenizer: Any) -> tuple[int, str]:
 def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
     """The id of the token that stands in place of every word in a reference, and what to call it.
 
+    A tokenizer without a padding token is given one, as by :func:`blank_token`.
+
     ``asked`` is pad (:func:`blank_token`), unk or mask for the tokenizer's own, or a word that is one token.
 
     Raises:

@@ -40,7 +40,7 @@ def tried(folder: Path) -> list[str]:
 def zero_rows(shard: Shard) -> list[dict[str, Any]]:
     """Rows of a shard's pairs without a number in them."""
     zeros = {field.name: 0 for field in attribution_schema()} | {
-        name: [] for name in ("row_sums", "col_sums", "largest", "top")
+        name: [] for name in ("row_sums", "col_sums", "row_lift", "col_lift", "largest", "top")
     }
     ids = ("pair_id", "text_a_id", "text_b_id")
     return [zeros | {name: row[name] for name in ids} for row in shard.pairs.to_pylist()]

@@ -19,7 +19,7 @@ def run_with(folder: Path, logged: np.ndarray[Any, Any], ours: np.ndarray[Any, A
     """A run of 20 queries whose rows lie scattered over its parts."""
     run = Store.open(folder)
     zeros = {field.name: 0 for field in attribution_schema()}
-    zeros |= {name: [] for name in ("row_sums", "col_sums", "largest", "top")}
+    zeros |= {name: [] for name in ("row_sums", "col_sums", "row_lift", "col_lift", "largest", "top")}
     kept = pa.table({"log_score": pa.array(logged, pa.float64(), from_pandas=True)})
     rows = [
         zeros | {"pair_id": str(i), "text_a_id": f"q{i % 20}", "text_b_id": f"d{i}", "score": float(score)}

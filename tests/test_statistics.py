@@ -201,7 +201,8 @@ def test_chosen_parts_of_speech_are_exact_or_within_their_bounds(
         chosen = oracle.chosen(row["words"])
         pearson, spearman = stats.pearsonr(chosen, y).statistic, stats.spearmanr(chosen, y).statistic
         if row["exact"]:
-            assert row["pearson"] == pytest.approx(pearson, abs=CLOSE)
+            # Cells beyond the strongest were stored with eleven bits, and these sums may be of nothing else.
+            assert row["pearson"] == pytest.approx(pearson, abs=1e-4)
             assert row["spearman"] == pytest.approx(spearman, abs=1e-2)  # ties of sums of nothing
         assert row["pearson_at_least"] - 1e-4 <= pearson <= row["pearson_at_most"] + 1e-4
         assert row["spearman_at_least"] - 1e-2 <= spearman <= row["spearman_at_most"] + 1e-2

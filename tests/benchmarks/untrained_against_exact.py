@@ -1,11 +1,15 @@
 """How near the attributions of a model as it is come to those of an exact model, which takes a fine-tuning.
 
 An exact model (`tokenpair train`) subtracts every text's reference and is trained to do its work without it; the
-paper's attributions A sum to its score. Of the base model that it was made from, four attributions are compared with
-those, pair by pair at the same layer: cells that sum to the score (the default), the paper's A, A of the base model
-shifted but not trained, and products of token embeddings, which cost nothing. Values are within-pair correlations,
-Pearson's and Spearman's, of words' sums (the mean of both texts) and of word pairs, and their means over the pairs with
-bootstrap intervals over first texts. A correlation does not see that the paper's sums are larger than the score.
+paper's attributions A sum to its score. Of the base model that it was made from, three attributions are compared with
+those, pair by pair at the same layer: cells that sum to the score (the default), the paper's A, and products of token
+embeddings, which cost nothing. Values are within-pair correlations, Pearson's and Spearman's, of words' sums (the mean
+of both texts) and of word pairs, and their means over the pairs with bootstrap intervals over first texts.
+
+Read them with care: the exact model embeds a text to e − e(reference), and A of the base model is A of that very
+function before its training. So A has a start, and a high figure says that training changed little of the function, not
+that A says more of the base model, which has another one. A correlation does not see either that A sums to more than
+the base model's score.
 """
 
 from __future__ import annotations
@@ -27,7 +31,6 @@ from attribution_core import Attributor
 from attribution_core.completion import Completion
 from attribution_core.encoder import ReadText
 from attribution_core.results import Contributions
-from attribution_core.training.shift import shift_model
 from jobs.comparison.agreeing import cosine, spearman
 from jobs.evaluation.intervals import Bootstrap, few_draws
 
@@ -103,11 +106,9 @@ def compare_layer(base: Any, exact: Any, layer: int, pairs: list[tuple[str, str]
     own = Attributor(base, layer=layer)
     (wanted,) = attributions(Attributor(exact, layer=layer), pairs, (PAPER,))
     by_score, by_paper = attributions(own, pairs, (SCORE, PAPER))
-    (shifted,) = attributions(Attributor(shift_model(base), layer=layer), pairs, (PAPER,))
     told = {
         "sums to the score": by_score,
         "the paper's A": by_paper,
-        "A, shifted, untrained": shifted,
         "token embeddings": products_of_token_embeddings(own, pairs),
     }
     values = {
