@@ -49,7 +49,10 @@ def marks(result: QueryResult) -> tuple[str, str]:
 def more_on_marks(result: QueryResult) -> str:
     """What a lift is, and which pairs are listed; "word" stands for whatever the documents are grouped into."""
     unit = result.documents[0].explained.groups.unit
-    lifts = f"A {unit} lifts the score where it is closer to the query than its whole document is. "
+    lifts = (
+        f"A {unit} lifts the score where it adds more than an average part of its document does; one that adds less "
+    )
+    lifts += "pulls it down, though it may still add something. "
     pairs = f"Below each document: its strongest {_pairs(result)}, and what each adds to {aim(result)}."
     return (lifts if result.by == "lift" else "") + pairs
 
