@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from jobs.evaluation.agreement import AGREEMENTS, SPEARMAN, WORDS, Agreement, Lead
+from jobs.evaluation.agreement import AGREEMENTS, SPEARMAN, WORD_PAIRS, WORDS, Agreement, Lead
 from jobs.evaluation.curves import measures_of
 from jobs.evaluation.intervals import Mean
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
@@ -20,6 +22,7 @@ def judged(
     identical: Mean = FAR,
     shuffled: Mean = FAR,
     *,
+    pairs: dict[str, Mean] | None = None,
     curve: Mean = YES,
     over_embeddings: Mean = NONE,
     judge: str = "",
@@ -31,7 +34,8 @@ def judged(
         first = (level, kind) == (WORDS, SPEARMAN)
         for rule in RULES:
             # What the verdict must not go by is the other way round.
-            lead = leads.get(rule, NONE) if first else LESS
+            other = (pairs or {}).get(rule, FAR) if (level, kind) == (WORD_PAIRS, SPEARMAN) else LESS
+            lead = leads.get(rule, NONE) if first else other
             mean = 0.82 - (0 if rule == ATTRIBUTIONS else lead.mean)
             agreement.append(Agreement(level, kind, rule, Mean(mean, mean, mean), 60))
             if rule != ATTRIBUTIONS:
@@ -68,14 +72,16 @@ def test_what_is_ahead_of_token_embeddings_is_said_with_its_interval() -> None:
         ({"shuffled": NONE}, "no better than chance", "Do not rely on"),
         ({"shuffled": LESS}, "no better than chance", "Do not rely on"),
         ({"shuffled": WIDE}, "undecided", "too small"),
-        ({"curve": NONE}, "partly", "no better than random order in insertion, words of b"),
+        ({"pairs": {EMBEDDINGS: NONE}}, "partly", "of word pairs the ranks agree no better than token embeddings"),
+        ({"pairs": {LEXICAL: NONE}}, "faithful", "of word pairs the ranks agree no better than marking the words"),
+        ({"curve": NONE}, "partly", "no advantage of their order over random order shows in insertion, words of b"),
         ({"over_embeddings": LESS}, "partly", "token embeddings are ahead, by 0.100 of the score"),
     ],
 )
 @pytest.mark.parametrize("judge", ["", "another-model"])
-def test_grade_follows_from_the_intervals(leads: dict[str, Mean], grade: str, words: str, judge: str) -> None:
+def test_grade_follows_from_the_intervals(leads: dict[str, Any], grade: str, words: str, judge: str) -> None:
     """Would catch a run called faithful that is not ahead of what costs nothing."""
-    verdict = judged(**leads, judge=judge)  # type: ignore[arg-type]
+    verdict = judged(**leads, judge=judge)
     assert verdict.grade == grade
     assert words in verdict.text
     assert judge in verdict.text

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobs.evaluation.agreement import SPEARMAN, WORDS
+from jobs.evaluation.agreement import SPEARMAN, WORD_PAIRS, WORDS
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
 # An interval that is narrower than this, in units of a correlation, and holds 0, shows that there is no lead.
-NARROW = 0.15
+NARROW = 0.1
 # Chance alone puts five draws on one side of 0 more often (1/2^5) than the lower bound of 95 % may be wrong.
 FEWEST_DRAWS = 6
 
@@ -37,8 +37,8 @@ def judge_agreement(
     judge: str,
 ) -> Verdict:
     """A grade from the intervals: how far the attributions' words are ahead of token embeddings in agreement with
-    Shapley values, and then of the other rules and in the curves. ``judge`` names the judging model where it is not the
-    run's own."""
+    Shapley values, and then of the other rules, in word pairs (where a run stored all) and in the curves. ``judge``
+    names the judging model where it is not the run's own."""
     of = {one.method: one.value.mean for one in agreement if (one.level, one.correlation) == (WORDS, SPEARMAN)}
     lead = {one.against: one.difference for one in leads if (one.level, one.correlation) == (WORDS, SPEARMAN)}
     what = f"the attributions (judged by {judge})" if judge else "the attributions"
@@ -76,10 +76,26 @@ def judge_agreement(
             f"{gained} But in the curves of deletion and insertion token embeddings are ahead, by "
             f"{-behind.mean:.3f} of the score.",
         )
+    if behind_in_pairs := _pairs_behind(agreement, leads, EMBEDDINGS):
+        return Verdict("partly", gained + behind_in_pairs)
     weak = [f"{one.operation}, {one.level}" for one in curves if one.method == ATTRIBUTIONS and one.advantage.low <= 0]
     if weak:
-        return Verdict("partly", f"{gained} But their order does no better than random order in {'; '.join(weak)}.")
-    return Verdict("faithful", gained)
+        return Verdict(
+            "partly", f"{gained} But no advantage of their order over random order shows in {'; '.join(weak)}."
+        )
+    return Verdict("faithful", gained + _pairs_behind(agreement, leads, LEXICAL))
+
+
+def _pairs_behind(agreement: Sequence[Agreement], leads: Sequence[Lead], rule: str) -> str:
+    """A sentence where the ranks of word pairs are not ahead of those of ``rule``; else, or without word pairs, ""."""
+    of = {one.method: one.value.mean for one in agreement if (one.level, one.correlation) == (WORD_PAIRS, SPEARMAN)}
+    for one in leads:
+        if (one.level, one.correlation, one.against) == (WORD_PAIRS, SPEARMAN, rule) and one.difference.low <= 0:
+            return (
+                f" But of word pairs the ranks agree no better than {_called(rule)}: {of[ATTRIBUTIONS]:.2f} against "
+                f"{of[rule]:.2f} ({_interval(one.difference)})."
+            )
+    return ""
 
 
 def _called(rule: str) -> str:

@@ -84,7 +84,8 @@ def agreement(found: dict[str, Any]) -> list[dict[str, Any]]:
         own = [one for one in of_ranks if one["level"] == level]
         rows = [
             plots.Bar(
-                LABELS.get(one["method"], one["method"]), *(one["value"][name] for name in ("mean", "low", "high"))
+                LABELS.get(one["method"], one["method"]),
+                *(round(one["value"][name], 3) for name in ("mean", "low", "high")),
             )
             for one in own
         ]
@@ -113,6 +114,6 @@ def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
                     lines.append(plots.Line(NAMES[method], points, band))
             if lines:
                 title = f"Faithfulness, {level}: {QUANTITIES.get(level, 'the score')} {what}"
-                svg = plots.curves(title, lines, "% of them")
+                svg = plots.curves(title, lines, "% of the words")
                 charts.append({"title": title, "note": "mean over pairs, with intervals", "svg": svg})
     return charts
