@@ -339,7 +339,6 @@ class Attributor:
         """
         tolerance = self.quadrature.tolerance
         most = self.quadrature.max_nodes
-        maker = self._maker
         while (
             not isinstance(pair, Undefined)
             and abs(pair.error) > self.pair_tolerance
@@ -347,6 +346,7 @@ class Attributor:
             and tolerance >= FINEST_TOLERANCE
         ):
             tolerance /= REFINEMENT
+            maker = self._maker
             of_a, of_b = self._contributions([a, b], tolerance=tolerance)
             products = self.completion.products(of_a, of_b)
             pair = maker.pair(of_a, of_b, products, maker.reading(of_a, of_b), maker.reading(of_b, of_a))

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.errors import SettingError
-from attribution_core.grouping import Groups
 from attribution_core.results import Contributions
 
 SumsTo = Literal["score", "difference", "centred"]
@@ -69,7 +68,7 @@ class Completion:
         if inherited_D is None:
             return products_GK
         along_K = inherited_D if directions_KD is None else directions_KD @ inherited_D
-        return products_GK + np.outer(shares(one.explained.groups), along_K).astype(products_GK.dtype)
+        return products_GK + np.outer(one.explained.groups.token_shares, along_K).astype(products_GK.dtype)
 
     def products(self, a: Contributions, b: Contributions) -> Array:
         """ĉ_i(a) · ĉ_j(b), [I, J], of two texts whose contributions are known in full."""
@@ -78,15 +77,7 @@ class Completion:
         if inherited_D is None:
             return products_IJ
         along_I = self.along(a, a.values_GD @ inherited_D[:, None], inherited_D[None])
-        return products_IJ + np.outer(along_I, shares(b.explained.groups)).astype(products_IJ.dtype)
-
-
-def shares(groups: Groups) -> NDArray[np.float64]:
-    """w [G]: each group's tokens as a share of all tokens of kind text; 0 for special and prompt groups."""
-    tokens_G = np.bincount(groups.of_token, minlength=len(groups)).astype(np.float64)
-    tokens_G[[kind != "text" for kind in groups.kinds]] = 0.0
-    total = tokens_G.sum()
-    return tokens_G / total if total else tokens_G
+        return products_IJ + np.outer(along_I, b.explained.groups.token_shares).astype(products_IJ.dtype)
 
 
 def check_centre_size(role: str, texts: int) -> None:

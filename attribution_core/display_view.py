@@ -177,7 +177,12 @@ def beside(view: View, place: int) -> str:
 
 def kept_kinds(pair: PairAttribution) -> str:
     """What stands in a pair beside its words: "special tokens", "special and prompt tokens", or ""."""
-    kinds = {*pair.a.groups.kinds, *pair.b.groups.kinds} - {"text"}
+    return other_kinds(pair.a, pair.b)
+
+
+def other_kinds(*texts: ExplainedText) -> str:
+    """The same of some texts."""
+    kinds = {kind for text in texts for kind in text.groups.kinds} - {"text"}
     return f"{' and '.join(sorted(kinds, reverse=True))} tokens" if kinds else ""
 
 

@@ -6,7 +6,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 Kind = Literal["text", "special", "prompt"]
 Unit = Literal["token", "word", "sentence"]
@@ -50,6 +54,14 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def token_shares(self) -> NDArray[np.float64]:
+        """w [G]: each group's tokens as a share of all tokens of kind text; 0 for special and prompt groups."""
+        tokens_G = np.bincount(self.of_token, minlength=len(self)).astype(np.float64)
+        tokens_G[[kind != "text" for kind in self.kinds]] = 0.0
+        total = tokens_G.sum()
+        return tokens_G / total if total else tokens_G
 
 
 def group_tokens(text: str, tokens: Sequence[str], spans: Sequence[Span], kinds: Sequence[Kind], unit: Unit) -> Groups:

@@ -37,11 +37,22 @@ class Undefined:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Raw products of one text's contributions that its lift needs: c_i · e with its own embedding, and with its
-    partner's where the cells' sums do not give that, [G] each."""
+    """What a text's lift needs beside its cells, [G] each.
 
-    own_G: NDArray[Any]
+    ``own_G`` is ĉ_i · e / ‖e‖² with its own embedding, which sums to 1; ``across_G`` are raw products c_i · e with its
+    partner's embedding, where the cells' sums do not give these.
+    """
+
+    own_G: Doubles
     across_G: NDArray[Any] | None = None
+
+
+def own_share(one: Contributions, products_G: NDArray[Any]) -> Doubles:
+    """ĉ_i · e / ‖e‖² [G] from the raw products c_i · e; zero for an embedding of length zero, which has no lift."""
+    own_D = one.embedding_D.astype(np.float64)
+    square = float(own_D @ own_D)
+    completed_G: Doubles = SCORE.along(one, products_G.astype(np.float64)[:, None], own_D[None])[:, 0]
+    return completed_G / square if square else np.zeros_like(completed_G)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +72,7 @@ class PairMaker:
     def reading(self, one: Contributions, other: Contributions) -> Reading:
         """What the lift of ``one`` needs, where its contributions are known in full."""
         across_G = one.values_GD @ other.embedding_D if self.needs_across else None
-        return Reading(one.values_GD @ one.embedding_D, across_G)
+        return Reading(own_share(one, one.values_GD @ one.embedding_D), across_G)
 
     def pair(
         self, a: Contributions, b: Contributions, products_IJ: NDArray[Any], of_a: Reading, of_b: Reading
@@ -85,8 +96,8 @@ class PairMaker:
         lifts: list[NDArray[np.float32] | None] = [None, None]
         if self.similarity == "cosine":
             lifts = [
-                self._lift(a, e_b, of_a, rows_I, score, norm, length_a**2).astype(np.float32),
-                self._lift(b, e_a, of_b, cols_J, score, norm, length_b**2).astype(np.float32),
+                self._lift(a, e_b, of_a, rows_I, score, norm).astype(np.float32),
+                self._lift(b, e_a, of_b, cols_J, score, norm).astype(np.float32),
             ]
         return PairAttribution(
             a=a.explained,
@@ -110,22 +121,13 @@ class PairMaker:
         )
 
     def _lift(
-        self,
-        one: Contributions,
-        other_D: Doubles,
-        read: Reading,
-        sums_G: Doubles,
-        score: float,
-        norm: float,
-        square: float,
+        self, one: Contributions, other_D: Doubles, read: Reading, sums_G: Doubles, score: float, norm: float
     ) -> Doubles:
         """l [G]; ``sums_G`` are the text's sums of cells, ``other_D`` its partner's embedding."""
-        own_D = one.embedding_D.astype(np.float64)
-        own_G = SCORE.along(one, read.own_G.astype(np.float64)[:, None], own_D[None])[:, 0] / square
         across_G = sums_G
         if read.across_G is not None:
             across_G = SCORE.along(one, read.across_G.astype(np.float64)[:, None], other_D[None])[:, 0] / norm
-        lift_G: Doubles = across_G - score * own_G
+        lift_G: Doubles = across_G - score * read.own_G
         return lift_G
 
 
@@ -146,6 +148,8 @@ class PartnerProducts:
         self.maker = maker
         self.known = known
         self.pulled = list(pulled)
+        # A text's product with itself serves all of its pairs.
+        self._own: dict[int, Doubles] = {}
         # Of each pulled text, the columns of its products that are a partner's groups.
         self._columns: dict[int, dict[int, slice]] = {at: {} for at in pulled}
         stacks: dict[int, list[NDArray[Any]]] = {at: [] for at in pulled}
@@ -179,12 +183,17 @@ class PartnerProducts:
         return completion.along(one, one.values_GD[:, columns], completion.completed(other))
 
     def _reading(self, own: int, other: int) -> Reading:
-        one = self.known[own]
-        if own not in self._columns:
-            return self.maker.reading(one, self.known[other])
-        # A partner's embedding follows its groups, and the last product is with the text's own.
-        after = self._columns[own][other].stop
-        return Reading(one.values_GD[:, -1], one.values_GD[:, after] if self.maker.needs_across else None)
+        one, columns = self.known[own], self._columns.get(own)
+        if own not in self._own:
+            # Of a pulled text the last product is that with itself.
+            raw_G = one.values_GD @ one.embedding_D if columns is None else one.values_GD[:, -1]
+            self._own[own] = own_share(one, raw_G)
+        if not self.maker.needs_across:
+            return Reading(self._own[own])
+        # A partner's embedding follows its groups.
+        partner_D = self.known[other].embedding_D
+        across_G = one.values_GD @ partner_D if columns is None else one.values_GD[:, columns[other].stop]
+        return Reading(self._own[own], across_G)
 
 
 def why_undefined(one: Undefined, texts: Sequence[str]) -> str:

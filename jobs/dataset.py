@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attribution_core.results import ExplainedText, PairAttribution
+from attribution_core.results import ExplainedText, Floats, PairAttribution
 from jobs.s3 import StorageSettings
 from jobs.stores import Store
 
@@ -78,6 +78,11 @@ def reject_schema() -> pa.Schema:
 
     names = {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64()}
     return pa.schema([*names.items(), ("reason", pa.string()), ("row_text", pa.string())])
+
+
+def stored_lift(row: dict[str, Any], name: str) -> Floats | None:
+    """A row's lift [G] under one of ``LIFTS``; None where the run has none."""
+    return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
 def reserved_names() -> set[str]:

@@ -19,6 +19,7 @@ from jobs.dataset import (
     finished_shards,
     reject_schema,
     reserved_names,
+    stored_lift,
     text_schema,
 )
 from jobs.errors import RunError
@@ -160,8 +161,8 @@ class Run:
             row_sums=np.asarray(row["row_sums"], np.float32),
             col_sums=np.asarray(row["col_sums"], np.float32),
             **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
-            row_lift=_lift(row, "row_lift"),
-            col_lift=_lift(row, "col_lift"),
+            row_lift=stored_lift(row, "row_lift"),
+            col_lift=stored_lift(row, "col_lift"),
             sums_to=self.sums_to,
             similarity=str(self.setting("similarity") or "cosine"),
             layer=int(self.setting("layer") or 0),
@@ -314,10 +315,6 @@ class Run:
                 yield
         except pa.ArrowException:
             raise RunError(f"{self.url}: a part of it is damaged") from None
-
-
-def _lift(row: dict[str, Any], name: str) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
 def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -17,7 +17,7 @@ from tiny_models import FAMILIES, POOLINGS, TOKENIZERS, TinyModels, random_text
 from torch import nn
 
 from attribution_core import Attributor, Contributions, PairAttribution, SettingError, TextError
-from attribution_core.completion import Completion, shares
+from attribution_core.completion import Completion
 from attribution_core.pairs import Undefined
 
 WAYS = ("forward", "reverse", "partner")
@@ -133,7 +133,7 @@ def test_special_and_prompt_tokens_inherit_nothing(tiny: TinyModels, rng: random
     (one,) = attributor.contributions(attributor.read([random_text(rng, 5)], "query"))
     kinds = np.array(one.explained.groups.kinds)
     assert {"special", "prompt", "text"} == set(kinds)
-    w_G = shares(one.explained.groups)
+    w_G = one.explained.groups.token_shares
     assert (w_G[kinds != "text"] == 0).all()
     assert w_G.sum() == pytest.approx(1.0)
     completed = Completion("score").completed(one)

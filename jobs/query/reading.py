@@ -9,8 +9,8 @@ import numpy as np
 
 from attribution_core.errors import SettingError
 from attribution_core.grouping import Groups, Unit
-from attribution_core.results import Cell, ExplainedText, Floats
-from jobs.dataset import LIFTS
+from attribution_core.results import Cell, ExplainedText
+from jobs.dataset import LIFTS, stored_lift
 from jobs.errors import RunError
 from jobs.query.result import BY, By, QueryDocument, QueryResult
 
@@ -88,14 +88,10 @@ def _document(row: dict[str, Any], place: int, text: ExplainedText, by: By) -> Q
         row_sums=np.asarray(row["row_sums"], np.float32),
         col_sums=np.asarray(row["col_sums"], np.float32),
         cells=tuple(Cell(**cell) for cell in row["top"]),
-        row_lift=_lift(row, "row_lift"),
-        col_lift=_lift(row, "col_lift"),
+        row_lift=stored_lift(row, "row_lift"),
+        col_lift=stored_lift(row, "col_lift"),
         by=by,
     )
-
-
-def _lift(row: dict[str, Any], name: str) -> Floats | None:
-    return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
 def _place(row: dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from attribution_core.display_view import other_kinds
 from jobs.query.result import QueryDocument, QueryResult
 
 # What a row sums to, where that is not the document's score.
@@ -21,8 +22,7 @@ def aim(result: QueryResult) -> str:
 
 def kept_kinds(result: QueryResult) -> str:
     """What the query has beside its words: "special tokens", "special and prompt tokens", or "" for nothing."""
-    kinds = {*result.query.groups.kinds} - {"text"}
-    return f"{' and '.join(sorted(kinds, reverse=True))} tokens" if kinds else ""
+    return other_kinds(result.query)
 
 
 def special_sum(result: QueryResult, document: QueryDocument) -> float:
@@ -51,8 +51,8 @@ def more_on_marks(result: QueryResult) -> str:
     unit = result.documents[0].explained.groups.unit
     lifts = (
         f"A {unit} lifts the score where it adds more than an average part of its document does; one that adds less "
+        "pulls it down, though it may still add something. "
     )
-    lifts += "pulls it down, though it may still add something. "
     pairs = f"Below each document: its strongest {_pairs(result)}, and what each adds to {aim(result)}."
     return (lifts if result.by == "lift" else "") + pairs
 
