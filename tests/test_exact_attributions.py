@@ -30,7 +30,8 @@ def pairs(rng: random.Random) -> list[tuple[str, str]]:
 def assert_exact(found: list[Any], gap: float) -> None:
     """No reference term, and the paper's sums are the scores to ``gap``."""
     assert all(pair.sums_to == "difference" for pair in found), "sums to the score would miss nothing"
-    assert largest_reference(found) <= 1e-6 * max(1.0, *(abs(pair.score) for pair in found))
+    # A difference of float32 scores: a few units of their last digit.
+    assert largest_reference(found) <= 3e-6 * max(1.0, *(abs(pair.score) for pair in found))
     assert max(abs(pair.score - pair.total) for pair in found) <= gap
 
 
