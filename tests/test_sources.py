@@ -253,7 +253,10 @@ def unreadable(folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
     pq.write_table(pa.table({"sentence1": [1], "sentence2": ["x"]}), folder / "number.parquet")
     damaged = "damaged, cut short or not that"
     return [
-        *((name, damaged, {}) for name in ("junk.parquet", "junk.arrow", "empty.parquet", "cut.csv.gz", "cut.csv.zst")),
+        *((name, damaged, {}) for name in ("cut.csv.gz", "cut.csv.zst")),
+        ("junk.parquet", "is not Parquet: it begins with 'this is no Parquet f'", {}),
+        ("junk.arrow", "is not Arrow IPC: it begins with 'this is no Arrow fil'", {}),
+        ("empty.parquet", "is empty", {}),
         *((name, "has no rows", {}) for name in ("empty.csv", "header.csv")),
         ("list.json", "JSON array", {}),
         ("wide.csv", "UTF-16", {}),

@@ -39,13 +39,11 @@ class PairReader:
                 self.notices.append(f"{file.name}: has no rows")
 
     def _read(self, file: InputFile) -> Iterator[PairBatch]:
-        from jobs.sources.arrow import read_ipc, read_parquet
+        from jobs.sources.arrow import read_arrow
         from jobs.sources.text import read_delimited, read_jsonl
 
-        if file.kind == "parquet":
-            return read_parquet(file, self.chooser)
-        if file.kind == "arrow":
-            return read_ipc(file, self.chooser)
+        if file.kind in ("parquet", "arrow"):
+            return read_arrow(file, self.chooser)
         if file.kind == "jsonl":
             return read_jsonl(file, self.chooser)
         return read_delimited(file, self.chooser, self.header, self.notices)

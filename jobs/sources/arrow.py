@@ -1,11 +1,20 @@
-"""Pairs from Parquet and Arrow IPC files, batch by batch, with every text checked to be one."""
+"""Rows of Parquet and Arrow IPC files, batch by batch, with every text checked to be one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.errors import SourceError
+from jobs.sources.arrow_values import (
+    id_strings,
+    is_id,
+    is_text,
+    shown_cell,
+    sound_rows,
+)
 from jobs.sources.columns import Chosen, ColumnChooser
 from jobs.sources.files import InputFile
 from jobs.sources.rows import ROLES, PairBatch, Reject, judged, row_text, shown_name
@@ -15,49 +24,150 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 32 << 20
+# How files begin that bear an Arrow or Parquet file's name and are none, and what to do about them.
+OTHER_FILES = {
+    b"version https://git-lfs": "is a pointer of git-lfs, not the file itself; run git lfs pull",
+    b"PARE": "is encrypted Parquet, which is not read; write it without encryption",
+    b"FEA1": "is Feather of version 1, which is not read; write it as version 2 (Arrow IPC)",
+    b"\x1f\x8b": "is packed with gzip; unpack it first",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it first",
+    b"PK\x03\x04": "is a zip archive; unpack it first",
+}
+PARQUET, IPC_FILE, IPC_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+SHOWN_BYTES = 20
 
 
-def read_parquet(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
-    """Batches of a Parquet file; only the columns in use are read."""
-    import pyarrow.parquet as pq
+@dataclass(frozen=True)
+class _Opened:
+    """An open file: ``batches`` reads the columns of given names, or all of them."""
 
-    with file.guard(), file.open() as raw, pq.ParquetFile(raw) as parquet:
-        chosen = _choose(file, parquet.schema_arrow, chooser)
+    schema: pa.Schema
+    batches: Callable[[Sequence[str] | None], Iterator[pa.RecordBatch]]
+
+
+def read_arrow(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
+    """Batches of a Parquet file, or of an Arrow IPC file or stream; only the columns in use are looked at.
+
+    Raises SourceError where the file is damaged or none of these, or where a column in use cannot be read.
+    """
+    with _opened(file) as source:
+        chosen = _choose(file, source.schema, chooser)
         columns = list(dict.fromkeys([*chosen.used.values(), *chosen.kept]))
-        total = sum(parquet.metadata.row_group(i).total_byte_size for i in range(parquet.metadata.num_row_groups))
-        size = _rows_a_batch(total, parquet.metadata.num_rows)
         start = 1
-        for batch in parquet.iter_batches(size, columns=columns):
+        for batch in source.batches(columns):
             yield _batch(file, chosen, batch, start)
             start += batch.num_rows
 
 
-def read_ipc(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
-    """Batches of an Arrow IPC file or stream."""
-    with file.guard(), file.open() as raw:
-        chosen: Chosen | None = None
-        start = 1
-        for whole in _record_batches(raw):
-            chosen = chosen or _choose(file, whole.schema, chooser)
-            size = _rows_a_batch(whole.nbytes, whole.num_rows)
-            for offset in range(0, whole.num_rows, size):
-                part = whole.slice(offset, size)
-                yield _batch(file, chosen, part, start)
-                start += part.num_rows
+@contextlib.contextmanager
+def _opened(file: InputFile) -> Iterator[_Opened]:
+    """The file by what it holds, whatever its name says. Only decoding it is guarded: a mistake here is no damage."""
+    with contextlib.ExitStack() as stack:
+        with file.guard(), _supported(file):
+            raw = stack.enter_context(file.open())
+            opened = _parquet(stack, file, raw) if _is_parquet(file, raw) else _ipc(stack, file, raw)
+        yield opened
 
 
-def _record_batches(raw: BinaryIO) -> Iterator[pa.RecordBatch]:
+def _is_parquet(file: InputFile, raw: BinaryIO) -> bool:
+    """Whether a file is Parquet, else it is Arrow IPC; SourceError where it is neither."""
+    if not file.size:
+        raise SourceError(f"{file.url}: is empty (0 bytes)")
+    head = raw.read(64)
+    raw.seek(0)
+    if head.startswith((PARQUET, IPC_FILE, IPC_STREAM)):
+        return head.startswith(PARQUET)
+    other = next((what for begin, what in OTHER_FILES.items() if head.startswith(begin)), None)
+    if other is not None:
+        raise SourceError(f"{file.url}: {other}")
+    if file.kind != "parquet" and _is_old_stream(raw):
+        return False
+    called = "Parquet" if file.kind == "parquet" else "Arrow IPC"
+    begin = head[:SHOWN_BYTES].decode("utf-8", "backslashreplace").encode("unicode_escape").decode()
+    raise SourceError(f"{file.url}: is not {called}: it begins with '{begin}'")
+
+
+def _is_old_stream(raw: BinaryIO) -> bool:
+    """Whether this is a stream as Arrow wrote it before version 0.15, which begins with a length alone."""
     import pyarrow as pa
 
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic == b"ARROW1":
-        with pa.ipc.open_file(raw) as reader:
-            for index in range(reader.num_record_batches):
-                yield reader.get_batch(index)
+    try:
+        pa.ipc.open_stream(raw)
+    except (pa.ArrowException, OSError, MemoryError):
+        return False
+    finally:
+        raw.seek(0)
+    return True
+
+
+@contextlib.contextmanager
+def _supported(file: InputFile) -> Iterator[None]:
+    """SourceError for what is whole and cannot be read all the same."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowNotImplementedError as error:
+        why = str(error).split("\n", 1)[0]
+        raise SourceError(
+            f"{file.url}: is not supported by Arrow {pa.__version__}: {why}; write it otherwise"
+        ) from None
+
+
+def _parquet(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Opened:
+    import pyarrow.parquet as pq
+
+    parquet = stack.enter_context(pq.ParquetFile(raw))
+    footer = parquet.metadata
+    total = sum(footer.row_group(at).total_byte_size for at in range(footer.num_row_groups))
+
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        size = _rows_a_batch(total, footer.num_rows)
+        return _guarded(
+            file, parquet.schema_arrow, parquet.iter_batches(size, columns=None if columns is None else list(columns))
+        )
+
+    return _Opened(parquet.schema_arrow, batches)
+
+
+def _ipc(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Opened:
+    import pyarrow as pa
+
+    if raw.read(len(IPC_FILE)) == IPC_FILE:
+        reader = stack.enter_context(pa.ipc.open_file(raw))
+        whole = (reader.get_batch(at) for at in range(reader.num_record_batches))
     else:
-        with pa.ipc.open_stream(raw) as reader:
-            yield from reader
+        raw.seek(0)
+        reader = stack.enter_context(pa.ipc.open_stream(raw))
+        whole = iter(reader)
+
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        for one in _guarded(file, whole):
+            places = range(one.num_columns) if columns is None else [one.schema.names.index(name) for name in columns]
+            one = one.select(list(places))
+            size = _rows_a_batch(_bytes(one), one.num_rows)
+            for offset in range(0, one.num_rows, size):
+                yield one.slice(offset, size)
+
+    return _Opened(reader.schema, batches)
+
+
+def _guarded(file: InputFile, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    while True:
+        with file.guard(), _supported(file):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _bytes(batch: pa.RecordBatch) -> int:
+    import pyarrow as pa
+
+    try:
+        return int(batch.nbytes)
+    except pa.ArrowException:  # not known for every type
+        return int(batch.get_total_buffer_size())
 
 
 def _rows_a_batch(size: int, rows: int) -> int:
@@ -65,12 +175,12 @@ def _rows_a_batch(size: int, rows: int) -> int:
 
 
 def _choose(file: InputFile, schema: pa.Schema, chooser: ColumnChooser) -> Chosen:
-    chosen = chooser.choose(file.url, schema.names, [f.name for f in schema if _is_text(f.type)])
+    chosen = chooser.choose(file.url, schema.names, [f.name for f in schema if is_text(f.type)])
     for role, name in chosen.used.items():
         kind = schema.field(name).type
-        if role in ("a", "b") and not _is_text(kind, binary=True):
+        if role in ("a", "b") and not is_text(kind, binary=True):
             raise SourceError(f"{file.url}: column {shown_name(name)!r} holds {kind}, not text")
-        if role not in ("a", "b") and not _is_id(kind):
+        if role not in ("a", "b") and not is_id(kind):
             raise SourceError(f"{file.url}: column {shown_name(name)!r} holds {kind}, not ids (text or whole numbers)")
     twice = next((name for name in chosen.kept if schema.names.count(name) > 1), None)
     if twice is not None:
@@ -80,124 +190,95 @@ def _choose(file: InputFile, schema: pa.Schema, chooser: ColumnChooser) -> Chose
     return chosen
 
 
-def _is_text(kind: pa.DataType, *, binary: bool = False) -> bool:
-    import pyarrow.types as t
-
-    if t.is_dictionary(kind):
-        return _is_text(kind.value_type, binary=binary)
-    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
-        return True
-    return binary and (t.is_binary(kind) or t.is_large_binary(kind) or t.is_null(kind))
-
-
-def _is_id(kind: pa.DataType) -> bool:
-    import pyarrow.types as t
-
-    if t.is_dictionary(kind):
-        return _is_id(kind.value_type)
-    return _is_text(kind, binary=True) or t.is_integer(kind) or t.is_floating(kind)
-
-
 def _batch(file: InputFile, chosen: Chosen, batch: pa.RecordBatch, start: int) -> PairBatch:
     import pyarrow as pa
 
-    table = pa.Table.from_batches([batch])
+    names = batch.schema.names
+    table, bad = _sound(file, batch, {names.index(name) for name in chosen.used.values()})
+    ids = {role: name for role, name in chosen.used.items() if role not in ("a", "b")}
+    texts = {name: table[name].combine_chunks() for name in chosen.used.values()}
+    for name in ids.values():
+        if not is_text(texts[name].type):
+            texts[name], wrong = id_strings(texts[name], name)
+            bad = wrong | bad
     rows = pa.array(range(start, start + len(table)), pa.int64())
-    table, rows, broken = _storable(file, chosen, table, rows)
+    rejects = [
+        Reject(file.name, start + at, _cell(texts.get(ids.get("id", "")), at), bad[at], _shown_row(batch, at))
+        for at in sorted(bad)
+    ]
+    good = pa.array([at not in bad for at in range(len(table))], pa.bool_()) if bad else None
     cells: dict[str, pa.Array] = {}
     for role in ROLES:
-        name = chosen.used.get(role)
-        cells[role] = pa.nulls(len(table), pa.string()) if name is None else strings(file, name, table[name])
-    judgement = judged(file.name, rows, cells, chosen.used, table.select(list(chosen.kept)), untyped=False)
-    if not broken:
+        column = texts[chosen.used[role]] if role in chosen.used else pa.nulls(len(table), pa.string())
+        cells[role] = column if good is None else column.filter(good)
+    kept = table.select(list(chosen.kept))
+    if good is not None:
+        rows, kept = rows.filter(good), kept.filter(good)
+    judgement = judged(file.name, rows, cells, chosen.used, kept, untyped=False)
+    if not rejects:
         return judgement
-    rejects = sorted([*broken, *judgement.rejects], key=lambda reject: reject.row)
+    rejects = sorted([*rejects, *judgement.rejects], key=lambda reject: reject.row)
     return PairBatch(file.name, judgement.table, judgement.kept, False, rejects, judgement.names)
 
 
-def record_batches(file: InputFile) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet or Arrow file in batches of moderate size, all columns."""
-    import pyarrow.parquet as pq
-
-    with file.guard(), file.open() as raw:
-        if file.kind == "parquet":
-            with pq.ParquetFile(raw) as parquet:
-                total = sum(parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups))
-                yield from parquet.iter_batches(_rows_a_batch(total, parquet.metadata.num_rows))
-            return
-        for whole in _record_batches(raw):
-            size = _rows_a_batch(whole.nbytes, whole.num_rows)
-            for offset in range(0, whole.num_rows, size):
-                yield whole.slice(offset, size)
-
-
-def strings(file: InputFile, name: str, column: pa.ChunkedArray) -> pa.Array:
-    """A column of ids as text; SourceError where it holds fractions."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
-    if t.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    if t.is_floating(column.type):  # whole numbers with gaps, as pandas stores them
-        try:
-            column = pc.cast(column, pa.int64())
-        except pa.ArrowInvalid:
-            raise SourceError(f"{file.url}: column {shown_name(name)!r} holds fractions, not ids") from None
-    return pc.cast(column, pa.string()).combine_chunks()
-
-
-def _storable(
-    file: InputFile, chosen: Chosen, table: pa.Table, rows: pa.Array
-) -> tuple[pa.Table, pa.Array, list[Reject]]:
-    """The rows whose every text is valid UTF-8 (files are not checked when they are written), and the others."""
-    import pyarrow as pa
-    import pyarrow.types as t
-
-    texts = [chosen.used[role] for role in ("a", "b")]
-    for name in texts:  # text in a column that says it is bytes
-        kind = table[name].type
-        if t.is_binary(kind) or t.is_large_binary(kind):
-            table = table.set_column(table.schema.get_field_index(name), name, table[name].combine_chunks().view(
-                pa.string() if t.is_binary(kind) else pa.large_string()))  # fmt: skip
-    bad: dict[int, str] = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if _valid(column):
-            continue
-        for index in range(len(column)):
-            if index not in bad and not _valid(column.slice(index, 1)):
-                bad[index] = f"invalid UTF-8 in column '{shown_name(name)}'"
-    if not bad:
-        return table, rows, []
-    rejects = []
-    for index, reason in sorted(bad.items()):
-        cells = {name: _lossy(table[name].slice(index, 1)) for name in table.column_names}
-        pair_id = cells.get(chosen.used.get("id", ""))
-        shown = None if pair_id is None else str(pair_id)
-        rejects.append(Reject(file.name, rows[index].as_py(), shown, reason, row_text(cells)))
-    good = pa.array([index not in bad for index in range(len(table))])
-    return table.filter(good), rows.filter(good), rejects
-
-
-def _valid(column: Any) -> bool:
+def _sound(file: InputFile, batch: pa.RecordBatch, texts: set[int]) -> tuple[pa.Table, dict[int, str]]:
+    """:func:`sound_rows`; SourceError where the installed Arrow cannot convert a column."""
     import pyarrow as pa
 
     try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+        return sound_rows(batch, texts)
+    except pa.ArrowNotImplementedError:
+        for at, field in enumerate(batch.schema):
+            try:
+                sound_rows(batch.select([at]), set())
+            except pa.ArrowNotImplementedError:
+                raise SourceError(
+                    f"{file.url}: column {shown_name(field.name)!r} holds {field.type}, which Arrow {pa.__version__} "
+                    "cannot convert; write it in another type, or leave it out with keep"
+                ) from None
+        raise
 
 
-def _lossy(column: pa.ChunkedArray) -> Any:
-    import pyarrow as pa
+def _cell(column: pa.Array | None, at: int) -> str | None:
+    return None if column is None else str(column[at].as_py()) if column[at].is_valid else None
 
-    one = column.combine_chunks()
-    try:
-        return one[0].as_py()
-    except UnicodeDecodeError:
-        if pa.types.is_dictionary(one.type):
-            one = one.dictionary_decode()
-        raw = one.view(pa.large_binary() if pa.types.is_large_string(one.type) else pa.binary())[0].as_py()
-        return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
+
+def _shown_row(batch: pa.RecordBatch, at: int) -> str:
+    """A row for the rejects, whatever its values are."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    return row_text({name: shown_cell(column, at) for name, column in columns})
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Rows of a table of texts, from row ``start`` (1) on: the columns asked for, as plain ones.
+
+    ``bad`` has the reason of each row, by its place in the table, in which a value is no text or no id.
+    """
+
+    start: int
+    table: pa.Table
+    bad: dict[int, str]
+
+
+def read_columns(file: InputFile, choose: Callable[[Sequence[str]], tuple[str, Sequence[str]]]) -> Iterator[TextRows]:
+    """The columns of a Parquet or Arrow file that ``choose`` takes of its names: one of ids, and some of text."""
+    with _opened(file) as source:
+        key, texts = choose(source.schema.names)
+        for name in (key, *texts):
+            if source.schema.names.count(name) > 1:
+                raise SourceError(f"{file.url}: there are two columns {shown_name(name)!r}; rename one")
+            kind = source.schema.field(name).type
+            if not (is_id(kind) if name == key else is_text(kind, binary=True)):
+                what = "ids (text or whole numbers)" if name == key else "text"
+                raise SourceError(f"{file.url}: column {shown_name(name)!r} holds {kind}, not {what}")
+        names = list(dict.fromkeys([key, *texts]))
+        start = 1
+        for batch in source.batches(names):
+            table, bad = _sound(file, batch, set(range(len(names))))
+            if not is_text(table[key].type):
+                column, wrong = id_strings(table[key].combine_chunks(), key)
+                table = table.set_column(table.schema.get_field_index(key), key, column)
+                bad = wrong | bad
+            yield TextRows(start, table, bad)
+            start += batch.num_rows

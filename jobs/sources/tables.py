@@ -20,7 +20,7 @@ from jobs.settings import TextColumns
 from jobs.sources.columns import listed, named
 from jobs.sources.files import LINES, InputFile
 from jobs.sources.lines import Line, read_blocks, read_lines, read_records
-from jobs.sources.rows import Reject, shortened, shown_name
+from jobs.sources.rows import Reject, row_text, shortened, shown_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,11 +162,11 @@ def _objects_at_once(file: InputFile, block: bytes, chosen: _Chosen, start: int)
         )
         if len(found) != block.count(b"\n"):
             return None
-        one = found.select(names).combine_chunks().to_batches()[0]
+        one = found.select(names).combine_chunks()
         one.validate(full=True)
     except pa.ArrowInvalid:
         return None
-    batch = _arrow_batch(file, one, chosen, start)
+    batch = _arrow_batch(file, one, chosen, start, {})
     return None if batch.rejects else batch
 
 
@@ -292,44 +292,47 @@ def _gather(
 
 
 def _read_arrow(file: InputFile, columns: TextColumns, titles: bool, notices: list[str]) -> Iterator[IdTexts]:
-    from jobs.sources.arrow import record_batches
+    from jobs.sources.arrow import read_columns
 
-    chosen: _Chosen | None = None
-    start = 1
-    for batch in record_batches(file):
+    taken: list[_Chosen] = []
+
+    def choose(names: Sequence[str]) -> tuple[str, list[str]]:
+        chosen = _choose(file, names, columns, titles, notices)
         if chosen is None:
-            chosen = _choose(file, batch.schema.names, columns, titles, notices)
-            if chosen is None:
-                raise _unknown(file, batch.schema.names)
-        with file.guard():
-            yield _arrow_batch(file, batch, chosen, start)
-        start += batch.num_rows
+            raise _unknown(file, names)
+        taken.append(chosen)
+        return chosen.id, [chosen.text] if chosen.title is None else [chosen.text, chosen.title]
+
+    for rows in read_columns(file, choose):
+        yield _arrow_batch(file, rows.table, taken[0], rows.start, rows.bad)
 
 
-def _arrow_batch(file: InputFile, batch: pa.RecordBatch, chosen: _Chosen, start: int) -> IdTexts:
+def _arrow_batch(file: InputFile, table: pa.Table, chosen: _Chosen, start: int, bad: dict[int, str]) -> IdTexts:
+    """A table of texts; ``bad`` has the reasons of the rows, by their place, in which a value is no text or no id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from jobs.sources.arrow import strings
-
-    table = pa.Table.from_batches([batch])
     rows = pa.array(range(start, start + len(table)), pa.int64())
-    keys = strings(file, chosen.id, table[chosen.id])
-    texts = pc.fill_null(pc.cast(table[chosen.text], pa.string()), "").combine_chunks()
+    keys = table[chosen.id].combine_chunks()
+    texts = pc.fill_null(table[chosen.text], "").combine_chunks()
     if chosen.title is not None:
-        titles = pc.fill_null(pc.cast(table[chosen.title], pa.string()), "").combine_chunks()
+        titles = pc.fill_null(table[chosen.title], "").combine_chunks()
         bare = pc.equal(pc.utf8_trim_whitespace(titles), "")
         alone = pc.equal(pc.utf8_trim_whitespace(texts), "")
         joined = pc.binary_join_element_wise(titles, texts, " ")
         texts = pc.if_else(bare, texts, pc.if_else(alone, titles, joined))
-    texts.validate(full=True)  # a writer may have put anything into a column of text
     good = pc.and_(pc.is_valid(keys), pc.not_equal(pc.fill_null(keys, ""), ""))
+    reasons = bad | {
+        at: bad.get(at, f"no id in '{shown_name(chosen.id)}'") for at in pc.indices_nonzero(pc.invert(good)).to_pylist()
+    }
     rejects = [
-        Reject(file.name, start + int(at), None, f"no id in '{shown_name(chosen.id)}'", "")
-        for at in pc.indices_nonzero(pc.invert(good)).to_pylist()
+        Reject(file.name, start + at, None, reasons[at], row_text({chosen.id: keys[at].as_py()}))
+        for at in sorted(reasons)
     ]
     found = pa.table({"row": rows, "id": keys, "text": texts})
-    return IdTexts(file.name, found.filter(good) if rejects else found, rejects)
+    if rejects:
+        found = found.filter(pa.array([at not in reasons for at in range(len(table))], pa.bool_()))
+    return IdTexts(file.name, found, rejects)
 
 
 def _begins_with(file: InputFile, sign: bytes) -> bool:
