@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attribution_core.checkpoint import LoadingReports, check_finite
 from attribution_core.descriptions import refuse_by_description
 from attribution_core.errors import ModelError
+from attribution_core.model_files import check_files
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-# torch.load is one for all threads.
+# torch.load and transformers' from_pretrained are one for all threads, and both are replaced while a model loads.
 _loading = threading.Lock()
 
 
@@ -32,10 +34,13 @@ def load_model(
     opened; without ``trust_remote_code`` no code that a model brings along is run.
 
     Raises:
-        ModelError: where there is no such model, or it is not one of sentence-transformers.
+        ModelError: where there is no such model, it is not one of sentence-transformers, or its checkpoint does not
+            hold the weights of the model that was built (see ``attribution_core.checkpoint``).
     """
     if not isinstance(model, (str, Path)):
-        return str(getattr(model.model_card_data, "base_model", None) or type(model).__name__), model
+        name = str(getattr(model.model_card_data, "base_model", None) or type(model).__name__)
+        check_finite(name, model)
+        return name, model
     name = str(model)
     folder = Path(name).expanduser()
     looks_local = folder.is_absolute() or name.startswith(".") or folder.is_dir()
@@ -43,15 +48,21 @@ def load_model(
         raise ModelError(f"there is no model folder {name}")
     if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
+    if looks_local:
+        check_files(name, folder)
     refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
     if not pickled_weights:
         arguments["model_kwargs"] = {"use_safetensors": True}
+    reports = LoadingReports()
     try:
-        with contextlib.nullcontext() if pickled_weights else _safetensors_only():
-            return name, _loaded(str(folder) if looks_local else name, arguments)
+        with _loading, reports.recording(), contextlib.nullcontext() if pickled_weights else _safetensors_only():
+            loaded = _loaded(str(folder) if looks_local else name, arguments)
     except Exception as error:
         raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
+    reports.check(name, loaded)
+    check_finite(name, loaded)
+    return name, loaded
 
 
 def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
@@ -75,12 +86,11 @@ def _safetensors_only() -> Iterator[None]:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise ModelError("weights that are not in safetensors format")
 
-    with _loading:
-        load, torch.load = torch.load, refuse
-        try:
-            yield
-        finally:
-            torch.load = load
+    load, torch.load = torch.load, refuse
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def _device() -> str:
