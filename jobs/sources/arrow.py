@@ -123,9 +123,7 @@ def _parquet(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Op
 
     def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         size = _rows_a_batch(total, footer.num_rows)
-        return _guarded(
-            file, parquet.schema_arrow, parquet.iter_batches(size, columns=None if columns is None else list(columns))
-        )
+        return _guarded(file, parquet.iter_batches(size, columns=None if columns is None else list(columns)))
 
     return _Opened(parquet.schema_arrow, batches)
 
