@@ -21,6 +21,7 @@ from attribution_core.grouping import UNITS, encodable
 from attribution_core.kept import KeptContributions
 from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
+from attribution_core.own_precision import own_precision
 from attribution_core.pairs import PairMaker, PartnerProducts, Undefined, why_undefined
 from attribution_core.precision import choose_precision
 from attribution_core.quadrature import check_rule
@@ -130,6 +131,8 @@ class Attributor:
         first, second = self.roles
         self.encoder = make_encoder(loaded, device=device, role=first, private=shared, **common)
         self.contributor = contributor(self.encoder)
+        # Of a checkpoint in half precision: how far its own scores are from those that are attributed.
+        self.own_precision = None if shared else own_precision(loaded, self.encoder.model, self.roles)
         # The contributor of each role's route; but for a Router there is one route.
         self._of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
         private = self.encoder.model

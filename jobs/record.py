@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,14 @@ def read_record(run: Store) -> dict[str, Any] | None:
     return record
 
 
+def checkpoint_of(run: Store) -> dict[str, Any] | None:
+    """What a run recorded of a checkpoint in half precision; None where its model has float32 weights."""
+    record = read_record(run)
+    found = record[FOUND].get("checkpoint") if record is not None else None
+    plain = isinstance(found, dict) and isinstance(found.get("dtype"), str) and isinstance(found.get("largest"), float)
+    return found if plain else None
+
+
 def _plain_inputs(found: Mapping[str, Any]) -> bool:
     inputs = found.get("inputs") or []
     return isinstance(inputs, list) and all(isinstance(one, dict) for one in inputs)
@@ -73,6 +82,7 @@ def make_record(
         "layer": facts.layer,
         "similarity": facts.similarity,
         "reference": facts.reference,
+        "checkpoint": None if facts.own_precision is None else asdict(facts.own_precision),
         "inputs": inputs,
         "model_files": files,
     }

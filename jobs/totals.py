@@ -11,6 +11,7 @@ from jobs.agreement import Agreement, read_agreement
 from jobs.bins import Bins
 from jobs.dataset import attribution_schema, reject_schema, text_schema
 from jobs.exactness import Exactness, read_exactness
+from jobs.record import checkpoint_of
 
 if TYPE_CHECKING:
     from jobs.stores import Store
@@ -23,6 +24,7 @@ class Totals:
     """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖.
 
     ``sums_to`` says what a pair's attributions sum to; what a version before wrote has no such entry: a difference.
+    ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference of its own scores.
     """
 
     pairs: int = 0
@@ -35,6 +37,7 @@ class Totals:
     agreement: Agreement | None = None
     exactness: Exactness | None = None
     sums_to: str = "difference"
+    checkpoint: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
         """The counts as a user reads them."""
@@ -52,6 +55,9 @@ class Totals:
             lines.append(self.exactness.line(self.sums_to))
         if self.agreement is not None:
             lines.append(self.agreement.line())
+        if self.checkpoint is not None:
+            own, largest = self.checkpoint["dtype"], self.checkpoint["largest"]
+            lines.append(f"model    {own}; scores are of its float32 copy, its own differ by up to {largest:.1e}")
         return lines
 
     @staticmethod
@@ -67,7 +73,7 @@ class Totals:
         totals = Totals(**plain | found)
         try:
             totals.lines()
-        except (ValueError, AttributeError, OverflowError) as error:
+        except (ValueError, AttributeError, OverflowError, LookupError) as error:
             raise TypeError(str(error)) from None  # a word where a number should be
         return totals
 
@@ -89,6 +95,7 @@ def read_totals(run: Store, format: str, sums_to: str) -> Totals:
         agreement=read_agreement(run, format),
         exactness=read_exactness(run, format),
         sums_to=sums_to,
+        checkpoint=checkpoint_of(run),
     )
 
 

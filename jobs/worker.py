@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
     from attribution_core.encoder import ReadText
     from attribution_core.kept import KeptContributions
+    from attribution_core.own_precision import OwnPrecision
     from attribution_core.pairs import Undefined
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.plan import Plan, Shard
@@ -47,7 +48,8 @@ TextKey = tuple[str, str]  # text id, role
 class WorkerFacts:
     """What a worker is, once its model is loaded.
 
-    ``reference`` names what stands in place of a word in a reference, by role.
+    ``reference`` names what stands in place of a word in a reference, by role; ``own_precision`` says how far a
+    half-precision checkpoint's scores are from the float32 copy's.
     """
 
     fingerprint: str
@@ -58,6 +60,7 @@ class WorkerFacts:
     host: str
     process: int
     reference: dict[str, str] = field(default_factory=dict)
+    own_precision: OwnPrecision | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class Worker:
             host=platform.node(),
             process=os.getpid(),
             reference=self._attributor.references,
+            own_precision=self._attributor.own_precision,
         )
         if self._pairs_file is not None:
             # While it loaded, or waited for a machine, the directory may have become another run's.

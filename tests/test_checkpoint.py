@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from typer.testing import CliRunner
 from attribution_core.attribution import Attributor
 from attribution_core.errors import ModelError
 from attribution_core.loading import load_model
+from attribution_core.own_precision import PAIRS
 from jobs import cli
+from jobs.totals import Totals
 
 Weights = dict[str, Tensor]
 POINTER = (
-    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 90868376\n"
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 90868\n"
 )
 
 
@@ -59,7 +62,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *MORE_FAMILIES))
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
 def test_a_weight_that_any_family_lacks_is_named(
     tiny: TinyModels, rng: random.Random, tmp_path: Path, family: str
 ) -> None:
@@ -245,3 +248,32 @@ def test_commands_refuse_in_one_line(folder: Path, command: list[str]) -> None:
     assert result.exit_code == 2
     assert "lacks encoder.layer.2.*" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["symmetric", "retrieval"])
+def test_a_half_precision_checkpoint_is_called_what_it_is(folder: Path, dtype: torch.dtype, mode: str) -> None:
+    """How far its own scores are from the float32 copy's, by encoding with both."""
+    assert Attributor(str(folder), mode=mode).own_precision is None
+    for place in (folder, folder / "2_Dense"):
+        rewrite(place, lambda weights: {name: one.to(dtype) for name, one in weights.items()})
+    configure(folder, dtype=str(dtype).removeprefix("torch."))
+    attributor = Attributor(str(folder), mode=mode)
+    own = attributor.own_precision
+    assert own is not None
+    assert own.dtype == str(dtype).removeprefix("torch.")
+    half = SentenceTransformer(str(folder), device="cpu")
+    assert half.dtype == dtype
+    full = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"}).float()
+    scores = [
+        torch.nn.functional.cosine_similarity(
+            model.encode([a for a, _ in PAIRS], convert_to_tensor=True).float(),
+            model.encode([b for _, b in PAIRS], convert_to_tensor=True).float(),
+        )
+        for model in (half, full)
+    ]
+    assert own.largest == pytest.approx(float((scores[0] - scores[1]).abs().max()), rel=1e-3, abs=1e-6)
+    assert own.largest > 1e-6
+    lines = Totals(checkpoint=asdict(own)).lines()
+    assert any(own.dtype in line and f"{own.largest:.1e}" in line for line in lines)
+    assert Totals.of(asdict(Totals(checkpoint=asdict(own)))) == Totals(checkpoint=asdict(own))

@@ -104,7 +104,11 @@ def _layers_of(side: Side) -> str:
 def _scores(diagnosis: Diagnosis) -> str:
     scores = diagnosis.scores
     verdict = "equal" if scores.same else "DIFFER FROM"
-    return f"{verdict} model.similarity to {scores.copy_difference:.0e} ({scores.pairs} built-in pairs)"
+    whose = "model.similarity" if scores.loaded_type == "float32" else "model.similarity of the float32 copy"
+    line = f"{verdict} {whose} to {scores.copy_difference:.0e} ({scores.pairs} built-in pairs)"
+    if scores.loaded_type == "float32":
+        return line
+    return f"{line}; the {scores.loaded_type} checkpoint's own differ by up to {scores.loaded_difference:.1e}"
 
 
 def _company(diagnosis: Diagnosis) -> str:
