@@ -10,6 +10,7 @@ from jobs.errors import SourceError
 from jobs.s3 import StorageSettings
 from jobs.sources.columns import ColumnChooser
 from jobs.sources.files import InputFile, resolve_inputs
+from jobs.sources.partitions import Partitions
 from jobs.sources.rows import PairBatch, Reject
 
 if TYPE_CHECKING:
@@ -28,25 +29,35 @@ class PairReader:
     notices: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[PairBatch]:
-        for file in self.files:
-            seen = False
-            for batch in self._read(file):
-                seen = seen or len(batch) > 0 or bool(batch.rejects)
-                yield batch
-            if not seen:
-                if len(self.files) == 1:
-                    raise SourceError(f"{file.url}: has no rows")
-                self.notices.append(f"{file.name}: has no rows")
+        partitions = Partitions.of(self.files)
+        try:
+            for file in self.files:
+                seen = False
+                for batch in self._with_partitions(file, partitions):
+                    seen = seen or len(batch) > 0 or bool(batch.rejects)
+                    yield batch
+                if not seen:
+                    if len(self.files) == 1:
+                        raise SourceError(f"{file.url}: has no rows")
+                    self.notices.append(f"{file.name}: has no rows")
+        finally:  # also where a limit ends the reading
+            self.notices += partitions.notices()
 
-    def _read(self, file: InputFile) -> Iterator[PairBatch]:
+    def _with_partitions(self, file: InputFile, partitions: Partitions) -> Iterator[PairBatch]:
+        chooser = partitions.chooser(file, self.chooser)
+        if chooser is None:
+            return self._read(file, self.chooser)
+        return (chooser.complete(batch) for batch in self._read(file, chooser))
+
+    def _read(self, file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
         from jobs.sources.arrow import read_arrow
         from jobs.sources.text import read_delimited, read_jsonl
 
         if file.kind in ("parquet", "arrow"):
-            return read_arrow(file, self.chooser)
+            return read_arrow(file, chooser)
         if file.kind == "jsonl":
-            return read_jsonl(file, self.chooser)
-        return read_delimited(file, self.chooser, self.header, self.notices)
+            return read_jsonl(file, chooser)
+        return read_delimited(file, chooser, self.header, self.notices)
 
 
 def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:

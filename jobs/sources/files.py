@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import gzip
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,8 @@ from typing import Any, BinaryIO, cast
 
 from jobs.errors import SourceError, StoreError
 from jobs.s3 import StorageSettings, checked_url, describe, endpoint_of, failure_of, open_s3, store_failures
+from jobs.sources.saved_datasets import data_files
+from jobs.sources.unpacking import FAILURES, SUFFIXES, unpacked
 
 KINDS = {
     ".parquet": "parquet",
@@ -30,7 +31,7 @@ KINDS = {
     ".tsv": "tsv",
     ".tab": "tsv",
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+PACKED = ", ".join(SUFFIXES)
 TEXT_KINDS = ("jsonl", "csv", "tsv")
 # Text whose name does not say what it is made of.
 LINES = "lines"
@@ -57,15 +58,13 @@ class InputFile:
         return cast(BinaryIO, self.system.open(self.url, "rb", block_size=8 << 20))
 
     def open_text(self) -> BinaryIO:
-        """The bytes of a text format, decompressed."""
+        """The bytes of a text format: UTF-8 with line feeds, unpacked by what the file holds, not by its name."""
         raw = self.open()
-        if self.compression == "gzip":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-        if self.compression == "zstd":
-            import pyarrow as pa
-
-            return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
-        return raw
+        try:
+            return unpacked(raw, self.compression)
+        except BaseException:
+            raw.close()
+            raise
 
     def fingerprint(self) -> str:
         """20 hex digits of the size, the first and the last 64 KiB: cheap, and changes with almost any edit."""
@@ -93,7 +92,7 @@ class InputFile:
             raise SourceError(f"{self.url}: {error}") from None
         except StoreError:
             raise
-        except (EOFError, zlib.error, pa.ArrowException, *store_failures()) as error:
+        except (zlib.error, pa.ArrowException, *FAILURES, *store_failures()) as error:
             failure = failure_of(error)
             if self.system is not None and failure.kind not in ("other", "exists"):
                 raise StoreError(describe(failure, self.url, "read", self.endpoint)) from None
@@ -128,7 +127,7 @@ def resolve_inputs(
             files = _local_files(entry.removeprefix("file://"), any_name)
         if not files:
             raise SourceError(
-                f"{entry}: no input file there; known are {', '.join(sorted(KINDS))}, text also with .gz, .zst"
+                f"{entry}: no input file there; known are {', '.join(sorted(KINDS))}, text also with {PACKED}"
             )
         for file in files:
             found.setdefault(file.url, file)
@@ -138,7 +137,7 @@ def resolve_inputs(
 def kind_of(url: str) -> tuple[str, str | None] | None:
     """Format and compression by a file's name, or None."""
     stem, suffix = os.path.splitext(url.lower())
-    compression = COMPRESSIONS.get(suffix)
+    compression = SUFFIXES.get(suffix)
     if compression:
         suffix = os.path.splitext(stem)[1]
     kind = KINDS.get(suffix)
@@ -151,11 +150,11 @@ def _known(url: str, any_name: bool) -> tuple[str, str | None]:
     """:func:`kind_of`; SourceError where a name that says no format is not allowed."""
     known = kind_of(url)
     if known is None and any_name:
-        known = LINES, COMPRESSIONS.get(os.path.splitext(url.lower())[1])
+        known = LINES, SUFFIXES.get(os.path.splitext(url.lower())[1])
     if known is None:
         raise SourceError(
             f"{url}: its name does not say a known format; known are {', '.join(sorted(KINDS))}, "
-            "text also with .gz, .zst"
+            f"text also with {PACKED}"
         )
     return known
 
@@ -169,7 +168,8 @@ def _local_files(entry: str, any_name: bool) -> list[InputFile]:
     if not glob.has_magic(entry):
         raise SourceError(f"{entry}: there is no such file or folder")
     matched = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-    files = [_local_file(p, any_name) for p in matched if p.is_file()]
+    chosen = data_files([p.as_posix() for p in matched if p.is_file()], _local_bytes, None)
+    files = [_local_file(Path(p), any_name) for p in chosen]
     return files or [file for p in matched if p.is_dir() for file in _local_folder(p)]
 
 
@@ -178,7 +178,15 @@ def _local_folder(folder: Path) -> list[InputFile]:
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if _is_data(name))
         found += [Path(where, name) for name in names if _is_data(name) and _in_folder(name)]
-    return [_local_file(path) for path in sorted(found)]
+    chosen = data_files([path.as_posix() for path in sorted(found)], _local_bytes, folder.as_posix())
+    return [_local_file(Path(path)) for path in chosen]
+
+
+def _local_bytes(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
 
 
 def _local_file(path: Path, any_name: bool = False) -> InputFile:
@@ -221,12 +229,23 @@ def _s3_list(key: str, system: Any) -> dict[str, dict[str, Any]]:
         if failure_of(error).kind == "bucket" or not glob.has_magic(key):
             raise
         matched = cast("dict[str, dict[str, Any]]", system.glob(key, detail=True))
-        return {path: info for path, info in matched.items() if info["type"] == "file"}
+        found = sorted(path for path, info in matched.items() if info["type"] == "file")
+        return {path: matched[path] for path in data_files(found, lambda path: _s3_bytes(path, system), None)}
     if info["type"] == "file":
         return {key: info}
     below = cast("dict[str, dict[str, Any]]", system.find(key, detail=True))
     inside = {path: path[len(key) :].strip("/").split("/") for path in below}
-    return {p: below[p] for p, parts in inside.items() if all(map(_is_data, parts)) and _in_folder(parts[-1])}
+    found = sorted(p for p, parts in inside.items() if all(map(_is_data, parts)) and _in_folder(parts[-1]))
+    # The listing says what is there, so that only what is there is asked for.
+    chosen = data_files(found, lambda path: _s3_bytes(path, system) if path in below else None, key.rstrip("/"))
+    return {path: below[path] for path in chosen}
+
+
+def _s3_bytes(path: str, system: Any) -> bytes | None:
+    try:
+        return cast(bytes, system.cat_file(path))
+    except FileNotFoundError:
+        return None
 
 
 def _is_data(name: str) -> bool:
