@@ -23,6 +23,7 @@ from jobs.database import first_row
 from jobs.dataset import MANIFEST
 from jobs.errors import RunError, SourceError
 from jobs.log_staging import LogStaging
+from jobs.missing_prompts import missing_prompts
 from jobs.progress import counted
 from jobs.rejection import check_share
 from jobs.sharding import ShardInfo, Work, assign_shards, total_work
@@ -208,6 +209,7 @@ def _write(
     kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
     calibration = calibrate(job, _samples(staging, job.mode))
     centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
+    notices += missing_prompts(job)
     if not calibration.measured:
         notices.append("the model's tokenizer is not at hand here, so lengths in tokens are assumed, not measured")
     shards, side = assign_shards(staging.con, calibration, job.shards)

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "attribution_core"
-# Triton comes with torch where that can use a GPU.
-ALLOWED = {"torch", "numpy", "sentence_transformers", "attribution_core", "triton"}
+# Triton comes with torch where that can use a GPU; transformers and safetensors come with sentence-transformers.
+ALLOWED = {"torch", "numpy", "sentence_transformers", "transformers", "safetensors", "attribution_core", "triton"}
 DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
 TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
 
