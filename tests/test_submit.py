@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from processes import holding
 from ray_head import PROGRAM, Head, running_head
 from s3_server import S3Server
+from safetensors.torch import load_file, save_file
 from tiny_models import TinyModels, random_text
 
 from jobs.config import load_job
@@ -133,7 +135,12 @@ def test_what_the_cluster_lacks_is_told_before_anything_starts(
 ) -> None:
     job = a_job(tmp_path, tiny, 3)
     bucket = f"s3://{s3.bucket}/submitted"
+    broken = Path(shutil.copytree(tiny.folder("bert"), tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    kept = {name: one for name, one in weights.items() if "layer.2." not in name}
+    save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
     for words, said in (
+        (["--model", str(broken)], "its checkpoint lacks encoder.layer.2.*"),
         (["--gpus", "1"], "the cluster has no GPU, and a worker of this job asks for 1"),
         (
             ["--output", bucket, "--endpoint-url", s3.endpoint],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_MACHINES = 32
 MACHINE_SECONDS = 300.0
+MODEL_SECONDS = 300.0
 INPUTS_SHOWN = 3
 
 
@@ -28,7 +29,9 @@ def check_cluster(expected: Mapping[str, Any], errors: list[str], notes: list[st
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     errors += _gpus(job, ray.cluster_resources(), gpus_to_come(), notes)
     errors += check_inputs(job, expected["inputs"])
-    errors += _on_every_machine(job, expected, notes)
+    wrong = _on_every_machine(job, expected, notes)
+    # Where a machine lacks the model's folder, that has been said.
+    errors += wrong or _on_one_machine(job)
 
 
 def _gpus(job: JobConfig, resources: Mapping[str, float], to_come: float | None, notes: list[str]) -> list[str]:
@@ -142,6 +145,38 @@ def _on_every_machine(job: JobConfig, expected: Mapping[str, Any], notes: list[s
             found = [f"cannot start a worker: {str(error).strip().splitlines()[-1][:200]}"]
         errors += [f"on machine {asked[one]}: {wrong}" for wrong in found]
     return errors
+
+
+def check_model(settings: Mapping[str, Any]) -> list[str]:
+    """What a worker could not load of the model: a checkpoint that is damaged, incomplete, or of another class."""
+    from attribution_core.errors import ModelError
+    from attribution_core.loading import load_model
+    from jobs.quiet import quiet_libraries
+
+    quiet_libraries()
+    job = parse_job(settings)
+    try:
+        load_model(
+            job.model, device="cpu", trust_remote_code=job.trust_remote_code, pickled_weights=job.pickled_weights
+        )
+    except ModelError as error:
+        return [str(error)]
+    return []
+
+
+def _on_one_machine(job: JobConfig) -> list[str]:
+    """The model is the same file for all, so one machine loads it; its process ends with that."""
+    import ray
+
+    check = ray.remote(num_cpus=0, max_calls=1, max_retries=1)(check_model)
+    asked = check.remote(job.model_dump(mode="json"))
+    try:
+        found: list[str] = ray.get(asked, timeout=MODEL_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        return []  # a large model over a slow line: its workers wait for it
+    except ray.exceptions.RayError as error:
+        return [f"model: cannot be loaded on the cluster: {str(error).strip().splitlines()[-1][:200]}"]
+    return found
 
 
 def _put_into_a_bucket(who: str) -> str:
