@@ -28,11 +28,16 @@ from pydantic_core import PydanticCustomError
 
 from jobs.errors import JobError
 from jobs.settings import (
+    DELIMITER,
+    QUOTES,
     Column,
     Columns,
+    Delimiter,
+    Header,
     Place,
     Prompts,
     Quadrature,
+    Quotes,
     Settings,
     Share,
     StorageOptions,
@@ -66,8 +71,10 @@ class JobConfig(Settings):
     log: list[Place] | None = Field(
         None, min_length=1, description="a retrieval log's file (local or s3://bucket/…), or a list of them"
     )
-    log_format: Literal["auto", "trec", "msmarco", "predictions", "mteb"] = Field(
-        "auto", description="auto, trec, msmarco, predictions (sentence-transformers) or mteb"
+    log_format: Literal["auto", "trec", "msmarco", "scores", "predictions", "mteb"] = Field(
+        "auto",
+        description="auto, trec, msmarco (query, document, rank), scores (query, document, score), predictions "
+        "(sentence-transformers) or mteb",
     )
     log_part: Text | None = Field(
         None, description="the subset/split to take of MTEB predictions, or null for the only one"
@@ -75,11 +82,15 @@ class JobConfig(Settings):
     queries: list[Place] | None = Field(
         None, min_length=1, description="the file of the log's queries (JSONL, Parquet, Arrow, TSV, CSV), or a list"
     )
-    query_columns: TextColumns = Field(default_factory=TextColumns, description="settings id, text")
+    query_columns: TextColumns = Field(
+        default_factory=TextColumns, description="settings id, text, header, delimiter, quotes"
+    )
     corpus: list[Place] | None = Field(
         None, min_length=1, description="the file or folder of the log's documents (JSONL, Parquet, Arrow, TSV, CSV)"
     )
-    corpus_columns: TextColumns = Field(default_factory=TextColumns, description="settings id, text, title")
+    corpus_columns: TextColumns = Field(
+        default_factory=TextColumns, description="settings id, text, title, header, delimiter, quotes"
+    )
     titles: bool = Field(True, strict=True, description="true (title, a space, text) or false (the text alone)")
     qrels: list[Place] | None = Field(
         None, min_length=1, description="the file of relevance judgments (TREC, or BEIR's TSV), a list, or null"
@@ -94,7 +105,9 @@ class JobConfig(Settings):
         None, description="a share from 0 to 1 of rows without a text that is put up with, or null for any"
     )
     columns: Columns = Field(default_factory=Columns, description="settings a, b, id, a_id, b_id")
-    header: bool = Field(True, strict=True, description="true or false")
+    header: Header = Field(None, description="true or false")
+    delimiter: Delimiter | None = Field(None, description=DELIMITER)
+    quotes: Quotes | None = Field(None, description=QUOTES)
     keep: Literal["all"] | list[Column] = Field("all", description="all, or a list of column names")
     output: Place = Field(description="a folder for the run, local or s3://bucket/…")
     mode: Literal["symmetric", "retrieval"] = Field("symmetric", description="symmetric or retrieval")
@@ -192,7 +205,9 @@ class JobConfig(Settings):
 
     def digest(self) -> str:
         """A hash of :meth:`identity` that tells a job by its plan; a setting left open counts as none."""
-        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True)
+        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
+            "header": self.header is not False
+        }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -216,8 +231,13 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
     """A validated job of plain settings; raises JobError as ``load_job`` does."""
     job = validated(JobConfig, settings, where)
     _check_together(job, where)
-    columns = columns_as_told(job.columns, job.header, where)
-    return job.model_copy(update={"columns": Columns.model_validate(columns)})
+    columns = columns_as_told(job.columns, job.header is not False, where)
+    told = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
+    update: dict[str, Any] = {"columns": Columns.model_validate(columns)}
+    for name in ("query_columns", "corpus_columns") if told and job.log is not None else ():
+        given = getattr(job, name)
+        update[name] = given.model_copy(update=told | given.model_dump(exclude_none=True, include=set(told)))
+    return job.model_copy(update=update)
 
 
 def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> S:

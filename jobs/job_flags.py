@@ -55,12 +55,22 @@ def _settings(
     beir: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="A BEIR folder in place of --queries, --corpus and --qrels.")
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose judgments in --beir's qrels folder to take; default test.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="auto (the default), trec, msmarco, scores, predictions or mteb.")
+    ] = None,
     depth: Annotated[int | None, typer.Option(help="Only so many documents a query, the best ones.")] = None,
     output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
     id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
     header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(metavar="SIGN", help="Of CSV and TSV: tab, comma, semicolon, pipe; default: seen.")
+    ] = None,
+    quotes: Annotated[str | None, typer.Option(help="csv or none (ordinary characters); default: seen.")] = None,
     mode: Annotated[str | None, typer.Option(help="symmetric (the default but for a log) or retrieval.")] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
@@ -110,10 +120,14 @@ def _settings(
         "corpus": corpus or None,
         "qrels": qrels or None,
         "beir": beir,
+        "split": split,
+        "log_format": log_format,
         "depth": depth,
         "output": output,
         "columns": {"a": a, "b": b, "id": id},
         "header": header,
+        "delimiter": delimiter,
+        "quotes": quotes,
         "mode": mode,
         "prompts": {"query": query_prompt, "document": document_prompt, "text": prompt},
         "layer": layer,

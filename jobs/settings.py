@@ -10,7 +10,16 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from jobs.s3 import holds_login
@@ -64,6 +73,12 @@ Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Column = StrictInt | Text
 Prompt = Annotated[str, Field(max_length=4096, pattern=r"\A[^\x00]*\z")]
 Share = Annotated[Real, Field(ge=0, le=1)]
+# Null means a header, of which it is looked whether it is one; a record of the job says true then.
+Header = Annotated[bool | None, Field(strict=True), PlainSerializer(lambda told: told is not False, return_type=bool)]
+Delimiter = Annotated[str, Field(pattern=r'\A(tab|comma|semicolon|pipe|[^\r\n"\x00])\z')]
+Quotes = Literal["csv", "none"]
+DELIMITER = "tab, comma, semicolon, pipe or one character, or null for what the file shows"
+QUOTES = "csv (cells may stand in quotes), none (quotes are ordinary characters), or null for what the file shows"
 
 
 class Settings(BaseModel):
@@ -90,6 +105,11 @@ class TextColumns(Settings):
     id: Column | None = Field(None, description="the name of the column with the text's id, or its number from 1")
     text: Column | None = Field(None, description="the name of the column with the text, or its number from 1")
     title: Column | None = Field(None, description="the name of the column with a document's title, or its number")
+    header: bool | None = Field(
+        None, strict=True, description="true or false (a CSV or TSV names its columns), or null for what the file shows"
+    )
+    delimiter: Delimiter | None = Field(None, description=DELIMITER)
+    quotes: Quotes | None = Field(None, description=QUOTES)
 
 
 class Prompts(Settings):

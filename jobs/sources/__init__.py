@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import SourceError
 from jobs.s3 import StorageSettings
 from jobs.sources.columns import ColumnChooser
+from jobs.sources.dialect import Asked
 from jobs.sources.files import InputFile, resolve_inputs
 from jobs.sources.partitions import Partitions
 from jobs.sources.rows import PairBatch, Reject
@@ -24,9 +25,10 @@ class PairReader:
     """The rows of a job's input in order, read once by iterating; ``notices`` grow while it is read."""
 
     files: list[InputFile]
-    header: bool
+    header: bool | None
     chooser: ColumnChooser
     notices: list[str] = field(default_factory=list)
+    dialect: Asked = field(default_factory=Asked)
 
     def __iter__(self) -> Iterator[PairBatch]:
         partitions = Partitions.of(self.files)
@@ -57,7 +59,7 @@ class PairReader:
             return read_arrow(file, chooser)
         if file.kind == "jsonl":
             return read_jsonl(file, chooser)
-        return read_delimited(file, chooser, self.header, self.notices)
+        return read_delimited(file, chooser, self.header, self.notices, self.dialect)
 
 
 def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:
@@ -81,4 +83,6 @@ def read_pairs(job: JobConfig, options: StorageSettings | None = None) -> PairRe
     """A reader over the input of ``job``; SourceError or StoreError when there is nothing to read."""
     files = input_files(job, options)
     notices: list[str] = []
-    return PairReader(files, job.header, ColumnChooser(job.columns, job.keep, notices), notices)
+    return PairReader(
+        files, job.header, ColumnChooser(job.columns, job.keep, notices), notices, Asked(job.delimiter, job.quotes)
+    )

@@ -29,6 +29,12 @@ class ColumnChooser:
     notices: list[str] = field(default_factory=list)
     _texts: dict[str, str] | None = None
 
+    def asked(self) -> list[str]:
+        """The names of columns that the job or an earlier file made known."""
+        keep = self.keep if isinstance(self.keep, list) else []
+        told = [*self.columns.given().values(), *keep, *(self._texts or {}).values()]
+        return [name for name in told if isinstance(name, str)]
+
     def choose(self, file: str, names: Sequence[str], text_names: Sequence[str]) -> Chosen:
         """Columns of a file that has ``names``, ``text_names`` of them text; SourceError when one is missing."""
         used: dict[str, str] = {}
@@ -80,6 +86,20 @@ def named(file: str, names: Sequence[str], asked: str | int, setting: str) -> st
     if asked in names:
         return asked
     raise SourceError(f"{file}: {setting}: there is no column {asked!r}; the columns there are {listed(names)}")
+
+
+def unlike(names: Sequence[str], file: str, notices: list[str]) -> list[str]:
+    """Names of a file's columns, in which a name that stands there again gets a number: no column is lost."""
+    found: list[str] = []
+    for name in names:
+        new, count = name, 1
+        while new in found or (count > 1 and new in names):
+            count += 1
+            new = f"{name}_{count}"
+        if new != name:
+            notices.append(f"{file}: a further column {shown_name(name)!r} is called {shown_name(new)!r}")
+        found.append(new)
+    return found
 
 
 def listed(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from typing import BinaryIO
 
 from jobs.errors import SourceError
 
+MARK = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
 LINE_BYTES = 16 << 20
 QUOTED_CHARACTERS = 4 << 20
 CHUNK_BYTES = 1 << 20
 BLOCK_BYTES = 16 << 20
 LONGEST_BLOCK = 64 << 20
+LONE_BACKSLASH = re.compile(r'\\(?!["\\])')
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,21 @@ class Line:
     number: int
     text: str
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a delimited file is written.
+
+    ``quoted``: cells may stand in quotes. ``escaped``: quotes within those may be written ``\\"``. ``width``: how many
+    cells most rows have, 0 where it is not known. ``skipped``: lines before the table, such as ``sep=;``.
+    """
+
+    delimiter: str
+    quoted: bool
+    escaped: bool = False
+    width: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ def read_blocks(stream: BinaryIO) -> Iterator[bytes]:
     first = True
     while chunk := stream.read(BLOCK_BYTES):
         if first:
-            chunk, first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+            chunk, first = chunk.removeprefix(MARK), False
         cut = chunk.rfind(b"\n") + 1
         if cut:
             yield rest + chunk[:cut]
@@ -84,7 +102,7 @@ def read_blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 def _line(number: int, data: bytes) -> Line:
     if number == 1:
-        data = data.removeprefix(b"\xef\xbb\xbf")
+        data = data.removeprefix(MARK)
     try:
         return Line(number, data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -109,31 +127,39 @@ class _Lines:
         self._back.extendleft(reversed(lines))
 
 
-def read_records(lines: Iterator[Line], delimiter: str, *, literal: bool) -> Iterator[Record]:
+def read_records(lines: Iterator[Line], dialect: Dialect) -> Iterator[Record]:
     """Rows of delimited text; blank lines are passed over.
 
-    Quoted cells may hold delimiters, doubled quotes and line feeds. ``literal``: where a quote does not work out
-    as a quoted cell it is an ordinary character (TSV files are written both ways); else the row has a problem.
+    In a quoted file quoted cells may hold delimiters, doubled quotes and line feeds, and a row whose quotes do not
+    work out has a problem. In any other a line is a row, and a quote an ordinary character.
     """
+    if not dialect.quoted:
+        yield from _plain_records(lines, dialect.delimiter)
+        return
     csv.field_size_limit(sys.maxsize)
     source = _Lines(lines)
-    width = 0
     while (line := source.next()) is not None:
         text = line.text.removesuffix("\r")
         if not text:
             continue
         if line.problem is not None:
             yield Record(line.number, [], text, line.problem)
-            continue
-        if '"' not in text:
-            record = Record(line.number, text.split(delimiter), text)
+        elif '"' not in text:
+            yield Record(line.number, text.split(dialect.delimiter), text)
         else:
-            record = _quoted(line, source, delimiter, literal, width)
-        width = width or len(record.fields)
-        yield record
+            yield _quoted(line, source, dialect)
 
 
-def _quoted(line: Line, source: _Lines, delimiter: str, literal: bool, width: int) -> Record:
+def _plain_records(lines: Iterator[Line], delimiter: str) -> Iterator[Record]:
+    for line in lines:
+        text = line.text.removesuffix("\r")
+        if line.problem is not None:
+            yield Record(line.number, [], text, line.problem)
+        elif text:
+            yield Record(line.number, text.split(delimiter), text)
+
+
+def _quoted(line: Line, source: _Lines, dialect: Dialect) -> Record:
     """The record that begins at ``line``; lines taken for it in vain are given back."""
     more: list[Line] = []
 
@@ -145,16 +171,27 @@ def _quoted(line: Line, source: _Lines, delimiter: str, literal: bool, width: in
             size += len(following.text)
             yield following.text + "\n"
 
-    problem = "quotes that do not match"
-    try:
-        fields = next(csv.reader(pull(), delimiter=delimiter, strict=True))
+    fields = quoted_fields(pull(), dialect.delimiter, dialect.escaped)
+    if fields is not None:
         bad = next((one.problem for one in more if one.problem), None)
-        if not more or bad is not None or not width or len(fields) == width:
+        if not more or bad is not None or not dialect.width or len(fields) == dialect.width:
             return Record(line.number, [] if bad else fields, "\n".join([line.text, *(one.text for one in more)]), bad)
-    except csv.Error:
-        pass
     source.take_back(more)
-    text = line.text.removesuffix("\r")
-    if literal:
-        return Record(line.number, text.split(delimiter), text)
-    return Record(line.number, [], text, problem)
+    return Record(line.number, [], line.text.removesuffix("\r"), "quotes that do not match")
+
+
+def quoted_fields(lines: Iterator[str], delimiter: str, escaped: bool) -> list[str] | None:
+    """The cells of the record that begins with the first of ``lines`` (with their ends), or None where it is none.
+
+    ``escaped``: a quote within a quoted cell may be written with a backslash before it.
+    """
+    if not escaped:
+        found = csv.reader(lines, delimiter=delimiter, strict=True)
+    else:
+        # Any other backslash stands for itself, which the reader takes from two of them.
+        doubled = (LONE_BACKSLASH.sub(r"\\\\", line) for line in lines)
+        found = csv.reader(doubled, delimiter=delimiter, strict=True, escapechar="\\")
+    try:
+        return next(found)
+    except csv.Error:
+        return None

@@ -93,6 +93,10 @@ class PartitionChooser(ColumnChooser):
         self._order: tuple[str, ...] = ()
         self._own: set[str] = set()
 
+    def asked(self) -> list[str]:
+        """As of the file alone."""
+        return self._inner.asked()
+
     def choose(self, file: str, names: Sequence[str], text_names: Sequence[str]) -> Chosen:
         """As of the file alone, with the partitions behind its columns."""
         self._own = set(names)

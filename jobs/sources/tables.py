@@ -18,8 +18,9 @@ from attribution_core.grouping import encodable
 from jobs.errors import SourceError
 from jobs.settings import TextColumns
 from jobs.sources.columns import listed, named
+from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import LINES, InputFile
-from jobs.sources.lines import Line, read_blocks, read_lines, read_records
+from jobs.sources.lines import Line, Record, read_blocks, read_lines, read_records
 from jobs.sources.rows import Reject, row_text, shortened, shown_name
 
 if TYPE_CHECKING:
@@ -218,33 +219,38 @@ def _take_object(
 
 
 def _read_delimited(file: InputFile, columns: TextColumns, titles: bool, notices: list[str]) -> Iterator[IdTexts]:
-    """A table with or without a header; without one fields are split at tabs and quotes are ordinary characters."""
+    """A table with or without a header: one whose first line has none of the usual names has none."""
+    dialect, _ = decided(file, Asked(columns.delimiter, columns.quotes), notices)
     with file.guard(), file.open_text() as stream:
-        lines = read_lines(stream)
-        first = next(lines, None)
-        if first is None:
+        records = read_records(itertools.islice(read_lines(stream), dialect.skipped, None), dialect)
+        start = next(records, None)
+        if start is None:
             return
-        delimiter = "\t" if file.kind == "tsv" or "\t" in first.text else ","
-        names = [name.strip().strip('"') for name in first.text.rstrip("\r").split(delimiter)]
-        told = isinstance(columns.id, int) or isinstance(columns.text, int) or _digits(columns)
-        chosen = None if told else _choose(file, names, columns, titles, notices)
-        if chosen is None and not told and (columns.id is not None or columns.text is not None):
-            raise _unknown(file, names)
+        numbered = isinstance(columns.id, int) or isinstance(columns.text, int) or _digits(columns)
+        names = [name.strip() for name in start.fields]
+        chosen = None
+        if columns.header is True or (columns.header is None and not numbered):
+            chosen = None if start.problem is not None else _choose(file, names, columns, titles, notices)
+            if chosen is None and (columns.header or columns.id is not None or columns.text is not None):
+                raise _unknown(file, names)
         if chosen is None:
-            names = [str(at) for at in range(1, len(names) + 1)]
-            if not told and len(names) != 2:
+            headed = columns.header is None and len(names) == 2 and _names_one(names)
+            records = records if headed else itertools.chain([start], records)
+            names = [str(at) for at in range(1, dialect.width + 1)]
+            if not numbered and len(names) != 2:
                 raise SourceError(
                     f"{file.url}: has {len(names)} columns and no header with known names; "
                     "say query_columns or corpus_columns: {id: 1, text: 2}"
                 )
-            numbers = TextColumns(id=_number(columns.id, 1), text=_number(columns.text, 2), title=columns.title)
-            chosen = _choose(file, names, numbers, titles, notices)
+            by_number = TextColumns(id=_number(columns.id, 1), text=_number(columns.text, 2), title=columns.title)
+            chosen = _choose(file, names, by_number, titles, notices)
             assert chosen is not None
-            rows = _plain_rows(itertools.chain([first], lines), delimiter)
-        else:
-            records = read_records(lines, delimiter, literal=delimiter == "\t")
-            rows = ((one.number, one.fields, one.text, one.problem) for one in records)
-        yield from _gather(file, rows, names, chosen)
+        yield from _gather(file, records, names, chosen)
+
+
+def _names_one(names: Sequence[str]) -> bool:
+    """Whether a first line of two cells has a usual name in its place, and so is no row."""
+    return names[0].lower() in USUAL_IDS or names[1].lower() in USUAL_TEXTS
 
 
 def _digits(columns: TextColumns) -> bool:
@@ -255,33 +261,22 @@ def _number(column: str | int | None, default: int) -> int:
     return default if column is None else int(column)
 
 
-def _plain_rows(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str], str, str | None]]:
-    for line in lines:
-        text = line.text.removesuffix("\r")
-        if text:
-            yield line.number, text.split(delimiter), text, line.problem
-
-
-def _gather(
-    file: InputFile,
-    rows: Iterator[tuple[int, list[str], str, str | None]],
-    names: list[str],
-    chosen: _Chosen,
-) -> Iterator[IdTexts]:
+def _gather(file: InputFile, records: Iterator[Record], names: list[str], chosen: _Chosen) -> Iterator[IdTexts]:
     key, text = names.index(chosen.id), names.index(chosen.text)
     title = names.index(chosen.title) if chosen.title is not None else None
     width = len(names)
     gathered = _Gathered()
-    for number, fields, shown, problem in rows:
+    for record in records:
+        fields, problem = record.fields, record.problem
         if problem is None and len(fields) != width:
             problem = "wrong number of fields"
         if problem is None and not fields[key].strip():
             problem = "no id"
         if problem is not None:
-            gathered.rejects.append(Reject(file.name, number, None, problem, shortened(shown)))
+            gathered.rejects.append(Reject(file.name, record.number, None, problem, shortened(record.text)))
         else:
             whole = fields[text] if title is None else with_title(fields[title], fields[text])
-            gathered.add(number, fields[key], whole)
+            gathered.add(record.number, fields[key], whole)
         if gathered.full:
             yield gathered.batch(file.name)
             gathered = _Gathered()

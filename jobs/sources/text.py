@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import SourceError
-from jobs.sources.columns import Chosen, ColumnChooser
+from jobs.sources.columns import Chosen, ColumnChooser, unlike
+from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import InputFile
+from jobs.sources.headers import looks_headerless, surely_header
 from jobs.sources.lines import Line, Record, read_lines, read_records
 from jobs.sources.rows import ROLES, PairBatch, Reject, judged, shortened, shown_name
 
@@ -21,6 +23,7 @@ BATCH_ROWS = 8192
 BATCH_CHARACTERS = 16 << 20
 SAMPLE_ROWS = 1000
 MOST_KEPT = 1000
+SHOWN_CELLS = 4
 
 
 @dataclass
@@ -45,30 +48,55 @@ class _Gathered:
         return len(self.cells) + len(self.rejects) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
 
 
-def read_delimited(file: InputFile, chooser: ColumnChooser, header: bool, notices: list[str]) -> Iterator[PairBatch]:
-    """Batches of a CSV or TSV file; kept columns are text, typed later over all files."""
+def read_delimited(
+    file: InputFile, chooser: ColumnChooser, header: bool | None, notices: list[str], asked: Asked | None = None
+) -> Iterator[PairBatch]:
+    """Batches of a CSV or TSV file; kept columns are text, typed later over all files.
+
+    ``header`` is None where the job does not say whether there is one: there is, unless the first line reads like the
+    rows below. Raises SourceError for a file that looks headerless, before any of its rows.
+    """
+    dialect, first_rows = decided(file, asked or Asked(), notices)
+    if header is None and first_rows:
+        _refuse_headerless(file, first_rows, chooser)
+    elif header is False and first_rows and surely_header(first_rows[0], first_rows[1:]):
+        notices.append(f"{file.name}: its first line looks like a header, and is read as a row (header: false)")
     with file.guard(), file.open_text() as stream:
-        lines = read_lines(stream)
-        first = next(lines, None)
-        if first is None:
-            return
-        _refuse_utf16(file, first)
-        delimiter = _delimiter(file, first, notices)
-        records = read_records(itertools.chain([first], lines), delimiter, literal=delimiter == "\t")
-        start = next(records, None)
-        if start is None:
-            return
-        if start.problem is not None:
-            raise SourceError(f"{file.url}: its first line cannot be read: {start.problem}")
-        names = list(start.fields) if header else [f"column_{i + 1}" for i in range(len(start.fields))]
-        if not header:
-            records = itertools.chain([start], records)
+        records = read_records(itertools.islice(read_lines(stream), dialect.skipped, None), dialect)
+        if header is False:
+            names = written = [f"column_{at + 1}" for at in range(dialect.width)]
+        else:
+            start = next(records, None)
+            if start is None:
+                return
+            if start.problem is not None:
+                raise SourceError(f"{file.url}: its first line cannot be read: {start.problem}")
+            written = start.fields
+            names = unlike(written, file.name, notices)
         chosen: Chosen | None = None
         for gathered in _gather_records(file, records, len(names)):
-            chosen = chosen or chooser.choose(file.url, names, _text_columns(names, gathered.cells))
+            if chosen is None:
+                chosen = chooser.choose(file.url, names, _text_columns(names, gathered.cells))
+                _refuse_ambiguous(file, chosen, written)
             yield _delimited_batch(file, names, chosen, gathered)
-        if chosen is None:  # a header alone must still fit the job
+        if chosen is None and header is not False:  # a header alone must still fit the job
             chooser.choose(file.url, names, names)
+
+
+def _refuse_ambiguous(file: InputFile, chosen: Chosen, written: Sequence[str]) -> None:
+    twice = next((name for name in chosen.used.values() if written.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(f"{file.url}: there are two columns {shown_name(twice)!r}; rename one")
+
+
+def _refuse_headerless(file: InputFile, rows: Sequence[Sequence[str]], chooser: ColumnChooser) -> None:
+    """SourceError where the first line is no header."""
+    if looks_headerless(rows[0], rows[1:], chooser.asked()):
+        shown = ", ".join(repr(shown_name(cell)) for cell in rows[0][:SHOWN_CELLS])
+        raise SourceError(
+            f"{file.url}: looks headerless: add --no-header (header: false); its first line reads like a row: {shown}; "
+            "or, if it does name the columns, add --header (header: true)"
+        )
 
 
 def _gather_records(file: InputFile, records: Iterator[Record], width: int) -> Iterator[_Gathered]:
@@ -91,7 +119,7 @@ def _delimited_batch(file: InputFile, names: Sequence[str], chosen: Chosen, gath
     import pyarrow as pa
 
     columns = list(zip(*gathered.cells, strict=True)) if gathered.cells else [()] * len(names)
-    at = {name: index for index, name in reversed(list(enumerate(names)))}
+    at = {name: index for index, name in enumerate(names)}
 
     def column(name: str) -> pa.Array:
         return pa.array(columns[at[name]], pa.string())
@@ -116,17 +144,6 @@ def _number(cell: str) -> bool:
     return True
 
 
-def _delimiter(file: InputFile, first: Line, notices: list[str]) -> str:
-    if file.kind == "tsv":
-        return "\t"
-    if "," not in first.text:
-        for other, called in (("\t", "tabs"), (";", "semicolons")):
-            if other in first.text:
-                notices.append(f"{file.name}: columns are separated by {called}")
-                return other
-    return ","
-
-
 def read_jsonl(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
     """Batches of a file with one JSON object a line; nested values pass through as JSON text."""
     with file.guard(), file.open_text() as stream:
@@ -134,7 +151,6 @@ def read_jsonl(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
         first = next(lines, None)
         if first is None:
             return
-        _refuse_utf16(file, first)
         if first.text.strip() == "[":
             raise SourceError(f"{file.url}: holds a JSON array; one object a line is needed (JSONL)")
         asked: Chosen | None = None
@@ -279,8 +295,3 @@ def _nothing(gathered: _Gathered) -> pa.Array:
     import pyarrow as pa
 
     return pa.nulls(len(gathered.cells), pa.string())
-
-
-def _refuse_utf16(file: InputFile, first: Line) -> None:
-    if first.problem is not None and first.text.startswith(("\\xff\\xfe", "\\xfe\\xff")):
-        raise SourceError(f"{file.url}: is UTF-16; save it as UTF-8")

@@ -139,7 +139,9 @@ def _only_member(raw: BinaryIO) -> Any:
     names = [name for name in names if not name.startswith("__MACOSX/") and not name.split("/")[-1].startswith(".")]
     if len(names) != 1:
         shown = ", ".join(names[:SHOWN_MEMBERS]) + (", …" if len(names) > SHOWN_MEMBERS else "")
-        raise SourceError(f"is a zip archive of {len(names)} files ({shown or 'none'}); unpack it and name the one to read")
+        raise SourceError(
+            f"is a zip archive of {len(names)} files ({shown or 'none'}); unpack it and name the one to read"
+        )
     if archive.getinfo(names[0]).flag_bits & 1:
         raise SourceError("is a zip archive with a password; unpack it first")
     try:

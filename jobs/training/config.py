@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, field_validator
 
 from jobs.config import columns_as_told, read_settings, validated
 from jobs.errors import JobError
-from jobs.settings import Column, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
+from jobs.settings import Column, Header, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
 
 # Columns of a file that does not name them.
 BY_NUMBER = {"a": 1, "b": 2, "score": 3}
@@ -45,7 +45,7 @@ class TrainConfig(Settings):
     columns: LabelColumns = Field(
         default_factory=lambda: LabelColumns.model_validate({}), description="settings a, b, score"
     )
-    header: bool = Field(True, strict=True, description="true or false")
+    header: Header = Field(None, description="true or false")
     scale: tuple[Real, Real] = Field(
         description="the lowest and the highest score there can be, such as [0, 5]: texts without and with the same "
         "meaning"
@@ -116,5 +116,5 @@ def load_training(path: str | Path | None, overrides: Mapping[str, Any] | None =
             f"{prefix}workers.count: found {job.workers.count}; allowed with batch: {job.batch}: a whole number from 1 "
             f"to {job.batch}, because the workers share every batch"
         )
-    columns = columns_as_told(job.columns, job.header, where)
+    columns = columns_as_told(job.columns, job.header is not False, where)
     return job.model_copy(update={"columns": LabelColumns.model_validate(columns)})

@@ -1,0 +1,321 @@
+"""How a CSV or TSV file is written: delimiter and quoting, decided once a file by a sample of the whole of it.
+
+DuckDB's sniffer and the standard library's read cells in quotes as quoted wherever that can be read, so that of a TSV
+whose quotes are ordinary characters lines are merged. Here both readings are tried, and the rows decide: those that
+come out right by one reading only. Where none does, CSV is quoted and TSV is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from jobs.sources.files import InputFile
+from jobs.sources.headers import NUMBER
+from jobs.sources.lines import Dialect, quoted_fields
+from jobs.sources.sampling import Piece, Sample, sample_of
+
+NAMES = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+CALLED = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars (|)"}
+# A delimiter is the one that a file's name says where this share of its lines has as many.
+REGULAR = 0.9
+# Another is taken where at least so many have as many.
+LIKELY = 0.5
+# A row counts from this many delimiters on that fall into place in cells over several lines by chance alone.
+COINCIDENCES = 2
+# So many rows that can be read both ways are as much as one that cannot: with some cells in quotes in CSV, with all
+# of them in TSV.
+FEW, MANY = 5, 20
+# Lines that are looked at for a beginning of a row in a piece from the middle of a file.
+LOST_LINES = 200
+LONGEST_CELL = 1 << 20
+FIRST_LINES = 1000
+SAID = " (delimiter and quotes set it otherwise)"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the job says of a file's dialect; None is for the file to show."""
+
+    delimiter: str | None = None
+    quotes: str | None = None
+
+    @property
+    def sign(self) -> str | None:
+        """The delimiter as the sign that it is."""
+        return None if self.delimiter is None else NAMES.get(self.delimiter, self.delimiter)
+
+
+@dataclass
+class _Evidence:
+    """How many rows speak for which reading.
+
+    ``bare`` ones have quotes within cells only. Those that can be read both ways are ``wholly`` in quotes but for
+    numbers, ``doubtful`` with some cells in quotes, or ``spanning`` lines. ``all_quoted``: every row is wholly in quotes.
+    """
+
+    quoted: int = 0
+    plain: int = 0
+    bare: int = 0
+    wholly: int = 0
+    doubtful: int = 0
+    spanning: int = 0
+    all_quoted: bool = True
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A sample by one delimiter: ``share`` of its lines are rows that have as many cells as most."""
+
+    dialect: Dialect
+    share: float
+    evidence: _Evidence
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One record of a quoted reading: the lines ``start`` to ``end``; without fields it is none."""
+
+    start: int
+    end: int
+    fields: list[str] | None
+
+
+def decided(file: InputFile, asked: Asked, notices: list[str]) -> tuple[Dialect, list[list[str]]]:
+    """The dialect of ``file``, and the first rows of it as they are read so; what is unusual is said in ``notices``.
+
+    It depends on the file's bytes, on its name and on ``asked`` alone, so every reader of the file finds the same.
+    Raises SourceError or StoreError where the file cannot be read.
+    """
+    sample = sample_of(file)
+    first = next((line for line in sample.pieces[0].lines if line), "")
+    usual = "\t" if file.kind == "tsv" or (file.kind != "csv" and "\t" in first) else ","
+    excel = re.fullmatch(r'"?sep=(.)"?', first)
+    if excel is not None:
+        lines = sample.pieces[0].lines
+        skipped = lines.index(first) + 1
+        sample = replace(sample, pieces=[replace(sample.pieces[0], lines=lines[skipped:]), *sample.pieces[1:]])
+    else:
+        skipped = 0
+    sign = asked.sign or (excel[1] if excel is not None else None)
+    reading = _read_by(sample, sign, asked) if sign is not None else _likeliest(sample, asked, usual)
+    dialect = replace(reading.dialect, skipped=skipped)
+    _say(file, dialect, reading.evidence, sample.encoding, asked, usual, notices)
+    return dialect, _first_rows(sample.pieces[0], dialect)
+
+
+def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
+    first = next((line for line in sample.pieces[0].lines if line), "")
+    signs = [sign for sign in dict.fromkeys([usual, *CALLED]) if sign in first]
+    readings = {sign: _read_by(sample, sign, asked) for sign in signs}
+    able = {sign: one for sign, one in readings.items() if one.dialect.width > 1}
+    if usual in able and able[usual].share >= REGULAR:
+        # Prose has commas everywhere; what stands as often in every line without exception is no prose.
+        sure = [sign for sign in able if sign != usual and able[sign].share == 1.0]
+        if "\t" in sure:
+            return able["\t"]
+        prose = next((sign for sign in sure if _is_prose(sample, usual) and not _is_prose(sample, sign)), None)
+        return able[prose or usual]
+    best = max(able.values(), key=lambda one: one.share, default=None)
+    if best is not None and (best.share >= LIKELY or best.dialect.delimiter == usual):
+        return best
+    return readings.get(usual) or _read_by(sample, usual, asked)
+
+
+def _is_prose(sample: Sample, sign: str) -> bool:
+    """Whether a sign stands as in sentences and numbers only: before a space, or between digits."""
+    text = "\n".join(sample.pieces[0].lines[:200])
+    return re.search(rf"(?<!\d){re.escape(sign)}\S|{re.escape(sign)}[^\s\d]|{re.escape(sign)}$", text, re.M) is None
+
+
+def _read_by(sample: Sample, sign: str, asked: Asked) -> _Reading:
+    """The better of the readings with a delimiter; in doubt what tabs separate is not quoted, and all else is."""
+    by_default = sign != "\t"
+    lines = [line for piece in sample.pieces for line in piece.lines if line]
+    counts = [line.count(sign) + 1 for line in lines]
+    plain_width = _usual_width(counts)
+    plain_share = counts.count(plain_width) / len(counts) if counts else 0.0
+    plain = _Reading(Dialect(sign, False, width=plain_width), plain_share, _Evidence())
+    if not any('"' in line for line in lines):
+        as_csv = asked.quotes == "csv" or (asked.quotes is None and by_default)
+        return replace(plain, dialect=replace(plain.dialect, quoted=as_csv))
+    readings = [_quoted_reading(sample, sign, plain_width, escaped=False)]
+    if any('\\"' in line for line in lines):
+        readings.append(_quoted_reading(sample, sign, plain_width, escaped=True))
+    quoted = max(readings, key=lambda one: one.evidence.quoted - one.evidence.plain)
+    if asked.quotes == "csv":
+        return quoted
+    if asked.quotes == "none" or not _is_quoted(quoted.evidence, by_default=by_default):
+        return replace(plain, evidence=quoted.evidence)
+    return quoted
+
+
+def _is_quoted(found: _Evidence, *, by_default: bool) -> bool:
+    # Who quotes cells also quotes those with quotes in them; in CSV that is often forgotten.
+    if by_default:
+        quoted = found.quoted + found.wholly + found.doubtful // FEW
+        against = found.plain + (0 if quoted else found.bare)
+        return quoted >= against
+    quoted, against = found.quoted + found.wholly // MANY, found.plain + found.bare
+    if quoted or against:
+        return quoted > against
+    return found.wholly > 1 and found.all_quoted
+
+
+def _quoted_reading(sample: Sample, sign: str, plain_width: int, *, escaped: bool) -> _Reading:
+    dialect = Dialect(sign, True, escaped)
+    whole = [row for piece in sample.pieces for row in _rows(piece, dialect)]
+    width = _usual_width([len(row.fields) for row in whole if row.fields])
+    dialect = replace(dialect, width=width)
+    evidence = _Evidence()
+    right = total = 0
+    for number, piece in enumerate(sample.pieces):
+        rows = _rows(piece, dialect)
+        for row in rows if number == 0 else _from_a_beginning(rows, width):
+            lines = piece.lines[row.start : row.end]
+            total += len(lines)
+            good = row.fields is not None and len(row.fields) == width and width > 1
+            right += len(lines) if good else 0
+            if any('"' in line for line in lines):
+                _weigh(evidence, row, lines, sign, good, width, plain_width)
+            elif evidence.all_quoted:
+                evidence.all_quoted = _all_quoted(row.fields or [])
+    return _Reading(dialect, right / total if total else 0.0, evidence)
+
+
+def _rows(piece: Piece, dialect: Dialect) -> list[_Row]:
+    """The records of a piece. Lines behind a quote that is never closed are rows again."""
+    found: list[_Row] = []
+    lines, at = piece.lines, 0
+    while at < len(lines):
+        if not lines[at]:
+            at += 1
+            continue
+        if '"' not in lines[at]:
+            found.append(_Row(at, at + 1, lines[at].split(dialect.delimiter)))
+            at += 1
+            continue
+        taken = [0]
+        fields = quoted_fields(_following(lines, at, taken), dialect.delimiter, dialect.escaped)
+        several = taken[0] > 1
+        if fields is None and at + taken[0] >= len(lines) and not piece.last and several:
+            break  # the piece may end within a cell
+        if several and (fields is None or (dialect.width and len(fields) != dialect.width)):
+            fields, taken = None, [1]
+        found.append(_Row(at, at + taken[0], fields))
+        at += taken[0]
+    return found
+
+
+def _following(lines: Sequence[str], at: int, taken: list[int]) -> Iterator[str]:
+    size = 0
+    while at + taken[0] < len(lines) and size < LONGEST_CELL:
+        line = lines[at + taken[0]]
+        taken[0] += 1
+        size += len(line)
+        yield line + "\n"
+
+
+def _from_a_beginning(rows: list[_Row], width: int) -> list[_Row]:
+    """Rows of a piece from the middle of a file, without those that may be the rest of a cell."""
+    right = [row.fields is not None and len(row.fields) == width for row in rows[: LOST_LINES + 3]]
+    start = next((at for at in range(min(LOST_LINES, len(right))) if all(right[at : at + 3])), 0)
+    return rows[start:]
+
+
+def _weigh(found: _Evidence, row: _Row, lines: list[str], sign: str, good: bool, width: int, plain_width: int) -> None:
+    """Count what a row with quotes speaks for. ``width`` and ``plain_width``: cells of most rows by either reading."""
+    plain_lines = [line.count(sign) + 1 == plain_width for line in lines]
+    if not good:
+        if plain_width > 1 and all(plain_lines):
+            found.plain += 1
+        return
+    assert row.fields is not None
+    if not all(plain_lines):
+        found.quoted += 1
+        return
+    if len(lines) > 1:
+        if (len(lines) - 1) * (width - 1) >= COINCIDENCES:
+            found.plain += 1
+        else:
+            found.spanning += 1
+        return
+    cells = lines[0].split(sign)
+    if width != plain_width:
+        found.quoted += any(sign in cell for cell in row.fields)
+    elif cells == row.fields:
+        found.bare += 1
+    else:
+        if any(cell != written and written[1:-1] != cell for cell, written in zip(row.fields, cells, strict=True)):
+            found.quoted += 1
+        elif _all_quoted(cells):
+            found.wholly += 1
+        else:
+            found.doubtful += 1
+        found.bare += any('"' in cell and not cell.startswith('"') for cell in cells)
+        found.all_quoted = found.all_quoted and _all_quoted(cells)
+
+
+def _all_quoted(cells: Sequence[str]) -> bool:
+    return all(cell.startswith('"') or not cell or NUMBER.fullmatch(cell) is not None for cell in cells)
+
+
+def _usual_width(counts: Sequence[int]) -> int:
+    """How many cells most rows have; where it is as good, as many as the first."""
+    if not counts:
+        return 0
+    times = Counter(counts)
+    return max(times, key=lambda count: (times[count], count == counts[0], count))
+
+
+def _first_rows(piece: Piece, dialect: Dialect) -> list[list[str]]:
+    if not dialect.quoted:
+        return [line.split(dialect.delimiter) for line in piece.lines[:FIRST_LINES] if line]
+    few = Piece(piece.lines[:FIRST_LINES], piece.last and len(piece.lines) <= FIRST_LINES)
+    return [row.fields for row in _rows(few, dialect) if row.fields is not None]
+
+
+def _say(
+    file: InputFile,
+    dialect: Dialect,
+    evidence: _Evidence,
+    encoding: str | None,
+    asked: Asked,
+    usual: str,
+    notices: list[str],
+) -> None:
+    told = [f"is {encoding}, read as such"] if encoding is not None else []
+    chosen = []
+    tabs = dialect.delimiter == "\t"
+    if asked.delimiter is None and dialect.delimiter != usual:
+        chosen.append(f"columns are separated by {CALLED.get(dialect.delimiter, repr(dialect.delimiter))}")
+    if asked.quotes is None and not dialect.quoted and _matters(evidence):
+        chosen.append("quotes are ordinary characters and stay in the texts")
+    elif asked.quotes is None and dialect.quoted and tabs and _matters(evidence):
+        chosen.append("quotes around cells are read as in CSV")
+    elif asked.quotes is None and dialect.quoted and evidence.spanning and not evidence.quoted:
+        chosen.append("quotes around cells are read as in CSV, also where a cell spans lines")
+    if dialect.escaped:
+        chosen.append('a quote within a cell is written \\"')
+    if chosen:
+        told.append("; ".join(chosen) + SAID)
+    if told:
+        say_once(notices, file.name, "; ".join(told))
+
+
+def _matters(found: _Evidence) -> bool:
+    """Whether a row reads otherwise with quotes than without."""
+    return found.quoted + found.plain + found.wholly + found.doubtful + found.spanning > 0
+
+
+def say_once(notices: list[str], name: str, what: str) -> None:
+    """Add a notice about a file; of the files that it is said of only the first is named."""
+    for at, notice in enumerate(notices):
+        same = re.fullmatch(rf"(.*?)(?: and (\d+) more files?)?: {re.escape(what)}", notice, re.S)
+        if same is not None:
+            more = int(same[2] or 0) + 1
+            notices[at] = f"{same[1]} and {more} more file{'s' if more > 1 else ''}: {what}"
+            return
+    notices.append(f"{name}: {what}")
