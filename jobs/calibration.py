@@ -177,6 +177,11 @@ def _module(folder: Path, role: str) -> Path:
     return first / str(route[0]) if route else first
 
 
+def tokenizer_of(folder: Path, role: str) -> Any:
+    """The tokenizer of texts of ``role``, of the library tokenizers; None where the model's folder has none."""
+    return _tokenizer(_module(folder, role), folder)
+
+
 def _tokenizer(*folders: Path) -> Any:
     for folder in folders:
         path = folder / "tokenizer.json"

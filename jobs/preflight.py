@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attribution_core.errors import ModelError
+from attribution_core.errors import ModelError, SettingError
 from jobs.staffing import staffing
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def check_before_planning(job: JobConfig) -> None:
     folder = model_folder(job.model)
     if folder is not None:
         _check_layer(job.layer, folder)
+        _check_reference(job, folder)
     if job.workers.gpus:
         resources = _resources()
         if resources is not None:
@@ -81,6 +82,25 @@ def _check_layer(layer: int, folder: Path) -> None:
     if count is not None and not -count <= layer < count:
         raise ModelError(
             f"layer {layer} does not exist: the model has {count} layers, so layer is {-count} … {count - 1}"
+        )
+
+
+def _check_reference(job: JobConfig, folder: Path) -> None:
+    """A word as reference must be one token; whether it is a known one, whoever loads the model says."""
+    from jobs.calibration import tokenizer_of
+
+    if job.reference in ("pad", "unk", "mask"):
+        return
+    tokenizer = tokenizer_of(folder, "document" if job.mode == "retrieval" else "text")
+    if tokenizer is None:
+        return
+    # Where a space is part of a token, the word in a sentence is another token than the word that begins a text.
+    readings = [tokenizer.encode(text, add_special_tokens=False).ids for text in (job.reference, f" {job.reference}")]
+    lengths = [len(ids) for ids in readings] if job.reference.strip() else [0]
+    if 1 not in lengths:
+        what = f"{lengths[0]} tokens of this model" if lengths[0] else "no token of this model"
+        raise SettingError(
+            f"reference {job.reference!r} is {what}; needed is one: 'pad', 'unk', 'mask' or a word of one token"
         )
 
 

@@ -40,7 +40,7 @@ def doctor(
             model,
             mode=mode,
             similarity=similarity,
-            reference=reference or "pad",
+            reference="pad" if reference is None else reference,
             seconds=seconds,
             trust_remote_code=trust_remote_code,
             told=note,

@@ -5,8 +5,8 @@
   const data = JSON.parse(document.getElementById("pairs-data").textContent);
   const $ = (name) => document.getElementById(name);
   const NOT_STORED = -32768, FULL = 32767, STEPS = 8, LISTED = 5;
-  // A text whose lifts are all next to nothing, as of two equal texts, is not coloured.
-  const LEAST_LIFT = 0.01;
+  // A lift below a pair's usual numerical error says nothing: of two equal texts every lift is about zero.
+  const LEAST_LIFT = 2e-3;
   const state = { pair: null, cell: null, pinned: null, at: 0 };
 
   const make = (tag, properties = {}, ...children) => {
@@ -181,8 +181,8 @@
       $("told").replaceChildren(make("p", { className: "faint" },
         `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see its pairs with the other text. ` +
         (pair.lifts
-          ? `Until then the colours show lifts: a blue ${pair.unit} lifts the score, because it is closer to the other ` +
-            `text than its own text is as a whole; an orange one pulls it down.`
+          ? `Until then the colours show lifts: a blue ${pair.unit} adds more than an average part of its text does and ` +
+            `lifts the score; an orange one adds less and pulls it down, though it may still add something.`
           : `Until then the colours show how much each adds to ${pair.aim} in all.`)));
       return;
     }
