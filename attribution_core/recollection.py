@@ -99,7 +99,7 @@ def _write(file: Path, found: CalibratedMesh) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
         try:
-            with os.fdopen(handle, "w") as out:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
                 json.dump(held, out)
             os.replace(name, file)
         except BaseException:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -63,6 +65,7 @@ app.command()(doctor.doctor)
 
 def main() -> NoReturn:
     """The console script: exit code 0, 1 (unfinished, or a bug), 2 (something the user can mend), or a signal's."""
+    _use_utf8()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -73,3 +76,29 @@ def main() -> NoReturn:
         arguments = ["--debug", *(word for word in arguments[:texts] if word != "--debug"), *arguments[texts:]]
     app(arguments, prog_name="tokenpair")
     raise SystemExit(0)
+
+
+def _use_utf8() -> None:
+    """Start Python again in its UTF-8 mode where it reads names and texts in another encoding, such as ASCII.
+
+    Names then are the same to Python, to Arrow and to Ray's processes, and files hold UTF-8 whatever the locale says.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if codecs.lookup(encoding).name != "ascii":
+        # The terminal goes on to read what the locale says.
+        os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+    sys.stdout.flush()
+    os.execv(sys.executable, [_as_utf8(word) for word in sys.orig_argv])
+
+
+def _as_utf8(word: str) -> bytes:
+    """A word of the command line as UTF-8: its bytes where they are that already, else decoded by the locale."""
+    raw = os.fsencode(word)
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return word.encode("utf-8", "surrogateescape")
+    return raw

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
+from urllib.parse import quote
 
 from jobs.worker import ShardReport
 
 TAGS = ("run", "worker")
+PLAIN = string.punctuation + " "
+
+
+def tag_value(text: str) -> str:
+    """``text`` as Ray takes it for a tag: what is not printable ASCII is percent-encoded, the rest stays as it is."""
+    return quote(text, safe=PLAIN, errors="surrogateescape")
 
 
 class Metrics:
@@ -21,7 +29,7 @@ class Metrics:
         def gauge(name: str, what: str) -> Any:
             return Gauge(f"tokenpair_{name}", description=what, tag_keys=("run",))
 
-        self._run = {"run": run_url}
+        self._run = {"run": tag_value(run_url)}
         self._pairs = counter("pairs", "Pairs attributed and committed.")
         self._texts = counter("texts", "Distinct texts committed.")
         self._rejects = counter("rejects", "Rows that workers turned away.")

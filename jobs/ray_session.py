@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +23,12 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 # Shards and reports are a few numbers; data goes to the store and not through Ray.
 OBJECT_STORE_BYTES = 100 << 20
-# Ray puts sockets below it, and the system allows 107 bytes for the whole name of one.
-LONGEST_FOLDER = 40
+FOLDER_PREFIX = "tokenpair-ray-"
+# Ray puts sockets below it, and the system allows 107 bytes for the whole name of one: what is left for the folder for
+# temporary files, without the prefix and eight characters by chance.
+LONGEST_PLACE = 40 - len(FOLDER_PREFIX) - len("/12345678")
+# Where TMPDIR's own folder does not serve Ray.
+COMMON_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 # Ray gives its own processes half a minute to answer, which a machine busy with other work may need more than once.
 STARTS = 2
 
@@ -100,7 +105,7 @@ def _join(address: str) -> None:
         raise ClusterError(f"cannot reach {where}: {_first_line(error, address)}") from None
 
 
-def _start(folder: str | None) -> None:
+def _start(folder: str) -> None:
     import ray
 
     for attempt in range(STARTS):
@@ -121,14 +126,27 @@ def _start(folder: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _private_folder() -> Iterator[str | None]:
+def _private_folder() -> Iterator[str]:
     """A folder for Ray's sockets and logs that only this user can enter: Ray's own stands open to everybody.
 
-    None where the name of the folder for temporary files is too long to hold a socket.
+    ClusterError where no folder for temporary files has a name that Ray can use.
     """
-    with tempfile.TemporaryDirectory(prefix="tokenpair-ray-", ignore_cleanup_errors=True) as name:
+    place = next((one for one in (tempfile.gettempdir(), *COMMON_FOLDERS) if _serves_ray(one)), None)
+    if place is None:
+        raise ClusterError(
+            f"cannot start Ray on this machine: it needs a writable folder for temporary files whose name has at most "
+            f"{LONGEST_PLACE} characters, all of them letters, digits or one of _ . - / without accents: set TMPDIR to "
+            f"one (it is {tempfile.gettempdir()})"
+        )
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=place, ignore_cleanup_errors=True) as name:
         # Ray opens the folder that it is given to everybody, so it gets one further in.
-        yield f"{name}/r" if len(name) <= LONGEST_FOLDER else None
+        yield f"{name}/r"
+
+
+def _serves_ray(folder: str) -> bool:
+    """Whether Ray can have its files below ``folder``: it encodes names as ASCII, and a socket's name must be short."""
+    plain = re.fullmatch(r"[\w./-]+", folder, re.ASCII) is not None
+    return plain and len(folder) <= LONGEST_PLACE and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _first_line(error: BaseException, address: str = "") -> str:

@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import shutil
+import sys
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -143,6 +144,13 @@ class LocalStore(Store):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.root = Path(path).expanduser().absolute()
         self.url = str(self.root)
+        try:
+            os.fsencode(self.root)
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise StoreError(
+                f"{self.url}: this Python writes file names as {encoding}; start it with PYTHONUTF8=1"
+            ) from None
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"{self.url} is a file; a run needs a directory")
         with self.guard("open", ""):

@@ -36,7 +36,7 @@ def listening(pids: set[int]) -> Iterator[tuple[int, str, int]]:
             continue
         owner.update({link[8:-1]: pid for link in links if link.startswith("socket:[")})
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == LISTENING and inode in owner:
                 address, _, port = local.partition(":")

@@ -186,7 +186,9 @@ def _wait_ready(server: S3Server, log: Path) -> None:
         except Exception as error:
             last = type(error).__name__
             time.sleep(0.3)
-    raise RuntimeError(f"the S3 server did not start ({last}): {log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(
+        f"the S3 server did not start ({last}): {log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+    )
 
 
 def stop_server(server: S3Server) -> None:

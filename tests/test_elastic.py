@@ -195,7 +195,7 @@ def autoscaling(tmp_path: Path) -> Iterator[dict[str, str]]:
 def _started(head: subprocess.Popen[bytes], log: Path) -> bool:
     end = time.monotonic() + PATIENCE
     while head.poll() is None and time.monotonic() < end:
-        if "Ray runtime started" in log.read_text(errors="replace"):
+        if "Ray runtime started" in log.read_text(encoding="utf-8", errors="replace"):
             return True
         time.sleep(0.2)
     return False

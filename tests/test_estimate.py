@@ -104,7 +104,7 @@ def test_more_expensive_documents_have_shards_with_fewer_of_them(tmp_path: Path)
 
 def test_plan_says_what_a_job_would_be_and_writes_nothing(log: Path, tiny: TinyModels) -> None:
     before = sorted(log.rglob("*"))
-    with open(log / "run.trec", "a") as file:
+    with open(log / "run.trec", "a", encoding="utf-8") as file:
         file.write("q1 Q0 nowhere 1 0.5 t\n")
     words = ["plan", "--model", str(tiny.folder("bert")), "--log", str(log / "run.trec"), "--beir", str(log)]
     result = CliRunner().invoke(cli.app, [*words, "--depth", "20", "--sample", "4", "--on", "l4", "--price", "2"])

@@ -110,7 +110,7 @@ def test_a_finished_log_is_resumed_and_another_corpus_is_refused(log: Path, mode
     settings = {"model": str(model), "output": str(log / "run"), **places, "depth": 1, "workers": {"count": 1}}
     assert run_job(parse_job(settings), quiet=True).exit_code == 0
     assert run_job(parse_job(settings), quiet=True).already_finished
-    with open(log / "corpus.jsonl", "a") as file:
+    with open(log / "corpus.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"_id": "more", "text": "more"}) + "\n")
     with pytest.raises(RunError, match=r"was planned from other input .*corpus\.jsonl"):
         run_job(parse_job(settings), quiet=True)

@@ -100,7 +100,7 @@ def as_msmarco(folder: Path) -> None:
     ranked: dict[str, list[tuple[float, str]]] = {}
     for query, _, document, _, score, _ in rows_of(folder):
         ranked.setdefault(query, []).append((float(score), document))
-    with open(folder / "run.tsv", "w") as file:
+    with open(folder / "run.tsv", "w", encoding="utf-8") as file:
         for query, documents in ranked.items():
             for rank, (_, document) in enumerate(sorted(documents, reverse=True), 1):
                 file.write(f"{query}\t{document}\t{rank}\n")
@@ -114,7 +114,7 @@ def test_ms_marcos_three_columns_rank_without_scores(log: Path) -> None:
 
 
 def as_predictions(folder: Path, *, texts: bool = True) -> None:
-    with open(folder / "predictions.jsonl", "w") as file:
+    with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
         for query in QUERIES:
             results = [{"corpus_id": r[2], "score": float(r[4])} for r in rows_of(folder) if r[0] == query]
             whole = {"query_id": query, "query": QUERIES[query], "results": results}
@@ -236,9 +236,9 @@ def test_a_bad_row_costs_itself_and_is_told_with_file_and_line(log: Path) -> Non
         "silent Q0 d1 1 0.5 t": "the query is empty",
     }
     (log / "run.trec").write_text("\n".join([*lines, "", *bad]) + "\n")
-    with open(log / "corpus.jsonl", "a") as file:
+    with open(log / "corpus.jsonl", "a", encoding="utf-8") as file:
         file.write('{"_id": "blank", "title": " ", "text": "\\n"}\n{broken\n')
-    with open(log / "queries.jsonl", "a") as file:
+    with open(log / "queries.jsonl", "a", encoding="utf-8") as file:
         file.write('{"_id": "silent", "text": ""}\n')
     plan, shards = planned(log, max_rejects=0.5)
     assert len(pairs_of(shards)) == len(lines)
@@ -252,7 +252,7 @@ def test_a_bad_row_costs_itself_and_is_told_with_file_and_line(log: Path) -> Non
 
 def test_too_many_unreadable_rows_stop_the_job_with_the_counts(log: Path) -> None:
     """A run in another format must not end as a run over what happened to fit."""
-    with open(log / "run.trec", "a") as file:
+    with open(log / "run.trec", "a", encoding="utf-8") as file:
         file.write("only three fields\n" * 2)
     with pytest.raises(
         SourceError, match=r"run\.trec: 2 of 50 rows \(4\.0%\) .*max_rejects 0\.01.*2 × wrong number"

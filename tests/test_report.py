@@ -182,7 +182,7 @@ def test_statistics_of_another_version_are_made_again(tmp_path: Path, rng: Rando
     """Would catch a run of an earlier version that has no report, because of statistics beside it."""
     run = write_run(tmp_path / "run", *made(rng, 5))
     Path(run.url, "statistics").mkdir()
-    Path(run.url, "statistics", "summary.json").write_text('{"version": 1, "run": {}}')
+    Path(run.url, "statistics", "summary.json").write_text('{"version": 1, "run": {}}', encoding="utf-8")
     said: list[str] = []
     page = make_report(run, said.append, called="run")
     assert any("another version wrote them: computing them first" in line for line in said)

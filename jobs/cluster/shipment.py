@@ -56,7 +56,10 @@ def job_file(job: JobConfig) -> bytes:
 
 def runtime_env(folder: Path | None, *, install: bool) -> dict[str, Any]:
     """Ray's description of where the job runs; no variable of this machine's environment is in it."""
-    found: dict[str, Any] = {"env_vars": ENVIRONMENT | {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}
+    # UTF-8 whatever the locale of the cluster's machines says: names of files are the same there as here.
+    found: dict[str, Any] = {
+        "env_vars": ENVIRONMENT | {"PYTHONUTF8": "1", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    }
     if folder is not None:
         found["working_dir"] = str(folder)
     if install:

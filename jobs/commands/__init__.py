@@ -26,6 +26,7 @@ def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
     debug = bool(context.find_root().obj)
     try:
         with stoppable():
+            _check_names()
             yield
     except KeyboardInterrupt as stop:
         complain("stopped; " + ("the same command goes on where it stopped" if resume else "nothing was written"))
@@ -48,6 +49,20 @@ def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
         first = (str(error).strip().splitlines() or [""])[0][:300]
         complain(f"this is a bug in tokenpair: {type(error).__name__}: {first} (--debug shows the traceback)")
         raise typer.Exit(1) from None
+
+
+def _check_names() -> None:
+    """JobError where names of folders that every command depends on are not UTF-8: Arrow and Ray could not use them."""
+    from jobs.errors import JobError
+
+    names = {name: os.environ.get(name, "") for name in ("TMPDIR", "HOME")}
+    with contextlib.suppress(OSError):
+        names["the folder you are in"] = os.getcwd()
+    for what, name in names.items():
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise JobError(f"{what}: its name {name!r} is not valid UTF-8; choose another folder") from None
 
 
 def storage_options(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:

@@ -110,7 +110,7 @@ def describe() -> str:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return "CPU"
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")

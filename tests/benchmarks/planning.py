@@ -102,7 +102,7 @@ def plan_once(folder: Path, output: Path, model: str | None) -> None:
 
 def resident() -> float:
     """This process's resident set in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / (1 << 20)
 
 
@@ -121,18 +121,18 @@ def write_log(folder: Path, pairs: int) -> None:
     letters = np.array(list("etaoinshrdlucmfwypvbgkqjxz"))
     vocabulary = np.array(["".join(chance.choice(letters[:20], chance.integers(2, 10))) for _ in range(20_000)])
     queries = documents = pairs // DOCUMENTS_A_QUERY
-    with open(folder / "corpus.jsonl", "w") as file:
+    with open(folder / "corpus.jsonl", "w", encoding="utf-8") as file:
         for at in range(0, documents, BLOCK):
             words = vocabulary[np.minimum(chance.zipf(1.3, (min(BLOCK, documents - at), 260)), 20_000) - 1]
             for number, line in enumerate(words, at):
                 text = " ".join(line)[:CHARACTERS]
                 file.write(f'{{"_id": "D{number}", "title": "", "text": "{text}"}}\n')
-    with open(folder / "queries.jsonl", "w") as file:
+    with open(folder / "queries.jsonl", "w", encoding="utf-8") as file:
         for at in range(0, queries, BLOCK):
             words = vocabulary[np.minimum(chance.zipf(1.3, (min(BLOCK, queries - at), 7)), 20_000) - 1]
             for number, line in enumerate(words, at):
                 file.write(f'{{"_id": "Q{number}", "text": "{" ".join(line)}"}}\n')
-    with open(folder / "run.trec", "w") as file:
+    with open(folder / "run.trec", "w", encoding="utf-8") as file:
         for at in range(0, queries, BLOCK):
             count = min(BLOCK, queries - at)
             # No document twice a query: places that are far apart by turns.

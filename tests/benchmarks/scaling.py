@@ -136,7 +136,7 @@ def texts(count: int, words: list[int]) -> list[tuple[str, str]]:
 
 def write_pairs(path: Path, count: int, words: list[int]) -> None:
     """The input of the job."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sentence1", "sentence2"])
         writer.writerows(texts(count, words))
@@ -184,7 +184,7 @@ def measure(run: Path, source: Path, workers: int, options: argparse.Namespace) 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def when(line: dict[str, Any]) -> float:

@@ -146,7 +146,7 @@ def chosen(chance: random.Random, among: list[int]) -> int:
 
 def _is_worker(process: int) -> bool:
     with contextlib.suppress(OSError):
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         return state != "Z" and b"ray::" in Path(f"/proc/{process}/cmdline").read_bytes()
     return False
 

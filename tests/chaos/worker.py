@@ -99,7 +99,7 @@ class ChaosWorker(Worker):
     def _starved(self, shard: Shard) -> Any:
         """Compute while the system gives this process no more memory than it has, for this shard."""
         before = resource.getrlimit(resource.RLIMIT_AS)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        held = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + HEADROOM_BYTES, before[1]))
         try:
             _fill(2 * HEADROOM_BYTES)
