@@ -234,6 +234,7 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
         busy_seconds=sum(attempt.busy_seconds.values()),
         workers=attempt.workers,
         retries=attempt.schedule.retries,
+        warnings=tuple(plan.warnings),
     )
 
 
@@ -242,4 +243,14 @@ def _finished_before(run: Store) -> Outcome:
         totals = Totals.of(json.loads(run.read(SUCCESS)))
     except (ValueError, TypeError, RecursionError):
         totals = Totals()
-    return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True)
+    return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True, warnings=_warnings(run))
+
+
+def _warnings(run: Store) -> tuple[str, ...]:
+    from jobs.plan import load_plan
+
+    try:
+        plan = load_plan(run)
+    except RunError:  # of another version; what it came to can be said all the same
+        return ()
+    return () if plan is None else tuple(plan.warnings)

@@ -8,14 +8,16 @@ of its first row, plus 1 for a document, as in jobs.staging.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobs.database import PlanDatabase, connect, first_row, sampled
+from jobs.database import first_row, sampled
 from jobs.errors import SourceError
+from jobs.log_database import LogDatabase, called
+from jobs.log_joins import ids_without_text, judged_queries, queries_without_rows, ranks_against_scores
 from jobs.rejection import check_share
 from jobs.sources.log import LogFiles, read_log, read_qrels
-from jobs.sources.rows import Reject, row_text
 from jobs.sources.tables import read_texts
+from jobs.third_column import decide
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,40 +25,25 @@ if TYPE_CHECKING:
     from jobs.config import JobConfig
     from jobs.sources import InputFile
 
+NO_RANK = "rank is not a whole number"
 DUPLICATE = "a second row for the same query and document"
 NO_TEXT = {"query": "query id without text", "document": "document id without text"}
 BLANK = {"query": "the query is empty", "document": "the document is empty"}
-MAX_UNREADABLE = 0.01
 FLUSH_BYTES = 128 << 20
 SHOWN_IDS = 5
 # From this share of ids without a text on, it is looked whether queries and corpus were mixed up.
 SUSPICIOUS = 0.1
 
-_TABLES = """
-CREATE TABLE files (no INTEGER, name VARCHAR);
-CREATE TABLE log (ordinal BIGINT, file INTEGER, row BIGINT, query VARCHAR, document VARCHAR,
-                  score DOUBLE, place BIGINT, tag VARCHAR);
-CREATE TABLE brought (id VARCHAR, text VARCHAR, row BIGINT);
-CREATE TABLE texts (role TINYINT, key VARCHAR, no BIGINT, characters BIGINT, blank BOOLEAN, text VARCHAR, row BIGINT);
-CREATE TABLE grades (a_no BIGINT, b_no BIGINT, relevance INTEGER);
-CREATE TABLE rejects (file INTEGER, row BIGINT, id VARCHAR, reason VARCHAR, row_text VARCHAR);
--- Ids may hold any sign; with the query's colons escaped the first colon is the one between the two.
-CREATE MACRO pair_name(query, document) AS replace(replace(query, '%', '%25'), ':', '%3A') || ':' || document;
-"""
 
-
-class LogStaging(PlanDatabase):
+class LogStaging(LogDatabase):
     """The growing database of one log's plan; :meth:`stage` fills it from the job's files."""
 
     role_b = 1
 
     def __init__(self, folder: Path, job: JobConfig, files: LogFiles) -> None:
-        self.con = connect(folder)
-        self.con.execute(_TABLES)
-        self.notices: list[str] = []
-        self._job = job
+        super().__init__(folder, job)
         self._files = files
-        self._numbers: dict[str, int] = {}
+        self._document = ""  # an id of the corpus, to be shown where none fits
         self._rows = 0
 
     def stage(self) -> None:
@@ -69,7 +56,16 @@ class LogStaging(PlanDatabase):
         self._read_judgments()
         if not self.count("ranked"):
             reasons = "; ".join(f"{n} × {reason}" for reason, n in list(self.rejected().items())[:5])
-            raise SourceError(f"no row of the log can be attributed: {reasons}")
+            raise SourceError(f"no row of the log can be attributed: {reasons}{self._example()}")
+
+    def _example(self) -> str:
+        """An id of the log beside one of the corpus, where no document has a text."""
+        wanted = first_row(
+            self.con, "SELECT min(id), bool_and(no IN (SELECT no FROM textless)) FROM wanted WHERE role = 1"
+        )
+        if wanted is None or not wanted[1] or not self._document:
+            return ""
+        return f"; ids of documents look like {wanted[0]!r} in the log and {self._document!r} in the corpus"
 
     # Rankings ------------------------------------------------------------------------------------------------------
 
@@ -77,39 +73,52 @@ class LogStaging(PlanDatabase):
         """Tables ``log`` and ``brought`` (texts of queries that stood in the log itself)."""
         ordinal = brought = 0
         for file in self._files.log:
-            number, before, bad = self._number(file), ordinal, 0
-            for batch in read_log(file, self._job.log_format, self._job.log_part):
+            number, before, bad = self.number(file), ordinal, 0
+            for batch in read_log(file, self.job.log_format, self.job.log_part):
                 bad += len(batch.rejects)
-                self._reject(number, batch.rejects)
-                columns = "row, query, document, score, place, tag"
-                self._insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
+                self.reject(number, batch.rejects)
+                columns = "row, query, document, score, place, tag, third"
+                self.insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
                 if batch.queries is not None:
-                    self._insert(f"INSERT INTO brought SELECT id, text, {brought} + nth FROM incoming", batch.queries)
+                    self.insert(f"INSERT INTO brought SELECT id, text, {brought} + nth FROM incoming", batch.queries)
                     brought += len(batch.queries)
                 ordinal += len(batch.table)
             if ordinal == before and not bad:
                 raise SourceError(f"{file.url}: has no rows")
         self._rows = ordinal
         if not ordinal:
-            self._check_unreadable(self._files.log, 0)
+            self.check_unreadable(self._files.log, 0)
             raise SourceError(f"{self._files.log[0].url}: no row can be read")
         if self._files.queries == [] and not self.count("brought"):
             raise SourceError("queries: is missing; the log does not bring its queries' texts along")
 
     def _rank(self) -> None:
         """Tables ``q``, ``d`` (ids and numbers) and ``ranked``: every row that is asked for, with its rank."""
-        job = self._job
-        self.con.execute("CREATE TABLE q AS SELECT query AS id, min(ordinal) AS q FROM log GROUP BY query")
+        job = self.job
+        decision = decide(self.con, called(self._files.log))
+        if decision is not None and decision.notice is not None:
+            self.notices.append(decision.notice)
+        self.con.execute("""
+            CREATE TABLE q AS SELECT query AS id, min(ordinal) AS q FROM log GROUP BY query;
+            CREATE TABLE asked AS SELECT id FROM q
+        """)
         if job.sample is not None:
             self.con.execute(sampled("q", "id", job.seed, job.sample))
-        self.con.execute("""
+        by_score = decision is not None and decision.kind == "score"
+        score, place = ("coalesce(score, third)", "place") if by_score else ("score", "coalesce(place, third)")
+        self.con.execute(f"""
             CREATE TABLE d AS SELECT id, row_number() OVER (ORDER BY id) AS d FROM (
                 SELECT DISTINCT document AS id FROM log SEMI JOIN q ON q.id = log.query);
             CREATE TABLE coded AS
-            SELECT ordinal, file, row, q, d, score, place, tag FROM log
+            SELECT ordinal, file, row, q, d, {score} AS score, {place} AS place, tag FROM log
             JOIN q ON q.id = log.query JOIN d ON d.id = log.document;
             DROP TABLE log
         """)
+        self.con.execute(f"""
+            CREATE TEMP TABLE bad AS SELECT ordinal, '{NO_RANK}' AS reason FROM coded
+            WHERE score IS NULL AND (place < 0 OR place <> floor(place))
+        """)
+        unusable = self.turn_away("coded")
         # The first row of a query and document counts.
         self.con.execute(f"""
             CREATE TEMP TABLE bad AS
@@ -117,16 +126,17 @@ class LogStaging(PlanDatabase):
             JOIN (SELECT q, d, min(ordinal) AS first FROM coded GROUP BY q, d HAVING count(*) > 1) USING (q, d)
             WHERE ordinal > first
         """)
-        duplicates = self._turn_away("coded")
+        unusable += self.turn_away("coded")
+        self.warn(ranks_against_scores(self.con, called(self._files.log)))
         # trec_eval's order: the score, then the id, both from the largest down; without a score, the rank given.
         depth = f"WHERE rank <= {job.depth}" if job.depth is not None else ""
-        order = "score DESC NULLS LAST, place NULLS LAST, d DESC"
+        order = "score DESC NULLS LAST, CASE WHEN score IS NULL THEN place END NULLS LAST, d DESC"
         self.con.execute(f"""
             CREATE TABLE ranked AS SELECT ordinal, file, row, q, d, score, tag, rank::INTEGER AS rank FROM (
                 SELECT *, row_number() OVER (PARTITION BY q ORDER BY {order}) AS rank FROM coded) {depth};
             DROP TABLE coded
         """)
-        self._check_unreadable(self._files.log, self._rows - duplicates)
+        self.check_unreadable(self._files.log, self._rows - unusable)
 
     # Texts ---------------------------------------------------------------------------------------------------------
 
@@ -140,6 +150,7 @@ class LogStaging(PlanDatabase):
         """)
         if self._files.queries:
             self._read_texts("query", self._files.queries)
+            self.note(queries_without_rows(self.con, called(self._files.queries)))
         else:
             self.con.execute("""
                 INSERT INTO texts SELECT 0, id, no, length(text), trim(text, E' \\t\\r\\n') = '', text, row FROM brought
@@ -152,7 +163,7 @@ class LogStaging(PlanDatabase):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        job, role = self._job, 0 if what == "query" else 1
+        job, role = self.job, 0 if what == "query" else 1
         columns = job.query_columns if what == "query" else job.corpus_columns
         self.con.execute(f"CREATE TEMP TABLE sought AS SELECT id, no FROM wanted WHERE role = {role}")
         empty: list[str] = []
@@ -162,7 +173,7 @@ class LogStaging(PlanDatabase):
         def keep() -> None:
             # All ids are looked through each time, so it is done with many texts at once.
             if waiting:
-                self._insert(
+                self.insert(
                     f"INSERT INTO texts SELECT {role}, id, no, length(text), blank, text, place FROM incoming "
                     "JOIN sought USING (id)",
                     pa.concat_tables(waiting),
@@ -170,9 +181,9 @@ class LogStaging(PlanDatabase):
                 waiting.clear()
 
         for file in files:
-            number = self._number(file)
+            number = self.number(file)
             for batch in read_texts(file, columns, titles=job.titles and what == "document", notices=self.notices):
-                self._reject(number, batch.rejects)
+                self.reject(number, batch.rejects)
                 blank = pc.equal(pc.utf8_trim_whitespace(batch.table["text"]), "")
                 if pc.any(blank).as_py():
                     without = batch.table.filter(blank)["id"].to_pylist()
@@ -181,6 +192,10 @@ class LogStaging(PlanDatabase):
                 places = pa.array(range(rows, rows + len(batch.table)), pa.int64())
                 waiting.append(batch.table.append_column("blank", blank).append_column("place", places))
                 rows += len(batch.table)
+                if what == "query":
+                    self.insert("INSERT INTO listed SELECT id FROM incoming", batch.table)
+                elif not self._document and len(batch.table):
+                    self._document = batch.table["id"][0].as_py()
                 if sum(table.nbytes for table in waiting) > FLUSH_BYTES:
                     keep()
         keep()
@@ -191,7 +206,7 @@ class LogStaging(PlanDatabase):
             if empties > 1:
                 whose = f"{empties} {'queries are' if what == 'query' else 'documents are'} empty"
             self.notices.append(f"{files[0].name}: {whose}: {told}")
-        self._check_unreadable(files, rows)
+        self.check_unreadable(files, rows)
 
     def _drop_second_texts(self) -> None:
         """Of an id that stands several times in a table of texts the first text counts."""
@@ -219,6 +234,8 @@ class LogStaging(PlanDatabase):
         if not self.count("textless"):
             return
         self._check_mixed_up()
+        for role, files in enumerate((self._files.queries or self._files.log, self._files.corpus)):
+            self.note(ids_without_text(self.con, called(files), role))
         pairs = self.count("ranked")
         self.con.execute("""
             CREATE TEMP TABLE bad AS
@@ -228,44 +245,27 @@ class LogStaging(PlanDatabase):
             WHERE ta.no IS NOT NULL OR tb.no IS NOT NULL
         """)
         reasons = self.con.execute("SELECT reason, count(*) FROM bad GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
-        self._turn_away("ranked")
-        if self._job.max_missing is not None:
-            check_share("the log", dict(reasons), pairs, self._job.max_missing, "max_missing", "have no text")
-
-    def _turn_away(self, table: str) -> int:
-        """Move the rows of ``table`` that are in ``bad`` (ordinal, reason) to the rejects, and drop ``bad``."""
-        turned_away = self.count("bad")
-        if turned_away:
-            query = f"""
-                SELECT file, row, reason, pair_name(q.id, d.id) AS id, q.id AS query, d.id AS document,
-                       score AS log_score, tag
-                FROM bad JOIN {table} USING (ordinal) JOIN q USING (q) JOIN d USING (d)
-            """
-            writing = self.con.cursor()  # an open result blocks its connection
-            for batch in self.con.sql(query).to_arrow_reader(1 << 16):
-                _insert_described(writing, batch)
-            writing.close()
-            self.con.execute(f"DELETE FROM {table} WHERE ordinal IN (SELECT ordinal FROM bad)")
-        self.con.execute("DROP TABLE bad")
-        return turned_away
+        self.turn_away("ranked")
+        if self.job.max_missing is not None:
+            check_share("the log", dict(reasons), pairs, self.job.max_missing, "max_missing", "have no text")
 
     def _check_mixed_up(self) -> None:
         """SourceError where the ids show that the files of queries and documents were given the wrong way round."""
         ids = "SELECT count(*) FROM wanted"
-        wanted = self._one(ids)
-        missing = self._one("SELECT count(*) FROM textless WHERE missing")
+        wanted = self.one(ids)
+        missing = self.one("SELECT count(*) FROM textless WHERE missing")
         if not self._files.queries or missing < SUSPICIOUS * wanted:
             return
         found = 0
         for role, files, columns in (
-            (1, self._files.queries, self._job.query_columns),
-            (0, self._files.corpus, self._job.corpus_columns),
+            (1, self._files.queries, self.job.query_columns),
+            (0, self._files.corpus, self.job.corpus_columns),
         ):
             self.con.execute("CREATE OR REPLACE TEMP TABLE seen (id VARCHAR)")
             for file in files:
                 for batch in read_texts(file, columns, titles=False, notices=[]):
-                    self._insert("INSERT INTO seen SELECT id FROM incoming", batch.table)
-            found += self._one(f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
+                    self.insert("INSERT INTO seen SELECT id FROM incoming", batch.table)
+            found += self.one(f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
         if wanted - found < missing / 2:
             raise SourceError(
                 f"queries and corpus look mixed up: of {wanted:,} ids in the log {missing:,} have no text as given and "
@@ -277,33 +277,35 @@ class LogStaging(PlanDatabase):
 
     def _limit(self) -> None:
         """Keep the first ``limit`` pairs, queries in the log's order and their documents by rank."""
-        if self._job.limit is None:
+        if self.job.limit is None:
             return
         self.con.execute(f"""
             DELETE FROM ranked WHERE ordinal NOT IN (
-                SELECT ordinal FROM ranked ORDER BY q, rank LIMIT {self._job.limit})
+                SELECT ordinal FROM ranked ORDER BY q, rank LIMIT {self.job.limit})
         """)
 
     def _read_judgments(self) -> None:
-        """Table ``grades``; the first judgment of a query and document counts."""
+        """Table ``judged``: the grades of the pairs; the first judgment of a query and document counts."""
+        read = 0
         for file in self._files.qrels:
-            number, rows = self._number(file), 0
+            number, before = self.number(file), read
             for batch in read_qrels(file):
-                self._reject(number, batch.rejects)
-                rows += len(batch.table)
-                self._insert(
-                    """
-                    INSERT INTO grades SELECT a.no, b.no, relevance FROM incoming
-                    JOIN wanted a ON a.role = 0 AND a.id = incoming.query
-                    JOIN wanted b ON b.role = 1 AND b.id = incoming.document ORDER BY nth
-                    """,
-                    batch.table,
+                self.reject(number, batch.rejects)
+                self.insert(
+                    f"INSERT INTO judgments SELECT query, document, relevance, {read} + nth FROM incoming", batch.table
                 )
-            self._check_unreadable([file], rows)
+                read += len(batch.table)
+            self.check_unreadable([file], read - before)
         self.con.execute("""
-            CREATE TABLE judged AS SELECT a_no, b_no, min_by(relevance, nth) AS relevance FROM (
-                SELECT *, rowid AS nth FROM grades) GROUP BY a_no, b_no
+            CREATE TABLE judged AS
+            SELECT a.no AS a_no, b.no AS b_no, arg_min(relevance, nth) AS relevance FROM judgments
+            JOIN wanted a ON a.role = 0 AND a.id = judgments.query
+            JOIN wanted b ON b.role = 1 AND b.id = judgments.document GROUP BY a.no, b.no
         """)
+        if self._files.qrels:
+            notices, warnings = judged_queries(self.con, called(self._files.qrels))
+            self.notices += notices
+            self.warn(warnings)
 
     def publish(self, reserved: set[str], notices: list[str]) -> pa.Schema:
         """Table ``matched`` and view ``pair_rows``, as jobs.plan reads them; the schema of the columns k0, k1 …"""
@@ -326,73 +328,3 @@ class LogStaging(PlanDatabase):
             LEFT JOIN judged ON judged.a_no = 2 * q AND judged.b_no = documents.no
         """)
         return pa.schema(list(kinds.items()))
-
-    def _number(self, file: InputFile) -> int:
-        if file.url not in self._numbers:
-            self._numbers[file.url] = len(self._numbers)
-            self.con.execute("INSERT INTO files VALUES (?, ?)", [self._numbers[file.url], file.name])
-        return self._numbers[file.url]
-
-    def _insert(self, statement: str, table: pa.Table) -> None:
-        """Run ``statement`` over ``table`` as ``incoming``, its rows numbered from 0 by ``nth``."""
-        import numpy as np
-        import pyarrow as pa
-
-        if len(table):
-            numbered = table.append_column("nth", pa.array(np.arange(len(table), dtype=np.int64)))
-            self.con.register("incoming", numbered)
-            self.con.execute(statement)
-            self.con.unregister("incoming")
-
-    def _reject(self, file: int, rejects: list[Reject]) -> None:
-        import pyarrow as pa
-
-        if rejects:
-            columns = {
-                "row": pa.array([one.row for one in rejects], pa.int64()),
-                "reason": pa.array([one.reason for one in rejects], pa.string()),
-                "row_text": pa.array([one.row_text for one in rejects], pa.string()),
-            }
-            self._insert(
-                f"INSERT INTO rejects SELECT {file}, row, NULL, reason, row_text FROM incoming", pa.table(columns)
-            )
-
-    def _check_unreadable(self, files: list[InputFile], good: int) -> None:
-        """SourceError where too many rows of ``files``, of which ``good`` could be read, were turned away."""
-        numbers = ", ".join(str(self._number(file)) for file in files)
-        rows = self.con.execute(f"""
-            SELECT reason, count(*) FROM rejects WHERE file IN ({numbers}) GROUP BY 1 ORDER BY 2 DESC, 1
-        """).fetchall()
-        first = self.con.execute(f"""
-            SELECT name || ':' || row FROM rejects JOIN files ON files.no = rejects.file
-            WHERE rejects.file IN ({numbers}) ORDER BY rejects.file, row LIMIT {SHOWN_IDS}
-        """).fetchall()
-        most = self._job.max_rejects if self._job.max_rejects is not None else MAX_UNREADABLE
-        total = good + sum(n for _, n in rows)
-        places = [str(place) for (place,) in first]
-        check_share(files[0].name, dict(rows), total, most, "max_rejects", "cannot be used", places)
-
-    def _one(self, query: str) -> int:
-        row = first_row(self.con, query)
-        assert row is not None
-        return int(row[0] or 0)
-
-
-def _insert_described(con: Any, batch: pa.RecordBatch) -> None:
-    """Insert rejects with their rows as text, as the readers give them."""
-    import pyarrow as pa
-
-    lines = batch.select(["query", "document", "log_score", "tag"]).to_pylist()
-    texts = [row_text({name: value for name, value in one.items() if value is not None}) for one in lines]
-    table = pa.table(
-        {
-            "file": batch.column("file"),
-            "row": batch.column("row"),
-            "id": batch.column("id"),
-            "reason": batch.column("reason"),
-            "row_text": pa.array(texts, pa.string()),
-        }
-    )
-    con.register("described", table)
-    con.execute("INSERT INTO rejects SELECT file, row, id, reason, row_text FROM described")
-    con.unregister("described")

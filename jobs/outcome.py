@@ -16,6 +16,7 @@ class Outcome:
 
     ``pairs_now`` were attributed by this start, in ``computing_seconds`` from the first worker's readiness on, with
     ``worker_seconds`` of workers that were there, ``busy_seconds`` of them computing; ``totals`` are of the whole run.
+    ``warnings`` are what the plan said of the input that a reader of the summary must know.
     """
 
     url: str
@@ -31,6 +32,7 @@ class Outcome:
     workers: int = 0
     retries: int = 0
     already_finished: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -44,7 +46,7 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """The summary that a user reads."""
-        lines = self.totals.lines()
+        lines = [*self.totals.lines(), *(f"note     {line}" for line in self.warnings)]
         if self.already_finished:
             return [f"already finished: {self.url}", *lines]
         if self.pairs_now:

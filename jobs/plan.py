@@ -57,7 +57,7 @@ class Plan:
     fingerprint. ``centre_file`` has the sample of texts that a job with centred sums takes the mean of, by role.
     ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
     is by what rates lengths were taken for costs, ``lengths`` the characters of distinct texts by role and percentile,
-    ``work`` what it all takes.
+    ``work`` what it all takes. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str
@@ -76,6 +76,7 @@ class Plan:
     lengths: dict[str, dict[str, int]]
     work: Work
     centre_file: str | None = None
+    warnings: list[str] = field(default_factory=list)
     version: int = VERSION
     _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -139,6 +140,7 @@ def load_plan(run: Store) -> Plan | None:
             lengths={role: {k: int(v) for k, v in one.items()} for role, one in found["lengths"].items()},
             work=Work(**{k: int(v) for k, v in found["work"].items()}),
             centre_file=None if found.get("centre_file") is None else str(found["centre_file"]),
+            warnings=[str(line) for line in found.get("warnings", [])],
             version=int(found["version"]),
             **{key: found[key] for key in same},
         )
@@ -242,6 +244,7 @@ def _write(
         lengths=_lengths(staging, job.mode),
         work=total_work(staging.con),
         centre_file=centre_file,
+        warnings=staging.warnings if isinstance(staging, LogStaging) else [],
     )
     if run.commit(MANIFEST, _manifest(plan)):
         return plan

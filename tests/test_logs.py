@@ -299,7 +299,7 @@ def test_mixed_up_files_are_recognised_where_ids_are_numbers_that_overlap(tmp_pa
     [
         ("run.txt", "q 0 d 1\n", r"4 fields \(as in qrels\)"),
         ("run.txt", "query-id\tcorpus-id\tscore\nq1\td1\t3\n", r"3 fields \(as in qrels\)"),
-        ("run.txt", "q1 d1 0.5\n", "3 fields and the third is no rank"),
+        ("run.txt", "q1 d1 high\n", "3 fields and the third is neither a rank nor a score"),
         ("run.json", '{"_id": "d1", "text": "x"}\n', "not a log but a table of texts"),
         ("run.txt", "a b\n", "2 fields; a TREC run has 6"),
         ("run.txt", "", "has no rows"),

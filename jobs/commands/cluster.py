@@ -47,7 +47,7 @@ def submit(
         from jobs.config import load_job
         from jobs.sources.beir import with_beir
 
-        job = load_job(job_file, with_beir(settings))
+        job = load_job(job_file, with_beir(settings, job_file, lambda line: note(f"note: {line}")))
         if print_rayjob:
             from jobs.cluster.rayjob import manifest
 

@@ -24,7 +24,7 @@ def run(
         from jobs.config import load_job
         from jobs.sources.beir import with_beir
 
-        job = load_job(job_file, with_beir(settings))
+        job = load_job(job_file, with_beir(settings, job_file, lambda line: None if quiet else note(f"note: {line}")))
         from jobs.engine import run_job
 
         outcome = run_job(job, quiet=quiet, echo=note, restart=restart)
@@ -52,7 +52,8 @@ def plan(
         from jobs.config import load_job
         from jobs.sources.beir import with_beir
 
-        for line in plan_lines(lambda output: load_job(job_file, with_beir(settings) | {"output": output}), chosen):
+        settings = with_beir(settings, job_file, lambda line: say(f"note: {line}"))
+        for line in plan_lines(lambda output: load_job(job_file, settings | {"output": output}), chosen):
             say(line)
 
 

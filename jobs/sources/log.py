@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import SourceError
@@ -13,7 +14,7 @@ from jobs.sources.files import InputFile, named_together, resolve_inputs
 from jobs.sources.lines import read_lines
 from jobs.sources.predictions import META, read_mteb, read_predictions
 from jobs.sources.rows import Reject, shortened
-from jobs.sources.runs import LogBatch, read_run
+from jobs.sources.runs import RANK_NAMES, LogBatch, is_header, number_of, read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SNIFFED_BYTES = 1 << 16
 BATCH_ROWS = 1 << 17
+SHOWN_NAMES = 10
 LARGEST_GRADE = 1 << 31
 
 
@@ -45,8 +47,9 @@ def log_files(job: JobConfig, options: StorageSettings | None = None) -> LogFile
     settings = options or job.storage
     groups = [
         resolve_inputs(places, settings, any_name=True) if places else []
-        for places in (job.log, job.queries, job.corpus, job.qrels)
+        for places in (job.log, job.queries, job.corpus)
     ]
+    groups.append(_judgments(job.qrels, settings) if job.qrels else [])
     for name, files in zip(("log", "qrels"), (groups[0], groups[3]), strict=True):
         typed = next((file for file in files if file.kind in ("parquet", "arrow")), None)
         if typed is not None:
@@ -55,6 +58,20 @@ def log_files(job: JobConfig, options: StorageSettings | None = None) -> LogFile
     names = {file.url: file.name for file in named_together([file for files in groups for file in files])}
     renamed = [[replace(file, name=names[file.url]) for file in files] for files in groups]
     return LogFiles(*renamed)
+
+
+def _judgments(places: list[str], settings: StorageSettings) -> list[InputFile]:
+    """The files of judgments; where one is not there, its neighbours are named, such as those of other splits."""
+    try:
+        return resolve_inputs(places, settings, any_name=True)
+    except SourceError as error:
+        for place in places:
+            path = Path(place).expanduser()
+            if "://" not in place and not path.exists() and path.parent.is_dir():
+                there = sorted(one.name for one in path.parent.iterdir() if one.is_file())[:SHOWN_NAMES]
+                if there:
+                    raise SourceError(f"qrels: {error}; its folder has {', '.join(there)}") from None
+        raise
 
 
 def read_log(file: InputFile, format: str, part: str | None = None) -> Iterator[LogBatch]:
@@ -79,20 +96,29 @@ def sniffed_format(file: InputFile) -> str:
         if re.search(r'"text"\s*:\s*"', first):
             raise SourceError(f"{file.url}: is not a log but a table of texts; it goes under queries or corpus")
         return "mteb"
-    fields = head.split("\n", 1)[0].split()
+    lines = head.split("\n")
+    fields = lines[0].split()
     if len(fields) == 6:
         return "trec"
-    if len(fields) == 3 and fields[2].isdigit():
-        return "msmarco"
+    if len(fields) == 3 and number_of(fields[2]) is not None:
+        return "three"
+    if len(fields) == 3 and is_header(lines[0].encode(), "three"):
+        if fields[2].lower() in RANK_NAMES:
+            return "msmarco"
+        # Judgments have such a header too, above grades, which are whole numbers.
+        numbers = [number_of(line.split()[2]) for line in lines[1:-1] if len(line.split()) == 3]
+        if any(one is not None and one != int(one) for one in numbers):
+            return "scores"
     if not fields:
         raise SourceError(f"{file.url}: has no rows")
     seen = f"its first line has {len(fields)} fields"
-    if len(fields) == 4 or fields[-1] == "score":
+    if len(fields) == 4 or fields[-1].lower() == "score":
         seen += " (as in qrels)"
     elif len(fields) == 3:
-        seen += " and the third is no rank"
+        seen += " and the third is neither a rank nor a score"
     raise SourceError(
-        f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or say log_format if that line is bad"
+        f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or say log_format (--log-format) if "
+        "that line is bad"
     )
 
 

@@ -23,7 +23,12 @@ LINE_BYTES = 1 << 20
 FIELDS = {
     "trec": ("query", "q0", "document", "place", "score", "tag"),
     "msmarco": ("query", "document", "place"),
+    "scores": ("query", "document", "score"),
+    "three": ("query", "document", "third"),
 }
+# Words above a column of ranks or scores, where a run has a header.
+RANK_NAMES = ("rank", "position", "pos", "place")
+SCORE_NAMES = ("score", "scores", "sim", "similarity")
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class LogBatch:
     """Rows of a log's file, in their order.
 
     ``table``: row (int64, from 1), query, document (string), score (double, null where the log has none), place
-    (int64, the rank that the log gives where it has no score, else null), tag (string or null). ``rejects`` are the
-    unreadable rows met on the way. ``queries``: id, text (string), where the log brings its queries' texts along.
+    (int64, the rank that the log gives, or null), tag (string or null), third (double, a rank or a score: which of
+    them is seen by the whole log; else null). ``rejects`` are the unreadable rows met on the way. ``queries``: id,
+    text (string), where the log brings its queries' texts along.
     """
 
     file: str
@@ -51,10 +57,18 @@ class Gathered:
     scores: list[float | None] = field(default_factory=list)
     places: list[int | None] = field(default_factory=list)
     tags: list[str | None] = field(default_factory=list)
+    thirds: list[float | None] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
     def add(
-        self, row: int, query: str, document: str, score: float | None, place: int | None = None, tag: str | None = None
+        self,
+        row: int,
+        query: str,
+        document: str,
+        score: float | None,
+        place: int | None = None,
+        tag: str | None = None,
+        third: float | None = None,
     ) -> None:
         """Take one good row."""
         self.rows.append(row)
@@ -63,6 +77,7 @@ class Gathered:
         self.scores.append(score)
         self.places.append(place)
         self.tags.append(tag)
+        self.thirds.append(third)
 
     def batch(self, file: str, texts: pa.Table | None = None) -> LogBatch:
         """What was gathered, as a batch."""
@@ -75,28 +90,47 @@ class Gathered:
             pa.array(self.scores, pa.float64()),
             pa.array(self.places, pa.int64()),
             pa.array(self.tags, pa.string()),
+            pa.array(self.thirds, pa.float64()),
         ]
         return LogBatch(file, pa.table(columns, names=list(COLUMNS)), self.rejects, texts)
 
 
-COLUMNS = ("row", "query", "document", "score", "place", "tag")
+COLUMNS = ("row", "query", "document", "score", "place", "tag", "third")
 
 
 def read_run(file: InputFile, format: str) -> Iterator[LogBatch]:
-    """Batches of a run in ``format`` trec (query Q0 document rank score tag) or msmarco (query document rank).
+    """Batches of a run: trec (query Q0 document rank score tag), msmarco (query document rank), scores (query document
+    score), or three (query, document, and a number that is either).
 
-    Fields are separated by white space. Where there is a score it decides the order and the given rank is not read.
+    Fields are separated by white space; a header is passed over. A score decides the order, whatever rank is given.
     """
     with file.guard(), file.open_text() as stream:
         start = 1
         for block in read_blocks(stream):
+            if start == 1 and is_header(block.split(b"\n", 1)[0], format):
+                block, start = block.split(b"\n", 1)[1], 2
             batch = _at_once(file.name, block, start, format) or _by_line(file.name, block, start, format)
             start += block.count(b"\n")
             yield batch
 
 
+def is_header(line: bytes, format: str) -> bool:
+    """Whether a run's first line names its columns."""
+    words = line.decode("utf-8", "replace").lower().split()
+    at = 4 if format == "trec" else 2
+    return len(words) == len(FIELDS[format]) and words[at] in (*RANK_NAMES, *SCORE_NAMES)
+
+
 def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | None:
     """The block by Arrow's reader, or None where a line of it needs a closer look."""
+    wanted = [one for one in FIELDS[format] if one != "q0"]
+    batch = _columns(name, block, start, format, wanted)
+    if batch is None and format == "trec":  # what stands in place of its ranks may be no number
+        batch = _columns(name, block, start, format, [one for one in wanted if one != "place"])
+    return batch
+
+
+def _columns(name: str, block: bytes, start: int, format: str, wanted: list[str]) -> LogBatch | None:
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
@@ -106,9 +140,7 @@ def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | Non
         return None
     fields = FIELDS[format]
     types = {"query": pa.string(), "document": pa.string(), "tag": pa.string(), "score": pa.float64()}
-    types |= {"place": pa.int64()}
-    # A run's own rank is not looked at where there is a score, whatever stands there.
-    wanted = [name for name in fields if name in types and not (name == "place" and "score" in fields)]
+    types |= {"place": pa.int64(), "third": pa.float64()}
     try:
         found = csv.read_csv(
             io.BytesIO(block),
@@ -124,15 +156,16 @@ def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | Non
         return None
     if len(found) != block.count(b"\n"):
         return None
-    if "score" in wanted and not pc.all(pc.is_finite(found["score"])).as_py():
-        return None
+    for column in ("score", "third"):
+        if column in wanted and not pc.all(pc.is_finite(found[column])).as_py():
+            return None
     for column in ("query", "document"):
         if pc.any(pc.equal(pc.binary_length(found[column]), 0)).as_py():
             return None
-    if "place" in wanted and pc.min(found["place"]).as_py() < 0:
+    if format == "msmarco" and pc.min(found["place"]).as_py() < 0:
         return None
     rows: dict[str, Any] = {"row": pa.array(range(start, start + len(found)), pa.int64())}
-    empty = {"score": pa.float64(), "place": pa.int64(), "tag": pa.string()}
+    empty = {"score": pa.float64(), "place": pa.int64(), "tag": pa.string(), "third": pa.float64()}
     for column in COLUMNS[1:]:
         rows[column] = found[column] if column in wanted else pa.nulls(len(found), empty[column])
     return LogBatch(name, pa.table(rows), [])
@@ -163,16 +196,31 @@ def _take(gathered: Gathered, number: int, fields: list[bytes], format: str) -> 
         return "invalid UTF-8"
     if format == "msmarco":
         query, document, place = words
-        if not (place.isascii() and place.isdigit() and len(place) <= 18):
+        rank = _rank_of(place)
+        if rank is None or rank < 0:
             return "rank is not a whole number"
-        gathered.add(number, query, document, None, int(place))
+        gathered.add(number, query, document, None, rank)
         return None
-    query, _, document, _, score, tag = words
-    value = number_of(score)
+    if format in ("scores", "three"):
+        query, document, word = words
+        value = number_of(word)
+        if value is None:
+            return "score is not a number" if format == "scores" else "neither a rank nor a score"
+        score, third = (value, None) if format == "scores" else (None, value)
+        gathered.add(number, query, document, score, third=third)
+        return None
+    query, _, document, place, word, tag = words
+    value = number_of(word)
     if value is None:
         return "score is not a number"
-    gathered.add(number, query, document, value, None, tag)
+    gathered.add(number, query, document, value, _rank_of(place), tag)
     return None
+
+
+def _rank_of(text: str) -> int | None:
+    """A whole number, or None."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
 
 
 def number_of(text: str) -> float | None:

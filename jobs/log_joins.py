@@ -1,0 +1,161 @@
+"""What of a log's files meets nothing in the others, in lines for the user; and judgments that contradict each other.
+
+All functions read tables of jobs.log_staging: ``asked`` (id) has every query of the log, ``q`` and ``d`` those and the
+documents that the job takes, ``wanted`` (role, id, no) the ids whose texts it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.database import first_row
+from jobs.progress import counted
+
+if TYPE_CHECKING:
+    import duckdb
+
+SHOWN_IDS = 5
+
+
+def queries_without_rows(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
+    """Of the table ``listed`` (id), the queries of ``file``, those that the log lacks."""
+    return _missing(con, "listed", "SELECT id FROM asked", f"{file}: {{}} not in the log", "queries")
+
+
+def ids_without_text(con: duckdb.DuckDBPyConnection, file: str, role: int) -> str | None:
+    """Queries (``role`` 0) or documents (1) of the log that ``file`` lacks."""
+    what = ("queries", "documents")[role]
+    of_role = f"(SELECT id FROM wanted WHERE role = {role})"
+    return _missing(
+        con,
+        of_role,
+        f"SELECT id FROM wanted WHERE role = {role} AND no NOT IN (SELECT no FROM textless WHERE missing)",
+        f"the log: {{}} not in {file}",
+        what,
+    )
+
+
+def judged_queries(con: duckdb.DuckDBPyConnection, file: str) -> tuple[list[str], list[str]]:
+    """Notices and warnings of the judgments in table ``judgments`` (query, document, relevance, nth), of ``file``."""
+    total, common = _counts(con, "(SELECT DISTINCT query AS id FROM judgments)", "SELECT id FROM asked")
+    if not total:
+        return [], [f"{file}: holds no judgment, so relevance is null in every row"]
+    warnings = [line for line in [_contradictions(con, file)] if line is not None]
+    if not common:
+        theirs, ours = _one(con, "SELECT min(query) FROM judgments"), _one(con, "SELECT min(id) FROM asked")
+        return [], [
+            f"{file}: none of its {counted(total, 'judged query')} is in the log, so relevance is "
+            f"null in every row; ids look like {theirs!r} there and {ours!r} in the log",
+            *warnings,
+        ]
+    notices = [
+        _missing(
+            con,
+            "(SELECT DISTINCT query AS id FROM judgments)",
+            "SELECT id FROM asked",
+            f"{file}: {{}} not in the log",
+            "judged queries",
+        ),
+        _missing(
+            con, "asked", "SELECT query AS id FROM judgments", f"the log: {{}} without judgment in {file}", "queries"
+        ),
+    ]
+    if not first_row(con, "SELECT 1 FROM judged LIMIT 1"):
+        theirs = _one(con, "SELECT min(document) FROM judgments SEMI JOIN asked ON asked.id = judgments.query")
+        ours = _one(con, "SELECT min(id) FROM wanted WHERE role = 1")
+        warnings.insert(
+            0,
+            f"{file}: judges none of the pairs, so relevance is null in every row; documents look like {theirs!r} "
+            f"there and {ours!r} in the log",
+        )
+    return [line for line in notices if line is not None], warnings
+
+
+def _contradictions(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
+    rows = con.execute("""
+        SELECT query, document, arg_min(relevance, nth), arg_max(relevance, nth), min(nth) AS first FROM judgments
+        GROUP BY query, document HAVING min(relevance) < max(relevance) ORDER BY first
+    """).fetchall()
+    if not rows:
+        return None
+    query, document, first, last, _ = rows[0]
+    grades = f"{first} and {last}" if first != last else f"{first} and others"
+    whose = "1 pair is" if len(rows) == 1 else f"{len(rows):,} pairs are"
+    return (
+        f"{file}: {whose} judged more than once with different grades, such as query {query} with document {document} "
+        f"({grades}): the first is taken"
+    )
+
+
+def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]:
+    """Warnings about the ranks that stand in the log, by table ``coded`` (q, d, score, place); ``file`` is its name."""
+    con.execute("""
+        CREATE TEMP TABLE placed AS
+        SELECT q, place, count(*) AS n, min(score) AS low, max(score) AS high, any_value(score) IS NOT NULL AS scored
+        FROM coded WHERE place IS NOT NULL GROUP BY q, place
+    """)
+    # A run that gives every document the same rank, such as 0, gives none.
+    shared = """
+        FROM placed SEMI JOIN (SELECT q FROM placed GROUP BY q HAVING NOT bool_and(scored) OR count(*) > 1) USING (q)
+        WHERE n > 1
+    """
+    lines = []
+    ties = _one(con, f"SELECT count(DISTINCT q) {shared}")
+    if ties:
+        first = f"(SELECT * {shared} ORDER BY q, place LIMIT 1) AS one"
+        example = first_row(con, f"SELECT q.id, place, n, scored FROM {first} JOIN q USING (q)")
+        assert example is not None
+        query, place, times, scored = example
+        then = "the order is by score" if scored else "such documents are ordered by their ids, from the largest down"
+        lines.append(
+            f"{file}: ranks are not unique in {counted(ties, 'query')} (query {query}: rank {place:g} "
+            f"{times} times): {then}"
+        )
+    against = _one(
+        con,
+        """
+        SELECT count(DISTINCT q) FROM (
+            SELECT q, high > lag(low) OVER (PARTITION BY q ORDER BY place) AS against FROM placed WHERE scored)
+        WHERE against
+        """,
+    )
+    if against:
+        total = _one(con, "SELECT count(DISTINCT q) FROM placed WHERE scored")
+        lines.append(
+            f"{file}: in {against:,} of {counted(total, 'query')} the ranks given do not follow the scores: "
+            "the order is by score, from the largest down (were these distances, they would have to be negated)"
+        )
+    con.execute("DROP TABLE placed")
+    return lines
+
+
+def _missing(con: duckdb.DuckDBPyConnection, table: str, there: str, line: str, what: str) -> str | None:
+    """``line`` about the ids of ``table`` that are not ``there``, with their number and some of them, or None."""
+    total, common = _counts(con, table, there)
+    missing = total - common
+    if not missing:
+        return None
+    some = con.execute(f"""
+        SELECT DISTINCT id FROM {table} AS t WHERE id NOT IN ({there}) ORDER BY id LIMIT {SHOWN_IDS}
+    """).fetchall()
+    shown = ", ".join(str(one) for (one,) in some) + (" …" if missing > SHOWN_IDS else "")
+    are = "is" if missing == 1 else "are"
+    return f"{line.format(f'{missing:,} of {total:,} {what} {are}')}: {shown}"
+
+
+def _counts(con: duckdb.DuckDBPyConnection, table: str, there: str) -> tuple[int, int]:
+    """How many ids a table has, and how many of these are ``there``."""
+    row = first_row(
+        con,
+        f"""
+        SELECT count(DISTINCT t.id), count(DISTINCT t.id) FILTER (WHERE t.id IN ({there})) FROM {table} AS t
+        """,
+    )
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> Any:
+    row = first_row(con, query)
+    assert row is not None
+    return row[0]
