@@ -9,26 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.database import first_row
 from jobs.errors import SourceError
-from jobs.sources.rows import PairBatch, shown_name
+from jobs.sources.rows import NUMBERS, PairBatch, number_mark, shown_name
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-WHOLE = "-?(0|[1-9][0-9]{0,17})"
 DECIMAL = "-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?"
 
 
 @dataclass
 class _Group:
-    """Batches of one schema, in one local IPC file with columns ``ordinal``, ``k0``, ``k1`` …"""
+    """Batches of one schema, in one local IPC file with columns ``ordinal``, ``k0``, ``k1`` …
+
+    ``marks``: for a column of text that may become numbers NUMBERS or WRITTEN_NUMBERS (JSON), or empty (CSV, TSV);
+    None for a column whose type stands. ``numeric``: the columns of text that are nothing but numbers.
+    """
 
     names: list[str]
     types: list[pa.DataType]
-    untyped: bool
+    marks: list[bytes | None]
     path: Path
     writer: Any
     files: list[str] = field(default_factory=list)
+    numeric: set[int] = field(default_factory=set)
 
 
 class PassedThrough:
@@ -46,13 +50,18 @@ class PassedThrough:
             return
         names = list(batch.kept.column_names)
         columns = [_plain(batch.kept[name]) for name in names]
-        key = (tuple(names), tuple(str(column.type) for column in columns), batch.untyped)
+        marks = [b"" if batch.untyped else number_mark(kind) for kind in batch.kept.schema]
+        key = (tuple(names), tuple(str(column.type) for column in columns), tuple(marks))
         group = self._groups.get(key)
-        table = pa.table([ordinals, *columns], names=["ordinal", *(f"k{i}" for i in range(len(columns)))])
+        fields = [
+            pa.field(f"k{i}", column.type, metadata={mark: b""} if mark else None)
+            for i, (column, mark) in enumerate(zip(columns, marks, strict=True))
+        ]
+        table = pa.table([ordinals, *columns], schema=pa.schema([pa.field("ordinal", pa.int64()), *fields]))
         if group is None:
             path = self._folder / f"kept-{len(self._groups)}.arrow"
             types = [column.type for column in columns]
-            group = _Group(names, types, batch.untyped, path, pa.ipc.new_file(str(path), table.schema))
+            group = _Group(names, types, marks, path, pa.ipc.new_file(str(path), table.schema))
             self._groups[key] = group
         if not group.files or group.files[-1] != batch.file:
             group.files.append(batch.file)
@@ -71,12 +80,14 @@ class PassedThrough:
             group.writer.close()
             tables[index] = pa.ipc.open_file(pa.memory_map(str(group.path))).read_all()
             con.register(f"kept_{index}", tables[index])
-            if group.untyped:
-                group.types = [_told_type(con, f"kept_{index}", i) for i in range(len(group.names))]
-        found: dict[str, list[tuple[pa.DataType, _Group]]] = {}
+            for at, mark in enumerate(group.marks):
+                if mark is not None:
+                    group.types[at], numeric = _told_type(con, f"kept_{index}", at, mark)
+                    group.numeric |= {at} if numeric else set()
+        found: dict[str, list[tuple[_Group, int]]] = {}
         for group in groups:
-            for name, kind in zip(group.names, group.types, strict=True):
-                found.setdefault(name, []).append((kind, group))
+            for at, name in enumerate(group.names):
+                found.setdefault(name, []).append((group, at))
         schema = pa.schema([(name, _common_type(name, uses)) for name, uses in found.items()])
         self._fill(con, groups, schema)
         return pa.schema(
@@ -104,7 +115,7 @@ class PassedThrough:
             targets = [schema.get_field_index(name) for name in group.names]
             values = []
             for i, target in enumerate(targets):
-                typed = group.untyped and not pa.types.is_string(schema.field(target).type)
+                typed = group.marks[i] is not None and not pa.types.is_string(schema.field(target).type)
                 values.append(f"nullif(k{i}, '')" if typed else f"k{i}")
             into = ", ".join(f"k{target}" for target in targets)
             con.execute(f"INSERT INTO kept (ordinal, {into}) SELECT ordinal, {', '.join(values)} FROM kept_{index}")
@@ -152,34 +163,53 @@ def _shown(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int) -> pa.DataType:
-    """What the cells of an untyped column all are: whole numbers, numbers, or text."""
+def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: bytes) -> tuple[pa.DataType, bool]:
+    """What the cells of a column of text all are, and whether they are all numbers.
+
+    Whole numbers and numbers are those whose text comes back the same; of JSON, whose numbers have many spellings,
+    those that are the same number. All else is text.
+    """
     import pyarrow as pa
 
     name = f"k{index}"
     row = first_row(
         con,
         f"""
-        SELECT bool_and(regexp_full_match({name}, '{WHOLE}')), bool_and(regexp_full_match({name}, '{DECIMAL}'))
+        SELECT bool_and(coalesce(try_cast({name} AS BIGINT)::VARCHAR = {name}, false)),
+               bool_and(coalesce(try_cast({name} AS DOUBLE)::VARCHAR = {name}, false)),
+               bool_and(regexp_full_match({name}, '{DECIMAL}'))
         FROM {table} WHERE {name} <> ''
     """,
     )
     if row is None or row[0] is None:
-        return pa.string()
-    return pa.int64() if row[0] else pa.float64() if row[1] else pa.string()
+        return pa.string(), False
+    whole, same, numeric = row
+    if whole:
+        return pa.int64(), True
+    if mark == NUMBERS or (mark == b"" and same and numeric):
+        return pa.float64(), True
+    return pa.string(), mark != b"" or bool(numeric)
 
 
-def _common_type(name: str, uses: list[tuple[pa.DataType, _Group]]) -> pa.DataType:
+def _common_type(name: str, uses: list[tuple[_Group, int]]) -> pa.DataType:
     import pyarrow as pa
 
-    common = uses[0][0]
-    for kind, group in uses[1:]:
+    kinds = [group.types[at] for group, at in uses]
+    marks = [group.marks[at] for group, at in uses]
+    if all(mark is not None for mark in marks) and len(set(kinds)) > 1:
+        # Text as it is written can always stay so; numbers of JSON are the same as floats where each of them is.
+        return pa.float64() if set(marks) == {NUMBERS} else pa.string()
+    common = pa.null()
+    for (group, at), kind in zip(uses, kinds, strict=True):
+        # Beside a column of typed numbers, text that is numbers is numbers too.
+        if pa.types.is_string(kind) and at in group.numeric and _beside_numbers(kinds, marks):
+            kind = pa.float64()
         try:
             merged = pa.unify_schemas(
                 [pa.schema([("x", common)]), pa.schema([("x", kind)])], promote_options="permissive"
             )
         except pa.ArrowException:
-            before, after = uses[0][1].files[0], group.files[0]
+            before, after = uses[0][0].files[0], group.files[0]
             where = before if before == after else f"{before} and {after}"
             raise SourceError(
                 f"{where}: column {shown_name(name)!r} is {common} in one place and {kind} in another; "
@@ -187,6 +217,12 @@ def _common_type(name: str, uses: list[tuple[pa.DataType, _Group]]) -> pa.DataTy
             ) from None
         common = merged.field(0).type
     return pa.string() if pa.types.is_null(common) else common
+
+
+def _beside_numbers(kinds: list[pa.DataType], marks: list[bytes | None]) -> bool:
+    import pyarrow.types as t
+
+    return any(mark is None and (t.is_integer(k) or t.is_floating(k)) for k, mark in zip(kinds, marks, strict=True))
 
 
 def _apart(names: list[str], reserved: set[str], notices: list[str]) -> list[str]:

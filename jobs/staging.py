@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.database import PlanDatabase, connect, first_row, sampled
 from jobs.passthrough import PassedThrough
-from jobs.sources.rows import ROW_TEXT_CHARACTERS, PairBatch, Reject, as_in_source, row_text
+from jobs.sources.rows import ROW_TEXT_CHARACTERS, PairBatch, Reject, as_in_source, row_text, with_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,10 +161,11 @@ class Staging(PlanDatabase):
         for names, table in self.kept.sources():
             self.con.register("source", table)
             columns = "".join(f", source.k{i}" for i in range(len(names)))
-            self._describe(f"SELECT {_LATE}{columns} FROM late JOIN source USING (ordinal)", names)
+            fields = list(table.schema)[1:]
+            self._describe(f"SELECT {_LATE}{columns} FROM late JOIN source USING (ordinal)", names, fields)
             self.con.unregister("source")
         # What is left has no further column.
-        self._describe(f"SELECT {_LATE} FROM late WHERE ordinal NOT IN (SELECT ordinal FROM described)", [])
+        self._describe(f"SELECT {_LATE} FROM late WHERE ordinal NOT IN (SELECT ordinal FROM described)", [], [])
         self.con.execute("""
             UPDATE rejects SET row_text = described.row_text FROM described WHERE described.ordinal = rejects.ordinal
         """)
@@ -173,7 +174,7 @@ class Staging(PlanDatabase):
         self.con.execute("CREATE OR REPLACE VIEW late AS SELECT * FROM rejects WHERE ordinal IS NOT NULL")
         return self.count("late") > 0
 
-    def _describe(self, query: str, kept: list[str]) -> None:
+    def _describe(self, query: str, kept: list[str], fields: list[pa.Field]) -> None:
         import pyarrow as pa
 
         # An open result blocks its connection.
@@ -181,7 +182,7 @@ class Staging(PlanDatabase):
         for batch in self.con.sql(query).to_arrow_reader(1 << 13):
             ordinals, texts = [], []
             for line in batch.to_pylist():
-                more = {name: line[f"k{i}"] for i, name in enumerate(kept)}
+                more = with_numbers({name: line[f"k{i}"] for i, name in enumerate(kept)}, fields, kept)
                 ordinals.append(line["ordinal"])
                 texts.append(row_text(as_in_source(line, self._names[line["file"]], more)))
             table = pa.table({"ordinal": pa.array(ordinals, pa.int64()), "row_text": pa.array(texts, pa.string())})

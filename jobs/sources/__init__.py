@@ -53,7 +53,8 @@ class PairReader:
 
     def _read(self, file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
         from jobs.sources.arrow import read_arrow
-        from jobs.sources.text import read_delimited, read_jsonl
+        from jobs.sources.jsonl import read_jsonl
+        from jobs.sources.text import read_delimited
 
         if file.kind in ("parquet", "arrow"):
             return read_arrow(file, chooser)

@@ -53,7 +53,7 @@ class _Evidence:
     """How many rows speak for which reading.
 
     ``bare`` ones have quotes within cells only. Those that can be read both ways are ``wholly`` in quotes but for
-    numbers, ``doubtful`` with some cells in quotes, or ``spanning`` lines. ``all_quoted``: every row is wholly in quotes.
+    numbers, ``doubtful`` with some cells in quotes, or ``spanning`` lines. ``all_quoted``: every row is wholly so.
     """
 
     quoted: int = 0

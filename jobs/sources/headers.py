@@ -15,10 +15,10 @@ SENTENCE_END = re.compile(r"[.!?…。！？।؟][\"'”’»」』)]*$")
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # Names that columns of texts, ids and labels have; a line with one of them is a header.
 USUAL_NAMES = frozenset(
-    """_id id docid doc_id docno pid qid query_id corpus_id query-id corpus-id pair_id guid index idx split text text1 text2
-    text_a text_b texta textb sentence sentence1 sentence2 sentence_a sentence_b sentence_1 sentence_2 sent1 sent2
-    query question question1 question2 answer context passage document positive negative anchor premise hypothesis title
-    body content contents source target label labels score scores similarity similarity_score relevance gold_label
+    """_id id docid doc_id docno pid qid query_id corpus_id query-id corpus-id pair_id guid index idx split text
+    text1 text2 text_a text_b texta textb sentence sentence1 sentence2 sentence_a sentence_b sentence_1 sentence_2 sent1
+    sent2 query question question1 question2 answer context passage document positive negative anchor premise hypothesis
+    title body content contents source target label labels score scores similarity similarity_score relevance gold_label
     is_duplicate relatedness_score""".split()  # noqa: SIM905
 )
 MOSTLY = 0.9

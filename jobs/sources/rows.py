@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from jobs.sources.json_values import Number, written
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_TEXT_CHARACTERS = 4000
 ROLES = ("a", "b", "id", "a_id", "b_id")
+# Of a field in ``PairBatch.kept``: its text is numbers as they are written in JSON, which floats hold, or do not all.
+NUMBERS, WRITTEN_NUMBERS = b"numbers", b"written numbers"
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,20 @@ def shown_name(name: str) -> str:
     return line if len(line) <= 60 else line[:60] + "…"
 
 
+def number_mark(kind: pa.Field) -> bytes | None:
+    """NUMBERS or WRITTEN_NUMBERS, where a kept column is marked so."""
+    return next((mark for mark in (NUMBERS, WRITTEN_NUMBERS) if mark in (kind.metadata or {})), None)
+
+
+def with_numbers(cells: dict[str, Any], fields: Sequence[pa.Field], names: Sequence[str]) -> dict[str, Any]:
+    """A row's cells for :func:`row_text`: the text of ``fields``, called ``names`` here, that is numbers as numbers."""
+    marked = {name for kind, name in zip(fields, names, strict=True) if number_mark(kind) is not None}
+    return {name: Number(cell) if name in marked and cell is not None else cell for name, cell in cells.items()}
+
+
 def row_text(cells: dict[str, Any]) -> str:
     """A row of a typed file as one line of JSON."""
-    return shortened(json.dumps(cells, ensure_ascii=False, default=_plain))
+    return shortened(written(cells, _plain))
 
 
 def _plain(value: object) -> str:
@@ -90,6 +105,7 @@ def judged(
         bad = pc.indices_nonzero(pc.invert(good))
         texts = table.take(bad).to_pylist()
         others = kept.take(bad).to_pylist() if kept.num_columns else [{}] * len(texts)
+        others = [with_numbers(one, list(kept.schema), kept.column_names) for one in others]
         for line, more, why in zip(texts, others, reasons.take(bad).to_pylist(), strict=True):
             rejects.append(Reject(file, line["row"], line["id"], why, row_text(as_in_source(line, names, more))))
         table = table.filter(good)
