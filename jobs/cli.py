@@ -49,6 +49,7 @@ def print_version() -> None:
 app.command()(running.run)
 app.command()(running.plan)
 app.command()(watching.status)
+app.command()(watching.rejects)
 app.command()(explaining.explain)
 app.command()(explaining.show)
 app.command()(report.report)

@@ -227,6 +227,18 @@ class Run:
             head = self.dataset().head(FIRST_ROWS, columns=[column])
         return list(dict.fromkeys(head[column].to_pylist()))[:count]
 
+    def head(self, count: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Those columns of the first ``count`` rows of `attributions`, in the order of its parts."""
+        with self._reading():
+            return cast("list[dict[str, Any]]", self.dataset().head(count, columns=list(columns)).to_pylist())
+
+    def written_texts(self, text_ids: Collection[str], role: str) -> dict[str, str]:
+        """The texts of those ids as they were given; those that are not written yet are left out."""
+        import pyarrow.compute as pc
+
+        wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
+        return {row["text_id"]: row["text"] for row in self.rows(wanted, "texts", ("text_id", "text")).to_pylist()}
+
     def explained(self, text_ids: Collection[str], role: str) -> dict[str, ExplainedText]:
         """The texts of those ids, as the model read them; those that are not written yet are left out."""
         import pyarrow.compute as pc

@@ -74,7 +74,7 @@ def test_words_are_marked_by_what_was_asked(run: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "give a PAIR_ID, or --query QID"),
+        (["--html", "x.html"], "give a PAIR_ID, or --query QID"),
         (["log:0", "--query", "q1"], "two things to show, pair 'log:0' and query 'q1'"),
         (["--doc", "d1"], "--doc d1 needs the query it was found for: add --query QID"),
         (["log:0", "--doc", "d1"], "--doc d1 needs the query it was found for: add --query QID"),

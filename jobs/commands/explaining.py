@@ -100,7 +100,7 @@ def show(
     ] = None,
     special: Special = False,
     top: Annotated[
-        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, or of a query's documents.")
+        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, a query's documents or listed pairs.")
     ] = 10,
     html: Html = None,
     png: Png = None,
@@ -108,15 +108,23 @@ def show(
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Show one pair of a run, or one query with the documents it was ranked with."""
+    """Show one pair of a run, or one query with its documents; without an id, list some pairs."""
     with told(context):
         from jobs.showing import check_targets, show_pair, show_query
 
-        _check_asked(pair_id, query, doc, png, by)
+        _check_asked(pair_id, query, doc, html, png, by)
         check_targets(html, png)
         from jobs.dataset import open_run
 
         opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        if pair_id is None and query is None:
+            from rich.console import Console
+
+            from jobs.listing import list_pairs
+            from jobs.lists import terminal_pairs
+
+            terminal_pairs(list_pairs(opened, max(top, 1)), Console(), run_directory)
+            return
         if query is not None and doc is None:
             show_query(opened.query(query, by), special=special, top=top, html=html, told=note)
             return
@@ -126,14 +134,16 @@ def show(
         show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=note)
 
 
-def _check_asked(pair_id: str | None, query: str | None, doc: str | None, png: Path | None, by: str | None) -> None:
-    """JobError unless exactly one thing to show was asked for."""
+def _check_asked(
+    pair_id: str | None, query: str | None, doc: str | None, html: Path | None, png: Path | None, by: str | None
+) -> None:
+    """JobError where more than one thing to show was asked for, or something that what is shown does not have."""
     from jobs.errors import JobError
 
     if doc is not None and query is None:
         raise JobError(f"--doc {doc} needs the query it was found for: add --query QID")
-    if pair_id is None and query is None:
-        raise JobError("nothing to show: give a PAIR_ID, or --query QID for a query with its documents")
+    if pair_id is None and query is None and (html is not None or png is not None):
+        raise JobError("--html and --png draw a pair or a query: give a PAIR_ID, or --query QID")
     if pair_id is not None and query is not None:
         raise JobError(f"two things to show, pair {pair_id!r} and query {query!r}: give one of them")
     if png is not None and query is not None and doc is None:

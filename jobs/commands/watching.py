@@ -1,4 +1,4 @@
-"""The command that says where a run stands: ``status``."""
+"""The commands that say where a run stands and what it left out: ``status`` and ``rejects``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import typer
 
 from jobs.commands import say, storage_options, told
 from jobs.job_flags import Endpoint, Profile, Region
+
+REJECTS_LISTED = 10
 
 
 def status(
@@ -31,3 +33,39 @@ def status(
             return
         for line in found.lines():
             say(line)
+
+
+def rejects(
+    context: typer.Context,
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
+    reason: Annotated[str | None, typer.Option(metavar="WORDS", help="Only rows whose reason has these words.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=0, help="How many rows to list; default: 10, and all as JSON or CSV.")
+    ] = None,
+    format: Annotated[str, typer.Option(metavar="table|json|csv", help="How to print them.")] = "table",
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """List the rows that were rejected: how many for which reason, and where they stand."""
+    with told(context):
+        import sys
+
+        from rich.console import Console
+
+        from jobs.dataset import open_run
+        from jobs.errors import JobError
+        from jobs.listing import open_rejects
+        from jobs.lists import csv_rejects, json_rejects, terminal_rejects
+
+        if format not in ("table", "json", "csv"):
+            raise JobError(f"--format: found {format!r}; allowed: table, json or csv")
+        run = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        with open_rejects(run) as found:
+            rows = found.rows(REJECTS_LISTED if top is None and format == "table" else top, reason)
+            if format == "table":
+                terminal_rejects(found, rows, Console(), finished=run.finished, run=run_directory)
+                return
+            safe = sys.stdout.isatty()
+            for piece in json_rejects(found, rows, run.url) if format == "json" else csv_rejects(rows, safe=safe):
+                sys.stdout.write(piece)
