@@ -19,8 +19,10 @@ from attribution_core.errors import ModelError
 from jobs.cluster.client import Cluster, ClusterJob
 from jobs.cluster.probe import MARK
 from jobs.cluster.shipment import expected, marked_output, packed, runtime_env, version
+from jobs.cluster.standing import check_not_at_work, going_on, present_run
 from jobs.config import JobConfig, absolute, load_job
 from jobs.errors import ClusterError
+from jobs.status import Status
 
 PREFIX = "tokenpair"
 CHECK_SECONDS = 900.0
@@ -34,10 +36,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submission. ``started`` is false where the job was running already."""
+    """What became of a submission. ``started`` is false where the job was running already.
+
+    ``finished`` is the run where it was finished before; then there is no job and ``id`` is empty.
+    """
 
     id: str
     started: bool
+    finished: Status | None = None
 
 
 def submit(
@@ -49,9 +55,10 @@ def submit(
     install: bool = False,
     python: str = "python",
 ) -> Submitted:
-    """Check the cluster and start ``job`` on it, or find it running there; ``say`` gets notices.
+    """Check the cluster and start ``job`` on it, unless it runs already or its run is finished; ``say`` gets notices.
 
-    Raises ClusterError, in a line each, for everything that the cluster lacks; then nothing was started.
+    Raises ClusterError, in a line each, for everything that the cluster lacks, and for a run that is being computed
+    elsewhere; RunError for a run directory that holds another job. Then nothing was started.
     """
     _check_python(python)
     if Path(job.model).is_absolute() and not Path(job.model).is_dir():
@@ -61,6 +68,13 @@ def submit(
     running = _running(before, job)
     if running is not None:
         return Submitted(running.id, started=False)
+    present = present_run(job, restart=restart)
+    if present is not None:
+        check_not_at_work(present)
+        if present.state == "finished" and not restart:
+            return Submitted("", started=False, finished=present)
+        if not restart:
+            say(f"note: {going_on(present)}")
     with tempfile.TemporaryDirectory(prefix="tokenpair-submit-") as folder, marked_output(job) as mark:
         packed(Path(folder), job, expected(job, mark))
         environment = runtime_env(Path(folder), install=install)

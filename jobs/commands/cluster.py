@@ -58,6 +58,13 @@ def submit(
 
         cluster = Cluster(address)
         submitted = submit_job(job, cluster, note, restart=restart, install=install, python=python)
+        if submitted.finished is not None:
+            from jobs.cluster.standing import finished_lines
+
+            for line in finished_lines(submitted.finished):
+                say(line)
+            note("nothing was submitted; --restart throws the run away and computes it anew")
+            return
         say(f"{'started' if submitted.started else 'already running:'} {submitted.id}")
         if follow:
             code = _followed(cluster, submitted.id)
