@@ -167,7 +167,7 @@ class Encoder:
         raw, prompt_length = self._tokenise(texts, prompt, role)
         limit = self.most_tokens(role)
         return [
-            read_text(text, one, role, prompt, prompt_length, unit, limit, self._has_tokens)
+            read_text(text, one, role, prompt, prompt_length, unit, limit, self._count_tokens)
             for text, one in zip(texts, raw, strict=True)
         ]
 
@@ -205,8 +205,8 @@ class Encoder:
         limit = getattr(self.transformer, own, None) if own else None
         return limit if limit is not None else self.transformer.max_seq_length
 
-    def _has_tokens(self, rest: str) -> bool:
-        return bool(self.tokenizer(rest, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
     # Features ----------------------------------------------------------------------------------------------------
 

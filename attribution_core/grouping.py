@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,37 +10,26 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.characters import Clusters, Span, clusters_of, is_invisible, trimmed
+from attribution_core.words import sentence_spans, word_spans
+
 Kind = Literal["text", "special", "prompt"]
 Unit = Literal["token", "word", "sentence"]
 UNITS: tuple[str, ...] = get_args(Unit)
 
-Span = tuple[int, int]
-
-_ASCII_WORD = re.compile(r"\d+(?:[.,]\d+)+|[A-Za-z0-9_]+(?:'[A-Za-z]+)*|[^\sA-Za-z0-9_]")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」』）]*|\n\s*\n")
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st vs etc e.g i.e cf fig figs eq eqs no vol pp al inc ltd co jr sr approx dept est".split()  # noqa: SIM905
-)
-# Scripts written without spaces between words: there a token is the best word there is.
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x3400, 0x4DBF),  # CJK
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3134F),
-)
+# Pieces that are a space and nothing else: SentencePiece's and that of byte-level tokenizers.
+_SPACES = "▁Ġ"
 
 
 @dataclass(frozen=True)
 class Groups:
     """The attributed units of one text, in reading order.
 
-    ``labels[g]`` is what a reader sees, ``starts[g]`` and ``ends[g]`` are character offsets in the original text
-    (both 0 for special and prompt groups, which are not part of it), ``kinds[g]`` says what it is, and
-    ``of_token[s]`` is the group of token s.
+    ``starts[g]`` and ``ends[g]`` are character offsets in the original text (both 0 for special and prompt groups,
+    which are not part of it), ``kinds[g]`` says what it is, and ``of_token[s]`` is the group of token s. ``labels[g]``
+    is what a reader sees: of text ``text[starts[g]:ends[g]]``, which has no invisible character at either end, and of
+    special and prompt groups the token. Words and sentences do not overlap. Tokens of one character do, as bytes of an
+    emoji; then the first is labelled with the text and the others as the tokenizer calls them.
     """
 
     unit: Unit
@@ -55,6 +42,13 @@ class Groups:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def visible(self) -> bool:
+        """Whether there is a group of text that a reader sees."""
+        return any(
+            kind == "text" and end > start for kind, start, end in zip(self.kinds, self.starts, self.ends, strict=True)
+        )
+
     @cached_property
     def token_shares(self) -> NDArray[np.float64]:
         """w [G]: each group's tokens as a share of all tokens of kind text; 0 for special and prompt groups."""
@@ -64,41 +58,36 @@ class Groups:
         return tokens_G / total if total else tokens_G
 
 
-def group_tokens(text: str, tokens: Sequence[str], spans: Sequence[Span], kinds: Sequence[Kind], unit: Unit) -> Groups:
+def group_tokens(
+    text: str,
+    tokens: Sequence[str],
+    spans: Sequence[Span],
+    kinds: Sequence[Kind],
+    unit: Unit,
+    read_to: int | None = None,
+) -> Groups:
     """Collect tokens into the groups that are attributed as one.
 
     ``spans[s]`` is token s's character range in ``text``; it is ignored for special and prompt tokens, which are
-    groups of their own. A text token that covers no visible character (a lone SentencePiece space, say) joins its
-    neighbour, so that every token is in exactly one group and the groups' contributions sum to the text's.
+    groups of their own. ``read_to`` is where the model stopped reading, if it did: a word ends there at the latest.
+
+    A word is what :func:`word_spans` says, as it stands in the text, also where the tokenizer dropped a part of it,
+    such as an accent. Tokens that reach over two words or share a grapheme cluster tie them together. A text token that
+    covers no visible character (a lone SentencePiece space, say) joins its neighbour, so that every token is in exactly
+    one group and the groups' contributions sum to the text's.
     """
-    units = [_visible(text, span) if kind == "text" else (0, 0) for span, kind in zip(spans, kinds, strict=True)]
+    clusters = clusters_of(text)
+    length = len(text)
+    ranges = [
+        (0, 0) if kind != "text" else span if 0 <= span[0] <= span[1] <= length else _range(span, length)
+        for span, kind in zip(spans, kinds, strict=True)
+    ]
     if unit == "token":
-        keys: list[int | None] = list(range(len(tokens)))
-    else:
-        bounds = word_spans(text) if unit == "word" else sentence_spans(text)
-        keys = _keys_by_overlap(units, kinds, bounds)
-    labels: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    group_kinds: list[Kind] = []
-    of_token: list[int] = []
-    last_key: object = object()
-    for s, (token, kind, (start, end), key) in enumerate(zip(tokens, kinds, units, keys, strict=True)):
-        if kind == "text" and key == last_key:
-            ends[-1] = max(ends[-1], end)
-            starts[-1] = min(starts[-1], start)
-        else:
-            labels.append(token)
-            starts.append(start)
-            ends.append(end)
-            group_kinds.append(kind)
-            last_key = key if kind == "text" else ("own", s)
-        of_token.append(len(labels) - 1)
-    for g, kind in enumerate(group_kinds):
-        shared = unit == "token" and g > 0 and (starts[g], ends[g]) == (starts[g - 1], ends[g - 1])
-        if kind == "text" and ends[g] > starts[g] and not shared:
-            labels[g] = text[starts[g] : ends[g]]
-    return Groups(unit, tuple(labels), tuple(starts), tuple(ends), tuple(group_kinds), tuple(of_token))
+        return _one_by_one(text, tokens, ranges, kinds, clusters)
+    bounds = word_spans(text) if unit == "word" else sentence_spans(text)
+    if read_to is not None:
+        bounds = [(start, min(end, read_to)) for start, end in bounds if start < read_to]
+    return _together(text, tokens, ranges, kinds, unit, bounds, clusters)
 
 
 def encodable(text: str) -> bool:
@@ -110,119 +99,120 @@ def encodable(text: str) -> bool:
     return True
 
 
-def word_spans(text: str) -> list[Span]:
-    """Character ranges of words, numbers and single punctuation marks, the same for every tokenizer.
-
-    Apostrophes stay inside words and decimal marks inside numbers; hyphens separate. Runs of a script without
-    spaces are not covered: there every token counts as a word.
-    """
-    if text.isascii():
-        return [match.span() for match in _ASCII_WORD.finditer(text)]
-    spans: list[Span] = []
-    start: int | None = None
-    for at, char in enumerate(text):
-        if _is_word_char(char) or (start is not None and _joins(text, at)):
-            start = at if start is None else start
-            continue
-        if start is not None:
-            spans.append((start, at))
-            start = None
-        if not char.isspace() and not _is_unspaced(char) and unicodedata.category(char) not in ("Cf", "Cc"):
-            spans.append((at, at + 1))
-    if start is not None:
-        spans.append((start, len(text)))
-    return spans
+def _range(span: Span, length: int) -> Span:
+    start = min(max(span[0], 0), length)
+    return start, max(min(span[1], length), start)
 
 
-def sentence_spans(text: str) -> list[Span]:
-    """Character ranges of sentences: ended by . ! ? … or their full-width forms, or by a blank line."""
-    spans: list[Span] = []
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        before = text[start : match.start()].rsplit(None, 1)
-        last = before[-1].lower().lstrip("(\"'") if before else ""
-        single_initial = len(last) == 1 and last.isalpha() and match.group() == "."
-        if match.group() == "." and (last in _ABBREVIATIONS or single_initial):
-            continue
-        spans.append((start, match.end()))
-        start = match.end()
-    if text[start:].strip():
-        spans.append((start, len(text)))
-    return [span for span in spans if text[span[0] : span[1]].strip()]
-
-
-def _visible(text: str, span: Span) -> Span:
-    """The span without surrounding white space (SentencePiece counts the space before a word as part of it)."""
-    start, end = max(span[0], 0), min(span[1], len(text))
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
-def _keys_by_overlap(units: Sequence[Span], kinds: Sequence[Kind], bounds: Sequence[Span]) -> list[int | None]:
-    """For every text token the bound it overlaps, a key of its own (negative) outside all bounds, None if invisible.
-
-    A token that reaches over several bounds ties them together under the first one's key.
-    """
-    root = list(range(len(bounds)))
-    lows: list[int | None] = []
-    at = 0
-    for s, ((start, end), kind) in enumerate(zip(units, kinds, strict=True)):
-        if kind != "text" or end <= start:
-            lows.append(None)
-            continue
-        while at < len(bounds) and bounds[at][1] <= start:
-            at += 1
-        if at == len(bounds) or bounds[at][0] >= end:
-            lows.append(-1 - s)
-            continue
-        lows.append(at)
-        reached = at + 1
-        while reached < len(bounds) and bounds[reached][0] < end:
-            root[reached] = root[at]
-            reached += 1
-    keys = [low if low is None or low < 0 else root[low] for low in lows]
-    return _join_invisible(keys, kinds)
-
-
-def _join_invisible(keys: list[int | None], kinds: Sequence[Kind]) -> list[int | None]:
-    """Give every text token without visible characters the key of the next text token, or of the one before."""
-    following: int | None = None
-    for s in range(len(keys) - 1, -1, -1):
-        if kinds[s] != "text":
-            following = None
-        elif keys[s] is None:
-            keys[s] = following
-        else:
-            following = keys[s]
-    previous: int | None = None
-    for s, kind in enumerate(kinds):
+def _one_by_one(
+    text: str, tokens: Sequence[str], ranges: Sequence[Span], kinds: Sequence[Kind], clusters: Clusters | None
+) -> Groups:
+    """Every token a group; a token has the marks behind it that no token has, such as an accent that was dropped."""
+    labels = list(tokens)
+    spans = list(ranges)
+    reached = 0
+    for s, (kind, (start, end)) in enumerate(zip(kinds, ranges, strict=True)):
         if kind != "text":
-            previous = None
             continue
-        if keys[s] is None:
-            keys[s] = previous if previous is not None else -1 - s
-        previous = keys[s]
-    return keys
+        following = ranges[s + 1] if s + 1 < len(ranges) and kinds[s + 1] == "text" else None
+        if clusters is not None and end > start:
+            cluster_end = clusters.end[end - 1]
+            if following is None or following[0] >= cluster_end:
+                end = cluster_end
+        start, end = spans[s] = trimmed(text, start, end)
+        # The space put before a text has the range of the text's first character.
+        is_space = not tokens[s].strip(_SPACES) and following is not None and following[0] == start
+        if end > max(start, reached) and not is_space:
+            labels[s] = text[start:end]
+            reached = end
+    starts, ends = zip(*spans, strict=True) if spans else ((), ())
+    return Groups("token", tuple(labels), starts, ends, tuple(kinds), tuple(range(len(tokens))))
 
 
-def _is_unspaced(char: str) -> bool:
-    return any(low <= ord(char) <= high for low, high in _UNSPACED)
+@dataclass
+class _Group:
+    """A group in the making: its first token and what it covers, with invisible characters."""
+
+    first: int
+    start: int
+    end: int
+    kind: Kind = "text"
 
 
-def _is_word_char(char: str) -> bool:
-    if _is_unspaced(char):
-        return False
-    return char == "_" or unicodedata.category(char)[0] in "LNM"
+def _together(
+    text: str,
+    tokens: Sequence[str],
+    ranges: Sequence[Span],
+    kinds: Sequence[Kind],
+    unit: Unit,
+    bounds: Sequence[Span],
+    clusters: Clusters | None,
+) -> Groups:
+    """Tokens whose ranges, or the bounds and clusters that they touch, overlap are one group."""
+    groups: list[_Group] = []
+    floor = 0  # groups before this one are closed
+    waiting: int | None = None  # the first of the tokens that join the next group
+    reached = -1  # where the last token of the open groups ended
+    at = 0
+    for s, (kind, (start, end)) in enumerate(zip(kinds, ranges, strict=True)):
+        if kind != "text":
+            _close(groups, floor, waiting, ranges)
+            groups.append(_Group(s, 0, 0, kind))
+            floor, waiting, reached = len(groups), None, -1
+            continue
+        low, high = start, end
+        if end <= start or is_invisible(text[start]) or is_invisible(text[end - 1]):
+            low, high = trimmed(text, start, end)
+        if clusters is not None:
+            # What is trimmed off may be part of a character that is seen, as a joiner in an emoji is.
+            low, high = trimmed(text, *clusters.around(*((low, high) if high > low else (start, end))))
+        if high <= low:
+            behind = start == reached and end > start and not text[start:end].isspace()
+            if waiting is None and not (behind and len(groups) > floor):
+                waiting = s
+            reached = max(reached, end)
+            continue
+        reached = end
+        while at > 0 and bounds[at - 1][1] > low:
+            at -= 1
+        while at < len(bounds) and bounds[at][1] <= low:
+            at += 1
+        last = at
+        while last < len(bounds) and bounds[last][0] < high:
+            bound = bounds[last]
+            low = bound[0] if bound[0] < low else low
+            high = bound[1] if bound[1] > high else high
+            last += 1
+        if clusters is not None:
+            low, high = clusters.around(low, high)
+        first = s if waiting is None else waiting
+        waiting = None
+        while len(groups) > floor and groups[-1].end > low:
+            before = groups.pop()
+            first, low, high = before.first, min(low, before.start), max(high, before.end)
+        groups.append(_Group(first, low, high))
+    _close(groups, floor, waiting, ranges)
+    return _finished(text, tokens, unit, groups)
 
 
-def _joins(text: str, at: int) -> bool:
-    """Whether the mark at ``at`` holds a word or a number together (don't, l’été, 3.5)."""
-    if at + 1 >= len(text):
-        return False
-    before, after = text[at - 1], text[at + 1]
-    if text[at] in "'’":
-        return before.isalpha() and after.isalpha()
-    return text[at] in ".," and before.isdigit() and after.isdigit()
+def _close(groups: list[_Group], floor: int, waiting: int | None, ranges: Sequence[Span]) -> None:
+    """Let tokens that no group follows join the one before; without one they are a group of their own."""
+    if waiting is not None and len(groups) == floor:
+        at = ranges[waiting][0]
+        groups.append(_Group(waiting, at, at))
+
+
+def _finished(text: str, tokens: Sequence[str], unit: Unit, groups: Sequence[_Group]) -> Groups:
+    spans = [trimmed(text, one.start, one.end) for one in groups]
+    sizes = np.diff([*(one.first for one in groups), len(tokens)])
+    return Groups(
+        unit=unit,
+        labels=tuple(
+            text[start:end] if end > start else tokens[one.first]
+            for one, (start, end) in zip(groups, spans, strict=True)
+        ),
+        starts=tuple(start for start, _ in spans),
+        ends=tuple(end for _, end in spans),
+        kinds=tuple(one.kind for one in groups),
+        of_token=tuple(np.repeat(np.arange(len(groups)), sizes).tolist()),
+    )

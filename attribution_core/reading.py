@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from attribution_core.characters import Span, clusters_of, trimmed
 from attribution_core.errors import ModelError, SettingError
-from attribution_core.grouping import Groups, Kind, Span, Unit, group_tokens
+from attribution_core.grouping import Groups, Kind, Unit, group_tokens
 from attribution_core.modules import Role
 
 
@@ -66,22 +67,27 @@ def read_text(
     prompt_length: int | None,
     unit: Unit,
     limit: int | None,
-    has_tokens: Callable[[str], bool],
+    count_tokens: Callable[[str], int],
 ) -> ReadText:
-    """A text with its kinds, groups and what was cut off; ``limit`` is how many tokens the model reads, if known."""
+    """A text with its kinds, groups and what was cut off.
+
+    ``limit`` is how many tokens the model reads, if known; ``count_tokens`` says how many a text has.
+    """
     spans = [(start - len(prompt), end - len(prompt)) for start, end in raw.spans]
     kinds: list[Kind] = [
         "special" if added else "prompt" if end <= 0 and prompt else "text"
         for added, (_, end) in zip(raw.added, spans, strict=True)
     ]
     last = max((end for (_, end), kind in zip(spans, kinds, strict=True) if kind == "text"), default=0)
-    # A full row alone does not tell: the text may just fit. Nor does text behind the last token: normalisers shift
-    # offsets by a combining mark.
+    # A full row alone does not tell: the text may just fit.
     full = limit is None or len(raw.ids) >= limit
-    truncated = full and bool(text[last:].strip()) and has_tokens(text[last:])
-    problem = None if "text" in kinds else "no token to attribute"
-    if problem and truncated:
-        problem = "the prompt leaves no room for the text"
+    cut = _cut(prompt, text, last, raw.added.count(False), count_tokens) if full else None
+    groups = group_tokens(text, raw.tokens, spans, kinds, unit, cut)
+    problem = None
+    if "text" not in kinds:
+        problem = "no token to attribute" if cut is None else "the prompt leaves no room for the text"
+    elif not groups.visible:
+        problem = "no visible character to attribute"
     return ReadText(
         text=text,
         role=role,
@@ -91,11 +97,27 @@ def read_text(
         types=raw.types,
         kept=tuple(kind != "text" for kind in kinds),
         tokens=raw.tokens,
-        groups=group_tokens(text, raw.tokens, spans, kinds, unit),
-        truncated=truncated,
-        cut_at=last if truncated else None,
+        groups=groups,
+        truncated=cut is not None,
+        cut_at=cut,
         problem=problem,
     )
+
+
+def _cut(prompt: str, text: str, last: int, tokens: int, count_tokens: Callable[[str], int]) -> int | None:
+    """Where a model that has no room for more stopped reading a text; None where it read all of it.
+
+    ``last`` is where the last of the ``tokens`` of prompt and text ends. Text behind it does not tell: tokenizers drop
+    accents and other characters.
+    """
+    clusters = clusters_of(text)
+    cut = clusters.end[last - 1] if clusters is not None and last > 0 else last
+    start, end = trimmed(text, cut, len(text))
+    if end > start:
+        return cut if count_tokens(text[cut:]) else None
+    # A byte-level tokenizer may have stopped inside the last character.
+    inside = not text[max(cut - 1, 0) : cut].isascii() and count_tokens(prompt + text) > tokens
+    return cut if inside else None
 
 
 def blank_token(tokenizer: Any) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from attribution_core.grouping import Groups
 from attribution_core.results import Cell, Floats, PairAttribution
+from attribution_core.words import word_key
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.50)
 
@@ -18,7 +19,7 @@ class PairSums:
     """What is stored of a pair beside its strongest cells; all in the similarity's own unit.
 
     ``positive`` and ``negative`` split the total by sign, ``special`` is the sum over cells in the row or column of a
-    special or prompt token, ``exact`` over cells whose two groups are the same word (letter case aside).
+    special or prompt token, ``exact`` over cells whose two groups are the same word (by :func:`word_key`).
     ``largest[k]`` is the sum of the share ``SHARES[k]`` of cells that are largest by absolute value (at least one).
     """
 
@@ -77,4 +78,4 @@ def _text_cells(a: Groups, b: Groups) -> NDArray[np.bool_]:
 
 
 def _words(groups: Groups) -> NDArray[np.str_]:
-    return np.array([label.casefold() for label in groups.labels], dtype=np.str_)
+    return np.array([word_key(label) for label in groups.labels], dtype=np.str_)

@@ -80,8 +80,8 @@ class StaticEncoder(Encoder):
         """More than any text has."""
         return sys.maxsize
 
-    def _has_tokens(self, rest: str) -> bool:
-        return bool(self.tokenizer.encode(rest, add_special_tokens=False).ids)
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     @torch.no_grad()
     def batch(self, texts: Sequence[ReadText], *, length: int | None = None) -> TextBatch:

@@ -143,7 +143,7 @@ def _rate(job: JobConfig, folder: Path, module: Path, role: str, texts: list[str
 
 
 def _groups(unit: str, texts: Sequence[str]) -> int:
-    from attribution_core.grouping import sentence_spans, word_spans
+    from attribution_core.words import sentence_spans, word_spans
 
     spans = word_spans if unit == "word" else sentence_spans
     return sum(max(len(spans(text)), 1) for text in texts)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution_core.grouping import UNITS, Groups, Kind, Span, Unit, group_tokens, sentence_spans, word_spans
+from attribution_core.characters import Span, is_invisible
+from attribution_core.grouping import UNITS, Groups, Kind, Unit, group_tokens
+from attribution_core.words import sentence_spans, word_spans
 
 TEXTS = st.text(
     alphabet=st.one_of(
@@ -75,7 +77,7 @@ def test_words_and_sentences_are_ordered_ranges_that_leave_out_only_space_and_th
     inside = {at for a, b in word_spans(text) for at in range(a, b)}
     assert all(at in inside for at, char in enumerate(text) if char.isascii() and char.isalnum())
     in_sentences = {at for a, b in sentence_spans(text) for at in range(a, b)}
-    assert all(at in in_sentences for at, char in enumerate(text) if not char.isspace())
+    assert all(at in in_sentences for at, char in enumerate(text) if not is_invisible(char))
 
 
 @given(text=st.text(alphabet="ab'.,1 -é\n", max_size=30), seed=st.integers(0, 99))

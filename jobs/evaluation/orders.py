@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.results import PairAttribution
+from attribution_core.words import word_key
 from jobs.evaluation.perturbing import Order, Side, numbers
 
 Values = NDArray[np.float64]
@@ -65,8 +66,8 @@ def by_chance(a: Side, b: Side) -> Scored:
 
 
 def of_identical_words(a: Side, b: Side) -> Scored:
-    """1 where a word stands in both texts, letter case aside."""
-    left, right = ([label.casefold() for label in side.labels] for side in (a, b))
+    """1 where a word stands in both texts, by :func:`word_key`."""
+    left, right = ([word_key(label) for label in side.labels] for side in (a, b))
     cells = np.array([[float(one == other) for other in right] for one in left]).reshape(len(a), len(b))
     return Scored(cells, cells.max(1, initial=0.0), cells.max(0, initial=0.0))
 

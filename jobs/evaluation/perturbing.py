@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.characters import with_unseen
 from attribution_core.results import ExplainedText
 
 Order = NDArray[np.int64]
@@ -20,7 +21,10 @@ Order = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Side:
-    """One text of a pair: ``groups[n]`` is where word n stands among the run's groups, ``spans[n]`` in ``text``."""
+    """One text of a pair: ``groups[n]`` is where word n stands among the run's groups, ``spans[n]`` in ``text``.
+
+    A span has the invisible characters next to its word too, such as an emoji's variation selector: they go with it.
+    """
 
     text: str
     groups: tuple[int, ...]
@@ -35,10 +39,11 @@ class Side:
         """The words of a text that a run explained."""
         groups = read.groups
         chosen = tuple(at for at, kind in enumerate(groups.kinds) if kind == "text")
+        text = read.text if read.cut_at is None else read.text[: read.cut_at]
         return Side(
-            text=read.text if read.cut_at is None else read.text[: read.cut_at],
+            text=text,
             groups=chosen,
-            spans=tuple((groups.starts[at], groups.ends[at]) for at in chosen),
+            spans=tuple(_whole(text, groups.starts[at], groups.ends[at]) for at in chosen),
             labels=tuple(groups.labels[at] for at in chosen),
         )
 
@@ -57,6 +62,10 @@ class Side:
                 kept = _joined(kept, self.text[at:start])
             at = max(at, end)
         return _joined(kept, self.text[at:]).strip() if len(gone) else self.text
+
+
+def _whole(text: str, start: int, end: int) -> tuple[int, int]:
+    return with_unseen(text, start, end) if end > start else (start, end)
 
 
 def _joined(before: str, after: str) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from attribution_core.display_view import SMALLEST_LIMIT, shown_groups, text_notes
 from attribution_core.results import Cell, ExplainedText, Floats
+from attribution_core.words import word_key
 from jobs.query.result import QueryDocument, QueryResult
 
 PAIRS = 5
@@ -61,5 +62,5 @@ def strongest(document: QueryDocument) -> list[Cell]:
     """The word pairs listed under a document, each pair of words once, at its strongest."""
     found: dict[tuple[str, str], Cell] = {}
     for cell in document.cells:
-        found.setdefault((cell.a.casefold(), cell.b.casefold()), cell)
+        found.setdefault((word_key(cell.a), word_key(cell.b)), cell)
     return list(found.values())[:PAIRS]

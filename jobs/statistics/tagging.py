@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attribution_core.words import word_key
 from jobs.errors import ExportError, JobError, RunError
 from jobs.statistics.schema import FOLDER, Pipeline
 from jobs.statistics.sums import Array
@@ -197,7 +198,7 @@ def _tags(nlp: Any, texts: list[str]) -> pa.Table:
         columns["starts"].append([word.idx for word in words])
         columns["ends"].append([word.idx + len(word) for word in words])
         columns["pos"].append([code.get(word.pos_, code["X"]) for word in words])
-        columns["lemmas"].append([(word.lemma_ or word.lower_).casefold() for word in words])
+        columns["lemmas"].append([word_key(word.lemma_ or word.text) for word in words])
         columns["flags"].append(
             [
                 (NUMBER if word.like_num else 0) | (NEGATION if "Neg" in word.morph.get("Polarity") else 0)

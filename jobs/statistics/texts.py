@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attribution_core.words import word_key
 from jobs.errors import RunError
 from jobs.statistics.sums import Array
 from jobs.statistics.tagging import NEGATION, NUMBER, UNIVERSAL, Tagged, aligned, tag_texts
@@ -149,14 +150,14 @@ class _Reader:
             self.parts.setdefault(name, []).append(values)
 
     def _numbered(self, words: pa.Array) -> Array:
-        """A number for each word, letter case aside; -1 for a null."""
+        """A number for each word, one for those of the same :func:`word_key`; -1 for a null."""
         import pyarrow as pa
 
         coded = words.dictionary_encode() if not pa.types.is_dictionary(words.type) else words
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.combine_chunks()
         numbers = self.numbers
-        table = [numbers.setdefault(name.casefold(), len(numbers)) for name in coded.dictionary.to_pylist()]
+        table = [numbers.setdefault(word_key(name), len(numbers)) for name in coded.dictionary.to_pylist()]
         codes = np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
         return np.append(np.array(table, np.int32), np.int32(-1))[codes]
 
