@@ -32,6 +32,7 @@ FEW, MANY = 5, 20
 LOST_LINES = 200
 LONGEST_CELL = 1 << 20
 FIRST_LINES = 1000
+EARLY_LINES = 20
 SAID = " (delimiter and quotes set it otherwise)"
 
 
@@ -107,21 +108,26 @@ def decided(file: InputFile, asked: Asked, notices: list[str]) -> tuple[Dialect,
 
 
 def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
+    """The reading by the delimiter that the first line has; a first cell over several lines may hide it."""
     first = next((line for line in sample.pieces[0].lines if line), "")
-    signs = [sign for sign in dict.fromkeys([usual, *CALLED]) if sign in first]
-    readings = {sign: _read_by(sample, sign, asked) for sign in signs}
-    able = {sign: one for sign, one in readings.items() if one.dialect.width > 1}
-    if usual in able and able[usual].share >= REGULAR:
-        # Prose has commas everywhere; what stands as often in every line without exception is no prose.
-        sure = [sign for sign in able if sign != usual and able[sign].share == 1.0]
-        if "\t" in sure:
-            return able["\t"]
-        prose = next((sign for sign in sure if _is_prose(sample, usual) and not _is_prose(sample, sign)), None)
-        return able[prose or usual]
-    best = max(able.values(), key=lambda one: one.share, default=None)
-    if best is not None and (best.share >= LIKELY or best.dialect.delimiter == usual):
-        return best
-    return readings.get(usual) or _read_by(sample, usual, asked)
+    early = "\n".join(sample.pieces[0].lines[:EARLY_LINES])
+    found: dict[str, _Reading] = {}
+    for place in (first, early):
+        for sign in dict.fromkeys([usual, *CALLED]):
+            if sign in place and sign not in found:
+                found[sign] = _read_by(sample, sign, asked)
+        able = {sign: one for sign, one in found.items() if one.dialect.width > 1}
+        if usual in first and usual in able and able[usual].share >= REGULAR:
+            # Prose has commas everywhere; what stands as often in every line without exception is no prose.
+            sure = [sign for sign in able if sign != usual and able[sign].share == 1.0]
+            if "\t" in sure:
+                return able["\t"]
+            prose = next((sign for sign in sure if _is_prose(sample, usual) and not _is_prose(sample, sign)), None)
+            return able[prose or usual]
+        best = max(able.values(), key=lambda one: one.share, default=None)
+        if best is not None and best.share >= LIKELY:
+            return best
+    return found.get(usual) or _read_by(sample, usual, asked)
 
 
 def _is_prose(sample: Sample, sign: str) -> bool:
@@ -166,13 +172,14 @@ def _is_quoted(found: _Evidence, *, by_default: bool) -> bool:
 
 def _quoted_reading(sample: Sample, sign: str, plain_width: int, *, escaped: bool) -> _Reading:
     dialect = Dialect(sign, True, escaped)
-    whole = [row for piece in sample.pieces for row in _rows(piece, dialect)]
-    width = _usual_width([len(row.fields) for row in whole if row.fields])
+    found = [_rows(piece, dialect) for piece in sample.pieces]
+    width = _usual_width([len(row.fields) for rows in found for row in rows if row.fields])
     dialect = replace(dialect, width=width)
+    if any(row.end - row.start > 1 and len(row.fields or ()) != width for rows in found for row in rows):
+        found = [_rows(piece, dialect) for piece in sample.pieces]
     evidence = _Evidence()
     right = total = 0
-    for number, piece in enumerate(sample.pieces):
-        rows = _rows(piece, dialect)
+    for number, (piece, rows) in enumerate(zip(sample.pieces, found, strict=True)):
         for row in rows if number == 0 else _from_a_beginning(rows, width):
             lines = piece.lines[row.start : row.end]
             total += len(lines)

@@ -33,6 +33,8 @@ def looks_headerless(first: Sequence[str], below: Sequence[Sequence[str]], known
     """
     if any(cell in known or cell.strip().lower() in USUAL_NAMES for cell in first) or _numbered(first):
         return False
+    if sum(map(_speaks_of_one, first)) > 1:  # the query, the answer
+        return False
     rows = [row for row in below[:ROWS] if len(row) == len(first)]
     columns = [[row[at].strip() for row in rows] for at in range(len(first))]
     said = [_says(cell.strip(), column) for cell, column in zip(first, columns, strict=True)]
@@ -63,7 +65,7 @@ def _says(cell: str, below: list[str]) -> str:
             return "row" if same >= MOSTLY * len(filled) else "nothing"
         if not same or sum(_kind(one) is not None for one in filled) >= MOSTLY * len(filled):
             return "header"
-        if any(sign.isdigit() for sign in cell) and len(set(filled)) > 1:
+        if any(sign.isdigit() for sign in cell) and any(one != cell for one in filled):
             shape = _shape(cell)
             if sum(_shape(one) == shape for one in filled) >= MOSTLY * len(filled):
                 return "row"
@@ -74,7 +76,7 @@ def _says(cell: str, below: list[str]) -> str:
     ends = SENTENCE_END.search(cell) is not None
     if (words >= 3 and ends) or words >= 6:
         return "sentence" if usual >= 3 else "header"
-    return "name" if words <= 2 and not ends and usual >= 5 else "text"
+    return "name" if words <= 2 and not ends and usual >= 4 else "text"
 
 
 def _kind(cell: str) -> str | None:
@@ -89,6 +91,12 @@ def _shape(cell: str) -> str:
 
 def _words(cell: str) -> float:
     return len(cell.split()) + len(UNSPACED.findall(cell)) / 2
+
+
+def _speaks_of_one(cell: str) -> bool:
+    """Whether a usual name is one of few words, as in ``Question (de)``."""
+    words = re.findall(r"[^\W\d_]+", cell.lower())
+    return len(words) <= 3 and any(word in USUAL_NAMES for word in words) and SENTENCE_END.search(cell) is None
 
 
 def _numbered(first: Sequence[str]) -> bool:

@@ -15,6 +15,8 @@ from jobs.errors import SourceError
 
 HEAD_BYTES = 256 << 10
 SHOWN_MEMBERS = 5
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+LINE_END = re.compile(r"\r\n|\r|\n")
 GZIP, ZSTD, BZIP2, XZ, ZIP = "gzip", "zstd", "bzip2", "xz", "zip"
 SUFFIXES = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".bz2": BZIP2, ".xz": XZ, ".zip": ZIP}
 _PACKED = {
@@ -171,17 +173,19 @@ def encoding_of(head: bytes) -> str | None:
         return marked
     # Latin letters, and the line feeds and delimiters of any script, have a zero byte always on the same side.
     places = [head[at::4].count(0) for at in range(4)]
-    zeros, each = sum(places), max(1, len(head) // 4)
-    if len(head) >= 8 and 0.9 * each <= min(places[1], places[2]) and zeros >= 0.6 * len(head):
-        return "utf-32-le" if places[3] > places[0] else "utf-32-be"
+    zeros, nearly_all = sum(places), 0.95 * max(1, len(head) // 4)
+    for name, empty, full in (("utf-32-le", places[2:], places[0]), ("utf-32-be", places[:2], places[3])):
+        if len(head) >= 8 and min(empty) >= nearly_all and full < 0.1 * len(head):
+            return name
     even, odd = places[0] + places[2], places[1] + places[3]
-    if max(even, odd) < 2 or min(even, odd) > 0.1 * max(even, odd):
+    if zeros >= 0.3 * len(head) and min(even, odd) <= 0.1 * max(even, odd):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    # Scripts other than the Latin have few zeros, on either side, and are no UTF-8; their lines end as all lines do.
+    if _is_utf8(head):
         return None
-    name = "utf-16-le" if odd > even else "utf-16-be"
-    if zeros >= 0.3 * len(head):
-        return name
-    # Scripts other than the Latin have few zeros, and are no UTF-8 either.
-    return name if not _is_utf8(head) and _decodes(head, name) else None
+    ends = {name: _line_ends(head, name) for name in ("utf-16-le", "utf-16-be")}
+    likely = max(ends, key=lambda name: ends[name])
+    return likely if ends[likely] > 0 and min(ends.values()) <= 0.1 * ends[likely] else None
 
 
 def _is_utf8(head: bytes) -> bool:
@@ -192,12 +196,13 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _decodes(head: bytes, encoding: str) -> bool:
+def _line_ends(head: bytes, encoding: str) -> int:
+    """How many line ends text has in an encoding; 0 where it is none."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
-        return False
-    return "\n" in text or "\r" in text
+        return 0
+    return 0 if CONTROL.search(text) else len(LINE_END.findall(text))
 
 
 def read_fully(stream: Any, size: int) -> bytes:
