@@ -62,6 +62,14 @@ def test_sums_of_a_small_matrix_by_hand() -> None:
     assert sums.largest == pytest.approx((9.0, 9.0, 9.0, 5.0, 8.0, 8.5))
 
 
+def test_identical_words_are_found_across_normal_forms() -> None:
+    """The sum would miss an accented word of a decomposed text, or take the word without its accent for it."""
+    sums = summarise(
+        pair_of(np.array([[1.0, 2.0], [4.0, 8.0]]), groups_of(["Cafe\u0301", "x"]), groups_of(["café", "cafe"])), 1
+    )
+    assert sums.exact == 1.0
+
+
 def test_special_cells_are_in_the_top_only_when_asked_for() -> None:
     """They are the model's business first, and often the largest."""
     pair = pair_of(MATRIX, A, B)
