@@ -43,9 +43,10 @@ def judged_queries(con: duckdb.DuckDBPyConnection, file: str) -> tuple[list[str]
     warnings = [line for line in [_contradictions(con, file)] if line is not None]
     if not common:
         theirs, ours = _one(con, "SELECT min(query) FROM judgments"), _one(con, "SELECT min(id) FROM asked")
+        none = "its 1 judged query is not" if total == 1 else f"none of its {total:,} judged queries is"
         return [], [
-            f"{file}: none of its {counted(total, 'judged query')} is in the log, so relevance is "
-            f"null in every row; ids look like {theirs!r} there and {ours!r} in the log",
+            f"{file}: {none} in the log, so relevance is null in every row; ids look like {theirs!r} there and "
+            f"{ours!r} in the log",
             *warnings,
         ]
     notices = [

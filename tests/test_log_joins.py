@@ -54,6 +54,21 @@ def test_judgments_of_other_queries_are_told(log: Path) -> None:  # noqa: F811
     assert load_plan(Store.open(log_job(log).output)) == plan
 
 
+def test_the_summary_repeats_what_its_reader_must_know(log: Path) -> None:  # noqa: F811
+    """Also of a run that had been finished before."""
+    from jobs.engine import _warnings
+    from jobs.outcome import Outcome
+    from jobs.totals import Totals
+
+    judged(log, [("PLAIN-1", "d1", 1)])
+    plan, _ = planned(log, files=WITH_QRELS)
+    warnings = _warnings(Store.open(log_job(log).output))
+    assert warnings == tuple(plan.warnings)
+    lines = Outcome("run", Totals(), 1, 1, {}, 0, 0.0, warnings=warnings).lines()
+    assert any(line.startswith("note     qrels.tsv: its 1 judged query is not in the log, so") for line in lines)
+    assert not any(line.startswith("note") for line in Outcome("run", Totals(), 1, 1, {}, 0, 0.0).lines())
+
+
 def test_queries_on_one_side_only_are_counted(log: Path) -> None:  # noqa: F811
     kept = [line for line in (log / "run.trec").read_text().splitlines() if line.split()[0] not in ("q2", "q3")]
     judged(log, [row for row in all_judged(log) if row[0] != "q1"] + [("extra", "d1", 1)])
