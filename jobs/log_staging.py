@@ -289,7 +289,7 @@ class LogStaging(LogDatabase):
         read = 0
         for file in self._files.qrels:
             number, before = self.number(file), read
-            for batch in read_qrels(file):
+            for batch in read_qrels(file, self.notices):
                 self.reject(number, batch.rejects)
                 self.insert(
                     f"INSERT INTO judgments SELECT query, document, relevance, {read} + nth FROM incoming", batch.table

@@ -19,9 +19,12 @@ import pytest
 from jobs.config import load_job, parse_job
 from jobs.errors import JobError, SourceError
 from jobs.plan import make_plan, read_shard
+from jobs.settings import TextColumns
 from jobs.sources import read_pairs, resolve_inputs
 from jobs.sources.dialect import Asked, decided, say_once
 from jobs.sources.headers import looks_headerless
+from jobs.sources.log import read_qrels
+from jobs.sources.tables import read_texts
 from jobs.stores import Store
 
 ROWS = [("A cat sat.", "A cat was sitting."), ("It rains.", "Rain is falling."), ("Go now.", "Leave at once.")]
@@ -467,3 +470,71 @@ def test_an_id_of_many_digits_is_kept(tmp_path: Path) -> None:
     job = {"model": "m", "input": str(tmp_path / "a.jsonl"), "output": "/nonexistent/run", "columns": {"id": "id"}}
     (batch,) = read_pairs(parse_job(job))
     assert batch.table["id"].to_pylist() == ["12345678901234567890123"]
+
+
+# Files of a log ----------------------------------------------------------------------------------------------------
+
+GRADES = [("q1", "d 1", 1), ("q2", "d2", 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\nq1\td 1\t1\nq2\td2\t0\n"),
+        ("qrels.tsv", '"query-id"\t"corpus-id"\t"score"\n"q1"\t"d 1"\t1\n"q2"\t"d2"\t0\n'),
+        ("qrels.csv", "query-id,corpus-id,score\nq1,d 1,1\nq2,d2,0\n"),
+        ("qrels.csv", 'sep=;\nquery-id;corpus-id;score\n"q1";"d 1";1\nq2;d2;0\n'),
+        ("qrels.txt", "q1\t0\td 1\t1\nq2\t0\td2\t0\n"),
+        ("qrels.txt", "q1 0 d2 1\nq2  0  d2\t0\n"),
+        ("qrels.txt", "q1 0 a,b,c 1\nq2 0 d,e,f 0\n"),
+    ],
+)
+def test_judgments_are_read_by_the_same_reader(tmp_path: Path, name: str, text: str) -> None:
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        (file,) = resolve_inputs(str(tmp_path / name), any_name=True)
+        found = list(read_qrels(file))
+        rows = [tuple(row.values()) for batch in found for row in batch.table.to_pylist()]
+        if "a,b,c" in text:
+            assert rows == [("q1", "a,b,c", 1), ("q2", "d,e,f", 0)]
+        elif "d2 1" in text:
+            assert rows == [("q1", "d2", 1), ("q2", "d2", 0)]
+        else:
+            assert rows == GRADES
+        assert not any(batch.rejects for batch in found)
+
+
+def texts(place: Path, data: str, **columns: Any) -> tuple[dict[str, str], list[int], list[str]]:
+    """Texts by id, rejected lines and notices of a table of texts."""
+    place.write_text(data, encoding="utf-8")
+    (file,) = resolve_inputs(str(place), any_name=True)
+    notices: list[str] = []
+    found, rejects = {}, []
+    for batch in read_texts(file, TextColumns(**columns), titles=False, notices=notices):
+        found |= dict(zip(batch.table["id"].to_pylist(), batch.table["text"].to_pylist(), strict=True))
+        rejects += [one.row for one in batch.rejects]
+    return found, rejects, [notice.split(" (delimiter and")[0] for notice in notices]
+
+
+@pytest.mark.parametrize("header", ["", "id\ttext\n"])
+def test_quotes_in_queries_tsv_are_ordinary_and_merge_nothing(tmp_path: Path, header: str) -> None:
+    rows = {"1": '"open', "2": "x", "3": 'closed"', "4": '"So" he said', "5": '"all of it"'}
+    data = header + "".join(f"{key}\t{text}\n" for key, text in rows.items())
+    assert texts(tmp_path / "queries.tsv", data) == (rows, [], [f"queries.tsv: {LITERAL}"])
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_quoted_cells_in_queries_csv_are_read_as_csv(tmp_path: Path, sign: str, header: bool) -> None:
+    rows = {"1": f"what{sign} a cat", "2": 'see "this" dog', "3": "a\nb", "4": "plain"}
+    out = io.StringIO()
+    csv.writer(out, delimiter=sign).writerows(([("id", "text")] if header else []) + list(rows.items()))
+    assert texts(tmp_path / "queries.csv", out.getvalue())[:2] == (rows, [])
+
+
+def test_a_table_of_texts_can_be_told_how_it_is_written(tmp_path: Path) -> None:
+    data = "a:1\nb:2\n"
+    assert texts(tmp_path / "q.txt", data, delimiter=":")[0] == {"a": "1", "b": "2"}
+    assert texts(tmp_path / "q.tsv", "1\tx\n2\ty\n", header=True, id="1", text="x")[0] == {"2": "y"}
+    assert texts(tmp_path / "q.tsv", "id\ttext\n1\tx\n", header=False)[0] == {"id": "text", "1": "x"}
+    assert texts(tmp_path / "q.tsv", "key\tquery\n1\tx\n")[0] == {"1": "x"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import SourceError
 from jobs.s3 import StorageSettings
+from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import InputFile, named_together, resolve_inputs
-from jobs.sources.lines import read_lines
+from jobs.sources.lines import Record, read_lines, read_records
 from jobs.sources.predictions import META, read_mteb, read_predictions
 from jobs.sources.rows import Reject, shortened
 from jobs.sources.runs import RANK_NAMES, LogBatch, is_header, number_of, read_run
@@ -131,29 +133,48 @@ class QrelsBatch:
     rejects: list[Reject]
 
 
-def read_qrels(file: InputFile) -> Iterator[QrelsBatch]:
+def read_qrels(file: InputFile, notices: list[str] | None = None) -> Iterator[QrelsBatch]:
     """Batches of judgments: TREC's four columns (query, 0, document, grade) or BEIR's three under a header.
 
-    A header is a first line whose last field is no number.
+    Columns are separated by white space, or as :mod:`jobs.sources.dialect` finds; what is unusual about that is said in
+    ``notices``. A header is a first line whose last field is no number.
     """
-    with file.guard(), file.open_text() as stream:
+    with file.guard():
         rows: list[tuple[str, str, int]] = []
         rejects: list[Reject] = []
-        for line in read_lines(stream):
-            fields = line.text.split("\t") if line.text.count("\t") in (2, 3) else line.text.split()
-            fields = [one.strip() for one in fields]
-            if not any(fields):
+        first: int | None = None
+        for record in _judged_lines(file, [] if notices is None else notices):
+            first = record.number if first is None else first
+            fields, problem = [one.strip() for one in record.fields], record.problem
+            if not any(fields) and problem is None:
                 continue
             grade = _grade(fields[-1]) if len(fields) in (3, 4) else None
-            if line.problem is None and grade is not None and fields[0] and fields[-2]:
+            if problem is None and grade is not None and fields[0] and fields[-2]:
                 rows.append((fields[0], fields[-2], grade))
-            elif line.number > 1 or line.problem is not None or len(fields) not in (3, 4):
-                problem = line.problem or ("wrong number of fields" if len(fields) not in (3, 4) else "no grade")
-                rejects.append(Reject(file.name, line.number, None, problem, shortened(line.text)))
+            elif record.number > first or problem is not None or len(fields) not in (3, 4):
+                problem = problem or ("wrong number of fields" if len(fields) not in (3, 4) else "no grade")
+                rejects.append(Reject(file.name, record.number, None, problem, shortened(record.text)))
             if len(rows) >= BATCH_ROWS:
                 yield _qrels(file, rows, rejects)
                 rows, rejects = [], []
         yield _qrels(file, rows, rejects)
+
+
+def _judged_lines(file: InputFile, notices: list[str]) -> Iterator[Record]:
+    """The lines of a file of judgments with their fields, however those are separated."""
+    with file.open_text() as stream:
+        first = next((line.text for line in read_lines(stream) if line.text.strip()), "")
+    spaced = "\t" not in first and len(first.split()) in (3, 4)
+    dialect = None if spaced else decided(file, Asked(), notices)[0]
+    with file.open_text() as stream:
+        lines = read_lines(stream)
+        if dialect is None:
+            yield from (Record(line.number, line.text.split(), line.text, line.problem) for line in lines)
+            return
+        for record in read_records(itertools.islice(lines, dialect.skipped, None), dialect):
+            # A line among others that is written with spaces.
+            few = record.problem is None and len(record.fields) not in (3, 4)
+            yield replace(record, fields=record.text.split()) if few else record
 
 
 def _grade(text: str) -> int | None:
