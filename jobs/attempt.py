@@ -23,7 +23,7 @@ from jobs.worker import Worker, WorkerFacts
 
 if TYPE_CHECKING:
     from jobs.journal import Journal
-    from jobs.plan import Plan
+    from jobs.manifest import Plan
 
 SECONDS_BETWEEN_LOOKS = 1.0
 # How often the machines are counted; how long a worker without a shard is kept, and a run without any worker goes on.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import ModelError
+from jobs.manifest import ASSUMED_LIMIT, ASSUMED_WIDTH, Calibration, Rate
 
 if TYPE_CHECKING:
     from jobs.config import JobConfig
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 SAMPLE = 1000
 # Longer than any model reads: characters of one text that are tokenised for a rate.
 SAMPLED_CHARACTERS = 1 << 16
-ASSUMED_CHARACTERS = 400
-ASSUMED_WIDTH = 384
-ASSUMED_LIMIT = 512
-SPECIAL_TOKENS = 2
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
 ROLES = {"retrieval": ("query", "document"), "symmetric": ("text",)}
@@ -32,64 +28,6 @@ PROMPT_NAMES: dict[str, tuple[str, ...]] = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),
 }
-
-
-@dataclass(frozen=True)
-class Rate:
-    """What one role's texts come to. Rates are hundredths, so that plans are whole numbers throughout.
-
-    ``characters`` are characters a hundred tokens, ``groups`` the groups of a hundred tokens, ``extra`` the tokens of
-    prompt and special ones, ``limit`` the most tokens that the model reads. ``sampled`` texts were measured, and
-    ``truncated`` of them were longer than the limit; 0 where the rates are assumed.
-    """
-
-    characters: int = ASSUMED_CHARACTERS
-    groups: int = 100
-    extra: int = SPECIAL_TOKENS
-    limit: int = ASSUMED_LIMIT
-    sampled: int = 0
-    truncated: int = 0
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Rates by role, in the order of the roles' numbers; ``width`` is the most directions that a text may take."""
-
-    rates: dict[str, Rate]
-    width: int = ASSUMED_WIDTH
-
-    @property
-    def measured(self) -> bool:
-        """Whether the rates were measured, and not assumed."""
-        return any(rate.sampled for rate in self.rates.values())
-
-    def tokens_sql(self) -> str:
-        """SQL for the tokens of a text of ``role`` with so many ``characters``."""
-        return self._by_role(
-            lambda r: f"least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit})"
-        )
-
-    def groups_sql(self) -> str:
-        """SQL for the groups of a text, of the same columns."""
-        return self._by_role(
-            lambda r: (
-                f"greatest((least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit}) "
-                f"- {r.extra}) * {r.groups} // 100, 1)"
-            )
-        )
-
-    def _by_role(self, sql: Any) -> str:
-        cases = " ".join(f"WHEN {number} THEN {sql(rate)}" for number, rate in enumerate(self.rates.values()))
-        return f"(CASE role {cases} END)::BIGINT"
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values for the manifest."""
-        return {"width": self.width, "rates": {role: asdict(rate) for role, rate in self.rates.items()}}
-
-    @staticmethod
-    def of(plain: Mapping[str, Any]) -> Calibration:
-        """The calibration that :meth:`plain` gave."""
-        return Calibration({role: Rate(**rate) for role, rate in plain["rates"].items()}, int(plain["width"]))
 
 
 def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibration:

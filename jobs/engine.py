@@ -38,7 +38,7 @@ from jobs.totals import Totals, read_totals
 from jobs.worker import Worker, versions
 
 if TYPE_CHECKING:
-    from jobs.plan import Plan
+    from jobs.manifest import Plan
 
 __all__ = ["Interrupted", "Outcome", "run_job"]
 
@@ -176,7 +176,8 @@ def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callab
 
     RunError where another job has put its own there: ``job.yaml`` may be this one's all the same.
     """
-    from jobs.plan import MANIFEST, load_plan, make_plan
+    from jobs.manifest import MANIFEST, load_plan
+    from jobs.plan import make_plan
 
     plan = load_plan(run)
     if plan is None or record is None:
@@ -247,7 +248,7 @@ def _finished_before(run: Store) -> Outcome:
 
 
 def _warnings(run: Store) -> tuple[str, ...]:
-    from jobs.plan import load_plan
+    from jobs.manifest import load_plan
 
     try:
         plan = load_plan(run)

@@ -24,7 +24,7 @@ from jobs.dataset import (
 )
 from jobs.errors import RunError
 from jobs.foreign import as_written, check_cells
-from jobs.plan import DIFFERENCES, Plan, load_plan
+from jobs.manifest import DIFFERENCES, Plan, load_plan
 from jobs.stores import Store
 
 if TYPE_CHECKING:

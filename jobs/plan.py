@@ -6,27 +6,24 @@ hash in their name and the manifest, written last and once, names them: what a k
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.calibration import ROLES, SAMPLE, Calibration, calibrate
+from jobs.calibration import ROLES, SAMPLE, calibrate
 from jobs.centre import write_centre_sample
 from jobs.database import first_row
-from jobs.dataset import MANIFEST
-from jobs.errors import RunError, SourceError
+from jobs.errors import SourceError
 from jobs.log_staging import LogStaging
+from jobs.manifest import MANIFEST, PAIR_COLUMNS, Plan, encoded, load_plan
 from jobs.missing_prompts import missing_prompts
 from jobs.progress import counted
 from jobs.rejection import check_share
-from jobs.sharding import ShardInfo, Work, assign_shards, total_work
+from jobs.sharding import assign_shards, total_work
 from jobs.sources import InputFile, PairReader, read_pairs
 from jobs.sources.log import log_files
 from jobs.staging import Staging
@@ -37,61 +34,7 @@ if TYPE_CHECKING:
 
     from jobs.config import JobConfig
 
-VERSION = 5
-# Versions up to this one wrote attributions that sum to a difference from the reference, and no lifts.
-DIFFERENCES = 4
-# Of a manifest; it grows with the number of shards and of input files.
-MOST_BYTES = 512 << 20
-# Columns of a shard's pairs that come before those passed through.
 PERCENTILES = (0, 10, 50, 90, 99, 100)
-PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
-
-__all__ = ["MANIFEST", "Plan", "Shard", "ShardInfo", "load_plan", "make_plan", "read_shard"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
-
-    ``job`` is the digest of the job that it was made for. ``inputs`` has a dict a file: file, size, modified,
-    fingerprint. ``centre_file`` has the sample of texts that a job with centred sums takes the mean of, by role.
-    ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
-    is by what rates lengths were taken for costs, ``lengths`` the characters of distinct texts by role and percentile,
-    ``work`` what it all takes. ``warnings`` are the notices that the summary repeats.
-    """
-
-    job: str
-    shards: tuple[ShardInfo, ...]
-    pairs: int
-    texts: int
-    characters: int
-    mode: str
-    rejected: dict[str, int]
-    inputs: list[dict[str, Any]]
-    kept: pa.Schema
-    notices: list[str]
-    pairs_file: str
-    texts_file: str
-    calibration: Calibration
-    lengths: dict[str, dict[str, int]]
-    work: Work
-    centre_file: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    version: int = VERSION
-    _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """``pairs``: ordinal, pair_id, text_a_id, text_b_id, file, row and the kept columns, by ordinal.
-
-    ``texts``: text_id, role, text, owner (this shard writes its row), shared (other shards need it as well); every
-    text of the pairs once.
-    """
-
-    index: int
-    pairs: pa.Table
-    texts: pa.Table
 
 
 def make_plan(job: JobConfig, run: Store) -> Plan:
@@ -115,61 +58,6 @@ def make_plan(job: JobConfig, run: Store) -> Plan:
         with contextlib.closing(staging):
             _stage(staging, reader, job)
             return _write(staging, reader.files, reader.notices, job, run, folder)
-
-
-def load_plan(run: Store) -> Plan | None:
-    """The plan of a run, or None where none was finished; RunError when it cannot be understood."""
-    import pyarrow as pa
-
-    if not run.exists(MANIFEST):
-        return None
-    try:
-        found = json.loads(run.read(MANIFEST, most=MOST_BYTES))
-        if found["version"] not in (DIFFERENCES, VERSION):
-            raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
-        kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
-        shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
-        names = ("job", "pairs_file", "texts_file")
-        if not all(isinstance(found[name], str) for name in names):
-            raise TypeError("names are text")
-        same = (*names, "pairs", "texts", "characters", "mode", "rejected", "inputs", "notices")
-        return Plan(
-            shards=shards,
-            kept=kept,
-            calibration=Calibration.of(found["calibration"]),
-            lengths={role: {k: int(v) for k, v in one.items()} for role, one in found["lengths"].items()},
-            work=Work(**{k: int(v) for k, v in found["work"].items()}),
-            centre_file=None if found.get("centre_file") is None else str(found["centre_file"]),
-            warnings=[str(line) for line in found.get("warnings", [])],
-            version=int(found["version"]),
-            **{key: found[key] for key in same},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, pa.ArrowException):
-        raise RunError(f"{run.url}/{MANIFEST}: is not a plan of tokenpair") from None
-
-
-def read_shard(run: Store, plan: Plan, index: int) -> Shard:
-    """The pairs and texts of shard ``index``; RunError when the plan's files do not hold it."""
-    return Shard(index, _row_group(run, plan, plan.pairs_file, index), _row_group(run, plan, plan.texts_file, index))
-
-
-def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def read() -> pa.Table:
-        with run.open_input(name) as raw:
-            # The footer grows with the number of shards: once a process is enough.
-            parquet = pq.ParquetFile(raw, metadata=plan._footers.get(name))
-            plan._footers[name] = parquet.metadata
-            if not 0 <= index < parquet.num_row_groups:
-                raise RunError(f"{run.url}/{name}: has no shard {index}")
-            return parquet.read_row_group(index)
-
-    try:
-        return run.attempt("read", name, read)
-    except pa.ArrowException:
-        raise RunError(f"{run.url}/{name}: is damaged") from None
 
 
 def _stage(staging: Staging, reader: PairReader, job: JobConfig) -> None:
@@ -246,7 +134,7 @@ def _write(
         centre_file=centre_file,
         warnings=staging.warnings if isinstance(staging, LogStaging) else [],
     )
-    if run.commit(MANIFEST, _manifest(plan)):
+    if run.commit(MANIFEST, encoded(plan)):
         return plan
     present = load_plan(run)  # another planner was first
     assert present is not None
@@ -273,16 +161,6 @@ def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, in
     """).fetchall()
     names = ["texts", *map(str, PERCENTILES)]
     return {ROLES[mode][row[0]]: dict(zip(names, map(int, row[1:]), strict=True)) for row in rows}
-
-
-def _manifest(plan: Plan) -> bytes:
-    typed = ("shards", "kept", "calibration", "work")
-    fields = {k: v for k, v in vars(plan).items() if k not in typed and not k.startswith("_")}
-    fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()
-    fields["calibration"] = plan.calibration.plain()
-    fields["work"] = asdict(plan.work)
-    fields["shards"] = [asdict(shard) for shard in plan.shards]
-    return json.dumps(fields, ensure_ascii=False, sort_keys=True, indent=1).encode()
 
 
 def _input(file: InputFile) -> dict[str, Any]:

@@ -7,11 +7,10 @@ rates of a calibration (jobs.calibration).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.calibration import Calibration
 from jobs.database import first_row
+from jobs.manifest import Calibration, ShardInfo, Work
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,32 +20,6 @@ SHARE = 16
 # Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
 # its rate and any mistake early.
 EARLY_SHARDS, EARLY_PARTS = 2, 8
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """What a shard holds; ``texts`` counts distinct texts, also those that other shards hold as well."""
-
-    index: int
-    pairs: int
-    texts: int
-    characters: int
-    cost: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """Sums over all texts of all shards, from which floating-point work follows.
-
-    ``tokens`` and ``squares`` are Σ S and Σ S²; ``moved`` and ``moved_squares`` the same with each text counted once a
-    direction.
-    """
-
-    texts: int
-    tokens: int
-    squares: int
-    moved: int
-    moved_squares: int
 
 
 def default_shards(tokens: int) -> int:

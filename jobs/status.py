@@ -12,7 +12,7 @@ from typing import Any
 from jobs.dataset import JOB_FILE, SUCCESS, finished_shards
 from jobs.errors import RunError
 from jobs.journal import FOLDER
-from jobs.plan import MANIFEST, Plan, load_plan
+from jobs.manifest import MANIFEST, Plan, load_plan
 from jobs.progress import counted, duration
 from jobs.stores import Store
 from jobs.totals import Totals

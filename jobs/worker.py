@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from attribution_core.own_precision import OwnPrecision
     from attribution_core.pairs import Undefined
     from attribution_core.results import ExplainedText, PairAttribution
-    from jobs.plan import Plan, Shard
+    from jobs.manifest import Plan, Shard
 
 MOST_PAIRS_AT_ONCE = 8192
 # Matrices wait as float32 and once more as float64 while they are summed up.
@@ -177,7 +177,7 @@ class Worker:
 
     def _run_shard(self, index: int) -> ShardReport:
         from jobs.dataset import commit_shard, part_name, reject_table, text_row, text_table
-        from jobs.plan import read_shard
+        from jobs.manifest import read_shard
 
         began = time.perf_counter()
         self._check_still_the_run()
@@ -260,7 +260,7 @@ class Worker:
         self._attributor.centre_on(mean_embeddings(self._store, centre_file, self._attributor))
 
     def _planned(self) -> Plan:
-        from jobs.plan import load_plan
+        from jobs.manifest import load_plan
 
         with self._planning:
             if self._plan is None:

@@ -18,7 +18,7 @@ from jobs.config import JobConfig, load_job
 from jobs.dataset import attribution_schema, attribution_table, commit_shard, open_run, reject_table, text_table
 from jobs.engine import Outcome, run_job
 from jobs.journal import Journal
-from jobs.plan import Shard, read_shard
+from jobs.manifest import Shard, read_shard
 from jobs.stores import LocalStore, Store
 from jobs.worker import ShardReport, Worker, WorkerFacts, _Computed, versions
 

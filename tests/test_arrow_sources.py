@@ -264,7 +264,8 @@ def test_kept_columns_reach_the_output_as_they_are(tmp_path: Path) -> None:
     from test_logs import pairs_of
 
     from jobs.config import parse_job
-    from jobs.plan import make_plan, read_shard
+    from jobs.manifest import read_shard
+    from jobs.plan import make_plan
     from jobs.stores import Store
 
     kept = {f"k{at}": column for at, (column, _) in enumerate(columns_to_keep().values())}

@@ -32,7 +32,8 @@ from jobs.dataset import (
     text_table,
 )
 from jobs.errors import RunError
-from jobs.plan import Plan, make_plan, read_shard
+from jobs.manifest import Plan, read_shard
+from jobs.plan import make_plan
 from jobs.stores import Store
 
 KEPT = pa.schema([("label", pa.int64()), ("note", pa.string())])

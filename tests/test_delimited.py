@@ -18,7 +18,8 @@ import pytest
 
 from jobs.config import load_job, parse_job
 from jobs.errors import JobError, SourceError
-from jobs.plan import make_plan, read_shard
+from jobs.manifest import read_shard
+from jobs.plan import make_plan
 from jobs.settings import TextColumns
 from jobs.sources import read_pairs, resolve_inputs
 from jobs.sources.dialect import Asked, decided, say_once

@@ -21,7 +21,7 @@ from jobs import cli
 from jobs.config import JobConfig, load_job
 from jobs.dataset import finished_shards, open_run
 from jobs.errors import RunError, StoreError
-from jobs.plan import MANIFEST, load_plan
+from jobs.manifest import MANIFEST, load_plan
 from jobs.record import read_record, wipe
 from jobs.stores import LocalStore, Store
 from jobs.worker import Worker
@@ -257,7 +257,7 @@ def test_manifests_from_elsewhere_name_nothing_outside(
     manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
     worker = Worker(job.model_dump(mode="json"), str(folder))
     worker._store = Store.open(folder)
-    from jobs.plan import read_shard
+    from jobs.manifest import read_shard
 
     with pytest.raises((RunError, StoreError)):
         read_shard(worker._store, worker._planned(), 0)

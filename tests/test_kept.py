@@ -17,7 +17,8 @@ from attribution_core.contributions import Contributor
 from jobs import worker as workers
 from jobs.config import load_job
 from jobs.dataset import open_run
-from jobs.plan import make_plan, read_shard
+from jobs.manifest import read_shard
+from jobs.plan import make_plan
 from jobs.stores import Store
 from jobs.worker import Worker
 
@@ -126,7 +127,7 @@ def test_what_is_kept_stays_within_its_budget(
 def test_the_plan_says_which_texts_are_shared(log: Callable[..., tuple[pa.Table, pa.Table]], tmp_path: Path) -> None:
     log("kept", quadrature={"nodes": 2})
     store = Store.open(tmp_path / "kept")
-    from jobs.plan import load_plan
+    from jobs.manifest import load_plan
 
     plan = load_plan(store)
     assert plan is not None

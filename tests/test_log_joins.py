@@ -11,7 +11,7 @@ import pytest
 from test_logs import DOCUMENTS, FILES, QUERIES, log, log_job, planned, ranking, rows_of, write_texts  # noqa: F401
 
 from jobs.errors import JobError, SourceError
-from jobs.plan import load_plan
+from jobs.manifest import load_plan
 from jobs.sources.beir import with_beir
 from jobs.stores import Store
 

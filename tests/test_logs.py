@@ -14,7 +14,8 @@ from test_plan import files_of, pairs_of, rejects_of
 
 from jobs.config import JobConfig, parse_job
 from jobs.errors import JobError, SourceError
-from jobs.plan import Plan, Shard, load_plan, make_plan, read_shard
+from jobs.manifest import Plan, Shard, load_plan, read_shard
+from jobs.plan import make_plan
 from jobs.stores import Store
 
 QUERIES = {f"q{i}": f"what is thing number {i}" for i in range(6)}

@@ -20,7 +20,8 @@ from test_stores import as_user
 
 from jobs.config import JobConfig, parse_job
 from jobs.errors import RunError, SourceError, StoreError
-from jobs.plan import Plan, Shard, load_plan, make_plan, read_shard
+from jobs.manifest import Plan, Shard, load_plan, read_shard
+from jobs.plan import make_plan
 from jobs.sharding import default_shards, text_cost
 from jobs.stores import Store
 

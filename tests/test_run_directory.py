@@ -13,7 +13,8 @@ from jobs.config import JobConfig
 from jobs.dataset import JOB_FILE, MANIFEST, SUCCESS, finished_shards, part_name
 from jobs.engine import run_job
 from jobs.errors import RunError
-from jobs.plan import load_plan, make_plan
+from jobs.manifest import load_plan
+from jobs.plan import make_plan
 from jobs.record import encoded_record, wipe
 from jobs.stores import Store
 

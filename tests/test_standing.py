@@ -16,7 +16,8 @@ from jobs.config import JobConfig, load_job
 from jobs.dataset import JOB_FILE, SUCCESS, attribution_table, commit_shard, reject_table, text_table
 from jobs.errors import ClusterError, RunError
 from jobs.journal import state_file
-from jobs.plan import Plan, make_plan
+from jobs.manifest import Plan
+from jobs.plan import make_plan
 from jobs.record import encoded_record
 from jobs.stores import Store
 from jobs.submit import Submitted, submit

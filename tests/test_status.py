@@ -21,7 +21,8 @@ from jobs.config import StorageOptions, load_job
 from jobs.dataset import SUCCESS, attribution_table, commit_shard, reject_table, text_table
 from jobs.errors import RunError, StoreError
 from jobs.journal import Journal, driver_log, new_start, state_file, worker_log
-from jobs.plan import Plan, make_plan
+from jobs.manifest import Plan
+from jobs.plan import make_plan
 from jobs.record import check_ours, is_own
 from jobs.status import ALIVE_SECONDS, read_status
 from jobs.stores import LocalStore, Store

@@ -83,7 +83,8 @@ def plan_once(folder: Path, output: Path, model: str | None) -> None:
     from machine import minilm
 
     from jobs.config import load_job
-    from jobs.plan import load_plan, make_plan
+    from jobs.manifest import load_plan
+    from jobs.plan import make_plan
     from jobs.stores import Store
 
     places = {"log": "run.trec", "queries": "queries.jsonl", "corpus": "corpus.jsonl"}

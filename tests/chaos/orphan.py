@@ -12,7 +12,7 @@ import sys
 from chaos.worker import ChaosWorker
 from jobs.config import load_job
 from jobs.dataset import finished_shards
-from jobs.plan import load_plan
+from jobs.manifest import load_plan
 from jobs.stores import Store
 
 

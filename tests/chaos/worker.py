@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.plan import Shard
+from jobs.manifest import Shard
 from jobs.worker import ShardReport, Worker, WorkerFacts
 
 ROOM = "chaos"
