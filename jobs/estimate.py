@@ -37,11 +37,28 @@ MEASURED_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One to estimate for: ``rate`` in operations a second of the whole pass, ``price`` an hour."""
+    """One to estimate for: ``rate`` in operations a second of the whole pass, ``price`` an hour.
+
+    The price is in US dollars where it is that of ``ACCELERATORS``, and in the user's own currency where it was given.
+    """
 
     name: str
     rate: float
     price: float
+    in_dollars: bool = False
+
+    def line(self, work: float) -> str:
+        """The time and the money that ``work`` floating-point operations take."""
+        hours = work / self.rate / 3600
+        sign = "$" if self.in_dollars else ""
+        cost = hours * self.price
+        money = f"{sign}{cost:,.2f}" if cost >= 0.005 or not self.price else f"less than {sign}0.01"
+        price = f"{sign}{self.price:g} an hour"
+        source = "US dollars, a usual price, --price sets yours" if self.in_dollars else "your --price, in its currency"
+        return (
+            f"one {self.name}: {about(hours * 3600)}, {money} at {price} ({source}; {REACHED_ON_GPU:.0%} of its TF32 "
+            "peak assumed, not measured)"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,13 @@ def accelerator(name: str | None, price: float | None) -> Accelerator | None:
     if known is None:
         raise JobError(f"--on: found {name!r}; allowed: {', '.join(ACCELERATORS)}")
     peak, usual = known
-    return Accelerator(name.lower(), peak * 1e12 * REACHED_ON_GPU, usual if price is None else price)
+    rate = peak * 1e12 * REACHED_ON_GPU
+    return Accelerator(name.lower(), rate, usual if price is None else price, in_dollars=price is None)
+
+
+def about(seconds: float) -> str:
+    """An estimated time as a reader says it."""
+    return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
 def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -> Iterator[str]:
@@ -91,15 +114,11 @@ def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -
     rate, cores = measured_rate(sizes.d)
     seconds = work / (rate * REACHED_ON_CPU)
     yield (
-        f"time      this machine: about {duration(seconds)} ({counted(cores, 'core')}, {rate / 1e9:,.0f} Gflop/s "
+        f"time      this machine: {about(seconds)} ({counted(cores, 'core')}, {rate / 1e9:,.0f} Gflop/s "
         f"measured just now, {REACHED_ON_CPU:.0%} of it reached)"
     )
     if chosen is not None:
-        hours = work / chosen.rate / 3600
-        yield (
-            f"          one {chosen.name}: about {duration(hours * 3600)}, {hours * chosen.price:,.2f} at "
-            f"{chosen.price:g} an hour ({REACHED_ON_GPU:.0%} of its TF32 peak assumed, not measured)"
-        )
+        yield f"          {chosen.line(work)}"
 
 
 def size_lines(plan: Plan) -> Iterator[str]:

@@ -142,3 +142,15 @@ def test_the_dot_loss_learns_dot_products(tiny: TinyModels, rng: random.Random) 
 def test_the_best_epoch_needs_a_dev_set(tiny: TinyModels) -> None:
     with pytest.raises(SettingError, match="dev set"):
         FineTuner(tiny.load("bert"), LabelledPairs(["a"], ["b"], np.ones(1)), None, Recipe())
+
+
+def test_training_that_diverges_is_told(tiny: TinyModels, rng: random.Random) -> None:
+    """Would catch a model without a number in it that is saved as trained."""
+    model = tiny.load("bert")
+    tuner = FineTuner(model, labelled_pairs(rng, 8), None, Recipe(keep="last", batch=4, epochs=2, learning_rate=0.5))
+
+    def spoil(_: FineTuner) -> None:
+        next(model.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(SettingError, match=r"step 2: training diverged; try a smaller learning_rate than 0\.5"):
+        tuner.run(told=lambda one: spoil(one) if one.state.step == 1 else None)

@@ -23,10 +23,12 @@ from attribution_core.attribution import Attributor
 from attribution_core.errors import TokenpairError
 from attribution_core.loading import load_model
 from attribution_core.modules import is_shifted
+from attribution_core.training.finetune import LabelledPairs
 from jobs.cli import app
 from jobs.errors import JobError, RunError, SourceError
 from jobs.training.config import TrainConfig, load_training
-from jobs.training.run import run_training
+from jobs.training.run import Trained, run_training
+from jobs.training.worse import is_worse
 
 Job = dict[str, Any]
 
@@ -94,6 +96,50 @@ def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) ->
     assert again.exit_code == 0
     assert again.stdout.startswith("already finished")
     assert again.stderr == ""
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_model_made_worse_is_called_worse(job: Job, tmp_path: Path, rng: random.Random, keep: str) -> None:
+    """Its own similarities are the dev labels, so nothing can be better than the model before."""
+    own, contrary = labelled_pairs(rng, 30), labelled_pairs(rng, 48)
+    _, model = load_model(job["model"], device="cpu")
+    a, b = (model.encode(list(texts), normalize_embeddings=True) for texts in (own.a, own.b))
+    dev = LabelledPairs(own.a, own.b, ((a * b).sum(1) + 1) / 2)
+    train = LabelledPairs(contrary.a, contrary.b, np.arange(48) % 2)
+    given = job | {"shift": False, "keep": keep, "dev": str(write_csv(tmp_path / "own.csv", dev))}
+    given["train"] = str(write_csv(tmp_path / "contrary.csv", train))
+    notes: list[str] = []
+    lines = run_training(load(given), echo=notes.append).lines()
+    assert any(line.startswith("WORSE    on the dev pairs than before training; check that scale") for line in lines)
+    assert [note for note in notes if note.startswith("epoch 1") and "worse than before training" in note]
+    card = (tmp_path / "out" / "model" / "README.md").read_text("utf-8")
+    assert "**This model is worse on the dev pairs than before training**" in card
+    assert run_training(load(given), quiet=True).lines()[3].startswith("WORSE"), "told again of a finished training"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        (0.5, 0.4, True),
+        (0.5, 0.5, False),
+        (0.5, 0.6, False),
+        (0.5, 0.49996, False),
+        (None, 0.1, False),
+        (0.5, None, False),
+    ],
+)
+def test_worse_is_what_two_digits_show(before: float | None, after: float | None, worse: bool) -> None:
+    assert is_worse(before, after) is worse
+
+
+def test_an_earlier_epoch_that_was_better_is_named() -> None:
+    trained = Trained("out", True, 3, "last", 9, 0.8, 3, 0.7, 1.0, 48, 30, best_epoch=1, best=0.85)
+    assert (
+        "WORSE    on the dev pairs than before training; keep: best takes epoch 1, which reached 85.00"
+        in trained.lines()
+    )
+    old = Trained("out", True, 3, "best", 9, 0.8, 3, 0.9, 1.0, 48, 30)
+    assert not any("WORSE" in line for line in old.lines())
 
 
 def test_without_a_shift_the_model_stays_of_its_kind(job: Job) -> None:

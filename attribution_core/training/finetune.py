@@ -227,6 +227,11 @@ class FineTuner:
         loss = (score_P - label_P).square().sum() * self.world / len(rows)
         if idle:
             loss = loss * 0.0
+        if not math.isfinite(float(loss.detach())):
+            raise SettingError(
+                f"the loss is not a number at step {step + 1}: training diverged; try a smaller learning_rate than "
+                f"{self.recipe.learning_rate:g}"
+            )
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.largest_gradient)

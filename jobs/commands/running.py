@@ -42,7 +42,7 @@ def plan(
     on: Annotated[
         str | None, typer.Option(metavar="NAME", help="An accelerator to tell hours and money for, such as h100 or l4.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="What an hour of it costs, in your currency.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="What an hour of it costs, in your currency; default: in $.")] = None,
 ) -> None:
     """Say what a job would be and cost, before anything is computed; nothing is written."""
     with told(context):

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from attribution_core.modules import is_shifted
+from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -67,6 +68,11 @@ def model_card(
     ]
     if dev is not None:
         best = state.best if job.kept == "best" else state.epochs[-1]
+        before = state.epochs[0].spearman
+        if best is not None and before is not None and is_worse(before, best.spearman):
+            top = state.best or best
+            advice = what_to_do(job.kept, best.epoch, top.epoch, top.spearman, before)
+            lines += [f"**This model is worse on the dev pairs than before training**; {advice}.", ""]
         lines += [f"Spearman correlation × 100 on {len(dev):,} pairs of {', '.join(dev.files)}:", ""]
         lines += ["| epoch | training loss | dev Spearman |", "|---|---|---|"]
         for one in state.epochs:

@@ -99,7 +99,7 @@ def _scores(batch: PairBatch, scale: tuple[float, float]) -> tuple[NDArray[np.fl
         if number is None:
             reasons.append(f"column '{name}' holds no number")
         elif not scale[0] <= number <= scale[1]:
-            reasons.append(f"column '{name}' is {number:g}, outside the scale {scale[0]:g} to {scale[1]:g}")
+            reasons.append(f"column '{name}' is {number:.10g}, outside the scale {scale[0]:g} to {scale[1]:g}")
         else:
             reasons.append(None)
             values[row] = number

@@ -23,6 +23,7 @@ from jobs.stores import Store
 from jobs.training.config import TrainConfig
 from jobs.training.pairs import Labelled, read_labelled
 from jobs.training.work import CHECKPOINT, MODEL, PROGRESS, Standing, Task, read_standing, work
+from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -54,6 +55,8 @@ class Trained:
     dev_pairs: int
     workers: int = 1
     already_finished: bool = False
+    best_epoch: int = 0
+    best: float | None = None
 
     def lines(self) -> list[str]:
         """The summary that a user reads."""
@@ -64,6 +67,9 @@ class Trained:
             lines.append(
                 f"dev      Spearman {100 * self.before:.2f} before, {100 * self.kept:.2f} after ({which}; × 100)"
             )
+            if is_worse(self.before, self.kept):
+                advice = what_to_do(self.keep, self.kept_epoch, self.best_epoch, self.best, self.before)
+                lines.append(f"WORSE    on the dev pairs than before training; {advice}")
         lines.append(
             f"time     {duration(self.seconds)} for {counted(self.steps, 'step')} by {counted(self.workers, 'worker')}"
         )
@@ -133,10 +139,12 @@ class _Teller:
         if self._told is None:
             # What an earlier start has told already.
             self._told = len(standing.epochs) if standing.step and standing.steps_now == 0 else 0
+        before = standing.epochs[0]["spearman"] if standing.epochs else None
         for one in standing.epochs[self._told :]:
             words = [f"epoch {one['epoch']}"] if one["epoch"] else ["before training"]
             words += [f"loss {one['loss']:.4f}"] if one["loss"] is not None else []
             words += [f"dev Spearman {100 * one['spearman']:.2f}"] if one["spearman"] is not None else []
+            words += ["worse than before training"] if one["epoch"] and is_worse(before, one["spearman"]) else []
             self._say(": ".join([words[0], ", ".join(words[1:])]) + f" ({duration(one['seconds'])})")
         self._told = len(standing.epochs)
         self._progress.update(standing)
@@ -275,6 +283,8 @@ def _result(job: TrainConfig, state: State, train: Labelled, dev: Labelled | Non
         "before": state.epochs[0].spearman,
         "kept_epoch": kept.epoch,
         "kept": kept.spearman,
+        "best_epoch": state.best.epoch if state.best is not None else 0,
+        "best": state.best.spearman if state.best is not None else None,
         "seconds": round(state.seconds, 1),
         "pairs": len(train),
         "dev_pairs": len(dev) if dev is not None else 0,
