@@ -19,7 +19,8 @@ from jobs.calibration import Calibration, Rate, calibrate
 from jobs.config import parse_job
 from jobs.errors import JobError
 from jobs.estimate import LayerSizes, accelerator, expected_nodes, total_flops
-from jobs.plan import make_plan, read_shard
+from jobs.manifest import read_shard
+from jobs.plan import make_plan
 from jobs.sharding import Work
 from jobs.stores import Store
 
