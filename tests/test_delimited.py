@@ -237,6 +237,8 @@ HEADED = {
     "pandas without names": "0,1,2\nA plane is taking off.,An air plane is taking off.,5\nA man plays.,A flute,3\n",
     "pandas with an index": ",first,second\n0,A plane is taking off.,It takes off.\n1,A man plays.,He plays.\n",
     "years": "the query,the answer,2019\nhow do I do this today,you do it with that tool,7\nwhat is that for,so,8\n",
+    "an index and questions": ",What do you think of this course?,Why do you think so? Please explain.\n"
+    "0,It was nice.,The room was warm.\n1,Not much.,It was far too long.\n",
     "units": "text (de),text (en),score (0 to 5)\nEin Haus steht dort.,A house stands there.,5\nNein.,No.,4\n",
     "numbered names": "text_1,text_2\nA plane is taking off.,It takes off.\nA man plays.,He plays.\n",
 }

@@ -56,8 +56,9 @@ def surely_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
 def _says(cell: str, below: list[str]) -> str:
     """What a column says of its first cell: row, header, sentence, name, text, or nothing."""
     filled = [one for one in below if one]
-    if not cell:
-        return "nothing"
+    if not cell:  # an index has no name, in pandas and in R
+        counted = [[str(at + start) for at in range(len(below))] for start in (0, 1)]
+        return "header" if below and below in counted else "nothing"
     kind = _kind(cell)
     if filled:
         same = sum(_kind(one) == kind for one in filled)
