@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config import JobConfig
 from jobs.dataset import JOB_FILE
+from jobs.facts import WorkerFacts
 from jobs.journal import now
 from jobs.metrics import Metrics
 from jobs.pool import Cluster, Crew, Event
@@ -19,7 +20,7 @@ from jobs.record import check_same_job, check_same_model, encoded_record, make_r
 from jobs.schedule import Schedule
 from jobs.staffing import Staffing, staffing
 from jobs.stores import Store
-from jobs.worker import Worker, WorkerFacts
+from jobs.worker import Worker
 
 if TYPE_CHECKING:
     from jobs.journal import Journal

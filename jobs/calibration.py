@@ -52,7 +52,7 @@ def model_description(job: JobConfig, role: str) -> dict[str, Any]:
 
 
 def _folder(job: JobConfig) -> Path | None:
-    from jobs.preflight import model_folder
+    from jobs.model_folder import model_folder
 
     try:
         return model_folder(job.model)

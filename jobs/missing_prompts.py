@@ -122,7 +122,7 @@ def _names(model: str, folder: Path | None, config: dict[str, Any]) -> Iterator[
 def _folder(model: str) -> Path | None:
     """The folder of a model, or of its description in the cache; None where neither is here."""
     from attribution_core.errors import ModelError
-    from jobs.preflight import model_folder
+    from jobs.model_folder import model_folder
 
     try:
         return model_folder(model)

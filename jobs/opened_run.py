@@ -24,6 +24,7 @@ from jobs.dataset import (
 )
 from jobs.errors import RunError
 from jobs.foreign import as_written, check_cells
+from jobs.hooks import hook
 from jobs.manifest import DIFFERENCES, Plan, load_plan
 from jobs.stores import Store
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     import pyarrow.dataset
 
     from attribution_core.modules import Role
-    from jobs.query.result import QueryResult
-    from jobs.statistics.results import Statistics
 
 # Rows looked at for examples of what a column holds.
 FIRST_ROWS = 10_000
@@ -54,9 +53,7 @@ class Run:
         return f"Run({self.url!r})"
 
     def _repr_html_(self) -> str:
-        from jobs.report.notebook import run_html
-
-        return run_html(self)
+        return str(hook("run_html")(self))
 
     @cached_property
     def job(self) -> dict[str, Any]:
@@ -80,11 +77,9 @@ class Run:
         return load_plan(self.store)
 
     @property
-    def statistics(self) -> Statistics:
-        """What ``tokenpair stats`` found of this run; RunError where it has not been run."""
-        from jobs.statistics.results import statistics_of
-
-        return statistics_of(self)
+    def statistics(self) -> Any:
+        """What ``tokenpair stats`` found of this run, a Statistics; RunError where it has not been run."""
+        return hook("statistics_of_run")(self)
 
     @property
     def finished(self) -> bool:
@@ -188,18 +183,16 @@ class Run:
                 found[row["pair_id"]] = self.attribution(row, a, b)
         return found
 
-    def query(self, query_id: str, by: str | None = None) -> QueryResult:
-        """A query and its documents in rank order, with what each word adds to their scores.
+    def query(self, query_id: str, by: str | None = None) -> Any:
+        """A query and its documents in rank order, a QueryResult, with what each word adds to their scores.
 
         ``query_id`` is the first text's id, as the log gave it. ``by`` says which words of the documents are marked:
         those with the largest ``lift``, or the largest ``share`` of the sum; by default the lift where the run has it.
         Only the rows of that query are read. RunError when the run has no such query, or none of its rows yet;
         SettingError for a ``by`` that is neither, and for ``lift`` where the run has none.
         """
-        from jobs.query.reading import read_query
-
         with as_written(self.url):
-            return read_query(self, str(query_id), by)
+            return hook("query_of_run")(self, str(query_id), by)
 
     def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that meet the pyarrow expression ``wanted``.

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attribution_core.errors import ModelError, SettingError
+from jobs.facts import WorkerFacts
 from jobs.journal import worker_log
 from jobs.ray_session import ray_session
 from jobs.schedule import FAILED_STARTS, IN_FLIGHT
 from jobs.staffing import Staffing
-from jobs.worker import ShardReport, Worker, WorkerFacts
+from jobs.worker import ShardReport, Worker
 
 ACTOR_THREADS = IN_FLIGHT
 Call = Literal["greet", "load", "run"]

@@ -13,19 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from jobs.config import JobConfig
 from jobs.dataset import JOB_FILE, MANIFEST, SUCCESS, finished_shards
 from jobs.errors import RunError
+from jobs.facts import WorkerFacts
 from jobs.journal import OWN_LOGS
-from jobs.preflight import model_folder
-from jobs.sources.files import FINGERPRINT_BYTES
+from jobs.model_folder import model_folder
 from jobs.stores import PENDING, LocalStore, Store
-
-if TYPE_CHECKING:
-    from jobs.sources import InputFile
-    from jobs.worker import WorkerFacts
 
 FOUND = "run"
 # Of a job.yaml; it grows with the number of input files.
@@ -42,6 +38,27 @@ OWN_FILES = {
 OWN_AT_TOP = ("report.html",)
 # Of a model's files, those that decide its numbers.
 DECIDING = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
+
+
+class InputFacts(Protocol):
+    """What a run records of an input file, and compares when it goes on.
+
+    ``fingerprints_all`` says whether the fingerprint covers the whole file.
+    """
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def modified(self) -> str: ...
+    @property
+    def system(self) -> Any: ...
+    @property
+    def fingerprints_all(self) -> bool: ...
+
+    def fingerprint(self) -> str:
+        """Hex digits that change with almost any edit."""
 
 
 def read_record(run: Store) -> dict[str, Any] | None:
@@ -120,12 +137,12 @@ def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> Non
     _refuse(run, differing, "holds another job")
 
 
-def check_same_inputs(run: Store, record: Mapping[str, Any], files: Sequence[InputFile]) -> None:
+def check_same_inputs(run: Store, record: Mapping[str, Any], files: Sequence[InputFacts]) -> None:
     """RunError where the input files are not those that the run was planned from."""
     _refuse(run, differing_inputs(record[FOUND].get("inputs") or [], files), "was planned from other input")
 
 
-def differing_inputs(planned: Sequence[Mapping[str, Any]], files: Sequence[InputFile]) -> list[str]:
+def differing_inputs(planned: Sequence[Mapping[str, Any]], files: Sequence[InputFacts]) -> list[str]:
     """What tells ``files`` from those of a plan, a line a file. A small one that was only touched is the same."""
     present = {str(one.get("file")): one for one in planned}
     now = {file.url: file for file in files}
@@ -142,7 +159,7 @@ def differing_inputs(planned: Sequence[Mapping[str, Any]], files: Sequence[Input
             continue
         # The fingerprint leaves out the middle of a large file, so there the time has to decide.
         elif then.get("fingerprint") != file.fingerprint() or (
-            file.size > 2 * FINGERPRINT_BYTES and then.get("modified") != file.modified
+            not file.fingerprints_all and then.get("modified") != file.modified
         ):
             differing.append(f"{name}: other content, modified {then.get('modified')} then, {file.modified} now")
     return differing

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config import parse_job
 from jobs.errors import RunError
+from jobs.facts import WorkerFacts
 from jobs.journal import Journal
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
     from attribution_core.encoder import ReadText
     from attribution_core.kept import KeptContributions
-    from attribution_core.own_precision import OwnPrecision
     from attribution_core.pairs import Undefined
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.manifest import Plan, Shard
@@ -42,25 +42,6 @@ KEPT_SHARE = 1 / 16
 FRAMES = 4
 
 TextKey = tuple[str, str]  # text id, role
-
-
-@dataclass(frozen=True)
-class WorkerFacts:
-    """What a worker is, once its model is loaded.
-
-    ``reference`` names what stands in place of a word in a reference, by role; ``own_precision`` says how far a
-    half-precision checkpoint's scores are from the float32 copy's.
-    """
-
-    fingerprint: str
-    layer: int
-    similarity: str
-    versions: dict[str, str]
-    device: str
-    host: str
-    process: int
-    reference: dict[str, str] = field(default_factory=dict)
-    own_precision: OwnPrecision | None = None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from attribution_core.errors import ModelError
 from jobs.config import JobConfig, load_job
 from jobs.dataset import attribution_schema, attribution_table, commit_shard, open_run, reject_table, text_table
 from jobs.engine import Outcome, run_job
+from jobs.facts import WorkerFacts
 from jobs.journal import Journal
 from jobs.manifest import Shard, read_shard
 from jobs.stores import LocalStore, Store
-from jobs.worker import ShardReport, Worker, WorkerFacts, _Computed, versions
+from jobs.worker import ShardReport, Worker, _Computed, versions
 
 READ_SECONDS, COMPUTE_SECONDS, WRITE_SECONDS = 0.1, 0.3, 0.3
 

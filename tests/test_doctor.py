@@ -29,6 +29,7 @@ from jobs.config import parse_job
 from jobs.doctor import examination, page
 from jobs.doctor.examination import examine
 from jobs.doctor.findings import Diagnosis
+from jobs.doctor.job_lines import job_lines
 from jobs.doctor.sample import sample_pairs
 
 NAMES = {
@@ -164,7 +165,7 @@ def test_a_static_model_is_exact(tmp_path: Path) -> None:
     assert found.references.exact
     assert found.cuts == (0,)
     assert [check.nodes_largest for check in found.layers] == [1]
-    assert "layer" not in yaml.safe_load("\n".join(page.job_lines(found)))
+    assert "layer" not in yaml.safe_load("\n".join(job_lines(found)))
     shown = " ".join(run(tmp_path).stdout.split())
     assert "word pairs sum to the score" in shown
     assert "exact model" in shown
@@ -203,8 +204,8 @@ def test_another_reference_is_examined_and_goes_into_the_job(tiny: TinyModels) -
     assert unk.sides[0].reference == "[UNK] (unknown token)"
     assert unk.references != pad.references
     assert not any("padding token" in line for line in unk.notices)
-    assert yaml.safe_load("\n".join(page.job_lines(unk)))["reference"] == "unk"
-    assert "reference" not in yaml.safe_load("\n".join(page.job_lines(pad)))
+    assert yaml.safe_load("\n".join(job_lines(unk)))["reference"] == "unk"
+    assert "reference" not in yaml.safe_load("\n".join(job_lines(pad)))
     assert "[UNK] (unknown token) in place of every word" in " ".join(
         run(folder, "--reference", "unk", "--seconds", "0").stdout.split()
     )

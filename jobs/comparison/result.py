@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from jobs.comparison.examples import Example
 from jobs.comparison.grouping import Column, Group
 from jobs.comparison.matching import Matched
 from jobs.comparison.scores import QUANTILES, Scores, Spread
+from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import duckdb
@@ -78,10 +78,4 @@ class Comparison:
         output.replace("comparison.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=1).encode())
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        from jobs.comparison.terminal import terminal_comparison
-
-        sink = io.StringIO()
-        terminal_comparison(self, Console(file=sink, width=110, force_terminal=False, color_system=None))
-        return sink.getvalue()
+        return str(hook("comparison_text")(self))

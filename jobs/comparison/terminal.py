@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LONGEST = 160
+TEXT_WIDTH = 110
 MEANINGS = {
     "distance": "distance of the words' shares, 0 to 1",
     "cosine_a": "cosine of the words' sums, a",
@@ -45,6 +47,15 @@ PARTS = (
     "special tokens of a text their changes add up to the change of the score.)"
 )
 SHARED = "(a: and b: words of the two texts, with their shares in either run.)"
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison as plain text, 110 characters wide."""
+    from rich.console import Console
+
+    sink = io.StringIO()
+    terminal_comparison(comparison, Console(file=sink, width=TEXT_WIDTH, force_terminal=False, color_system=None))
+    return sink.getvalue()
 
 
 def terminal_comparison(found: Comparison, console: Console) -> None:

@@ -110,7 +110,7 @@ def _prompt_notes(name: str) -> list[str]:
     """What a job over a log would be told of prefixes that the model wants; as loaded, so its folder is here."""
     from attribution_core.errors import ModelError
     from jobs.missing_prompts import prompt_notes
-    from jobs.preflight import model_folder
+    from jobs.model_folder import model_folder
 
     try:
         folder = model_folder(name)

@@ -156,7 +156,7 @@ class Diagnosis:
 
     def plain(self) -> dict[str, Any]:
         """As plain values for JSON, with the verdicts and the lines of a job file."""
-        from jobs.doctor.page import job_lines
+        from jobs.doctor.job_lines import job_lines
 
         verdicts = {
             "scores_match": self.scores.same,

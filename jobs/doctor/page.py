@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jobs.commands import printable
+from attribution_core.display_view import printable
 from jobs.doctor.findings import Diagnosis, LayerCheck, Side
+from jobs.doctor.job_lines import job_lines
 from jobs.progress import duration
 
 if TYPE_CHECKING:
@@ -45,20 +46,6 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 def as_json(diagnosis: Diagnosis) -> str:
     """The same for machines."""
     return json.dumps(diagnosis.plain(), indent=2, ensure_ascii=False)
-
-
-def job_lines(diagnosis: Diagnosis) -> list[str]:
-    """What to write into the job file: what is not a default, and where the pairs and the result go."""
-    import yaml
-
-    job: dict[str, object] = {"model": diagnosis.model, "mode": diagnosis.mode, "similarity": diagnosis.similarity}
-    if diagnosis.cuts != (0,) or any(side.layers for side in diagnosis.sides):
-        job["layer"] = diagnosis.speed.layer - len(diagnosis.cuts)
-    if diagnosis.reference != "pad":
-        job["reference"] = diagnosis.reference
-    job |= {"input": "pairs.csv", "columns": {"a": "…", "b": "…"}, "output": "runs/first"}
-    text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
-    return [printable(line) for line in text.splitlines()]
 
 
 def _facts(rows: list[tuple[str, str]]) -> Table:

@@ -20,6 +20,7 @@ from jobs.evaluation.curves import DELETION, PairCurves, area, measures_of, shar
 from jobs.evaluation.intervals import Bootstrap, Mean
 from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
 from jobs.evaluation.verdict import Verdict, judge_agreement
+from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -180,9 +181,7 @@ class Faithfulness:
         return [f"{name}.json", *tables]
 
     def __str__(self) -> str:
-        from jobs.evaluation.terminal import faithfulness_text
-
-        return faithfulness_text(self)
+        return str(hook("faithfulness_text")(self))
 
     def __repr__(self) -> str:
         return f"Faithfulness({self.run!r}, pairs={self.pairs}, {self.against(ATTRIBUTIONS, RANDOM).advantage})"

@@ -11,6 +11,7 @@ import numpy as np
 
 from attribution_core.results import Cell, ExplainedText, Floats
 from jobs.errors import RunError
+from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,17 +188,13 @@ class QueryResult(Sequence[QueryDocument]):
         return self.documents[place]
 
     def __str__(self) -> str:
-        from jobs.query.display import query_text
-
-        return query_text(self)
+        return str(hook("query_text")(self))
 
     def __repr__(self) -> str:
         return f"QueryResult({self.id!r}, {len(self.documents)} documents)"
 
     def _repr_html_(self) -> str:
-        from jobs.query.display import query_html
-
-        return query_html(self)
+        return str(hook("query_html")(self))
 
 
 def _places(text: ExplainedText) -> list[list[int]]:

@@ -76,6 +76,11 @@ class InputFile:
                 digest.update(file.read())
         return digest.hexdigest()[:20]
 
+    @property
+    def fingerprints_all(self) -> bool:
+        """Whether the fingerprint covers the whole file; of a large one it leaves out the middle."""
+        return self.size <= 2 * FINGERPRINT_BYTES
+
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
         """Turns what reading this file may raise into a SourceError, or a StoreError where S3 is to blame."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from jobs.errors import RunError
+from jobs.hooks import hook
 from jobs.statistics.schema import Figure, Statistic, Summary, read_summary
 
 if TYPE_CHECKING:
@@ -40,12 +41,10 @@ class Statistics:
         return f"Statistics({self.run.url!r}: {', '.join(self.summary.statistics)})"
 
     def __str__(self) -> str:
-        return _printed(self.summary, self.tables())
+        return str(hook("statistics_text")(self.summary, self.tables()))
 
     def _repr_html_(self) -> str:
-        from jobs.statistics.page import html_of
-
-        return html_of(self.summary, self.tables())
+        return str(hook("statistics_html")(self.summary, self.tables()))
 
     def tables(self, only: Sequence[str] = ()) -> dict[str, pa.Table]:
         """The tables of the statistics named in ``only`` (all by default), by name."""
@@ -91,23 +90,12 @@ class StatisticView:
         return f"Statistic({self.statistic.name!r}: {', '.join(figure.name for figure in self.statistic.figures)})"
 
     def __str__(self) -> str:
-        return _printed(self.owner.summary, self.tables, [self.statistic.name])
+        return str(hook("statistics_text")(self.owner.summary, self.tables, [self.statistic.name]))
 
     def _repr_html_(self) -> str:
-        from jobs.statistics.page import html_of
-
-        return html_of(self.owner.summary, self.tables, [self.statistic.name])
+        return str(hook("statistics_html")(self.owner.summary, self.tables, [self.statistic.name]))
 
 
 def statistics_of(run: Run) -> Statistics:
     """The statistics that are there; RunError where ``tokenpair stats`` has not been run."""
     return Statistics(run, read_summary(run.store))
-
-
-def _printed(summary: Summary, tables: dict[str, pa.Table], only: Sequence[str] = ()) -> str:
-    from attribution_core.display_sheet import plain_console
-    from jobs.statistics.terminal import print_summary
-
-    file = io.StringIO()
-    print_summary(summary, tables, only, plain_console(file))
-    return file.getvalue().rstrip("\n")

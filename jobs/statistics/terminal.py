@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from attribution_core.display_sheet import Sheet
+from attribution_core.display_sheet import Sheet, plain_console
 from jobs.statistics.schema import FOLDER, NAMES, RunFacts, Statistic, Summary
 from jobs.statistics.view import Column, Shown, head_lines, shown_figures, shown_tables
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 BAR = 20
 NARROWEST_BAR = 6
 WIDEST_LABEL = 28
+
+
+def statistics_text(summary: Summary, tables: Mapping[str, pa.Table], only: Sequence[str] = ()) -> str:
+    """What :func:`print_summary` prints, as plain text."""
+    file = io.StringIO()
+    print_summary(summary, tables, only, plain_console(file))
+    return file.getvalue().rstrip("\n")
 
 
 def print_summary(

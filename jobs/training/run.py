@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.errors import TokenpairError
 from jobs.dataset import JOB_FILE, SUCCESS
 from jobs.errors import RunError, StoreError
-from jobs.preflight import model_folder
+from jobs.model_folder import model_folder
 from jobs.progress import Progress, counted, duration, make_progress
 from jobs.record import encoded_record, read_record, tidy
 from jobs.stopping import starting_ray, stoppable

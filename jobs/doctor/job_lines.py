@@ -1,0 +1,24 @@
+"""The lines of a job file that follow from an examination."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attribution_core.display_view import printable
+
+if TYPE_CHECKING:
+    from jobs.doctor.findings import Diagnosis
+
+
+def job_lines(diagnosis: Diagnosis) -> list[str]:
+    """What to write into the job file: what is not a default, and where the pairs and the result go."""
+    import yaml
+
+    job: dict[str, object] = {"model": diagnosis.model, "mode": diagnosis.mode, "similarity": diagnosis.similarity}
+    if diagnosis.cuts != (0,) or any(side.layers for side in diagnosis.sides):
+        job["layer"] = diagnosis.speed.layer - len(diagnosis.cuts)
+    if diagnosis.reference != "pad":
+        job["reference"] = diagnosis.reference
+    job |= {"input": "pairs.csv", "columns": {"a": "…", "b": "…"}, "output": "runs/first"}
+    text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
+    return [printable(line) for line in text.splitlines()]
