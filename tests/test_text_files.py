@@ -18,7 +18,8 @@ from test_delimited import joined, read
 
 from jobs.config import parse_job
 from jobs.errors import SourceError
-from jobs.plan import make_plan, read_shard
+from jobs.manifest import read_shard
+from jobs.plan import make_plan
 from jobs.sources import read_pairs, resolve_inputs
 from jobs.stores import Store
 
