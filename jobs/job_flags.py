@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from jobs.flag_names import FlagNames, flat, given_flags
 
 JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
@@ -151,3 +153,24 @@ def _settings(
         "trust_remote_code": trust_remote_code,
         "pickled_weights": pickled_weights,
     }
+
+
+_BY_NAME: dict[str, Any] = {name: name for name in inspect.signature(_settings).parameters}
+# The flag of every setting that has one: what the flags give when each is given its own name.
+JOB_FLAGS = {path: f"--{name.replace('_', '-')}" for path, name in flat(_settings(**_BY_NAME))}
+
+
+# The same for the commands that load a model and have no job file.
+MODEL_NAMES = FlagNames(
+    {
+        path: flag
+        for path, flag in JOB_FLAGS.items()
+        if path
+        in ("layer", "groups", "mode", "similarity", "sums_to", "reference", "trust_remote_code", "pickled_weights")
+    }
+)
+
+
+def job_names(job_file: Path | None, settings: Mapping[str, Any]) -> FlagNames:
+    """The flags that errors about a job name in place of its settings."""
+    return given_flags(JOB_FLAGS, job_file, settings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from attribution_core.errors import TokenpairError
+from jobs.flag_names import FlagNames
 from jobs.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ INTERRUPTED = 130
 
 
 @contextlib.contextmanager
-def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
-    """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``."""
+def told(context: typer.Context, *, resume: bool = False, names: FlagNames | None = None) -> Iterator[None]:
+    """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``.
+
+    ``names`` has the flags that errors name in place of settings; by default those of a store.
+    """
     debug = bool(context.find_root().obj)
     try:
         with stoppable():
@@ -39,7 +43,7 @@ def told(context: typer.Context, *, resume: bool = False) -> Iterator[None]:
         if debug:
             raise
         for line in str(error).splitlines():
-            complain(f"error: {line}")
+            complain(f"error: {(names or FlagNames()).line(line)}")
         raise typer.Exit(USER_ERROR) from None
     except typer.Exit:
         raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.commands import INTERRUPTED, complain, note, say, told
-from jobs.job_flags import JobFile, job_command
+from jobs.job_flags import JobFile, job_command, job_names
 
 if TYPE_CHECKING:
     from jobs.cluster.client import Cluster
@@ -43,7 +43,7 @@ def submit(
 ) -> None:
     """Run a job on a Ray cluster that is up; the same command goes on with one that was stopped."""
     code = 0
-    with told(context):
+    with told(context, names=job_names(job_file, settings)):
         from jobs.config import load_job
         from jobs.sources.beir import with_beir
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands import note, told
-from jobs.job_flags import Reference
+from jobs.job_flags import MODEL_NAMES, Reference
 
 UNHEALTHY = 1
 
@@ -29,7 +29,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Examine a model: what it is, whether its attributions are sound, and what they cost here."""
-    with told(context):
+    with told(context, names=MODEL_NAMES):
         from jobs.quiet import quiet_libraries
 
         quiet_libraries()

@@ -9,7 +9,7 @@ import typer
 
 from attribution_core.errors import SettingError, TextError
 from jobs.commands import note, storage_options, told
-from jobs.job_flags import Endpoint, Profile, Reference, Region, SumsTo
+from jobs.job_flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo
 
 Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
 Layer = Annotated[int, typer.Option(help="First layer above the cut: 0 is the embeddings' end, -2 two from the top.")]
@@ -44,7 +44,7 @@ def explain(
     ] = False,
 ) -> None:
     """Explain the similarity of two texts."""
-    with told(context):
+    with told(context, names=MODEL_NAMES):
         from jobs.showing import check_targets, show_pair
 
         check_targets(html, png)

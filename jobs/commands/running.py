@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.commands import note, say, told
-from jobs.job_flags import JobFile, job_command
+from jobs.job_flags import JobFile, job_command, job_names
 
 
 @job_command
@@ -20,7 +20,7 @@ def run(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what the run directory holds.")] = False,
 ) -> None:
     """Attribute every pair of a job; run the same command again to go on with an unfinished one."""
-    with told(context, resume=True):
+    with told(context, resume=True, names=job_names(job_file, settings)):
         from jobs.config import load_job
         from jobs.sources.beir import with_beir
 
@@ -42,10 +42,12 @@ def plan(
     on: Annotated[
         str | None, typer.Option(metavar="NAME", help="An accelerator to tell hours and money for, such as h100 or l4.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="What an hour of it costs, in your currency; default: in $.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="What an hour of it costs, in your currency; default: in $.")
+    ] = None,
 ) -> None:
     """Say what a job would be and cost, before anything is computed; nothing is written."""
-    with told(context):
+    with told(context, names=job_names(job_file, settings)):
         from jobs.estimate import accelerator, plan_lines
 
         chosen = accelerator(on, price)

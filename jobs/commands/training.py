@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jobs.commands import note, say, told
+from jobs.flag_names import flat, given_flags
 from jobs.job_flags import Endpoint, JobFile, Profile, Region
+
+# The flags that are not called by the last name of their setting.
+TRAIN_FLAGS = {"workers.count": "--workers"}
 
 
 def train(
@@ -49,32 +53,33 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what the output folder holds.")] = False,
 ) -> None:
     """Fine-tune an exact model on labelled pairs; the same command goes on with an unfinished training."""
-    with told(context, resume=True):
+    settings: dict[str, Any] = {
+        "model": model,
+        "train": train or None,
+        "dev": dev or None,
+        "scale": list(scale) if scale is not None else None,
+        "output": output,
+        "columns": {"a": a, "b": b, "score": score},
+        "header": header,
+        "shift": shift,
+        "prompt": prompt,
+        "loss": loss,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "keep": keep,
+        "seed": seed,
+        "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
+        "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
+        "trust_remote_code": trust_remote_code,
+    }
+    flags = {
+        path: TRAIN_FLAGS.get(path) or f"--{path.rpartition('.')[2].replace('_', '-')}" for path, _ in flat(settings)
+    }
+    with told(context, resume=True, names=given_flags(flags, job_file, settings)):
         from jobs.training.config import load_training
 
-        job = load_training(
-            job_file,
-            {
-                "model": model,
-                "train": train or None,
-                "dev": dev or None,
-                "scale": list(scale) if scale is not None else None,
-                "output": output,
-                "columns": {"a": a, "b": b, "score": score},
-                "header": header,
-                "shift": shift,
-                "prompt": prompt,
-                "loss": loss,
-                "epochs": epochs,
-                "batch": batch,
-                "learning_rate": learning_rate,
-                "keep": keep,
-                "seed": seed,
-                "workers": {"count": workers, "gpus": gpus, "cpus": cpus},
-                "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
-                "trust_remote_code": trust_remote_code,
-            },
-        )
+        job = load_training(job_file, settings)
         from jobs.training.run import run_training
 
         for line in run_training(job, quiet=quiet, echo=note, restart=restart).lines():
