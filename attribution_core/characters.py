@@ -15,7 +15,7 @@ Span = tuple[int, int]
 
 _INVISIBLE = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]")
 # A black flag and the tags that say whose it is.
-_TAGGED_FLAG = regex.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]+\U000e007f")
+_TAGGED_FLAG = regex.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
 _LAST_TAG = "\U000e007f"
 # Every cluster of more than one character has one of these, apart from "\r\n".
 _CLUSTERED = regex.compile(
@@ -36,10 +36,17 @@ def trimmed(text: str, start: int, end: int) -> Span:
     while start < end and is_invisible(text[start]):
         start += 1
     while end > start and is_invisible(text[end - 1]):
-        if text[end - 1] == _LAST_TAG and _ends_in_flag(text, start, end):
+        if text[end - 1] == _LAST_TAG and any(last == end for _, last in tagged_flags(text[start:end], start)):
             break
         end -= 1
     return start, end
+
+
+def tagged_flags(text: str, offset: int = 0) -> list[Span]:
+    """The ranges of flags with tags, such as that of Scotland, ``offset`` characters further than in ``text``."""
+    if _LAST_TAG not in text:
+        return []
+    return [(offset + match.start(), offset + match.end()) for match in _TAGGED_FLAG.finditer(text)]
 
 
 def with_unseen(text: str, start: int, end: int) -> Span:
@@ -84,8 +91,3 @@ def clusters_of(text: str) -> Clusters | None:
 
 def _is_unseen(character: str) -> bool:
     return is_invisible(character) and not character.isspace()
-
-
-def _ends_in_flag(text: str, start: int, end: int) -> bool:
-    flag = text.rfind("\U0001f3f4", start, end)
-    return flag >= 0 and _TAGGED_FLAG.fullmatch(text, flag, end) is not None

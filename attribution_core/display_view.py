@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.characters import tagged_flags
 from attribution_core.results import Cell, ExplainedText, Floats, PairAttribution
 
 # A scale end below this is noise: such a matrix is drawn as all zeros instead of as a riot of colour.
@@ -258,11 +259,12 @@ def printable(text: str) -> str:
     """``text`` as one line that a terminal or a page cannot take for a command.
 
     Control characters, terminal escapes, direction overrides and lone surrogates are spelled out (``\\x1b``), white
-    space becomes a space, invisible characters go, and a tower of combining marks is cut.
+    space becomes a space, invisible characters go, and a tower of combining marks is cut. A flag keeps its tags.
     """
     out: list[str] = []
     marks = 0
-    for character in text:
+    flags = {at for start, end in tagged_flags(text) for at in range(start, end)}
+    for at, character in enumerate(text):
         if character in _SPACES:
             out.append(" ")
             continue
@@ -270,7 +272,7 @@ def printable(text: str) -> str:
         marks = marks + 1 if kind in ("Mn", "Me") else 0
         if marks > _MARKS or character in _INVISIBLE:
             continue
-        out.append(character if kind not in _HARMFUL or character in _JOINERS else spelled(character))
+        out.append(character if kind not in _HARMFUL or character in _JOINERS or at in flags else spelled(character))
     line = "".join(out)
     if not line.strip("\u200c\u200d"):
         return "".join(map(spelled, text[:1]))

@@ -183,8 +183,6 @@ def _together(
             low = bound[0] if bound[0] < low else low
             high = bound[1] if bound[1] > high else high
             last += 1
-        if clusters is not None:
-            low, high = clusters.around(low, high)
         first = s if waiting is None else waiting
         waiting = None
         while len(groups) > floor and groups[-1].end > low:

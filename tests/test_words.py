@@ -18,6 +18,7 @@ from tokenizer_kinds import every_kind
 from tokenizers import Tokenizer
 
 from attribution_core.attribution import Attributor
+from attribution_core.display_view import printable
 from attribution_core.errors import TextError
 from attribution_core.grouping import UNITS, Groups, Unit
 from attribution_core.reading import RawText, read_text
@@ -124,6 +125,23 @@ def test_words_and_sentences_are_whole_visible_and_apart(
                 raise AssertionError(f"{name}, {unit}: {groups}") from error
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "label"),
+    [
+        ("WordPiece", 5, "zqxv"),
+        ("WordPiece", 6, "zqxve\u0301"),
+        ("bytes", 5, "zqx"),
+        ("bytes", 6, "zqxve\u0301"),
+        ("unigram, never", 5, "zqx"),
+    ],
+)
+def test_a_word_ends_where_the_model_stopped_reading(
+    kinds: dict[str, Tokenizer], name: str, limit: int, label: str
+) -> None:
+    """Else a label shows letters that had no part in the numbers; a letter keeps its accent."""
+    assert grouped(kinds[name], "x zqxve\u0301jk", "word", limit)[0].labels == ("x", label)
+
+
 @given(text=TEXTS)
 @MANY
 def test_tokens_are_labelled_with_visible_text_or_their_own_name(kinds: dict[str, Tokenizer], text: str) -> None:
@@ -217,6 +235,7 @@ def test_which_words_are_the_same(one: str, other: str, same: bool) -> None:
         ("hello\n\n\tworld", ["hello", "world"]),
         ("so\u00adfa x\u200dy \ufeffz\u00ad", ["so\u00adfa", "x\u200dy", "z"]),
         ("I ❤\ufe0f 👩🏽\u200d🚀!", ["I", "❤", "👩🏽\u200d🚀", "!"]),
+        ("x \u0301ab c", ["x", "\u0301ab", "c"]),
         (f"🇩🇪 🇫🇷 {ENGLAND} 1\ufe0f\u20e3", ["🇩🇪", "🇫🇷", ENGLAND, "1\ufe0f\u20e3"]),
         ("می\u200cخواهم שָׁלוֹם", ["می\u200cخواهم", "שָׁלוֹם"]),
         ("ﬁne ＡＢ, ½", ["ﬁne", "ＡＢ", ",", "½"]),
@@ -267,6 +286,14 @@ def test_a_text_cut_inside_a_character_counts_as_cut(tiny: TinyModels) -> None:
     assert (cut.truncated, cut.cut_at) == (True, room - 2)
     assert (whole.truncated, whole.cut_at) == (False, None)
     assert cut.groups.labels[-2] == whole.groups.labels[-2] == "😀"
+
+
+def test_a_flag_is_printed_with_its_tags_and_hidden_text_is_not() -> None:
+    """England's flag is not Scotland's; tags behind anything else can carry text that no reader sees."""
+    assert printable(ENGLAND) == ENGLAND
+    for hidden in ("a\U000e0062\U000e0063\U000e007f", "🏴" + "\U000e0062" * 9 + "\U000e007f", "🏴\U000e0062\U000e0063"):
+        assert printable(hidden).isprintable()
+        assert word_spans(hidden) == [(0, 1)]
 
 
 def test_a_deleted_word_takes_its_invisible_characters_along() -> None:
