@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attribution_core.checkpoint import LoadingReports, check_finite
 from attribution_core.descriptions import refuse_by_description
 from attribution_core.errors import ModelError
+from attribution_core.hub import check_available, why_not
 from attribution_core.model_files import check_files
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def load_model(
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
     if looks_local:
         check_files(name, folder)
+    else:
+        check_available(name)
     refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
     if not pickled_weights:
@@ -112,5 +115,5 @@ def _reason(error: Exception, name: str) -> str:
         sign in lowered
         for sign in ("offline", "couldn't connect", "connection", "not a local folder", "404", "not a valid")
     ):
-        return f"there is neither a folder nor a reachable model of the hub named {name!r}"
+        return why_not(name)
     return text[:300] or type(error).__name__

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from attribution_core.errors import ModelError
-
-DESCRIPTIONS = ("modules.json", "config.json")
-HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
+from attribution_core.hub import DESCRIPTIONS, cached_folder, check_available
 
 
 def model_folder(model: str) -> Path | None:
@@ -23,29 +20,17 @@ def model_folder(model: str) -> Path | None:
         return None
     if folder.is_absolute() or model.startswith((".", "~")):
         raise ModelError(f"there is no model folder {model}")
-    return _cached(model)
+    from huggingface_hub import constants
+
+    found = cached_folder(model)
+    if found is None and constants.HF_HUB_OFFLINE:
+        check_available(model)
+    return found
 
 
-def _cached(name: str) -> Path | None:
-    """The cached description of a model of the hub; ModelError where neither cache nor hub can have it."""
-    unknown = ModelError(
-        f"model {name} cannot be loaded: there is neither a folder nor a reachable model of the hub named {name!r}"
-    )
-    if re.fullmatch(HUB_NAME, name, re.ASCII) is None:
-        raise unknown
-    from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    # sentence-transformers takes its own models without their owner.
-    for owner in ("", "sentence-transformers/"):
-        for file in DESCRIPTIONS if owner == "" or "/" not in name else ():
-            try:
-                found = try_to_load_from_cache(owner + name, file)
-            except HFValidationError:
-                raise unknown from None
-            if isinstance(found, str):
-                return Path(found).parent
-    # Online the hub is asked by whoever loads the model: without an answer it is asked for half a minute.
-    if constants.HF_HUB_OFFLINE:
-        raise unknown
-    return None
+def check_model(model: str) -> Path | None:
+    """:func:`model_folder`; ModelError too where the hub is to have the model, and does not have it or not answer."""
+    folder = model_folder(model)
+    if folder is None and not os.environ.get("RAY_ADDRESS"):
+        check_available(model)
+    return folder

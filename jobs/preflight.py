@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution_core.errors import ModelError, SettingError
-from jobs.model_folder import model_folder
+from jobs.model_folder import check_model
 from jobs.staffing import staffing
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_before_planning(job: JobConfig) -> None:
 
     On a cluster only its workers can tell most of it, and they do.
     """
-    folder = model_folder(job.model)
+    folder = check_model(job.model)
     if folder is not None:
         _check_layer(job.layer, folder)
         _check_reference(job, folder)

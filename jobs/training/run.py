@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.errors import TokenpairError
 from jobs.dataset import JOB_FILE, SUCCESS
 from jobs.errors import RunError, StoreError
-from jobs.model_folder import model_folder
+from jobs.model_folder import check_model
 from jobs.progress import Progress, counted, duration, make_progress
 from jobs.record import encoded_record, read_record, tidy
 from jobs.stopping import starting_ray, stoppable
@@ -100,7 +100,7 @@ def run_training(
         _check_same(run, job, record)
     if record is not None and not anew and run.exists(SUCCESS):
         return _trained(run, record["run"]["result"] | {"already_finished": True})
-    model_folder(job.model)
+    check_model(job.model)
     train = read_labelled(job, job.train, "train", say)
     dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
     task = Task(job, train, dev, train.digest() + (dev.digest() if dev is not None else ""))
