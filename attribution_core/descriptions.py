@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution_core.errors import ModelError
+from attribution_core.hub import place_of
 
 SETTINGS, MODULES, CONFIG = "config_sentence_transformers.json", "modules.json", "config.json"
 KINDS = {
@@ -58,7 +59,7 @@ def _description(name: str, file: str) -> dict[str, Any]:
     from sentence_transformers.util import load_file_path
 
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        path = load_file_path(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, file)
+        path = load_file_path(place_of(name), file)
         if path is not None:
             found = json.loads(Path(path).read_bytes())
             return found if isinstance(found, dict) else {"modules": found}

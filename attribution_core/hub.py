@@ -51,6 +51,22 @@ def check_available(name: str) -> None:
         raise ModelError(f"model {name} cannot be loaded: {reason}")
 
 
+def place_of(name: str) -> str:
+    """Where the libraries should look for a model: its name, or its folder where that is on this machine.
+
+    That is the folder in the cache where the hub does not answer: by its name the hub would be asked for minutes.
+    """
+    from huggingface_hub import constants
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if constants.HF_HUB_OFFLINE or re.fullmatch(HUB_NAME, name, re.ASCII) is None:
+        return name
+    cached = cached_folder(name)
+    return str(cached) if cached is not None and _asked(name) == "silent" else name
+
+
 def why_not(name: str) -> str:
     """Why a model of the hub could not be loaded, where that is for want of files, as part of a sentence."""
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attribution_core.checkpoint import LoadingReports, check_finite
 from attribution_core.descriptions import refuse_by_description
 from attribution_core.errors import ModelError
-from attribution_core.hub import check_available, why_not
+from attribution_core.hub import check_available, place_of, why_not
 from attribution_core.model_files import check_files
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def load_model(
         raise ModelError(f"there is no model folder {name}")
     if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
         raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
-    if looks_local:
-        check_files(name, folder)
-    else:
+    if not looks_local:
         check_available(name)
+    place = place_of(name)
+    if place != name or looks_local:
+        check_files(name, Path(place))
     refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
     if not pickled_weights:
@@ -60,7 +61,7 @@ def load_model(
     reports = LoadingReports()
     try:
         with _loading, reports.recording(), contextlib.nullcontext() if pickled_weights else _safetensors_only():
-            loaded = _loaded(str(folder) if looks_local else name, arguments)
+            loaded = _loaded(place, arguments)
     except Exception as error:
         raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
     reports.check(name, loaded)

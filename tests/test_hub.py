@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tiny_models import TinyModels
 from typer.testing import CliRunner
 
 from attribution_core import hub
 from attribution_core.errors import ModelError
+from attribution_core.loading import load_model
 from jobs import cli
 
 NAME = "somebody/some-model"
@@ -125,6 +128,24 @@ def test_a_cached_model_is_not_asked_for(empty_cache: Path, monkeypatch: pytest.
     hub.check_available(NAME)
     assert "only a part of it is in the local cache" in hub.why_not(NAME)
     assert "HF_HUB_OFFLINE=1" in hub.why_not(NAME)
+
+
+def test_a_cached_model_is_used_where_the_hub_is_silent(
+    empty_cache: Path, tiny: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its libraries would ask for it for minutes."""
+    snapshot = empty_cache / "models--somebody--some-model" / "snapshots" / "abc"
+    shutil.copytree(tiny.folder("bert"), snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc", "utf-8")
+    online(monkeypatch, "http://127.0.0.1:9")
+    assert hub.place_of(NAME) == str(snapshot)
+    name, _ = load_model(NAME, device="cpu")
+    assert name == NAME
+    with served(200) as (address, _):
+        hub._asked.cache_clear()
+        online(monkeypatch, address)
+        assert hub.place_of(NAME) == NAME
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "über/modell", "a model", "a--b/.."])

@@ -12,8 +12,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "attribution_core"
-# Triton comes with torch where that can use a GPU; transformers and safetensors come with sentence-transformers.
-ALLOWED = {"attribution_core", "numpy", "regex", "safetensors", "sentence_transformers", "torch", "transformers"}
+# Triton comes with torch where that can use a GPU; transformers, safetensors and huggingface_hub come with
+# sentence-transformers.
+ALLOWED = {
+    "attribution_core",
+    "huggingface_hub",
+    "numpy",
+    "regex",
+    "safetensors",
+    "sentence_transformers",
+    "torch",
+    "transformers",
+}
 ALLOWED |= {"triton"}
 DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
 TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
