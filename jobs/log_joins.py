@@ -90,21 +90,38 @@ def _contradictions(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
 
 def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]:
     """Warnings about the ranks that stand in the log, by table ``coded`` (q, d, score, place); ``file`` is its name."""
+    # One sort of all rows shows it all. Scores fall within a rank, so that one above the score before has a later rank.
     con.execute("""
         CREATE TEMP TABLE placed AS
-        SELECT q, place, count(*) AS n, min(score) AS low, max(score) AS high, any_value(score) IS NOT NULL AS scored
-        FROM coded WHERE place IS NOT NULL GROUP BY q, place
+        SELECT q, bool_or(same) AND (bool_or(score IS NULL AND NOT same) OR count(*) FILTER (NOT same) > 1) AS tied,
+               bool_or(above) AS against, count(score) > 0 AS scored
+        FROM (
+            SELECT q, score, place IS NOT DISTINCT FROM lag(place) OVER by_place AS same,
+                   coalesce(score > lag(score IGNORE NULLS) OVER by_place, false) AS above
+            FROM coded WHERE place IS NOT NULL
+            WINDOW by_place AS (PARTITION BY q ORDER BY place, score DESC NULLS LAST))
+        GROUP BY q
     """)
-    # A run that gives every document the same rank, such as 0, gives none.
-    shared = """
-        FROM placed SEMI JOIN (SELECT q FROM placed GROUP BY q HAVING NOT bool_and(scored) OR count(*) > 1) USING (q)
-        WHERE n > 1
-    """
+    row = first_row(
+        con,
+        """
+        SELECT count(*) FILTER (tied), min(q) FILTER (tied), count(*) FILTER (against), count(*) FILTER (scored)
+        FROM placed
+        """,
+    )
+    con.execute("DROP TABLE placed")
+    assert row is not None
+    ties, first, against, total = row
     lines = []
-    ties = _one(con, f"SELECT count(DISTINCT q) {shared}")
+    # A run that gives every document the same rank, such as 0, gives none.
     if ties:
-        first = f"(SELECT * {shared} ORDER BY q, place LIMIT 1) AS one"
-        example = first_row(con, f"SELECT q.id, place, n, scored FROM {first} JOIN q USING (q)")
+        example = first_row(
+            con,
+            f"""
+            SELECT q.id, place, count(*) AS n, count(score) > 0 FROM coded JOIN q USING (q)
+            WHERE q = {int(first)} AND place IS NOT NULL GROUP BY q.id, place HAVING n > 1 ORDER BY place LIMIT 1
+            """,
+        )
         assert example is not None
         query, place, times, scored = example
         then = "the order is by score" if scored else "such documents are ordered by their ids, from the largest down"
@@ -112,21 +129,11 @@ def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]
             f"{file}: ranks are not unique in {counted(ties, 'query')} (query {query}: rank {place:g} "
             f"{times} times): {then}"
         )
-    against = _one(
-        con,
-        """
-        SELECT count(DISTINCT q) FROM (
-            SELECT q, high > lag(low) OVER (PARTITION BY q ORDER BY place) AS against FROM placed WHERE scored)
-        WHERE against
-        """,
-    )
     if against:
-        total = _one(con, "SELECT count(DISTINCT q) FROM placed WHERE scored")
         lines.append(
             f"{file}: in {against:,} of {counted(total, 'query')} the ranks given do not follow the scores: "
             "the order is by score, from the largest down (were these distances, they would have to be negated)"
         )
-    con.execute("DROP TABLE placed")
     return lines
 
 

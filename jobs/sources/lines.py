@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from jobs.errors import SourceError
 
@@ -21,8 +21,8 @@ LONGEST_BLOCK = 64 << 20
 LONE_BACKSLASH = re.compile(r'\\(?!["\\])')
 
 
-@dataclass(frozen=True)
-class Line:
+# Of lines and records there are as many as rows: a tuple is made in half the time of a frozen dataclass.
+class Line(NamedTuple):
     """One line without its line feed; ``problem`` says why its text is not to be trusted."""
 
     number: int
@@ -45,8 +45,7 @@ class Dialect:
     skipped: int = 0
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The fields of one delimited row, or why it has none. ``number`` is the line it begins at."""
 
     number: int

@@ -145,7 +145,7 @@ def read_qrels(file: InputFile, notices: list[str] | None = None) -> Iterator[Qr
         first: int | None = None
         for record in _judged_lines(file, [] if notices is None else notices):
             first = record.number if first is None else first
-            fields, problem = [one.strip() for one in record.fields], record.problem
+            fields, problem = record.fields, record.problem
             if not any(fields) and problem is None:
                 continue
             grade = _grade(fields[-1]) if len(fields) in (3, 4) else None
@@ -161,7 +161,7 @@ def read_qrels(file: InputFile, notices: list[str] | None = None) -> Iterator[Qr
 
 
 def _judged_lines(file: InputFile, notices: list[str]) -> Iterator[Record]:
-    """The lines of a file of judgments with their fields, however those are separated."""
+    """The lines of a file of judgments with their fields, however those are separated; no field has outer spaces."""
     with file.open_text() as stream:
         first = next((line.text for line in read_lines(stream) if line.text.strip()), "")
     spaced = "\t" not in first and len(first.split()) in (3, 4)
@@ -174,7 +174,8 @@ def _judged_lines(file: InputFile, notices: list[str]) -> Iterator[Record]:
         for record in read_records(itertools.islice(lines, dialect.skipped, None), dialect):
             # A line among others that is written with spaces.
             few = record.problem is None and len(record.fields) not in (3, 4)
-            yield replace(record, fields=record.text.split()) if few else record
+            fields = record.text.split() if few else [one.strip() for one in record.fields]
+            yield Record(record.number, fields, record.text, record.problem)
 
 
 def _grade(text: str) -> int | None:
