@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import ModelError, SettingError, TextError, TokenpairError
+from attribution_core.hooks import register
 
 if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
@@ -38,6 +39,12 @@ __all__ = [
     "TextError",
     "TokenpairError",
 ]
+
+register(
+    pair_text="attribution_core.display:pair_text",
+    pair_html="attribution_core.display:pair_html",
+    plot_pair="attribution_core.display:plot_pair",
+)
 
 
 def __getattr__(name: str) -> Any:

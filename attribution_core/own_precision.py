@@ -1,7 +1,7 @@
 """How far the scores of a half-precision checkpoint differ from those of the float32 copy that is attributed.
 
-A checkpoint in float16 or bfloat16 is run in that type by whoever loads it; attributions are of a copy in float32, whose
-scores are the more exact ones, and a little different.
+A checkpoint in float16 or bfloat16 is run in that type by whoever loads it; attributions are of a copy in float32,
+whose scores are the more exact ones, and a little different.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ def own_precision(model: SentenceTransformer, copy: SentenceTransformer, roles: 
     """What the scores of ``model`` and of its float32 ``copy`` differ by; None where it has float32 weights itself."""
     if model.dtype not in (torch.float16, torch.bfloat16):
         return None
+    # Encoding leaves a model in evaluation mode; the caller's stays as it was.
+    training = {module: module.training for module in model.modules()}
     scores = [_scores(one, roles) for one in (model, copy)]
+    for module, was in training.items():
+        module.training = was
     difference = (scores[0] - scores[1]).abs().max()
     return OwnPrecision(str(model.dtype).removeprefix("torch."), float(difference), len(PAIRS))
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.grouping import Groups
+from attribution_core.hooks import hook
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,15 +127,12 @@ class PairAttribution:
 
         Cells in the row or column of a special or prompt token are left out unless ``special`` is true.
         """
-        from attribution_core.sparse import largest_cells
-
         return largest_cells(self.matrix, self.a.groups, self.b.groups, k, special=special)
 
     def plot(self, *, special: bool = False) -> tuple[Figure, Axes]:
         """The matrix as a heatmap with a scale symmetric about zero; needs matplotlib."""
-        from attribution_core.display import plot_pair
-
-        return plot_pair(self, special=special)
+        drawn: tuple[Figure, Axes] = hook("plot_pair")(self, special=special)
+        return drawn
 
     def __repr__(self) -> str:
         a, b = (text.text if len(text.text) <= 40 else text.text[:39] + "…" for text in (self.a, self.b))
@@ -142,11 +140,29 @@ class PairAttribution:
         return f"PairAttribution({a!r} × {b!r}, score={self.score:.4f}, {rows} × {cols} groups, error={self.error:.1e})"
 
     def __str__(self) -> str:
-        from attribution_core.display import pair_text
-
-        return pair_text(self)
+        return str(hook("pair_text")(self))
 
     def _repr_html_(self) -> str:
-        from attribution_core.display import pair_html
+        return str(hook("pair_html")(self))
 
-        return pair_html(self)
+
+def largest_cells(matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool = False) -> list[Cell]:
+    """The ``k`` cells largest by absolute value, strongest first, ties in reading order; unknown cells are left out."""
+    strength = np.abs(matrix.astype(np.float64))
+    allowed = ~np.isnan(strength)
+    if not special:
+        allowed &= text_cells(a, b)
+    order = np.argsort(-np.where(allowed, strength, -1.0), axis=None, kind="stable")[: max(k, 0)]
+    cells: list[Cell] = []
+    for at in order:
+        i, j = divmod(int(at), matrix.shape[1])
+        if allowed[i, j]:
+            cells.append(Cell(i, j, a.labels[i], b.labels[j], float(matrix[i, j])))
+    return cells
+
+
+def text_cells(a: Groups, b: Groups) -> NDArray[np.bool_]:
+    """Which cells, [I, J], are of two groups of text: neither is a special or prompt token."""
+    text_a = np.array([kind == "text" for kind in a.kinds], dtype=bool)
+    text_b = np.array([kind == "text" for kind in b.kinds], dtype=bool)
+    return text_a[:, None] & text_b[None, :]

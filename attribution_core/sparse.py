@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.grouping import Groups
-from attribution_core.results import Cell, Floats, PairAttribution
+from attribution_core.results import Cell, Floats, PairAttribution, largest_cells, text_cells
 from attribution_core.words import word_key
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.50)
@@ -37,9 +37,9 @@ def summarise(pair: PairAttribution, top_k: int) -> PairSums:
     """The sums and the ``top_k`` strongest cells of a complete matrix."""
     assert pair.complete, "sums are taken of whole matrices"
     matrix = pair.matrix.astype(np.float64)
-    text_cells = _text_cells(pair.a.groups, pair.b.groups)
+    of_text = text_cells(pair.a.groups, pair.b.groups)
     words_a, words_b = _words(pair.a.groups), _words(pair.b.groups)
-    same = (words_a[:, None] == words_b[None, :]) & text_cells
+    same = (words_a[:, None] == words_b[None, :]) & of_text
     flat = matrix.ravel()
     descending = flat[np.argsort(-np.abs(flat), kind="stable")]
     cumulated = np.cumsum(descending)
@@ -47,34 +47,13 @@ def summarise(pair: PairAttribution, top_k: int) -> PairSums:
     return PairSums(
         positive=float(matrix[matrix > 0].sum()),
         negative=float(matrix[matrix < 0].sum()),
-        special=float(matrix[~text_cells].sum()),
+        special=float(matrix[~of_text].sum()),
         exact=float(matrix[same].sum()),
         row_sums=pair.row_sums,
         col_sums=pair.col_sums,
         largest=tuple(float(cumulated[count - 1]) for count in counts),
         top=largest_cells(pair.matrix, pair.a.groups, pair.b.groups, top_k),
     )
-
-
-def largest_cells(matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool = False) -> list[Cell]:
-    """The ``k`` cells largest by absolute value, strongest first, ties in reading order; unknown cells are left out."""
-    strength = np.abs(matrix.astype(np.float64))
-    allowed = ~np.isnan(strength)
-    if not special:
-        allowed &= _text_cells(a, b)
-    order = np.argsort(-np.where(allowed, strength, -1.0), axis=None, kind="stable")[: max(k, 0)]
-    cells: list[Cell] = []
-    for at in order:
-        i, j = divmod(int(at), matrix.shape[1])
-        if allowed[i, j]:
-            cells.append(Cell(i, j, a.labels[i], b.labels[j], float(matrix[i, j])))
-    return cells
-
-
-def _text_cells(a: Groups, b: Groups) -> NDArray[np.bool_]:
-    text_a = np.array([kind == "text" for kind in a.kinds], dtype=bool)
-    text_b = np.array([kind == "text" for kind in b.kinds], dtype=bool)
-    return text_a[:, None] & text_b[None, :]
 
 
 def _words(groups: Groups) -> NDArray[np.str_]:

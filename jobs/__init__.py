@@ -5,17 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jobs.hooks import register
+from attribution_core.hooks import register
 
 if TYPE_CHECKING:
     from jobs.config import load_job
-    from jobs.dataset import open_run
     from jobs.engine import run_job
+    from jobs.opened_run import open_run
 
 __all__ = ["load_job", "open_run", "run_job"]
 
 # Imported when they are asked for: a command that prints a line needs none of them.
-_PLACES = {"load_job": "jobs.config", "open_run": "jobs.dataset", "run_job": "jobs.engine"}
+_PLACES = {"load_job": "jobs.config", "open_run": "jobs.opened_run", "run_job": "jobs.engine"}
 
 register(
     run_html="jobs.report.notebook:run_html",

@@ -1,9 +1,8 @@
-"""The result of a run on disk: Arrow schemas, how a shard is committed, how a run is opened and read again."""
+"""The result of a run on disk: Arrow schemas, how a shard is committed."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attribution_core.results import ExplainedText, Floats, PairAttribution
-from jobs.s3 import StorageSettings
 from jobs.stores import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from attribution_core.sparse import PairSums
-    from jobs.opened_run import Run
 
 SUCCESS = "_SUCCESS"
 JOB_FILE = "job.yaml"
@@ -223,10 +220,3 @@ def finished_shards(run: Store) -> set[int]:
     return {
         int(found[1]) for name in names if (found := re.fullmatch(r"attributions/part-(\d+)\.(?:parquet|arrow)", name))
     }
-
-
-def open_run(path: str | os.PathLike[str], storage: StorageSettings | None = None) -> Run:
-    """A finished or unfinished run at a local path or ``s3://…``; RunError when there is none."""
-    from jobs.opened_run import Run
-
-    return Run(Store.open(path, storage))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -28,8 +28,8 @@ REASONS_SHOWN = 20
 class ListSheet(Sheet):
     """A sheet for lists. Ids and places are never cut: they are there to be copied."""
 
-    def print_pairs(self, found: PairList, run: str) -> None:
-        """The pairs of ``found``, and how one of the run ``run`` is shown."""
+    def print_pairs(self, found: PairList, run: Sequence[str]) -> None:
+        """The pairs of ``found``, and how one is shown; ``run`` names the run on the command line, with its flags."""
         count = counted(found.pairs, "pair") + ("" if found.finished else " so far, the run is not finished")
         self.line(
             f"{count}:" if len(found.first) == found.pairs else f"{count}. The first {len(found.first):,}:", "bold"
@@ -50,12 +50,14 @@ class ListSheet(Sheet):
         # An id that had to be spelled out could not be typed.
         one = next((pair.pair_id for pair in found.first if printable(pair.pair_id) == pair.pair_id), "PAIR_ID")
         words = ("--", one) if one.startswith("-") else (one,)
-        self._whole(Text.assemble(("One pair   ", "dim"), self._command("show", run, *words)))
+        self._whole(Text.assemble(("One pair   ", "dim"), self._command("show", *run, *words)))
         if found.query_id is not None:
-            query = self._command("show", run, f"--query={found.query_id}")
+            query = self._command("show", *run, f"--query={found.query_id}")
             self._whole(Text.assemble(("One query  ", "dim"), query))
 
-    def print_rejects(self, found: Rejects, rows: Iterable[dict[str, Any]], *, finished: bool, run: str) -> None:
+    def print_rejects(
+        self, found: Rejects, rows: Iterable[dict[str, Any]], *, finished: bool, run: Sequence[str]
+    ) -> None:
         """How many rows were rejected, why, and ``rows`` of them with their places."""
         more = "" if finished else " so far, the run is not finished"
         if not found.reasons:
@@ -83,7 +85,7 @@ class ListSheet(Sheet):
             self.line("None of them has these words in its reason.", "")
         elif shown < found.count:
             self.blank()
-            every = self._command("rejects", run, "--format", "csv")
+            every = self._command("rejects", *run, "--format", "csv")
             self._whole(Text.assemble(("All of them  ", "dim"), every))
 
     def _row(self, id: str, left: int, score: str, a: str, b: str, each: int, style: str) -> None:
@@ -106,15 +108,15 @@ class ListSheet(Sheet):
         self.console.print(text, soft_wrap=True, highlight=False)
 
 
-def terminal_pairs(found: PairList, console: Console, run: str) -> None:
-    """Print the first pairs of the run that the user named ``run``."""
+def terminal_pairs(found: PairList, console: Console, run: Sequence[str]) -> None:
+    """Print the first pairs of the run that the words ``run`` name on the command line."""
     ListSheet(console).print_pairs(found, run)
 
 
 def terminal_rejects(
-    found: Rejects, rows: Iterable[dict[str, Any]], console: Console, *, finished: bool, run: str
+    found: Rejects, rows: Iterable[dict[str, Any]], console: Console, *, finished: bool, run: Sequence[str]
 ) -> None:
-    """Print why rows of the run that the user named ``run`` were rejected, and ``rows`` of them."""
+    """Print why rows of the run that the words ``run`` name were rejected, and ``rows`` of them."""
     ListSheet(console).print_rejects(found, rows, finished=finished, run=run)
 
 

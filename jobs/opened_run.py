@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from attribution_core.grouping import Groups
+from attribution_core.hooks import hook
 from attribution_core.results import ExplainedText, PairAttribution
 from jobs.dataset import (
     JOB_FILE,
@@ -24,8 +26,8 @@ from jobs.dataset import (
 )
 from jobs.errors import RunError
 from jobs.foreign import as_written, check_cells
-from jobs.hooks import hook
 from jobs.manifest import DIFFERENCES, Plan, load_plan
+from jobs.s3 import StorageSettings
 from jobs.stores import Store
 
 if TYPE_CHECKING:
@@ -320,6 +322,11 @@ class Run:
                 yield
         except pa.ArrowException:
             raise RunError(f"{self.url}: a part of it is damaged") from None
+
+
+def open_run(path: str | os.PathLike[str], storage: StorageSettings | None = None) -> Run:
+    """A finished or unfinished run at a local path or ``s3://…``; RunError when there is none."""
+    return Run(Store.open(path, storage))
 
 
 def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:

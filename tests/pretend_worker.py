@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 
 from attribution_core.errors import ModelError
 from jobs.config import JobConfig, load_job
-from jobs.dataset import attribution_schema, attribution_table, commit_shard, open_run, reject_table, text_table
+from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
 from jobs.engine import Outcome, run_job
 from jobs.facts import WorkerFacts
 from jobs.journal import Journal
 from jobs.manifest import Shard, read_shard
+from jobs.opened_run import open_run
 from jobs.stores import LocalStore, Store
 from jobs.worker import ShardReport, Worker, _Computed, versions
 

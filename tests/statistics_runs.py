@@ -18,8 +18,8 @@ from display_pairs import explained
 
 from attribution_core.results import ExplainedText, PairAttribution
 from attribution_core.sparse import summarise
-from jobs.dataset import attribution_row, attribution_table, commit_shard, open_run, reject_table, text_row, text_table
-from jobs.opened_run import Run
+from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.opened_run import Run, open_run
 from jobs.stores import Store
 
 NOUNS = ["dog", "dogs", "cat", "wing", "wings", "layer", "bridge", "report", "reports", "answer", "river", "pilot"]

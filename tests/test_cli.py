@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from jobs import cli
 from jobs.config import StorageOptions, load_job
-from jobs.dataset import finished_shards, open_run
+from jobs.dataset import finished_shards
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.stores import Store
 from jobs.worker import Worker
@@ -117,7 +118,7 @@ def test_files_that_cannot_be_written_are_told_before_computing(
             pytest.fail("it was computed")
 
     monkeypatch.setattr("attribution_core.attribution.Attributor", Unwanted)
-    monkeypatch.setattr("jobs.dataset.open_run", Unwanted)
+    monkeypatch.setattr("jobs.opened_run.open_run", Unwanted)
     for target, part in ((tmp_path / "no" / "x.html", "there is no folder"), (tmp_path, "it is a folder")):
         for option in ("--html", "--png"):
             for words in (["explain", A, B, "--model", "m"], ["show", str(tmp_path), "1"]):

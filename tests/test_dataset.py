@@ -24,7 +24,6 @@ from jobs.dataset import (
     attribution_table,
     commit_shard,
     finished_shards,
-    open_run,
     reject_schema,
     reject_table,
     text_row,
@@ -33,6 +32,7 @@ from jobs.dataset import (
 )
 from jobs.errors import RunError
 from jobs.manifest import Plan, read_shard
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.stores import Store
 

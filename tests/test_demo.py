@@ -10,8 +10,8 @@ import pytest
 
 import jobs.demo.documents
 import jobs.demo.questions
-from jobs.dataset import open_run
 from jobs.demo import run_demo
+from jobs.opened_run import open_run
 
 
 @pytest.mark.slow

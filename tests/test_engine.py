@@ -16,9 +16,10 @@ from pretend_worker import COMPUTE_SECONDS, Place, StagedWorker, command, tried
 from attribution_core.errors import ModelError, TokenpairError
 from jobs import pool
 from jobs.config import load_job
-from jobs.dataset import finished_shards, open_run
+from jobs.dataset import finished_shards
 from jobs.engine import run_job
 from jobs.errors import RunError, SourceError
+from jobs.opened_run import open_run
 from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS
 from jobs.status import read_status
 from jobs.stores import Store

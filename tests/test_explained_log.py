@@ -16,7 +16,7 @@ from test_logs import log as log
 from tiny_models import TinyModels
 
 from jobs.config import JobConfig, parse_job
-from jobs.dataset import open_run
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.stores import Store
 from jobs.totals import read_totals

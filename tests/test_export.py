@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from query_runs import LOG, QUERIES, small_log, write_run
 
-from jobs.dataset import open_run
 from jobs.errors import ExportError
-from jobs.opened_run import Run
+from jobs.opened_run import Run, open_run
 
 
 @pytest.fixture

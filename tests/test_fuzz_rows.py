@@ -21,7 +21,7 @@ from tiny_models import TinyModels
 
 from attribution_core.errors import TokenpairError
 from jobs.config import parse_job
-from jobs.dataset import open_run
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.stores import Store
 from jobs.worker import Worker

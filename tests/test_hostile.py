@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 from jobs import cli
 from jobs.config import JobConfig, load_job
-from jobs.dataset import finished_shards, open_run
+from jobs.dataset import finished_shards
 from jobs.errors import RunError, StoreError
 from jobs.manifest import MANIFEST, load_plan
+from jobs.opened_run import open_run
 from jobs.record import read_record, wipe
 from jobs.stores import LocalStore, Store
 from jobs.worker import Worker

@@ -16,8 +16,8 @@ from tiny_models import TinyModels, random_text
 from attribution_core.contributions import Contributor
 from jobs import worker as workers
 from jobs.config import load_job
-from jobs.dataset import open_run
 from jobs.manifest import read_shard
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.stores import Store
 from jobs.worker import Worker

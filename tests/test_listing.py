@@ -102,6 +102,17 @@ def test_the_command_is_not_one_that_cannot_be_typed(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1].endswith(" other")
 
 
+def test_flags_of_a_store_are_part_of_the_command(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.admin.items():
+        monkeypatch.setenv(name, value)
+    place = f"s3://{s3.bucket}/{uuid.uuid4().hex}"
+    made(place)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    result = tokenpair("show", place, "--endpoint-url", s3.endpoint)
+    command = shlex.split(result.stdout.splitlines()[-1].removeprefix("One pair"))
+    assert "coffee is good 0" in tokenpair(*command[1:]).stdout
+
+
 def test_a_log_names_a_query(tmp_path: Path) -> None:
     texts = words("hot wing", "query"), words("a wing of a jet", "document")
     run = write_pairs(

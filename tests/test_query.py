@@ -19,8 +19,8 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core.errors import SettingError, TokenpairError
 from jobs.config import load_job
-from jobs.dataset import open_run
 from jobs.errors import RunError
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.query.result import QueryDocument, QueryResult, Span
 from jobs.query.snippet import Snippet, snippet, whole

@@ -20,7 +20,7 @@ from query_runs import QUERIES, Ranked, small_log, summing, write_run
 from rich.cells import cell_len
 from rich.console import Console
 
-from jobs.dataset import open_run
+from jobs.opened_run import open_run
 from jobs.query.display import query_html, query_text, terminal_query
 from jobs.query.page import BAR_EM
 from jobs.query.result import QueryDocument, QueryResult

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jobs.config import load_job
-from jobs.dataset import open_run
 from jobs.demo.documents import standard_library_documents
 from jobs.demo.retrieval import demo_model, retrieve
 from jobs.engine import run_job
+from jobs.opened_run import open_run
 
 QUESTIONS = 300
 DEPTH = 3

@@ -22,9 +22,8 @@ from typer.testing import CliRunner
 
 from attribution_core.results import PairAttribution
 from jobs.cli import app
-from jobs.dataset import open_run
 from jobs.errors import RunError
-from jobs.opened_run import Run
+from jobs.opened_run import Run, open_run
 from jobs.report import making, plots
 from jobs.report.explorer import FULL, NOT_STORED, Explorer
 from jobs.report.making import make_report

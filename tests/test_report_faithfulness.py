@@ -11,7 +11,8 @@ from jobs.evaluation.agreement import AGREEMENTS, Agreement, Lead
 from jobs.evaluation.curves import DELETION, measures_of
 from jobs.evaluation.intervals import Mean
 from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
-from jobs.evaluation.result import Against, Curve, Faithfulness
+from jobs.evaluation.result import Faithfulness
+from jobs.evaluation.summaries import Against, Curve
 from jobs.evaluation.verdict import judge_agreement
 from jobs.report.faithfulness import FILE, agreement, curves, judged, read_faithfulness, section
 from jobs.stores import Store

@@ -17,9 +17,9 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, SettingError
 from jobs.config import JobConfig, load_job
-from jobs.dataset import open_run
 from jobs.errors import JobError, RunError
 from jobs.manifest import load_plan
+from jobs.opened_run import open_run
 from jobs.plan import make_plan
 from jobs.record import check_same_job, encoded_record, make_record, read_record
 from jobs.stores import Store

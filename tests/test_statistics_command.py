@@ -21,9 +21,8 @@ from statistics_runs import Made, made_pairs, write_made
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.dataset import open_run
 from jobs.errors import RunError
-from jobs.opened_run import Run
+from jobs.opened_run import Run, open_run
 from jobs.report.making import make_report
 from jobs.statistics.computing import compute_statistics
 from jobs.statistics.schema import NAMES, Summary, read_summary

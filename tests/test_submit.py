@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TinyModels, random_text
 
 from jobs.config import load_job
-from jobs.dataset import finished_shards, open_run
+from jobs.dataset import finished_shards
+from jobs.opened_run import open_run
 from jobs.stores import Store
 from jobs.submit import job_name
 

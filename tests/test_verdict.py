@@ -10,7 +10,7 @@ from jobs.evaluation.agreement import AGREEMENTS, SPEARMAN, WORD_PAIRS, WORDS, A
 from jobs.evaluation.curves import measures_of
 from jobs.evaluation.intervals import Mean
 from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
-from jobs.evaluation.result import Against, Curve
+from jobs.evaluation.summaries import Against, Curve
 from jobs.evaluation.verdict import Verdict, judge_agreement
 
 YES, NONE, LESS, WIDE = Mean(0.13, 0.09, 0.17), Mean(0.0, -0.01, 0.01), Mean(-0.1, -0.12, -0.08), Mean(0.05, -0.1, 0.2)

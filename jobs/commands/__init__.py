@@ -84,6 +84,12 @@ def storage_options(endpoint_url: str | None, region: str | None, profile: str |
         raise JobError(f"--{name.replace('_', '-')}: allowed is {allowed}") from None
 
 
+def run_words(run: str, endpoint_url: str | None, region: str | None, profile: str | None) -> list[str]:
+    """What names a run on the command line: its place, and the flags of its store that were given."""
+    flags = (("--endpoint-url", endpoint_url), ("--region", region), ("--profile", profile))
+    return [run, *(word for flag, value in flags if value is not None for word in (flag, value))]
+
+
 def printable(text: str) -> str:
     """``text`` without what could steer a terminal."""
     # File names and reasons come from elsewhere; escape sequences in them must not reach a terminal.

@@ -46,7 +46,7 @@ def evaluate(
         from jobs.quiet import quiet_libraries
 
         quiet_libraries()
-        from jobs.dataset import open_run
+        from jobs.opened_run import open_run
         from jobs.showing import check_targets, write_figure
 
         check_targets(png)
@@ -109,7 +109,7 @@ def compare(
 ) -> None:
     """Say where two runs on the same pairs differ: other models, layers or checkpoints."""
     with told(context):
-        from jobs.dataset import open_run
+        from jobs.opened_run import open_run
         from jobs.stores import Store
 
         storage = storage_options(endpoint_url, region, profile)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attribution_core.errors import SettingError, TextError
-from jobs.commands import note, storage_options, told
+from jobs.commands import note, run_words, storage_options, told
 from jobs.job_flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo
 
 Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
@@ -114,7 +114,7 @@ def show(
 
         _check_asked(pair_id, query, doc, html, png, by)
         check_targets(html, png)
-        from jobs.dataset import open_run
+        from jobs.opened_run import open_run
 
         opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
         if pair_id is None and query is None:
@@ -123,7 +123,9 @@ def show(
             from jobs.listing import list_pairs
             from jobs.lists import terminal_pairs
 
-            terminal_pairs(list_pairs(opened, max(top, 1)), Console(), run_directory)
+            terminal_pairs(
+                list_pairs(opened, max(top, 1)), Console(), run_words(run_directory, endpoint_url, region, profile)
+            )
             return
         if query is not None and doc is None:
             show_query(opened.query(query, by), special=special, top=top, html=html, told=note)

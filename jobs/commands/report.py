@@ -28,7 +28,7 @@ def report(
         from jobs.showing import check_targets
 
         check_targets(output)
-        from jobs.dataset import open_run
+        from jobs.opened_run import open_run
         from jobs.report.making import make_report, write_report
 
         opened = open_run(run_directory, storage_options(endpoint_url, region, profile))

@@ -31,7 +31,7 @@ def stats(
 ) -> None:
     """Say what the pairs of a run have in common; the numbers go to statistics/ in the run directory."""
     with told(context):
-        from jobs.dataset import open_run
+        from jobs.opened_run import open_run
         from jobs.statistics.computing import compute_statistics
         from jobs.statistics.tagging import chosen_pipeline
 

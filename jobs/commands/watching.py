@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands import say, storage_options, told
+from jobs.commands import run_words, say, storage_options, told
 from jobs.job_flags import Endpoint, Profile, Region
 
 REJECTS_LISTED = 10
@@ -53,10 +53,10 @@ def rejects(
 
         from rich.console import Console
 
-        from jobs.dataset import open_run
         from jobs.errors import JobError
         from jobs.listing import open_rejects
         from jobs.lists import csv_rejects, json_rejects, terminal_rejects
+        from jobs.opened_run import open_run
 
         if format not in ("table", "json", "csv"):
             raise JobError(f"--format: found {format!r}; allowed: table, json or csv")
@@ -64,7 +64,8 @@ def rejects(
         with open_rejects(run) as found:
             rows = found.rows(REJECTS_LISTED if top is None and format == "table" else top, reason)
             if format == "table":
-                terminal_rejects(found, rows, Console(), finished=run.finished, run=run_directory)
+                words = run_words(run_directory, endpoint_url, region, profile)
+                terminal_rejects(found, rows, Console(), finished=run.finished, run=words)
                 return
             safe = sys.stdout.isatty()
             for piece in json_rejects(found, rows, run.url) if format == "json" else csv_rejects(rows, safe=safe):

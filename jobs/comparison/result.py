@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attribution_core.hooks import hook
 from jobs.comparison.agreeing import MEASURES
 from jobs.comparison.examples import Example
 from jobs.comparison.grouping import Column, Group
 from jobs.comparison.matching import Matched
 from jobs.comparison.scores import QUANTILES, Scores, Spread
-from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import duckdb

@@ -59,7 +59,8 @@ def run_demo(output: Path | None, quiet: bool) -> int:
 
 
 def _finished_run(folder: Path) -> Run | None:
-    from jobs.dataset import SUCCESS, open_run
+    from jobs.dataset import SUCCESS
+    from jobs.opened_run import open_run
 
     return open_run(str(folder / RUN)) if (folder / RUN / SUCCESS).exists() else None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 # Scores and embeddings in float32 differ by rounding; a padded row that leaks is orders of magnitude above this.
 SAME = 1e-4
@@ -153,15 +152,3 @@ class Diagnosis:
     def layers_by_number(self) -> dict[int, LayerCheck]:
         """The checks by their layer."""
         return {check.layer: check for check in self.layers}
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values for JSON, with the verdicts and the lines of a job file."""
-        from jobs.doctor.job_lines import job_lines
-
-        verdicts = {
-            "scores_match": self.scores.same,
-            "exact": self.references.exact,
-            "company_changes_nothing": self.sensitivity.clean,
-            "healthy": not self.problems,
-        }
-        return asdict(self) | verdicts | {"job": "\n".join(job_lines(self))}

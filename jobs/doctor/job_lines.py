@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from attribution_core.display_view import printable
 
@@ -22,3 +23,14 @@ def job_lines(diagnosis: Diagnosis) -> list[str]:
     job |= {"input": "pairs.csv", "columns": {"a": "…", "b": "…"}, "output": "runs/first"}
     text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
     return [printable(line) for line in text.splitlines()]
+
+
+def plain(diagnosis: Diagnosis) -> dict[str, Any]:
+    """An examination as plain values for JSON, with its verdicts and the lines of a job file."""
+    verdicts = {
+        "scores_match": diagnosis.scores.same,
+        "exact": diagnosis.references.exact,
+        "company_changes_nothing": diagnosis.sensitivity.clean,
+        "healthy": not diagnosis.problems,
+    }
+    return asdict(diagnosis) | verdicts | {"job": "\n".join(job_lines(diagnosis))}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attribution_core.display_view import printable
 from jobs.doctor.findings import Diagnosis, LayerCheck, Side
-from jobs.doctor.job_lines import job_lines
+from jobs.doctor.job_lines import job_lines, plain
 from jobs.progress import duration
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 def as_json(diagnosis: Diagnosis) -> str:
     """The same for machines."""
-    return json.dumps(diagnosis.plain(), indent=2, ensure_ascii=False)
+    return json.dumps(plain(diagnosis), indent=2, ensure_ascii=False)
 
 
 def _facts(rows: list[tuple[str, str]]) -> Table:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attribution_core.hooks import hook
 from jobs.evaluation.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
 from jobs.evaluation.curves import DELETION, PairCurves, area, measures_of, shares_of
-from jobs.evaluation.intervals import Bootstrap, Mean
+from jobs.evaluation.intervals import Bootstrap
 from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
+from jobs.evaluation.summaries import Against, Curve
 from jobs.evaluation.verdict import Verdict, judge_agreement
-from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,37 +35,6 @@ if TYPE_CHECKING:
 # 2: agreement with Shapley values, the verdict after it, and what the word pairs sum to.
 FORMAT = 2
 FOLDER = "statistics"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The mean curve of one order: ``values`` after each step with bounds, and by how much it beats random order.
-
-    ``shares`` are the shares of words that have gone, or come, after each step. ``advantage`` is the area by which the
-    curve lies on the right side of random order's, in units of the score: below it for deletion, above it for
-    insertion. ``wins`` is the share of pairs where it does (ties count half).
-    """
-
-    level: str
-    operation: str
-    method: str
-    shares: tuple[float, ...]
-    values: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    area: float
-    advantage: Mean
-    wins: float
-
-
-@dataclass(frozen=True)
-class Against:
-    """By how much an order beats another one, over all curves (a mean of them), in units of the score."""
-
-    method: str
-    against: str
-    advantage: Mean
-    wins: float
 
 
 @dataclass(frozen=True)

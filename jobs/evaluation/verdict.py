@@ -12,7 +12,7 @@ from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED
 if TYPE_CHECKING:
     from jobs.evaluation.agreement import Agreement, Lead
     from jobs.evaluation.intervals import Mean
-    from jobs.evaluation.result import Against, Curve
+    from jobs.evaluation.summaries import Against, Curve
 
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
 # An interval that is narrower than this, in units of a correlation, and holds 0, shows that there is no lead.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 
+from attribution_core.hooks import hook
 from attribution_core.results import Cell, ExplainedText, Floats
 from jobs.errors import RunError
-from jobs.hooks import hook
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from attribution_core.hooks import hook
 from jobs.errors import RunError
-from jobs.hooks import hook
 from jobs.statistics.schema import Figure, Statistic, Summary, read_summary
 
 if TYPE_CHECKING:

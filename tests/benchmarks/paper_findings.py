@@ -12,8 +12,7 @@ import argparse
 import numpy as np
 
 from attribution_core.sparse import SHARES
-from jobs.dataset import open_run
-from jobs.opened_run import Run
+from jobs.opened_run import Run, open_run
 from jobs.statistics.results import Statistics
 from jobs.statistics.schema import Figure
 from jobs.statistics.sums import Resampling

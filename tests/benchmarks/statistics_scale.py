@@ -76,7 +76,7 @@ def measured(run: Path) -> dict[str, Any]:
 
 def measure(run: str) -> None:
     """Compute all statistics and print what that took as JSON."""
-    from jobs.dataset import open_run
+    from jobs.opened_run import open_run
     from jobs.statistics import texts
     from jobs.statistics.computing import compute_statistics
     from jobs.statistics.tagging import Tagged, chosen_pipeline, tag_texts

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.dataset import SUCCESS, open_run
+from jobs.dataset import SUCCESS
+from jobs.opened_run import open_run
 from jobs.settings import StorageOptions
 from jobs.stores import Store
 

@@ -1,6 +1,6 @@
 """How results print and what a run computes of itself, for classes that must not know of what draws or computes.
 
-``jobs`` names a function for each, by its place; it is imported when it is called for the first time.
+``attribution_core`` and ``jobs`` name a function for each, by its place; it is imported when it is called.
 """
 
 from __future__ import annotations
