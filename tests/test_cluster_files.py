@@ -169,7 +169,7 @@ def test_a_rayjob_of_files_on_this_machine_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, words)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert [line.split(": ")[2] for line in result.stderr.splitlines()] == ["input", "output", "model"]
+    assert [line.split(": ")[2] for line in result.stderr.splitlines()] == ["--input", "--output", "--model"]
 
 
 # --- what is sent ---

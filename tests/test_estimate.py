@@ -144,4 +144,4 @@ def test_plan_and_run_tell_a_mistake_alike(log: Path) -> None:
         words = [command, "--model", "m", "--log", str(log / "run.trec"), "--beir", str(log / "no")]
         result = CliRunner().invoke(cli.app, [*words, "--output", str(log / "out")])
         assert result.exit_code == 2
-        assert result.stderr == f"tokenpair: error: beir: there is no folder {log / 'no'}\n"
+        assert result.stderr == f"tokenpair: error: --beir: there is no folder {log / 'no'}\n"

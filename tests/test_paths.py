@@ -91,7 +91,7 @@ def test_words_of_the_command_line_keep_their_meaning(monkeypatch: pytest.Monkey
 
 
 def test_a_program_of_ones_own_in_an_ascii_locale_is_told_what_to_set(tmp_path: Path) -> None:
-    code = "from jobs.dataset import open_run; open_run('/l\\u00e4ufe')"
+    code = "from jobs.stores import Store; Store.open('/l\\u00e4ufe')"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **ASCII}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=100)
     assert b"start it with PYTHONUTF8=1" in done.stderr.splitlines()[-1]
