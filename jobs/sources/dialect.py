@@ -7,13 +7,15 @@ come out right by one reading only. Where none does, CSV is quoted and TSV is no
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from jobs.sources.files import InputFile
-from jobs.sources.headers import NUMBER
+from jobs.sources.headers import NUMBER, ROWS
 from jobs.sources.lines import Dialect, quoted_fields
 from jobs.sources.sampling import Piece, Sample, sample_of
 
@@ -31,7 +33,8 @@ FEW, MANY = 5, 20
 # Lines that are looked at for a beginning of a row in a piece from the middle of a file.
 LOST_LINES = 200
 LONGEST_CELL = 1 << 20
-FIRST_LINES = 1000
+# As many as headers are told by, the header itself among them.
+FIRST_ROWS = ROWS + 1
 EARLY_LINES = 20
 SAID = " (delimiter and quotes set it otherwise)"
 
@@ -68,15 +71,18 @@ class _Evidence:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A sample by one delimiter: ``share`` of its lines are rows that have as many cells as most."""
+    """A sample by one delimiter: ``share`` of its lines are rows that have as many cells as most.
+
+    ``first_rows`` are those of the file's beginning, where quotes were looked at.
+    """
 
     dialect: Dialect
     share: float
     evidence: _Evidence
+    first_rows: list[_Row] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """One record of a quoted reading: the lines ``start`` to ``end``; without fields it is none."""
 
     start: int
@@ -104,7 +110,7 @@ def decided(file: InputFile, asked: Asked, notices: list[str]) -> tuple[Dialect,
     reading = _read_by(sample, sign, asked) if sign is not None else _likeliest(sample, asked, usual)
     dialect = replace(reading.dialect, skipped=skipped)
     _say(file, dialect, reading.evidence, sample.encoding, asked, usual, notices)
-    return dialect, _first_rows(sample.pieces[0], dialect)
+    return dialect, _first_rows(sample.pieces[0], reading)
 
 
 def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
@@ -185,11 +191,11 @@ def _quoted_reading(sample: Sample, sign: str, plain_width: int, *, escaped: boo
             total += len(lines)
             good = row.fields is not None and len(row.fields) == width and width > 1
             right += len(lines) if good else 0
-            if any('"' in line for line in lines):
+            if '"' in lines[0] or (len(lines) > 1 and any('"' in line for line in lines)):
                 _weigh(evidence, row, lines, sign, good, width, plain_width)
             elif evidence.all_quoted:
                 evidence.all_quoted = _all_quoted(row.fields or [])
-    return _Reading(dialect, right / total if total else 0.0, evidence)
+    return _Reading(dialect, right / total if total else 0.0, evidence, found[0])
 
 
 def _rows(piece: Piece, dialect: Dialect) -> list[_Row]:
@@ -204,8 +210,11 @@ def _rows(piece: Piece, dialect: Dialect) -> list[_Row]:
             found.append(_Row(at, at + 1, lines[at].split(dialect.delimiter)))
             at += 1
             continue
-        taken = [0]
-        fields = quoted_fields(_following(lines, at, taken), dialect.delimiter, dialect.escaped)
+        taken = [1]
+        fields = quoted_fields((lines[at] + "\n",), dialect.delimiter, dialect.escaped)
+        if fields is None:
+            taken = [0]
+            fields = quoted_fields(_following(lines, at, taken), dialect.delimiter, dialect.escaped)
         several = taken[0] > 1
         if fields is None and at + taken[0] >= len(lines) and not piece.last and several:
             break  # the piece may end within a cell
@@ -234,13 +243,15 @@ def _from_a_beginning(rows: list[_Row], width: int) -> list[_Row]:
 
 def _weigh(found: _Evidence, row: _Row, lines: list[str], sign: str, good: bool, width: int, plain_width: int) -> None:
     """Count what a row with quotes speaks for. ``width`` and ``plain_width``: cells of most rows by either reading."""
-    plain_lines = [line.count(sign) + 1 == plain_width for line in lines]
+    plain = lines[0].count(sign) + 1 == plain_width
+    if len(lines) > 1:
+        plain = plain and all(line.count(sign) + 1 == plain_width for line in lines[1:])
     if not good:
-        if plain_width > 1 and all(plain_lines):
+        if plain_width > 1 and plain:
             found.plain += 1
         return
     assert row.fields is not None
-    if not all(plain_lines):
+    if not plain:
         found.quoted += 1
         return
     if len(lines) > 1:
@@ -255,18 +266,23 @@ def _weigh(found: _Evidence, row: _Row, lines: list[str], sign: str, good: bool,
     elif cells == row.fields:
         found.bare += 1
     else:
-        if any(cell != written and written[1:-1] != cell for cell, written in zip(row.fields, cells, strict=True)):
+        wholly = _all_quoted(cells)
+        # Most rows are as they stand, but for the quotes around their cells.
+        same = [written[1:-1] if written[:1] == '"' else written for written in cells] == row.fields
+        if not same and any(
+            cell != written and written[1:-1] != cell for cell, written in zip(row.fields, cells, strict=True)
+        ):
             found.quoted += 1
-        elif _all_quoted(cells):
+        elif wholly:
             found.wholly += 1
         else:
             found.doubtful += 1
-        found.bare += any('"' in cell and not cell.startswith('"') for cell in cells)
-        found.all_quoted = found.all_quoted and _all_quoted(cells)
+        found.bare += any('"' in cell for cell in cells if cell[:1] != '"')
+        found.all_quoted = found.all_quoted and wholly
 
 
 def _all_quoted(cells: Sequence[str]) -> bool:
-    return all(cell.startswith('"') or not cell or NUMBER.fullmatch(cell) is not None for cell in cells)
+    return all(NUMBER.fullmatch(cell) is not None for cell in cells if cell and cell[0] != '"')
 
 
 def _usual_width(counts: Sequence[int]) -> int:
@@ -277,11 +293,12 @@ def _usual_width(counts: Sequence[int]) -> int:
     return max(times, key=lambda count: (times[count], count == counts[0], count))
 
 
-def _first_rows(piece: Piece, dialect: Dialect) -> list[list[str]]:
-    if not dialect.quoted:
-        return [line.split(dialect.delimiter) for line in piece.lines[:FIRST_LINES] if line]
-    few = Piece(piece.lines[:FIRST_LINES], piece.last and len(piece.lines) <= FIRST_LINES)
-    return [row.fields for row in _rows(few, dialect) if row.fields is not None]
+def _first_rows(piece: Piece, reading: _Reading) -> list[list[str]]:
+    if reading.dialect.quoted and reading.first_rows:
+        found = (row.fields for row in reading.first_rows if row.fields is not None)
+    else:
+        found = (line.split(reading.dialect.delimiter) for line in piece.lines if line)
+    return list(itertools.islice(found, FIRST_ROWS))
 
 
 def _say(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from jobs.errors import SourceError
+
+if TYPE_CHECKING:
+    from _csv import Dialect as CsvDialect
 
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
 LINE_BYTES = 16 << 20
@@ -160,6 +164,9 @@ def _plain_records(lines: Iterator[Line], delimiter: str) -> Iterator[Record]:
 
 def _quoted(line: Line, source: _Lines, dialect: Dialect) -> Record:
     """The record that begins at ``line``; lines taken for it in vain are given back."""
+    fields = quoted_fields((line.text + "\n",), dialect.delimiter, dialect.escaped)
+    if fields is not None:  # most are one line, which is read at once
+        return Record(line.number, fields, line.text)
     more: list[Line] = []
 
     def pull() -> Iterator[str]:
@@ -179,18 +186,21 @@ def _quoted(line: Line, source: _Lines, dialect: Dialect) -> Record:
     return Record(line.number, [], line.text.removesuffix("\r"), "quotes that do not match")
 
 
-def quoted_fields(lines: Iterator[str], delimiter: str, escaped: bool) -> list[str] | None:
+def quoted_fields(lines: Iterable[str], delimiter: str, escaped: bool) -> list[str] | None:
     """The cells of the record that begins with the first of ``lines`` (with their ends), or None where it is none.
 
     ``escaped``: a quote within a quoted cell may be written with a backslash before it.
     """
-    if not escaped:
-        found = csv.reader(lines, delimiter=delimiter, strict=True)
-    else:
+    if escaped:
         # Any other backslash stands for itself, which the reader takes from two of them.
-        doubled = (LONE_BACKSLASH.sub(r"\\\\", line) for line in lines)
-        found = csv.reader(doubled, delimiter=delimiter, strict=True, escapechar="\\")
+        lines = (LONE_BACKSLASH.sub(r"\\\\", line) for line in lines)
     try:
-        return next(found)
+        return next(csv.reader(lines, _csv_dialect(delimiter, escaped)))
     except csv.Error:
         return None
+
+
+@functools.cache
+def _csv_dialect(delimiter: str, escaped: bool) -> CsvDialect:
+    """The standard library's own form of a dialect; to make it takes longer than to read a row."""
+    return csv.reader((), delimiter=delimiter, strict=True, escapechar="\\" if escaped else None).dialect
