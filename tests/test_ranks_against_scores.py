@@ -45,13 +45,15 @@ def test_ranks_of_any_log_are_compared_as_by_hand(con: duckdb.DuckDBPyConnection
 
 
 def log_of_chance(chance: random.Random, kind: str) -> list[Row]:
-    """Rows whose ranks mostly count up, while their scores mostly fall."""
+    """Rows whose ranks mostly count up, or are all the same, while their scores mostly fall."""
     rows: list[Row] = []
+    flat = chance.random() < 0.2
     disorder = chance.choice([0, 0, 0.1, 0.5])
     for at in range(chance.randint(1, 12)):
         scored = kind == "scored" or (kind == "mixed" and chance.random() < 0.6)
         place = chance.randint(0, 6) if chance.random() < disorder else at
         score = chance.randint(-6, 0) if chance.random() < disorder else -at
+        place = 1 if flat else place
         given = chance.random() < 0.9
         rows.append((chance.randrange(2), float(place) if given else None, score / 2 if scored else None))
     return rows
