@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.polynomial import chebyshev, legendre
 
+from attribution_core.errors import ModelError
 from attribution_core.quadrature import (
     MESH_POINTS,
     NODE_COUNTS,
@@ -135,6 +136,11 @@ class PathFamily:
         alpha, weight = (x + 1.0) / 2.0, weight / 2.0
         found = derivative(alpha)
         curves = np.moveaxis(found, 1, 0).reshape(FINE_POINTS, -1)
+        if not np.isfinite(curves).all():
+            raise ModelError(
+                "the model's embeddings of ordinary sentences are zero or not finite, so there is nothing to "
+                "attribute: its weights are damaged"
+            )
         u, strength, _ = np.linalg.svd(np.sqrt(weight)[:, None] * curves, full_matrices=False)
         kept = max(1, int((strength > 1e-9 * strength[0]).sum()))
         components = u[:, :kept] / np.sqrt(weight)[:, None]

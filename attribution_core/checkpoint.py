@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAMES_SHOWN = 4
+# Of the rows of a table of token embeddings, the share that a tokenizer must have tokens for.
+FEWEST_TOKENS = 0.5
 METHOD = "from_pretrained"
 # Buffers that hold positions and masks; they follow from the configuration.
 POSITIONS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|attn\.(masked_)?bias)$")
@@ -85,9 +87,12 @@ class LoadingReports:
     def check(self, name: str, model: SentenceTransformer) -> None:
         """Compare every transformer of ``model``, which ``name`` is, with the checkpoint that it was built from.
 
+        A module that is set to read more tokens than it has positions for reads as many as it has.
+
         Raises:
             ModelError: naming the weights that are missing, left over or of another shape, or the class that the
-                configuration names in place of the one that was built.
+                configuration names in place of the one that was built; or where the tokenizer has other tokens than
+                the checkpoint has embeddings for.
         """
         from sentence_transformers.base.modules import Transformer
 
@@ -95,6 +100,8 @@ class LoadingReports:
             if not isinstance(module, Transformer):
                 continue
             _check_class(name, module.model)
+            _check_vocabulary(name, module)
+            _limit_to_positions(module)
             for report in self._reports:
                 if report.model is module.model:
                     _check_report(name, module, report)
@@ -172,6 +179,31 @@ def _check_class(name: str, built: Any) -> None:
         f"{kind.__name__}, by model_type {built.config.model_type!r}; correct config.json, or set trust_remote_code "
         "if the model comes with code of its own"
     )
+
+
+def _check_vocabulary(name: str, module: Any) -> None:
+    """A tokenizer that was built without its vocabulary's file reads every word as unknown."""
+    table = module.model.get_input_embeddings()
+    rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
+    tokens = len(module.tokenizer) if module.tokenizer is not None else 0
+    # Rows beyond the tokenizer's last token are common: tables are padded to a round number.
+    if rows and not rows * FEWEST_TOKENS <= tokens <= rows:
+        raise ModelError(
+            f"model {name} cannot be attributed: its tokenizer has {tokens:,} tokens and its checkpoint embeddings of "
+            f"{rows:,}, so they do not belong together; the tokenizer's files (tokenizer.json, or a vocabulary) are "
+            "missing or of another model"
+        )
+
+
+def _limit_to_positions(module: Any) -> None:
+    """Cut longer texts where the table of positions ends: beyond it the model cannot read."""
+    for name, table in module.model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(table, "num_embeddings"):
+            # Where padding has a position of its own, the first token's is the one after it.
+            first = 0 if table.padding_idx is None else table.padding_idx + 1
+            most = table.num_embeddings - first
+            if module.max_seq_length is not None and module.max_seq_length > most:
+                module.max_seq_length = most
 
 
 def _family(kind: str) -> str:

@@ -63,7 +63,7 @@ def load_model(
         with _loading, reports.recording(), contextlib.nullcontext() if pickled_weights else _safetensors_only():
             loaded = _loaded(place, arguments)
     except Exception as error:
-        raise ModelError(f"model {name} cannot be loaded: {_reason(error, name)}") from error
+        raise ModelError(f"model {name} cannot be loaded: {_reason(error, name, looks_local)}") from error
     reports.check(name, loaded)
     check_finite(name, loaded)
     return name, loaded
@@ -103,7 +103,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _reason(error: Exception, name: str) -> str:
+def _reason(error: Exception, name: str, local: bool) -> str:
     text = " ".join(str(error).split())
     lowered = text.lower()
     if "trust_remote_code" in lowered:
@@ -112,7 +112,7 @@ def _reason(error: Exception, name: str) -> str:
         return "its weights are quantised; use the checkpoint that it was made from"
     if "safetensors" in lowered:
         return "its weights are not safetensors but pickled, which can run code; set pickled_weights if you trust them"
-    if any(
+    if not local and any(
         sign in lowered
         for sign in ("offline", "couldn't connect", "connection", "not a local folder", "404", "not a valid")
     ):

@@ -24,6 +24,8 @@ OTHER_BACKENDS = {
     "*.mlmodel": "Core ML",
 }
 SAFETENSORS, PICKLED = ".safetensors", ".bin"
+# Descriptions are small; a tokenizer's own file may be many megabytes, and whoever reads it says what is wrong.
+DESCRIPTION_BYTES = 1 << 20
 READ_BESIDE_WEIGHTS = (".json", ".txt", ".model", ".spm")
 # Modules that have weights for certain; without a list of modules there is one transformer.
 WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense")
@@ -42,6 +44,9 @@ def check_files(name: str, folder: Path) -> None:
         pickled = [path for path in files if path.suffix == PICKLED]
         for path in [*(path for path in files if path.suffix in READ_BESIDE_WEIGHTS), *(safe or pickled)]:
             _check_no_pointer(name, folder, path)
+        for path in files:
+            if path.suffix == ".json" and path.stat().st_size <= DESCRIPTION_BYTES:
+                _check_json(name, folder, path)
         for path in safe:
             _check_safetensors(name, folder, path)
         for path in files:
@@ -77,6 +82,16 @@ def _check_no_pointer(name: str, folder: Path, path: Path) -> None:
                 f"model {name} cannot be loaded: its file {path.relative_to(folder)} is a git-lfs pointer, not the "
                 "file itself; run `git lfs pull` in the folder, or download the model again"
             )
+
+
+def _check_json(name: str, folder: Path, path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise ModelError(
+            f"model {name} cannot be loaded: its file {path.relative_to(folder)} is damaged or cut short (it is not "
+            "JSON); download it again"
+        ) from None
 
 
 def _check_safetensors(name: str, folder: Path, path: Path) -> None:

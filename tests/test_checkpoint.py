@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
+from attribution_core.calibration import PathFamily
 from attribution_core.errors import ModelError
 from attribution_core.loading import load_model
 from attribution_core.own_precision import PAIRS
@@ -277,3 +279,33 @@ def test_a_half_precision_checkpoint_is_called_what_it_is(folder: Path, dtype: t
     lines = Totals(checkpoint=asdict(own)).lines()
     assert any(own.dtype in line and f"{own.largest:.1e}" in line for line in lines)
     assert Totals.of(asdict(Totals(checkpoint=asdict(own)))) == Totals(checkpoint=asdict(own))
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(folder: Path) -> None:
+    """transformers makes one of a few special tokens then, to which every word is unknown."""
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', "utf-8")
+    assert "its tokenizer has " in refusal(folder)
+    assert "so they do not belong together" in refusal(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "modules.json", "config_sentence_transformers.json"])
+def test_a_description_that_is_cut_short_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_text('{"model_type": "bert",', "utf-8")
+    assert f"its file {file} is damaged or cut short" in refusal(folder)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet"])
+def test_texts_beyond_the_table_of_positions_are_cut(tiny: TinyModels, tmp_path: Path, family: str) -> None:
+    copied = Path(shutil.copytree(tiny.folder(family), tmp_path / "model"))
+    settings = json.loads((copied / "sentence_bert_config.json").read_text("utf-8"))
+    (copied / "sentence_bert_config.json").write_text(json.dumps(settings | {"max_seq_length": 4096}), "utf-8")
+    pair = Attributor(str(copied), nodes=2, quadrature="riemann").attribute("coffee " * 300, "rain falls")
+    assert pair.a.truncated
+    assert len(pair.a.tokens) == {"bert": 80, "roberta": 78, "mpnet": 78}[family]
+
+
+def test_a_model_whose_sample_embeds_to_no_number_is_called_damaged() -> None:
+    with pytest.raises(ModelError, match="zero or not finite"):
+        PathFamily.of(lambda alpha: np.full((2, len(alpha), 4), np.nan))

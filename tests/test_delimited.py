@@ -352,3 +352,11 @@ def test_a_table_of_texts_can_be_told_how_it_is_written(tmp_path: Path) -> None:
     assert texts(tmp_path / "q.tsv", "1\tx\n2\ty\n", header=True, id="1", text="x")[0] == {"2": "y"}
     assert texts(tmp_path / "q.tsv", "id\ttext\n1\tx\n", header=False)[0] == {"id": "text", "1": "x"}
     assert texts(tmp_path / "q.tsv", "key\tquery\n1\tx\n")[0] == {"1": "x"}
+
+
+def test_json_lines_under_another_name_are_called_so(tmp_path: Path) -> None:
+    place = tmp_path / "pairs.csv"
+    place.write_text('{"sentence1": "A cat.", "sentence2": "A dog."}\n' * 3, "utf-8")
+    job = load_job(None, {"model": "m", "input": str(place), "output": "o"})
+    with pytest.raises(SourceError, match="holds JSON Lines"):
+        list(read_pairs(job))

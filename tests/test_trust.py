@@ -90,7 +90,7 @@ def test_a_job_asks_for_neither_unless_it_says_so(tmp_path: Path, copied: Path) 
     result = CliRunner().invoke(cli.app, ["explain", "a", "b", "--model", str(copied)])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-    assert "set pickled_weights if you trust them" in result.stderr
+    assert "set --pickled-weights if you trust them" in result.stderr
     assert (
         CliRunner().invoke(cli.app, ["explain", "a", "b", "--model", str(copied), "--pickled-weights"]).exit_code == 0
     )

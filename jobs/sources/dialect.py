@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from jobs.errors import SourceError
 from jobs.sources.files import InputFile
 from jobs.sources.headers import NUMBER, ROWS
 from jobs.sources.lines import Dialect, quoted_fields
@@ -98,6 +99,8 @@ def decided(file: InputFile, asked: Asked, notices: list[str]) -> tuple[Dialect,
     """
     sample = sample_of(file)
     first = next((line for line in sample.pieces[0].lines if line), "")
+    if re.match(r'\s*\{\s*"[^"]*"\s*:', first):
+        raise SourceError(f"{file.url}: holds JSON Lines, not a table with delimiters; name it .jsonl")
     usual = "\t" if file.kind == "tsv" or (file.kind != "csv" and "\t" in first) else ","
     excel = re.fullmatch(r'"?sep=(.)"?', first)
     if excel is not None:
