@@ -11,7 +11,7 @@ import pytest
 
 from jobs.log_joins import ranks_against_scores
 
-LOGS = 40
+LOGS = 80
 
 # Query, rank and score of one row of a log.
 Row = tuple[int, float | None, float | None]
@@ -47,7 +47,7 @@ def test_ranks_of_any_log_are_compared_as_by_hand(con: duckdb.DuckDBPyConnection
 def log_of_chance(chance: random.Random, kind: str) -> list[Row]:
     """Rows whose ranks mostly count up, or are all the same, while their scores mostly fall."""
     rows: list[Row] = []
-    flat = chance.random() < 0.2
+    flat = chance.random() < 0.15
     disorder = chance.choice([0, 0, 0.1, 0.5])
     for at in range(chance.randint(1, 12)):
         scored = kind == "scored" or (kind == "mixed" and chance.random() < 0.6)
