@@ -78,7 +78,9 @@ def read_record(run: Store) -> dict[str, Any] | None:
 
 def checkpoint_of(run: Store) -> dict[str, Any] | None:
     """What a run recorded of a checkpoint in half precision; None where its model has float32 weights."""
-    record = read_record(run)
+    record = None
+    with contextlib.suppress(RunError):  # a run is summed up whatever became of its job.yaml
+        record = read_record(run)
     found = record[FOUND].get("checkpoint") if record is not None else None
     plain = isinstance(found, dict) and isinstance(found.get("dtype"), str) and isinstance(found.get("largest"), float)
     return found if plain else None

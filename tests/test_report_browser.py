@@ -173,7 +173,7 @@ def test_until_a_word_is_pointed_at_the_colours_are_lifts(shown: Browser, run: R
     text, lifts, sums = ((pair.a, pair.row_lift, pair.row_sums), (pair.b, pair.col_lift, pair.col_sums))[side]
     assert lifts is not None
     words = [int(g) for g in shown_groups(text, False)]
-    limit = max(0.01, *(abs(float(lifts[g])) for g in words))
+    limit = max(2e-3, *(abs(float(lifts[g])) for g in words))
     shown.value("document.querySelector('#explorer').dispatchEvent(new PointerEvent('pointerleave'))")
     for g, name in classes(shown, side).items():
         steps = abs(float(lifts[g])) / limit * STEPS
