@@ -11,7 +11,6 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, Contributions, contributions
 from attribution_core.attribution import FINEST_TOLERANCE
-from attribution_core.attribution import FINEST_TOLERANCE, Contributions, contributions
 from attribution_core.panels import PANEL_NODES, panel_rule
 from attribution_core.quadrature import Doubles, gauss
 
