@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attribution_core.errors import ModelError
 from jobs.manifest import ASSUMED_LIMIT, ASSUMED_WIDTH, Calibration, Rate
+from jobs.model_folder import folder_at_hand
 
 if TYPE_CHECKING:
     from jobs.config import JobConfig
@@ -23,6 +23,7 @@ SAMPLED_CHARACTERS = 1 << 16
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
 ROLES = {"retrieval": ("query", "document"), "symmetric": ("text",)}
+SETTINGS = "config_sentence_transformers.json"
 PROMPT_NAMES: dict[str, tuple[str, ...]] = {
     "text": (),
     "query": ("query",),
@@ -32,14 +33,14 @@ PROMPT_NAMES: dict[str, tuple[str, ...]] = {
 
 def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibration:
     """Rates of the job's model on ``samples`` of its texts by role; assumed ones where its tokenizer is not at hand."""
-    folder = _folder(job)
+    folder = folder_at_hand(job.model)
     if folder is None:
         return Calibration({role: Rate() for role in samples})
     width = 0
     rates: dict[str, Rate] = {}
     for role, texts in samples.items():
         module = _module(folder, role)
-        config = _json(module / "config.json")
+        config = read_object(module / "config.json")
         width = max(width, _whole(config.get("hidden_size") or config.get("dim") or config.get("d_model")) or 0)
         rates[role] = _rate(job, folder, module, role, list(texts))
     return Calibration(rates, width or ASSUMED_WIDTH)
@@ -47,17 +48,8 @@ def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibrati
 
 def model_description(job: JobConfig, role: str) -> dict[str, Any]:
     """The configuration of the transformer that reads texts of ``role``; empty where it is not at hand."""
-    folder = _folder(job)
-    return {} if folder is None else _json(_module(folder, role) / "config.json")
-
-
-def _folder(job: JobConfig) -> Path | None:
-    from jobs.model_folder import model_folder
-
-    try:
-        return model_folder(job.model)
-    except ModelError:  # whoever loads the model says what is wrong with it
-        return None
+    folder = folder_at_hand(job.model)
+    return {} if folder is None else read_object(_module(folder, role) / "config.json")
 
 
 def _rate(job: JobConfig, folder: Path, module: Path, role: str, texts: list[str]) -> Rate:
@@ -89,23 +81,29 @@ def _groups(unit: str, texts: Sequence[str]) -> int:
 
 def prompt_of(job: JobConfig, folder: Path, role: str) -> str:
     """The prompt before a text of ``role``, by the rules of encode, encode_query and encode_document."""
-    config = _json(folder / "config_sentence_transformers.json")
-    prompts = config.get("prompts")
-    known = {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
     asked = getattr(job.prompts, role)
-    if asked is not None:
-        return known.get(asked, asked)
+    return own_prompt(folder, role) if asked is None else _known_prompts(folder).get(asked, asked)
+
+
+def own_prompt(folder: Path, role: str) -> str:
+    """The prompt that a model's configuration has for a text of ``role``; empty where it has none."""
+    known = _known_prompts(folder)
     for name in PROMPT_NAMES[role]:
         if name in known:
             return known[name]
-    return known.get(str(config.get("default_prompt_name")), "")
+    return known.get(str(read_object(folder / SETTINGS).get("default_prompt_name")), "")
+
+
+def _known_prompts(folder: Path) -> dict[str, str]:
+    prompts = read_object(folder / SETTINGS).get("prompts")
+    return {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
 
 
 def _module(folder: Path, role: str) -> Path:
     """The folder of the transformer that reads texts of ``role``."""
     modules = _listed(folder / "modules.json")
     first = folder / str(modules[0].get("path") or "") if modules and isinstance(modules[0], dict) else folder
-    router = _json(first / "router_config.json")
+    router = read_object(first / "router_config.json")
     structure = router.get("structure")
     if not isinstance(structure, dict) or not structure:
         return first
@@ -138,12 +136,12 @@ def _tokenizer(*folders: Path) -> Any:
 
 def _limit(module: Path, folder: Path, role: str) -> int:
     """The most tokens that the model reads of a text of ``role``."""
-    settings = _json(module / "sentence_bert_config.json")
+    settings = read_object(module / "sentence_bert_config.json")
     own = {"query": settings.get("query_length"), "document": settings.get("document_length")}.get(role)
     found = [
         own or settings.get("max_seq_length"),
-        _json(module / "tokenizer_config.json").get("model_max_length"),
-        _json(module / "config.json").get("max_position_embeddings"),
+        read_object(module / "tokenizer_config.json").get("model_max_length"),
+        read_object(module / "config.json").get("max_position_embeddings"),
     ]
     limits = [one for one in map(_whole, found) if one is not None and 0 < one < NO_LIMIT]
     return min(limits, default=ASSUMED_LIMIT)
@@ -153,7 +151,8 @@ def _whole(value: object) -> int | None:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value < 1e15 else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model; empty where there is none that can be read."""
     found = _read(path)
     return found if isinstance(found, dict) else {}
 

@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.calibration import PROMPT_NAMES
+from jobs.calibration import own_prompt, read_object
+from jobs.model_folder import folder_at_hand
 
 if TYPE_CHECKING:
     from jobs.config import JobConfig
@@ -54,7 +55,7 @@ def missing_prompts(job: JobConfig) -> list[str]:
     if job.mode != "retrieval":
         return []
     asked = {role: getattr(job.prompts, role) for role in ("query", "document")}
-    return prompt_notes(job.model, _folder(job.model), asked)
+    return prompt_notes(job.model, folder_at_hand(job.model), asked)
 
 
 def prompt_notes(model: str, folder: Path | None, asked: dict[str, str | None]) -> list[str]:
@@ -63,8 +64,11 @@ def prompt_notes(model: str, folder: Path | None, asked: dict[str, str | None]) 
     if family is None or (folder is None and family.in_configuration):
         return []
     wanted = {"query": family.query, "document": family.document}
-    carried = carried_prompts(folder)
-    missing = {role: text for role, text in wanted.items() if text and not carried.get(role) and asked[role] is None}
+    missing = {
+        role: text
+        for role, text in wanted.items()
+        if text and asked[role] is None and not (folder is not None and own_prompt(folder, role))
+    }
     if not missing:
         return []
     told = " and ".join(
@@ -79,7 +83,7 @@ def prompt_notes(model: str, folder: Path | None, asked: dict[str, str | None]) 
 
 def family_of(model: str, folder: Path | None) -> Family | None:
     """The family that a model's name, configuration or card names, where its architecture is one of the family's."""
-    config = _json(folder, "config.json") if folder is not None else {}
+    config = read_object(folder / "config.json") if folder is not None else {}
     kind = config.get("model_type")
     for name in _names(model, folder, config):
         plain = re.sub(r"[\s_]+", "-", name.strip().rstrip("/").rpartition("/")[2].lower())
@@ -87,21 +91,6 @@ def family_of(model: str, folder: Path | None) -> Family | None:
             if re.fullmatch(family.names + EXTRA, plain) and (kind is None or kind in family.model_types):
                 return family
     return None
-
-
-def carried_prompts(folder: Path | None) -> dict[str, str]:
-    """The prompts that a model's configuration has for a query and a document; none where there is no folder."""
-    if folder is None:
-        return {}
-    settings = _json(folder, "config_sentence_transformers.json")
-    prompts = settings.get("prompts")
-    prompts = prompts if isinstance(prompts, dict) else {}
-    default = prompts.get(settings.get("default_prompt_name") or "", "")
-    found = {
-        role: next((prompts[name] for name in PROMPT_NAMES[role] if prompts.get(name)), default)
-        for role in ("query", "document")
-    }
-    return {role: str(text) for role, text in found.items() if text}
 
 
 def _names(model: str, folder: Path | None, config: dict[str, Any]) -> Iterator[str]:
@@ -117,24 +106,6 @@ def _names(model: str, folder: Path | None, config: dict[str, Any]) -> Iterator[
             found = re.search(pattern, card, re.MULTILINE)
             if found is not None:
                 yield found["name"]
-
-
-def _folder(model: str) -> Path | None:
-    """The folder of a model, or of its description in the cache; None where neither is here."""
-    from attribution_core.errors import ModelError
-    from jobs.model_folder import model_folder
-
-    try:
-        return model_folder(model)
-    except ModelError:
-        return None
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads((folder / name).read_bytes())
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def _quoted(text: str) -> str:

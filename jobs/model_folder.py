@@ -28,6 +28,14 @@ def model_folder(model: str) -> Path | None:
     return found
 
 
+def folder_at_hand(model: str) -> Path | None:
+    """:func:`model_folder`, but None where it is wrong: whoever loads the model says what is wrong with it."""
+    try:
+        return model_folder(model)
+    except ModelError:
+        return None
+
+
 def check_model(model: str) -> Path | None:
     """:func:`model_folder`; ModelError too where the hub is to have the model, and does not have it or not answer."""
     folder = model_folder(model)

@@ -61,6 +61,8 @@ def examine(
     from attribution_core.attribution import Attributor
     from attribution_core.descriptions import saved_by_sentence_transformers
     from attribution_core.loading import load_model
+    from jobs.missing_prompts import prompt_notes
+    from jobs.model_folder import folder_at_hand
 
     told(f"loading {name}")
     _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
@@ -85,7 +87,8 @@ def examine(
     checks = _layers(at_layer, attributor.layer, count, pairs, seconds, told)
     sides = tuple(_side(attributor, role) for role in dict.fromkeys(attributor.roles))
     notices = list(_notices(loaded, attributor, sides, scores, checks, count))
-    notices += _prompt_notes(name)
+    # What a job over a log would be told of prefixes that the model wants.
+    notices += prompt_notes(name, folder_at_hand(name), {"query": None, "document": None})
     if not saved_by_sentence_transformers(name):
         notices.insert(0, f"it was not saved by sentence-transformers, which puts {sides[0].pooling[0]} pooling on top")
     return Diagnosis(
@@ -104,19 +107,6 @@ def examine(
         notices=tuple(notices),
         problems=tuple(_problems(scores, sensitivity, checks, attributor.layer)),
     )
-
-
-def _prompt_notes(name: str) -> list[str]:
-    """What a job over a log would be told of prefixes that the model wants; as loaded, so its folder is here."""
-    from attribution_core.errors import ModelError
-    from jobs.missing_prompts import prompt_notes
-    from jobs.model_folder import model_folder
-
-    try:
-        folder = model_folder(name)
-    except ModelError:
-        folder = None
-    return prompt_notes(name, folder, {"query": None, "document": None})
 
 
 def usual_mode(model: SentenceTransformer) -> str:
