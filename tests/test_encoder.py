@@ -86,7 +86,8 @@ def test_text_over_the_models_length_is_recorded_as_cut(family: str, tiny: TinyM
     assert read.truncated
     assert len(read) == MAX_LENGTH
     assert read.cut_at is not None
-    assert read.cut_at == max(read.groups.ends)
+    # The last token may be a lone space: the model read it, and no word ends with it.
+    assert text[: read.cut_at].rstrip() == text[: max(read.groups.ends)]
     whole = read_one(tiny.load(family), text[: read.cut_at])
     assert not whole.truncated
     assert whole.ids == read.ids
