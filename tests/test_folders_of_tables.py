@@ -58,6 +58,18 @@ def test_partitions_are_kept_columns(tmp_path: Path, format: str) -> None:
     assert table_of(folder, keep=[]).column_names == ["a", "b", "id", "a_id", "b_id"]
 
 
+def test_a_plain_folder_below_a_partition_hides_nothing(tmp_path: Path) -> None:
+    """Above what the inputs share one ends the search: such a name may be there for another reason."""
+    places = {"topic=a/a.csv": "a", "topic=b/x/a.csv": "b", "topic=b/x/y/z.csv": "c", "topic=c/w/a.csv": "d"}
+    for place, text in places.items():
+        path = tmp_path / "rate=0.1" / "runs" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"sentence1,sentence2\n{text},one more\n", "utf-8")
+    found = table_of(tmp_path / "rate=0.1" / "runs")
+    assert found["topic"].to_pylist() == ["a", "b", "b", "c"]
+    assert "rate" not in found.column_names
+
+
 def test_partitions_are_read_in_whatever_way_the_files_are_named(tmp_path: Path) -> None:
     folder = partitioned(tmp_path / "ds")
     places = [str(folder / "lang=en"), str(folder / "*" / "*" / "*" / "*.parquet"), str(folder / "lang=en" / "**")]

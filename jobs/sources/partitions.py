@@ -25,14 +25,20 @@ WHOLE = re.compile("-?(0|[1-9][0-9]{0,17})")
 SHOWN_KEYS = 10
 
 
-def folder_values(url: str) -> dict[str, str | None]:
-    """What the folders right above a file say, from the outermost on; None stands for no value."""
+def folder_values(file: InputFile) -> dict[str, str | None]:
+    """What the folders above a file say, from the outermost on; None stands for no value.
+
+    Within the folder that all inputs share every folder counts, above it those that follow each other alone: a folder
+    further up may have such a name for another reason.
+    """
+    inside = file.name.count("/") if file.name != file.url else 0
     found: list[tuple[str, str | None]] = []
-    for part in reversed(url.replace("\\", "/").split("/")[:-1]):
+    for depth, part in enumerate(reversed(file.url.replace("\\", "/").split("/")[:-1])):
         name, equals, value = part.partition("=")
-        if not name or not equals:
+        if name and equals:
+            found.append((_decoded(name), None if value == NULL else _decoded(value)))
+        elif depth >= inside:
             break
-        found.append((_decoded(name), None if value == NULL else _decoded(value)))
     return dict(reversed(found))
 
 
@@ -56,14 +62,14 @@ class Partitions:
         """The partitions of ``files``."""
         types: dict[str, bool] = {}
         for file in files:
-            for key, value in folder_values(file.url).items():
+            for key, value in folder_values(file).items():
                 whole = value is None or WHOLE.fullmatch(value) is not None
                 types[key] = types.get(key, True) and whole
         return Partitions(types)
 
     def chooser(self, file: InputFile, chooser: ColumnChooser) -> PartitionChooser | None:
         """A chooser that knows the partitions of ``file`` as well, or None where it has none."""
-        values = folder_values(file.url)
+        values = folder_values(file)
         return PartitionChooser(chooser, values, self) if values else None
 
     def notices(self) -> list[str]:
