@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 register(
-    pair_text="attribution_core.display:pair_text",
-    pair_html="attribution_core.display:pair_html",
-    plot_pair="attribution_core.display:plot_pair",
+    pair_text="attribution_core.display.pair:pair_text",
+    pair_html="attribution_core.display.pair:pair_html",
+    plot_pair="attribution_core.display.pair:plot_pair",
 )
 
 

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 
 from attribution_core.completion import SUMS_TO, Completion, check_centre_size
+from attribution_core.contribution_cache import KeptContributions
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
 from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
 from attribution_core.directions.generic import GenericProducts
+from attribution_core.directions.precision import choose_precision
 from attribution_core.directions.structured import StructuredProducts, supports
-from attribution_core.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.errors import ModelError, SettingError, TextError
-from attribution_core.grouping import UNITS, encodable
-from attribution_core.kept import KeptContributions
-from attribution_core.loading import load_model
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
-from attribution_core.own_precision import own_precision
+from attribution_core.model.encoder import Encoder, ReadText, Role, route_of
+from attribution_core.model.loading import load_model
+from attribution_core.model.own_precision import own_precision
+from attribution_core.model.static import make_encoder
 from attribution_core.pairs import PairMaker, PartnerProducts, Undefined, why_undefined
-from attribution_core.precision import choose_precision
-from attribution_core.quadrature import check_rule
+from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
-from attribution_core.static import make_encoder
+from attribution_core.text.grouping import UNITS, encodable
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

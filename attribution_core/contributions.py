@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attribution_core.batch import TextBatch
-from attribution_core.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.directions import Products
-from attribution_core.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
-from attribution_core.integration import Goal, Integrator
+from attribution_core.directions.precision import Precision
+from attribution_core.integrator import Goal, Integrator
 from attribution_core.memory import USABLE, RecentTensors
-from attribution_core.panels import panel_rule
-from attribution_core.precision import Precision
-from attribution_core.quadrature import Rule, ladder, mesh_points
-from attribution_core.recollection import recalled
+from attribution_core.model.batch import TextBatch
+from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
+from attribution_core.quadrature.adaptive import panel_rule
+from attribution_core.quadrature.cache import recalled
+from attribution_core.quadrature.calibration import SAMPLE, CalibratedMesh, calibrate
+from attribution_core.quadrature.rules import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
 
 WINDOW_TOKENS = 4096

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution_core.grouping import Groups
 from attribution_core.hooks import hook
+from attribution_core.text.grouping import Groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.hooks import register
 
 if TYPE_CHECKING:
-    from jobs.config import load_job
-    from jobs.engine import run_job
-    from jobs.opened_run import open_run
+    from jobs.config.job import load_job
+    from jobs.engine.driver import run_job
+    from jobs.run.reader import open_run
 
 __all__ = ["load_job", "open_run", "run_job"]
 
 # Imported when they are asked for: a command that prints a line needs none of them.
-_PLACES = {"load_job": "jobs.config", "open_run": "jobs.opened_run", "run_job": "jobs.engine"}
+_PLACES = {"load_job": "jobs.config.job", "open_run": "jobs.run.reader", "run_job": "jobs.engine.driver"}
 
 register(
-    run_html="jobs.report.notebook:run_html",
-    query_of_run="jobs.query.reading:read_query",
-    query_text="jobs.query.display:query_text",
-    query_html="jobs.query.display:query_html",
-    statistics_of_run="jobs.statistics.results:statistics_of",
-    statistics_text="jobs.statistics.terminal:statistics_text",
-    statistics_html="jobs.statistics.page:html_of",
-    comparison_text="jobs.comparison.terminal:comparison_text",
-    faithfulness_text="jobs.evaluation.terminal:faithfulness_text",
+    run_html="jobs.views.report.notebook:run_html",
+    query_of_run="jobs.analysis.query.reading:read_query",
+    query_text="jobs.views.query.display:query_text",
+    query_html="jobs.views.query.display:query_html",
+    statistics_of_run="jobs.analysis.statistics.results:statistics_of",
+    statistics_text="jobs.views.statistics.terminal:statistics_text",
+    statistics_html="jobs.views.statistics.page:html_of",
+    comparison_text="jobs.views.comparison.terminal:comparison_text",
+    faithfulness_text="jobs.views.faithfulness.terminal:faithfulness_text",
 )
 
 

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from attribution_core.display import plot_pair
-from attribution_core.grouping import Groups, Kind
+from attribution_core.display.pair import plot_pair
 from attribution_core.results import ExplainedText, PairAttribution
+from attribution_core.text.grouping import Groups, Kind
 
 SEQUENCE = re.compile("\x1b\\[[0-9;]*m")
 # Escape sequences, markup, direction overrides, a stack of marks, formulas and page code, all as ordinary text.

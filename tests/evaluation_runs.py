@@ -10,7 +10,7 @@ import numpy as np
 from pair_runs import Row, attributed, words, write_pairs
 from tiny_models import WORDS, TinyModels
 
-from jobs.opened_run import Run
+from jobs.run.reader import Run
 
 
 def tiny_row(rng: random.Random, name: str) -> Row:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, event, seed, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from jobs import cli
+from jobs.cli import main as cli
 
 DEFAULT_EXAMPLES = 400
 EXAMPLES = int(os.environ.get("TOKENPAIR_FUZZ", DEFAULT_EXAMPLES))
@@ -53,7 +53,7 @@ def nowhere() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-        patch.setattr("jobs.estimate.MEASURED_SECONDS", 0.0)
+        patch.setattr("jobs.plan.estimate.MEASURED_SECONDS", 0.0)
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         yield
 

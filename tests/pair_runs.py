@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from attribution_core.grouping import Groups, Kind, Unit
 from attribution_core.results import ExplainedText, PairAttribution
-from attribution_core.sparse import summarise
-from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
-from jobs.opened_run import Run
-from jobs.stores import Store
+from attribution_core.text.grouping import Groups, Kind, Unit
+from attribution_core.topk import summarise
+from jobs.run.reader import Run
+from jobs.run.tables import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attribution_core.errors import ModelError
-from jobs.config import JobConfig, load_job
-from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
-from jobs.engine import Outcome, run_job
-from jobs.facts import WorkerFacts
-from jobs.journal import Journal
-from jobs.manifest import Shard, read_shard
-from jobs.opened_run import open_run
-from jobs.stores import LocalStore, Store
-from jobs.worker import ShardReport, Worker, _Computed, versions
+from jobs.config.job import JobConfig, load_job
+from jobs.engine.driver import Outcome, run_job
+from jobs.engine.worker import ShardReport, Worker, _Computed, versions
+from jobs.run.event_log import Journal
+from jobs.run.facts import WorkerFacts
+from jobs.run.manifest import Shard, read_shard
+from jobs.run.reader import open_run
+from jobs.run.tables import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.storage.store import LocalStore, Store
 
 READ_SECONDS, COMPUTE_SECONDS, WRITE_SECONDS = 0.1, 0.3, 0.3
 

@@ -13,17 +13,9 @@ import yaml
 from display_pairs import explained, pair_of
 
 from attribution_core.results import PairAttribution
-from attribution_core.sparse import summarise
-from jobs.dataset import (
-    LIFTS,
-    attribution_row,
-    attribution_table,
-    commit_shard,
-    reject_table,
-    text_row,
-    text_table,
-)
-from jobs.stores import Store
+from attribution_core.topk import summarise
+from jobs.run.tables import LIFTS, attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.storage.store import Store
 
 LOG = pa.schema([("rank", pa.int32()), ("log_score", pa.float32()), ("tag", pa.string()), ("relevance", pa.int32())])
 

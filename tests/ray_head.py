@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
-PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobs.cli.main import main; main()"]
 START_SECONDS = 300
 STARTS = 3
 

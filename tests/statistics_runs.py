@@ -17,10 +17,10 @@ import yaml
 from display_pairs import explained
 
 from attribution_core.results import ExplainedText, PairAttribution
-from attribution_core.sparse import summarise
-from jobs.dataset import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
-from jobs.opened_run import Run, open_run
-from jobs.stores import Store
+from attribution_core.topk import summarise
+from jobs.run.reader import Run, open_run
+from jobs.run.tables import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.storage.store import Store
 
 NOUNS = ["dog", "dogs", "cat", "wing", "wings", "layer", "bridge", "report", "reports", "answer", "river", "pilot"]
 VERBS = ["walks", "walked", "walking", "flies", "opened", "opens", "writes", "wrote", "measures", "measured"]
@@ -151,8 +151,8 @@ def _matrix(random: np.random.Generator, a: ExplainedText, b: ExplainedText) -> 
 
 
 if __name__ == "__main__":
-    from jobs.statistics.computing import compute_statistics
-    from jobs.statistics.tagging import chosen_pipeline
+    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.tagging import chosen_pipeline
 
     opened = write_made(sys.argv[1], made_pairs(0, 200, retrieval=True), [range(0, 90), range(90, 200)])
     compute_statistics(opened, pipeline=chosen_pipeline(None))

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.agreement import Agreement, read_agreement
-from jobs.dataset import attribution_schema, attribution_table, encoded
-from jobs.stores import Store
-from jobs.totals import Totals
+from jobs.run.agreement import Agreement, read_agreement
+from jobs.run.tables import attribution_schema, attribution_table, encoded
+from jobs.run.totals import Totals
+from jobs.storage.store import Store
 
 
 def run_with(folder: Path, logged: np.ndarray[Any, Any], ours: np.ndarray[Any, Any], parts: int = 3) -> Store:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_sources import reader, rejects, rows
 
+from jobs.config.sections import TextColumns
 from jobs.errors import SourceError
-from jobs.settings import TextColumns
 from jobs.sources import PairBatch, resolve_inputs
 from jobs.sources.arrow_values import plain_array
 from jobs.sources.tables import read_texts
@@ -263,10 +263,10 @@ def test_kept_columns_reach_the_output_as_they_are(tmp_path: Path) -> None:
     """Through the plan, where DuckDB takes them."""
     from test_logs import pairs_of
 
-    from jobs.config import parse_job
-    from jobs.manifest import read_shard
-    from jobs.plan import make_plan
-    from jobs.stores import Store
+    from jobs.config.job import parse_job
+    from jobs.plan.plan import make_plan
+    from jobs.run.manifest import read_shard
+    from jobs.storage.store import Store
 
     kept = {f"k{at}": column for at, (column, _) in enumerate(columns_to_keep().values())}
     path = write(tmp_path / "p.arrow", pa.table({"sentence1": list("abcde"), "sentence2": list("vwxyz"), **kept}))

@@ -23,12 +23,12 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
-from attribution_core.calibration import PathFamily
 from attribution_core.errors import ModelError
-from attribution_core.loading import load_model
-from attribution_core.own_precision import PAIRS
-from jobs import cli
-from jobs.totals import Totals
+from attribution_core.model.loading import load_model
+from attribution_core.model.own_precision import PAIRS
+from attribution_core.quadrature.calibration import PathFamily
+from jobs.cli import main as cli
+from jobs.run.totals import Totals
 
 Weights = dict[str, Tensor]
 POINTER = (

@@ -16,16 +16,16 @@ from s3_server import S3Server
 from tiny_models import TinyModels, random_text
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.config import StorageOptions, load_job
-from jobs.dataset import finished_shards
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.cli import main as cli
+from jobs.config.job import StorageOptions, load_job
+from jobs.engine.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.reader import open_run
+from jobs.run.tables import finished_shards
+from jobs.storage.store import Store
 
 REPOSITORY = Path(__file__).parent.parent
-PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobs.cli.main import main; main()"]
 A, B = "The coffee is bad.", "This is not a good coffee."
 
 
@@ -69,7 +69,7 @@ def pairs(tmp_path: Path) -> Path:
 def test_help_imports_nothing_heavy() -> None:
     # `tokenpair --help` must answer in well under a second; torch alone takes several.
     heavy = "torch ray transformers sentence_transformers duckdb pandas pyarrow numpy pydantic matplotlib s3fs"
-    code = f"import sys, jobs.cli; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    code = f"import sys, jobs.cli.main; print([name for name in '{heavy}'.split() if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -118,7 +118,7 @@ def test_files_that_cannot_be_written_are_told_before_computing(
             pytest.fail("it was computed")
 
     monkeypatch.setattr("attribution_core.attribution.Attributor", Unwanted)
-    monkeypatch.setattr("jobs.opened_run.open_run", Unwanted)
+    monkeypatch.setattr("jobs.run.reader.open_run", Unwanted)
     for target, part in ((tmp_path / "no" / "x.html", "there is no folder"), (tmp_path, "it is a folder")):
         for option in ("--html", "--png"):
             for words in (["explain", A, B, "--model", "m"], ["show", str(tmp_path), "1"]):
@@ -162,7 +162,7 @@ def test_a_bug_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr("jobs.config.load_job", broken)
+    monkeypatch.setattr("jobs.config.job.load_job", broken)
     result = CliRunner().invoke(cli.app, ["run"])
     assert result.exit_code == 1
     assert result.stderr == (

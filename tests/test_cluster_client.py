@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import requests
 
+from jobs.cli.cluster import _followed
 from jobs.cluster import client
+from jobs.cluster.address import scrubbed, shown
 from jobs.cluster.client import Cluster, ClusterJob
-from jobs.commands.cluster import _followed
-from jobs.config import load_job
+from jobs.cluster.session import ray_session
+from jobs.cluster.submit import find_job, submit
+from jobs.config.job import load_job
 from jobs.errors import ClusterError
-from jobs.ray_address import scrubbed, shown
-from jobs.ray_session import ray_session
-from jobs.submit import find_job, submit
 
 S3_JOB = {"model": "sentence-transformers/all-MiniLM-L6-v2", "input": "s3://b/x.parquet", "output": "s3://b/Run_1/"}
 

@@ -15,14 +15,14 @@ import pytest
 from pair_runs import Row, attributed, cut_text, damage, words, write_pairs
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.comparison import details
-from jobs.comparison.agreeing import ranks
-from jobs.comparison.aligning import Cut, align, summed, summed_cells
-from jobs.comparison.comparing import compare_runs
+from jobs.analysis.comparison import details
+from jobs.analysis.comparison.agreeing import ranks
+from jobs.analysis.comparison.aligning import Cut, align, summed, summed_cells
+from jobs.analysis.comparison.comparing import compare_runs
+from jobs.cli import main as cli
 from jobs.errors import JobError, RunError, StoreError
-from jobs.opened_run import Run
-from jobs.stores import Store
+from jobs.run.reader import Run
+from jobs.storage.store import Store
 
 LABEL = pa.schema([("label", pa.string()), ("gold", pa.float32())])
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import JobConfig, load_job, parse_size
+from jobs.config.job import JobConfig, load_job, parse_size
+from jobs.engine.model import worker_share
 from jobs.errors import JobError
-from jobs.explainer import worker_share
 
 LEAST: dict[str, Any] = {"model": "m", "input": "pairs.csv", "output": "run"}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, POOLINGS, TinyModels, random_text
 
-from attribution_core import Attributor, Contributions, PairAttribution, SettingError, TokenpairError, integration
+from attribution_core import Attributor, Contributions, PairAttribution, SettingError, TokenpairError, integrator
 from attribution_core.memory import USABLE, LayerShape, is_out_of_memory, plan_chunk, with_halving
 
 PRODUCTS = ("generic", "structured")
@@ -58,7 +58,7 @@ def test_contributions_sum_to_embedding_difference(
 ) -> None:
     """Completeness: a lost or doubled group, or too few nodes that claim to be enough, would break it."""
     if weights != "matched":
-        monkeypatch.setattr(integration, "DAMPING", 1e12)
+        monkeypatch.setattr(integrator, "DAMPING", 1e12)
     layer = rng.choice((0, 1, 2, 3))
     model = tiny.load(family, pooling=rng.choice(POOLINGS[:5]), seed=seed % 5 + 1)
     attributor = Attributor(model, layer=layer, groups=rng.choice(("token", "word", "sentence")), products=products)

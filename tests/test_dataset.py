@@ -14,11 +14,15 @@ from s3_server import S3Server
 from test_plan import Killed, kill_after
 from test_stores import as_user
 
-from attribution_core.grouping import Groups
 from attribution_core.results import ExplainedText, PairAttribution
-from attribution_core.sparse import summarise
-from jobs.config import parse_job
-from jobs.dataset import (
+from attribution_core.text.grouping import Groups
+from attribution_core.topk import summarise
+from jobs.config.job import parse_job
+from jobs.errors import RunError
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import Plan, read_shard
+from jobs.run.reader import open_run
+from jobs.run.tables import (
     attribution_row,
     attribution_schema,
     attribution_table,
@@ -30,11 +34,7 @@ from jobs.dataset import (
     text_schema,
     text_table,
 )
-from jobs.errors import RunError
-from jobs.manifest import Plan, read_shard
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.stores import Store
+from jobs.storage.store import Store
 
 KEPT = pa.schema([("label", pa.int64()), ("note", pa.string())])
 TOP_K = 3

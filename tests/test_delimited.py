@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from jobs.config import load_job, parse_job
+from jobs.config.job import load_job, parse_job
+from jobs.config.sections import TextColumns
 from jobs.errors import JobError, SourceError
-from jobs.settings import TextColumns
 from jobs.sources import read_pairs, resolve_inputs
 from jobs.sources.dialect import Asked, decided, say_once
 from jobs.sources.headers import looks_headerless

@@ -11,7 +11,7 @@ import pytest
 import jobs.demo.documents
 import jobs.demo.questions
 from jobs.demo import run_demo
-from jobs.opened_run import open_run
+from jobs.run.reader import open_run
 
 
 @pytest.mark.slow

@@ -14,20 +14,12 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
 
-from attribution_core.display import pair_html, pair_text, plot_pair, terminal_pair
-from attribution_core.display_colours import DARK, LIGHT
-from attribution_core.display_colours import STEPS as HTML_STEPS
-from attribution_core.display_sheet import (
-    INK,
-    NEGATIVE,
-    NEGATIVE_16,
-    NEGATIVE_256,
-    POSITIVE,
-    POSITIVE_16,
-    POSITIVE_256,
-)
-from attribution_core.display_sheet import STEPS as TERMINAL_STEPS
-from attribution_core.display_view import number, printable, step
+from attribution_core.display.colours import DARK, LIGHT
+from attribution_core.display.colours import STEPS as HTML_STEPS
+from attribution_core.display.pair import pair_html, pair_text, plot_pair, terminal_pair
+from attribution_core.display.sheet import INK, NEGATIVE, NEGATIVE_16, NEGATIVE_256, POSITIVE, POSITIVE_16, POSITIVE_256
+from attribution_core.display.sheet import STEPS as TERMINAL_STEPS
+from attribution_core.display.view import number, printable, step
 from attribution_core.results import PairAttribution
 
 

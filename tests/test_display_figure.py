@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from display_pairs import drawn, pair_of
 
-from attribution_core.display import plot_pair
+from attribution_core.display.pair import plot_pair
 from attribution_core.results import PairAttribution
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from display_pairs import HOSTILE, HOSTILE_TOO, Page, explained, pair_of
 
-from attribution_core.display import pair_html
+from attribution_core.display.pair import pair_html
 from attribution_core.results import PairAttribution
 
 

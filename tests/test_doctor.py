@@ -22,15 +22,16 @@ from transformers import BertForMaskedLM
 from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
-from attribution_core.calibration import SAMPLE
+from attribution_core.quadrature.calibration import SAMPLE
 from attribution_core.training.shift import shift_model
-from jobs import cli
-from jobs.config import parse_job
-from jobs.doctor import examination, page
+from jobs.cli import main as cli
+from jobs.config.job import parse_job
+from jobs.doctor import examination
 from jobs.doctor.examination import examine
 from jobs.doctor.findings import Diagnosis
 from jobs.doctor.job_lines import job_lines
 from jobs.doctor.sample import sample_pairs
+from jobs.views.doctor import page
 
 NAMES = {
     "bert": "BERT",

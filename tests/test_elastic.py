@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from pretend_worker import Place, tried
 
-from jobs import attempt, pool
-from jobs.engine import Outcome
-from jobs.quiet import ENVIRONMENT
-from jobs.ray_session import ON_LOOPBACK, RAY_ENVIRONMENT
-from jobs.status import read_status
-from jobs.stores import Store
+from jobs.cluster.environment import ENVIRONMENT
+from jobs.cluster.session import ON_LOOPBACK, RAY_ENVIRONMENT
+from jobs.engine import run_loop, worker_pool
+from jobs.engine.driver import Outcome
+from jobs.run.status import read_status
+from jobs.storage.store import Store
 
 pytestmark = pytest.mark.slow
 PATIENCE = 180.0
@@ -49,8 +49,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(attempt, "SECONDS_BETWEEN_COUNTS", 0.5)
+    monkeypatch.setattr(worker_pool, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(run_loop, "SECONDS_BETWEEN_COUNTS", 0.5)
     return Place(tmp_path)
 
 
@@ -139,8 +139,8 @@ def test_without_any_machine_the_run_ends_and_says_so(
     cluster: Any, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch a run that hangs for ever for a GPU that nobody brings."""
-    monkeypatch.setattr(attempt, "PLACEMENT_SECONDS", 3.0)
-    monkeypatch.setattr(attempt, "FIRST_COMPLAINT_SECONDS", 0.5)
+    monkeypatch.setattr(run_loop, "PLACEMENT_SECONDS", 3.0)
+    monkeypatch.setattr(run_loop, "FIRST_COMPLAINT_SECONDS", 0.5)
     outcome = place.run(workers={"gpus": 0.5, "max": 2, "cpus": 1})
     assert outcome.exit_code == 1
     assert "no machine had room for a worker" in outcome.failed[0]

@@ -14,7 +14,7 @@ from tiny_models import FAMILIES, MAX_LENGTH, POOLINGS, TinyModels, random_text
 from transformers import FNetConfig, FNetModel
 
 from attribution_core import Attributor, ModelError, SettingError, TextError
-from attribution_core.encoder import POOLING_MODES, ReadText
+from attribution_core.model.encoder import POOLING_MODES, ReadText
 
 ODD_TEXTS = (
     "The coffee isn't good.",

@@ -14,15 +14,15 @@ import pytest
 from pretend_worker import COMPUTE_SECONDS, Place, StagedWorker, command, tried
 
 from attribution_core.errors import ModelError, TokenpairError
-from jobs import pool
-from jobs.config import load_job
-from jobs.dataset import finished_shards
-from jobs.engine import run_job
+from jobs.config.job import load_job
+from jobs.engine import worker_pool
+from jobs.engine.driver import run_job
+from jobs.engine.scheduler import CRASHES, EXCEPTIONS, FAILED_STARTS
 from jobs.errors import RunError, SourceError
-from jobs.opened_run import open_run
-from jobs.schedule import CRASHES, EXCEPTIONS, FAILED_STARTS
-from jobs.status import read_status
-from jobs.stores import Store
+from jobs.run.reader import open_run
+from jobs.run.status import read_status
+from jobs.run.tables import finished_shards
+from jobs.storage.store import Store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,13 +32,13 @@ def ray_running() -> Iterator[None]:
         # The workers are processes of their own and must find pretend_worker.
         patch.setenv("PYTHONPATH", f"{here}:{here.parent}")
         patch.delenv("RAY_ADDRESS", raising=False)
-        with pool.connected():
+        with worker_pool.connected():
             yield
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(worker_pool, "PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_what_shows_without_planning_is_told_before_it(
     place: Place, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], told: str, restart: bool
 ) -> None:
     # Planning a large input takes minutes, and --restart must not cost the old result for a typing mistake.
-    monkeypatch.setattr("jobs.plan.make_plan", lambda *_: pytest.fail("it was planned"))
+    monkeypatch.setattr("jobs.plan.plan.make_plan", lambda *_: pytest.fail("it was planned"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TokenpairError, match=told) as caught:
         place.run(restart=restart, **settings)
@@ -265,9 +265,9 @@ def test_mistyped_input_does_not_cost_the_old_result(place: Place) -> None:
 
 def test_missing_part_is_seen_at_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # A worker's word is not enough: what the store holds is compared with the plan.
-    from jobs import engine
+    from jobs.engine import driver
 
-    monkeypatch.setattr(engine, "finished_shards", lambda run: finished_shards(run) - {4})
+    monkeypatch.setattr(driver, "finished_shards", lambda run: finished_shards(run) - {4})
     outcome = place.run()
     assert set(outcome.failed) == {4}
     assert not open_run(place.output).finished

@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from attribution_core.directions.cost import flops
 from attribution_core.memory import LayerShape
-from jobs import cli
-from jobs.calibration import Calibration, Rate, calibrate
-from jobs.config import parse_job
+from jobs.cli import main as cli
+from jobs.config.job import parse_job
 from jobs.errors import JobError
-from jobs.estimate import LayerSizes, accelerator, expected_nodes, total_flops
-from jobs.manifest import read_shard
-from jobs.plan import make_plan
-from jobs.sharding import Work
-from jobs.stores import Store
+from jobs.plan.estimate import LayerSizes, accelerator, expected_nodes, total_flops
+from jobs.plan.plan import make_plan
+from jobs.plan.sharding import Work
+from jobs.plan.text_lengths import Calibration, Rate, calibrate
+from jobs.run.manifest import read_shard
+from jobs.storage.store import Store
 
 SIZES = LayerSizes(d=384, inner=1536, layers=2)
 

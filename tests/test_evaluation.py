@@ -18,18 +18,14 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_models import TOKENIZERS, TinyModels
 from typer.testing import CliRunner
 
-from jobs import cli
+from jobs.analysis.faithfulness.intervals import Bootstrap
+from jobs.analysis.faithfulness.judge import Judge, units
+from jobs.analysis.faithfulness.measuring import evaluate_run
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RULES
+from jobs.analysis.faithfulness.perturbing import Side
+from jobs.analysis.faithfulness.sampling import sample_pairs
+from jobs.cli import main as cli
 from jobs.errors import JobError, RunError, StoreError
-from jobs.evaluation.intervals import Bootstrap
-from jobs.evaluation.judge import Judge, units
-from jobs.evaluation.measuring import evaluate_run
-from jobs.evaluation.orders import (
-    ATTRIBUTIONS,
-    METHODS,
-    RULES,
-)
-from jobs.evaluation.perturbing import Side
-from jobs.evaluation.sampling import sample_pairs
 
 
 def test_texts_are_encoded_with_the_roles_prompts(tiny: TinyModels, tmp_path: Path) -> None:

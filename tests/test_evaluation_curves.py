@@ -15,9 +15,9 @@ from pair_runs import Row, attributed, cut_text, words, write_pairs
 from tiny_models import TinyModels
 
 from attribution_core.results import ExplainedText, PairAttribution
-from jobs.evaluation.curves import area, measure, measures_of, prepare, shares_of
-from jobs.evaluation.judge import Judge
-from jobs.evaluation.orders import (
+from jobs.analysis.faithfulness.curves import area, measure, measures_of, prepare, shares_of
+from jobs.analysis.faithfulness.judge import Judge
+from jobs.analysis.faithfulness.orders import (
     ATTRIBUTIONS,
     METHODS,
     SHUFFLED,
@@ -26,8 +26,8 @@ from jobs.evaluation.orders import (
     of_identical_words,
     shuffled,
 )
-from jobs.evaluation.perturbing import Side, deletions, insertions, word_counts
-from jobs.evaluation.result import advantages_of
+from jobs.analysis.faithfulness.perturbing import Side, deletions, insertions, word_counts
+from jobs.analysis.faithfulness.result import advantages_of
 
 CHANCE = np.random.default_rng(0)
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from jobs.exactness import COLUMNS, ExactnessCounter, exactness_of, read_exactness
-from jobs.stores import Store
-from jobs.totals import Totals
+from jobs.run.exactness import COLUMNS, ExactnessCounter, exactness_of, read_exactness
+from jobs.run.totals import Totals
+from jobs.storage.store import Store
 
 Rows = dict[str, NDArray[np.float32]]
 

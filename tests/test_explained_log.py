@@ -15,12 +15,12 @@ from test_logs import DOCUMENTS, FILES, QUERIES, as_predictions, rows_of
 from test_logs import log as log
 from tiny_models import TinyModels
 
-from jobs.config import JobConfig, parse_job
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.stores import Store
-from jobs.totals import read_totals
-from jobs.worker import Worker
+from jobs.config.job import JobConfig, parse_job
+from jobs.engine.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.reader import open_run
+from jobs.run.totals import read_totals
+from jobs.storage.store import Store
 
 PROMPTS = {"query": "question: ", "document": "document, number three: "}
 
@@ -103,7 +103,7 @@ def test_prompt_tokens_are_marked_in_the_output_and_absent_from_top(log: Path, m
 
 def test_a_finished_log_is_resumed_and_another_corpus_is_refused(log: Path, model: Path) -> None:
     """The texts belong to the job as much as the run file does."""
-    from jobs.engine import run_job
+    from jobs.engine.driver import run_job
     from jobs.errors import RunError
 
     places = {name: str(log / file) for name, file in FILES.items()}

@@ -10,7 +10,7 @@ import pytest
 from query_runs import LOG, QUERIES, small_log, write_run
 
 from jobs.errors import ExportError
-from jobs.opened_run import Run, open_run
+from jobs.run.reader import Run, open_run
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from tiny_models import randomise
 from transformers import BertModel
 
 from attribution_core import Attributor
+from jobs.analysis.faithfulness.agreement import SPEARMAN, WORDS
+from jobs.analysis.faithfulness.curves import BOTH
+from jobs.analysis.faithfulness.measuring import evaluate_run
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, SHUFFLED
+from jobs.analysis.faithfulness.result import Faithfulness
 from jobs.demo.documents import standard_library_documents
 from jobs.demo.questions import QUESTIONS
-from jobs.evaluation.agreement import SPEARMAN, WORDS
-from jobs.evaluation.curves import BOTH
-from jobs.evaluation.measuring import evaluate_run
-from jobs.evaluation.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, SHUFFLED
-from jobs.evaluation.result import Faithfulness
-from jobs.opened_run import Run
+from jobs.run.reader import Run
 
 ANSWERS = {
     "file-exists": "os.path.exists",

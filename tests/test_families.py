@@ -19,8 +19,8 @@ from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
 from tiny_models import LAYERS, POOLINGS, TinyModels, random_text
 from torch import nn
 
-from attribution_core import Attributor, ModelError, PairAttribution, integration
-from attribution_core.calibration import SAMPLE
+from attribution_core import Attributor, ModelError, PairAttribution, integrator
+from attribution_core.quadrature.calibration import SAMPLE
 
 NODES = 6
 WAYS = ("forward", "reverse", "partner")
@@ -145,7 +145,7 @@ def test_sums_hold_and_batch_mates_change_nothing(
 ) -> None:
     """Local attention, relative positions and left padding all leave room for a padded row to leak into another."""
     # With the rule's own weights the residual is what the sum misses; matched ones leave less (test_contributions).
-    monkeypatch.setattr(integration, "DAMPING", 1e12)
+    monkeypatch.setattr(integrator, "DAMPING", 1e12)
     turn = MORE_FAMILIES.index(family) + seed
     model = tiny.load(family, pooling=pooling_of(family, turn), seed=seed % 3)
     attributor = Attributor(model, layer=rng.choice((1, 2, 3)), max_nodes=24)

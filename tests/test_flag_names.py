@@ -8,10 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.config import JobConfig
-from jobs.flag_names import FlagNames, flat
-from jobs.job_flags import JOB_FLAGS
+from jobs.cli import main as cli
+from jobs.cli.flag_names import FlagNames, flat
+from jobs.cli.flags import JOB_FLAGS
+from jobs.config.job import JobConfig
 
 NAMES = FlagNames(JOB_FLAGS)
 

@@ -13,8 +13,8 @@ from s3_server import S3Server
 from test_sources import reader, rows
 from test_stores import as_user
 
+from jobs.config.sections import TextColumns
 from jobs.errors import SourceError
-from jobs.settings import TextColumns
 from jobs.sources import resolve_inputs
 from jobs.sources.tables import read_texts
 
@@ -116,7 +116,7 @@ def test_the_files_own_column_is_taken_before_the_folders(tmp_path: Path) -> Non
 
 
 def test_partitions_in_a_bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from jobs.s3 import open_s3
+    from jobs.storage.s3 import open_s3
 
     as_user(monkeypatch, s3.admin)
     folder = partitioned(tmp_path / "ds")
@@ -196,7 +196,7 @@ def test_a_saved_dataset_may_be_the_corpus(datasets: Any, tmp_path: Path) -> Non
 def test_saved_datasets_in_a_bucket(
     datasets: Any, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from jobs.s3 import open_s3
+    from jobs.storage.s3 import open_s3
 
     as_user(monkeypatch, s3.admin)
     folder = saved(datasets, tmp_path / "ds")

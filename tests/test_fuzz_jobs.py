@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import TinyModels
 
-from jobs.config import JobConfig, load_job
+from jobs.config.job import JobConfig, load_job
+from jobs.config.sections import Columns, Prompts, Quadrature, StorageOptions, TextColumns, Workers
 from jobs.errors import JobError
-from jobs.settings import Columns, Prompts, Quadrature, StorageOptions, TextColumns, Workers
 
 __all__ = ["nowhere"]
 

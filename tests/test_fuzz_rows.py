@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from tiny_models import TinyModels
 
 from attribution_core.errors import TokenpairError
-from jobs.config import parse_job
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.config.job import parse_job
+from jobs.engine.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.reader import open_run
+from jobs.storage.store import Store
 
 __all__ = ["nowhere"]
 

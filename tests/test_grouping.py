@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution_core.characters import Span, is_invisible
-from attribution_core.grouping import UNITS, Groups, Kind, Unit, group_tokens
-from attribution_core.words import sentence_spans, word_spans
+from attribution_core.text.characters import Span, is_invisible
+from attribution_core.text.grouping import UNITS, Groups, Kind, Unit, group_tokens
+from attribution_core.text.words import sentence_spans, word_spans
 
 TEXTS = st.text(
     alphabet=st.one_of(

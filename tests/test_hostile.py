@@ -17,16 +17,16 @@ import pytest
 from tiny_models import TinyModels
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.config import JobConfig, load_job
-from jobs.dataset import finished_shards
+from jobs.cli import main as cli
+from jobs.config.job import JobConfig, load_job
+from jobs.config.yaml import read_yaml
+from jobs.engine.worker import Worker
 from jobs.errors import RunError, StoreError
-from jobs.manifest import MANIFEST, load_plan
-from jobs.opened_run import open_run
-from jobs.record import read_record, wipe
-from jobs.stores import LocalStore, Store
-from jobs.worker import Worker
-from jobs.yaml_files import read_yaml
+from jobs.run.manifest import MANIFEST, load_plan
+from jobs.run.reader import open_run
+from jobs.run.record import read_record, wipe
+from jobs.run.tables import finished_shards
+from jobs.storage.store import LocalStore, Store
 
 
 def fails_in_a_line(*words: str | Path) -> str:
@@ -114,7 +114,7 @@ def test_names_never_leave_the_run_directory(tmp_path: Path, name: str) -> None:
 
 
 def test_a_journal_is_not_written_through_a_link(tmp_path: Path, outside: Path) -> None:
-    from jobs.journal import Journal, driver_log, new_start, state_file
+    from jobs.run.event_log import Journal, driver_log, new_start, state_file
 
     root = tmp_path / "run"
     root.mkdir()
@@ -180,7 +180,7 @@ def test_a_page_of_aliases_costs_nothing() -> None:
 
 
 def test_what_a_run_writes_twice_can_be_read_again() -> None:
-    from jobs.record import encoded_record
+    from jobs.run.record import encoded_record
 
     same = {"file": "x", "size": 1}
     assert read_yaml(encoded_record({"inputs": [same, same]})) == {"inputs": [same, same]}
@@ -216,7 +216,7 @@ def test_a_huge_record_is_not_read(tmp_path: Path) -> None:
 
 
 def planned(tmp_path: Path, tiny: TinyModels) -> tuple[Path, JobConfig]:
-    from jobs.plan import make_plan
+    from jobs.plan.plan import make_plan
 
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("sentence1,sentence2\n" + "\n".join(f"word {i},other {i}" for i in range(8)) + "\n")
@@ -258,7 +258,7 @@ def test_manifests_from_elsewhere_name_nothing_outside(
     manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
     worker = Worker(job.model_dump(mode="json"), str(folder))
     worker._store = Store.open(folder)
-    from jobs.manifest import read_shard
+    from jobs.run.manifest import read_shard
 
     with pytest.raises((RunError, StoreError)):
         read_shard(worker._store, worker._planned(), 0)
@@ -303,7 +303,7 @@ def test_parts_with_odd_columns_fail_in_a_line(tmp_path: Path, rng: random.Rando
 
 @pytest.mark.parametrize("rows", [-1, 10**9, 2**31 - 1])
 def test_a_part_cannot_ask_for_all_memory(tmp_path: Path, rows: int) -> None:
-    from jobs.dataset import attribution_schema, text_schema
+    from jobs.run.tables import attribution_schema, text_schema
 
     root = tmp_path / "run"
     for folder in ("attributions", "texts"):

@@ -13,10 +13,10 @@ import pytest
 from tiny_models import TinyModels
 from typer.testing import CliRunner
 
-from attribution_core import hub
 from attribution_core.errors import ModelError
-from attribution_core.loading import load_model
-from jobs import cli
+from attribution_core.model import hub
+from attribution_core.model.loading import load_model
+from jobs.cli import main as cli
 
 NAME = "somebody/some-model"
 

@@ -14,13 +14,13 @@ import pytest
 from tiny_models import TinyModels, random_text
 
 from attribution_core.contributions import Contributor
-from jobs import worker as workers
-from jobs.config import load_job
-from jobs.manifest import read_shard
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.config.job import load_job
+from jobs.engine import worker
+from jobs.engine.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import read_shard
+from jobs.run.reader import open_run
+from jobs.storage.store import Store
 
 QUERIES, DOCUMENTS, SHARDS = 5, 24, 8
 
@@ -87,7 +87,7 @@ def test_rows_are_the_same_with_and_without(
     assert set(computed.values()) == {1}, "a query was computed twice"
     assert len(computed) == QUERIES
     computed.clear()
-    monkeypatch.setattr(workers, "KEPT_SHARE", 0)
+    monkeypatch.setattr(worker, "KEPT_SHARE", 0)
     without, texts_without = log("not-kept", quadrature=quadrature)
     assert max(computed.values()) > 1, "the test would prove nothing"
     for name in ("pair_id", "text_a_id", "text_b_id", "rows", "cols"):
@@ -105,7 +105,7 @@ def test_what_is_kept_stays_within_its_budget(
     with_it, _ = log("kept", quadrature={"nodes": 6})
     computed.clear()
     # Room for about two queries.
-    monkeypatch.setattr(workers, "KEPT_SHARE", 10_000 / (2 << 30))
+    monkeypatch.setattr(worker, "KEPT_SHARE", 10_000 / (2 << 30))
     held: list[int] = []
     compute = Worker._compute
 
@@ -127,7 +127,7 @@ def test_what_is_kept_stays_within_its_budget(
 def test_the_plan_says_which_texts_are_shared(log: Callable[..., tuple[pa.Table, pa.Table]], tmp_path: Path) -> None:
     log("kept", quadrature={"nodes": 2})
     store = Store.open(tmp_path / "kept")
-    from jobs.manifest import load_plan
+    from jobs.run.manifest import load_plan
 
     plan = load_plan(store)
     assert plan is not None

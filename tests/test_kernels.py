@@ -13,7 +13,7 @@ from attribution_core.directions import PathSegment, kernels
 from attribution_core.directions.first import FirstLayer, slot_members
 from attribution_core.directions.layer import LinearLayer
 from attribution_core.directions.structured import StructuredLinearisation, StructuredProducts
-from attribution_core.integration import moving_groups
+from attribution_core.integrator import moving_groups
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.skipif(

@@ -17,10 +17,10 @@ from pair_runs import Row, attributed, words, write_pairs
 from s3_server import S3Server
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.dataset import JOB_FILE, SUCCESS, write_rejects
-from jobs.dataset import reject_table as table_of
-from jobs.stores import Store
+from jobs.cli import main as cli
+from jobs.run.tables import JOB_FILE, SUCCESS, write_rejects
+from jobs.run.tables import reject_table as table_of
+from jobs.storage.store import Store
 
 EVIL = "\x1b[31mred\x07 [bold]not markup[/bold] \u202e"
 SPACED = "Läufe + 50% #1 日本/run"

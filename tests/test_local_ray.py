@@ -21,10 +21,10 @@ import pytest
 from processes import below, command_line, holding, listening
 from tiny_models import TinyModels, random_text
 
-from jobs.ray_token import MODE, TOKEN, TOKEN_PATH, own_token
+from jobs.cluster.token import MODE, TOKEN, TOKEN_PATH, own_token
 
 REPOSITORY = Path(__file__).parent.parent
-PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobs.cli.main import main; main()"]
 METRICS = -1
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAMARKERMARKERMARK",

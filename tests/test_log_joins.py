@@ -11,9 +11,9 @@ import pytest
 from test_logs import DOCUMENTS, FILES, QUERIES, log, log_job, planned, ranking, rows_of, write_texts  # noqa: F401
 
 from jobs.errors import JobError, SourceError
-from jobs.manifest import load_plan
+from jobs.run.manifest import load_plan
 from jobs.sources.beir import with_beir
-from jobs.stores import Store
+from jobs.storage.store import Store
 
 WITH_QRELS = FILES | {"qrels": "qrels.tsv"}
 
@@ -56,9 +56,9 @@ def test_judgments_of_other_queries_are_told(log: Path) -> None:  # noqa: F811
 
 def test_the_summary_repeats_what_its_reader_must_know(log: Path) -> None:  # noqa: F811
     """Also of a run that had been finished before."""
-    from jobs.engine import _warnings
-    from jobs.outcome import Outcome
-    from jobs.totals import Totals
+    from jobs.engine.driver import _warnings
+    from jobs.engine.outcome import Outcome
+    from jobs.run.totals import Totals
 
     judged(log, [("PLAIN-1", "d1", 1)])
     plan, _ = planned(log, files=WITH_QRELS)
@@ -324,7 +324,7 @@ def test_the_split_of_a_beir_folder(tmp_path: Path) -> None:
 def test_a_beir_folder_in_a_bucket(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from test_stores import as_user
 
-    from jobs.s3 import open_s3
+    from jobs.storage.s3 import open_s3
 
     as_user(monkeypatch, s3.admin)
     system = open_s3(None)

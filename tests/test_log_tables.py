@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.config.sections import TextColumns
 from jobs.errors import SourceError
-from jobs.settings import TextColumns
 from jobs.sources import Reject, resolve_inputs
 from jobs.sources.beir import with_beir
 from jobs.sources.lines import read_blocks, read_lines

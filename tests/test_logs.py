@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from test_plan import files_of, pairs_of, rejects_of
 
-from jobs.config import JobConfig, parse_job
+from jobs.config.job import JobConfig, parse_job
 from jobs.errors import JobError, SourceError
-from jobs.manifest import Plan, Shard, load_plan, read_shard
-from jobs.plan import make_plan
-from jobs.stores import Store
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import Plan, Shard, load_plan, read_shard
+from jobs.storage.store import Store
 
 QUERIES = {f"q{i}": f"what is thing number {i}" for i in range(6)}
 DOCUMENTS = {f"d{i}": f"thing {i} is a " + "long " * (i * 7 % 30) + "thing" for i in range(20)}
@@ -379,19 +379,19 @@ def test_the_same_log_gives_the_same_bytes(log: Path) -> None:
 
 
 def test_blocks_of_any_size_give_the_same_plan(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import jobs.log_staging
+    import jobs.plan.log_staging
     import jobs.sources.lines
 
     whole, _ = planned(log, depth=4)
     monkeypatch.setattr(jobs.sources.lines, "BLOCK_BYTES", 100)
-    monkeypatch.setattr(jobs.log_staging, "FLUSH_BYTES", 200)
+    monkeypatch.setattr(jobs.plan.log_staging, "FLUSH_BYTES", 200)
     assert planned(log, depth=4, output="pieces")[0] == whole
 
 
 def test_a_log_in_a_bucket_equals_the_local_one(s3: Any, monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
     from test_stores import as_user
 
-    from jobs.s3 import open_s3
+    from jobs.storage.s3 import open_s3
 
     local, _ = planned(log)
     as_user(monkeypatch, s3.admin)

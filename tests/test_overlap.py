@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from tiny_models import TinyModels
 
-from jobs.config import JobConfig, parse_job
-from jobs.dataset import JOB_FILE, finished_shards
+from jobs.config.job import JobConfig, parse_job
+from jobs.engine.worker import Worker
 from jobs.errors import RunError
-from jobs.plan import make_plan
-from jobs.record import encoded_record, wipe
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.record import encoded_record, wipe
+from jobs.run.tables import JOB_FILE, finished_shards
+from jobs.storage.store import Store
 
 
 def worker_of(job: JobConfig, run: Store) -> Worker:

@@ -11,8 +11,8 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, Contributions, contributions
 from attribution_core.attribution import FINEST_TOLERANCE
-from attribution_core.panels import PANEL_NODES, panel_rule
-from attribution_core.quadrature import Doubles, gauss
+from attribution_core.quadrature.adaptive import PANEL_NODES, panel_rule
+from attribution_core.quadrature.rules import Doubles, gauss
 
 
 class SteepPath:

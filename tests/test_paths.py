@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from tiny_models import TinyModels
 
-from jobs.cli import _as_utf8
+from jobs.cli.main import _as_utf8
+from jobs.cluster.session import LONGEST_PLACE, _private_folder
+from jobs.engine.metrics import tag_value
 from jobs.errors import ClusterError
-from jobs.metrics import tag_value
-from jobs.ray_session import LONGEST_PLACE, _private_folder
 
 REPOSITORY = Path(__file__).parent.parent
-PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobs.cli.main import main; main()"]
 # Python then takes names and texts for ASCII.
 ASCII = {"LC_ALL": "C", "LANG": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -70,7 +70,7 @@ def test_ray_gets_a_folder_that_it_can_name(name: str, tmp_path: Path, monkeypat
 
 def test_no_folder_for_ray_is_an_error_that_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "ü"))
-    monkeypatch.setattr("jobs.ray_session.COMMON_FOLDERS", (str(tmp_path / ("x" * LONGEST_PLACE)),))
+    monkeypatch.setattr("jobs.cluster.session.COMMON_FOLDERS", (str(tmp_path / ("x" * LONGEST_PLACE)),))
     with pytest.raises(ClusterError, match="set TMPDIR"), _private_folder():
         pass
 
@@ -91,7 +91,7 @@ def test_words_of_the_command_line_keep_their_meaning(monkeypatch: pytest.Monkey
 
 
 def test_a_program_of_ones_own_in_an_ascii_locale_is_told_what_to_set(tmp_path: Path) -> None:
-    code = "from jobs.stores import Store; Store.open('/l\\u00e4ufe')"
+    code = "from jobs.storage.store import Store; Store.open('/l\\u00e4ufe')"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **ASCII}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=100)
     assert b"start it with PYTHONUTF8=1" in done.stderr.splitlines()[-1]

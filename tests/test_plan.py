@@ -18,12 +18,12 @@ import pytest
 from s3_server import S3Server
 from test_stores import as_user
 
-from jobs.config import JobConfig, parse_job
+from jobs.config.job import JobConfig, parse_job
 from jobs.errors import RunError, SourceError, StoreError
-from jobs.manifest import Plan, Shard, load_plan, read_shard
-from jobs.plan import make_plan
-from jobs.sharding import default_shards, text_cost
-from jobs.stores import Store
+from jobs.plan.plan import make_plan
+from jobs.plan.sharding import default_shards, text_cost
+from jobs.run.manifest import Plan, Shard, load_plan, read_shard
+from jobs.storage.store import Store
 
 
 def job_of(folder: Path, **settings: Any) -> JobConfig:
@@ -145,10 +145,10 @@ def test_the_same_input_gives_the_same_bytes(log: Path) -> None:
 
 
 def test_a_plan_does_not_depend_on_when_rows_are_flushed(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import jobs.staging
+    import jobs.plan.pairs_database
 
     whole, _ = planned(log, **LOG)
-    monkeypatch.setattr(jobs.staging, "FLUSH_ROWS", 50)
+    monkeypatch.setattr(jobs.plan.pairs_database, "FLUSH_ROWS", 50)
     job = parse_job({"model": "m", "input": str(log / "in"), "output": str(log / "again"), **LOG})
     assert make_plan(job, Store.open(job.output)) == whole
 

@@ -8,8 +8,8 @@ import pytest
 from tiny_models import TinyModels
 
 from attribution_core.errors import TokenpairError
-from jobs.config import load_job
-from jobs.preflight import check_before_planning
+from jobs.config.job import load_job
+from jobs.plan.preflight import check_before_planning
 
 
 @pytest.mark.parametrize("word", ["qwertyuiop asdf", "coffee beans", "naïve-ish"])

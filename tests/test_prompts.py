@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny_models import FAMILIES, TinyModels, random_text
 
 from attribution_core import Attributor, ModelError, PairAttribution
-from attribution_core.sparse import summarise
+from attribution_core.topk import summarise
 
 PROMPTS = {"query": "question: ", "document": "document, number three: "}
 
@@ -139,8 +139,8 @@ def test_at_layer_0_of_a_bert_prompts_have_exactly_no_contribution(tiny: TinyMod
 
 def test_prompts_are_given_by_name_or_text(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:
     """What the job file says stands before the texts, and '' puts nothing there."""
-    from jobs.config import parse_job
-    from jobs.explainer import make_attributor
+    from jobs.config.job import parse_job
+    from jobs.engine.model import make_attributor
 
     model = tiny.folder("bert", prompts=PROMPTS, default_prompt_name="document")
     common = {"model": str(model), "input": "x.csv", "output": str(tmp_path / "run")}

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attribution_core import SettingError
-from attribution_core.calibration import calibrate
-from attribution_core.quadrature import (
+from attribution_core.quadrature.calibration import calibrate
+from attribution_core.quadrature.rules import (
     UNIFORM,
     Mesh,
     check_rule,

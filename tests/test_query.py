@@ -18,14 +18,14 @@ from test_stores import as_user
 from tiny_models import TinyModels, random_text
 
 from attribution_core.errors import SettingError, TokenpairError
-from jobs.config import load_job
+from jobs.analysis.query.result import QueryDocument, QueryResult, Span
+from jobs.analysis.query.snippet import Snippet, snippet, whole
+from jobs.config.job import load_job
+from jobs.engine.worker import Worker
 from jobs.errors import RunError
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.query.result import QueryDocument, QueryResult, Span
-from jobs.query.snippet import Snippet, snippet, whole
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.reader import open_run
+from jobs.storage.store import Store
 
 ODD = "\u202eevil  tab\tand 👩‍💻 emoji\u00a0here, naïve\n日本 <script>alert(1)</script> e\u0301 end"
 
@@ -380,6 +380,6 @@ def test_prompt_tokens_are_no_words_of_the_query(prompted: QueryResult) -> None:
     assert prompted.text == "how do I copy file"
     assert "question" not in str(prompted)
     assert "question" not in prompted._repr_html_()
-    from jobs.query.display import query_html
+    from jobs.views.query.display import query_html
 
     assert "question" in query_html(prompted, special=True)

@@ -20,11 +20,11 @@ from query_runs import QUERIES, Ranked, small_log, summing, write_run
 from rich.cells import cell_len
 from rich.console import Console
 
-from jobs.opened_run import open_run
-from jobs.query.display import query_html, query_text, terminal_query
-from jobs.query.page import BAR_EM
-from jobs.query.result import QueryDocument, QueryResult
-from jobs.query.terminal import BAR
+from jobs.analysis.query.result import QueryDocument, QueryResult
+from jobs.run.reader import open_run
+from jobs.views.query.display import query_html, query_text, terminal_query
+from jobs.views.query.page import BAR_EM
+from jobs.views.query.terminal import BAR
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -379,7 +379,7 @@ def test_piped_output_has_no_colour(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", QUERIES, small_log()).url
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR", "CLICOLOR_FORCE")}
     done = subprocess.run(
-        [sys.executable, "-c", "from jobs.cli import main; main()", "show", run, "--query", "q1"],
+        [sys.executable, "-c", "from jobs.cli.main import main; main()", "show", run, "--query", "q1"],
         env=kept | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         capture_output=True,
         text=True,

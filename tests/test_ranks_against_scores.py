@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from jobs.log_joins import ranks_against_scores
+from jobs.plan.log_joins import ranks_against_scores
 
 LOGS = 80
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.config import load_job
+from jobs.config.job import load_job
 from jobs.demo.documents import standard_library_documents
 from jobs.demo.retrieval import demo_model, retrieve
-from jobs.engine import run_job
-from jobs.opened_run import open_run
+from jobs.engine.driver import run_job
+from jobs.run.reader import open_run
 
 QUESTIONS = 300
 DEPTH = 3

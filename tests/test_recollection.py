@@ -11,8 +11,8 @@ from tiny_models import TinyModels
 
 from attribution_core import Attributor
 from attribution_core import contributions as contributions_module
-from attribution_core.calibration import CalibratedMesh, calibrate
-from attribution_core.recollection import MOST_FILES, cache_folder, recalled
+from attribution_core.quadrature.cache import MOST_FILES, cache_folder, recalled
+from attribution_core.quadrature.calibration import CalibratedMesh, calibrate
 
 PAIR = "A cat sat on the mat.", "The dog lay on a rug."
 

@@ -21,17 +21,17 @@ from test_stores import as_user
 from typer.testing import CliRunner
 
 from attribution_core.results import PairAttribution
-from jobs.cli import app
+from jobs.analysis.statistics import tagging
+from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.schema import NAMES, read_summary
+from jobs.cli.main import app
 from jobs.errors import RunError
-from jobs.opened_run import Run, open_run
-from jobs.report import making, plots
-from jobs.report.explorer import FULL, NOT_STORED, Explorer
-from jobs.report.making import make_report
-from jobs.report.overview import read_overview
-from jobs.report.sampling import choose_pairs, choose_queries
-from jobs.statistics import tagging
-from jobs.statistics.computing import compute_statistics
-from jobs.statistics.schema import NAMES, read_summary
+from jobs.run.reader import Run, open_run
+from jobs.views.report import making, plots
+from jobs.views.report.explorer import FULL, NOT_STORED, Explorer
+from jobs.views.report.making import make_report
+from jobs.views.report.overview import read_overview
+from jobs.views.report.sampling import choose_pairs, choose_queries
 
 if TYPE_CHECKING:
     from random import Random

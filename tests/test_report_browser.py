@@ -13,12 +13,12 @@ import pytest
 from chromium import Browser, browser, program
 from report_runs import HOSTILE, LONG, pairs_of, write_run
 
-from attribution_core.display_colours import STEPS, level
-from attribution_core.display_view import printable, shown_groups, step
+from attribution_core.display.colours import STEPS, level
+from attribution_core.display.view import printable, shown_groups, step
 from attribution_core.results import PairAttribution
-from jobs.opened_run import Run
-from jobs.report.making import make_report
-from jobs.statistics.computing import compute_statistics
+from jobs.analysis.statistics.computing import compute_statistics
+from jobs.run.reader import Run
+from jobs.views.report.making import make_report
 
 if TYPE_CHECKING:
     from tiny_models import TinyModels

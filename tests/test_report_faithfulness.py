@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluation.agreement import AGREEMENTS, Agreement, Lead
-from jobs.evaluation.curves import DELETION, measures_of
-from jobs.evaluation.intervals import Mean
-from jobs.evaluation.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
-from jobs.evaluation.result import Faithfulness
-from jobs.evaluation.summaries import Against, Curve
-from jobs.evaluation.verdict import judge_agreement
-from jobs.report.faithfulness import FILE, agreement, curves, judged, read_faithfulness, section
-from jobs.stores import Store
+from jobs.analysis.faithfulness.agreement import AGREEMENTS, Agreement, Lead
+from jobs.analysis.faithfulness.curves import DELETION, measures_of
+from jobs.analysis.faithfulness.intervals import Mean
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
+from jobs.analysis.faithfulness.result import Faithfulness
+from jobs.analysis.faithfulness.summaries import Against, Curve
+from jobs.analysis.faithfulness.verdict import judge_agreement
+from jobs.storage.store import Store
+from jobs.views.report.faithfulness import FILE, agreement, curves, judged, read_faithfulness, section
 
 SHARES = (0.0, 0.5, 1.0)
 

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.report import charts, findings, plots
-from jobs.report.findings import Findings
-from jobs.report.overview import Overview, Scores
-from jobs.report.summary import found_sentences, meaning
-from jobs.statistics.schema import Figure, RunFacts
-from jobs.totals import Totals
+from jobs.analysis.statistics.schema import Figure, RunFacts
+from jobs.run.totals import Totals
+from jobs.views.report import charts, findings, plots
+from jobs.views.report.findings import Findings
+from jobs.views.report.overview import Overview, Scores
+from jobs.views.report.summary import found_sentences, meaning
 
 RATIOS = ("nouns_lift", "verbs_lift", "exact_lift", "lead_b")
 FACTS: dict[str, Any] = {

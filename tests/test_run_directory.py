@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from pretend_worker import Place
 
-from jobs import engine, plan
-from jobs.config import JobConfig
-from jobs.dataset import JOB_FILE, MANIFEST, SUCCESS, finished_shards, part_name
-from jobs.engine import run_job
+from jobs.config.job import JobConfig
+from jobs.engine import driver
+from jobs.engine.driver import run_job
 from jobs.errors import RunError
-from jobs.manifest import load_plan
-from jobs.plan import make_plan
-from jobs.record import encoded_record, wipe
-from jobs.stores import Store
+from jobs.plan import plan
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import load_plan
+from jobs.run.record import encoded_record, wipe
+from jobs.run.tables import JOB_FILE, MANIFEST, SUCCESS, finished_shards, part_name
+from jobs.storage.store import Store
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_what_a_late_stopped_restart_left_is_not_taken_for_the_new_run(place: Pl
     job, run = place.job(), Store.open(place.output)
     run.commit(JOB_FILE, record_of(job))
     run.commit("texts/part-00000.parquet", b"old")
-    assert engine._look(run, job, restart=False) is None
+    assert driver._look(run, job, restart=False) is None
     assert names_in(run) == set()
 
 
@@ -87,10 +88,10 @@ def test_a_run_goes_on_where_only_its_plan_or_its_parts_are_missing(place: Place
     job, run = place.job(), Store.open(place.output)
     run.commit(JOB_FILE, record_of(job))
     run.commit("attributions/part-00000.parquet", b"mine")
-    assert engine._look(run, job, restart=False) is not None
+    assert driver._look(run, job, restart=False) is not None
     run.remove("attributions/part-00000.parquet")
     make_plan(job, run)
-    assert engine._look(run, job, restart=False) is not None
+    assert driver._look(run, job, restart=False) is not None
     assert run.exists(MANIFEST)
 
 
@@ -163,10 +164,10 @@ def test_success_is_not_written_into_another_jobs_run(place: Place) -> None:
         run.commit(part_name("attributions", shard.index, "parquet"), b"x")
     run.commit(JOB_FILE, record_of(place.job(layer=-1)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "read_totals", lambda *_: engine.Totals())
+        patch.setattr(driver, "read_totals", lambda *_: driver.Totals())
         with pytest.raises(RunError, match=r"holds another job.*layer: -1 there, -2 now"):
-            engine._reconciled(run, made, mine, None, 0.0)  # type: ignore[arg-type]
+            driver._reconciled(run, made, mine, None, 0.0)  # type: ignore[arg-type]
         run.remove(JOB_FILE)
         with pytest.raises(RunError, match=r"job\.yaml was removed"):
-            engine._reconciled(run, made, mine, None, 0.0)  # type: ignore[arg-type]
+            driver._reconciled(run, made, mine, None, 0.0)  # type: ignore[arg-type]
     assert not run.exists(SUCCESS)

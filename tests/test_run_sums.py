@@ -16,14 +16,14 @@ from test_completion import sample, static_with_a_zero
 from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, SettingError
-from jobs.config import JobConfig, load_job
+from jobs.config.job import JobConfig, load_job
+from jobs.engine.worker import Worker
 from jobs.errors import JobError, RunError
-from jobs.manifest import load_plan
-from jobs.opened_run import open_run
-from jobs.plan import make_plan
-from jobs.record import check_same_job, encoded_record, make_record, read_record
-from jobs.stores import Store
-from jobs.worker import Worker
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import load_plan
+from jobs.run.reader import open_run
+from jobs.run.record import check_same_job, encoded_record, make_record, read_record
+from jobs.storage.store import Store
 
 
 def job_of(folder: Path, rows: list[tuple[str, str]], model: Path, name: str = "run", **settings: Any) -> JobConfig:

@@ -16,9 +16,9 @@ from test_stores import as_user
 from urllib3.exceptions import IncompleteRead
 
 from jobs.errors import StoreError
-from jobs.s3 import failure_of, store_failures, without_login
 from jobs.sources.files import resolve_inputs
-from jobs.stores import Store
+from jobs.storage.s3 import failure_of, store_failures, without_login
+from jobs.storage.store import Store
 
 LISTING = b'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>'
 TABLE = b"sentence1,sentence2\n"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jobs.schedule import CRASHES, EXCEPTIONS, MACHINES, Schedule
+from jobs.engine.scheduler import CRASHES, EXCEPTIONS, MACHINES, Schedule
 
 
 def _simulate(shards: int, workers: int, poison: set[int], flaky: dict[int, int], seed: int) -> Schedule:

@@ -16,13 +16,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_models import TOKENIZERS, WORDS, TinyModels
 
-from attribution_core.encoder import Encoder
-from attribution_core.static import make_encoder
-from jobs.evaluation.agreement import AGREEMENTS, Gold, agreements, summarise_agreement
-from jobs.evaluation.judge import raw_embeddings, units
-from jobs.evaluation.orders import RULES, Scored
-from jobs.evaluation.perturbing import Side
-from jobs.evaluation.shapley import MOST_PARTS, Game, orders_of, parts_of, summed
+from attribution_core.model.encoder import Encoder
+from attribution_core.model.static import make_encoder
+from jobs.analysis.faithfulness.agreement import AGREEMENTS, Gold, agreements, summarise_agreement
+from jobs.analysis.faithfulness.judge import raw_embeddings, units
+from jobs.analysis.faithfulness.orders import RULES, Scored
+from jobs.analysis.faithfulness.perturbing import Side
+from jobs.analysis.faithfulness.shapley import MOST_PARTS, Game, orders_of, parts_of, summed
 
 PLAIN = [word for word in WORDS if "'" not in word]
 

@@ -16,8 +16,8 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny_models import FAMILIES, TinyModels, random_text
 
 from attribution_core.errors import ModelError
-from attribution_core.loading import load_model
-from attribution_core.modules import is_shifted
+from attribution_core.model.loading import load_model
+from attribution_core.model.modules import is_shifted
 from attribution_core.training.dropout import shared_dropout
 from attribution_core.training.references import reference_features
 from attribution_core.training.shift import ShiftedTransformer, shift_model

@@ -11,7 +11,7 @@ from query_runs import QUERIES, Ranked, small_log, write_run
 from test_cli import assert_users_error
 from typer.testing import CliRunner, Result
 
-from jobs import cli
+from jobs.cli import main as cli
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from s3_server import S3Server
 from test_stores import as_user
 
-from jobs.config import parse_job
+from jobs.config.job import parse_job
 from jobs.errors import SourceError
 from jobs.sources import PairReader, Reject, read_pairs
 
@@ -76,7 +76,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl.zst", "csv.gz"])
 def test_an_input_in_a_bucket_is_read(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
-    from jobs.s3 import open_s3
+    from jobs.storage.s3 import open_s3
 
     as_user(monkeypatch, s3.admin)
     table = pa.table({"sentence1": [a for a, _ in PAIRS], "sentence2": [b for _, b in PAIRS]})

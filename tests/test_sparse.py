@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution_core.grouping import Groups, Kind
 from attribution_core.results import ExplainedText, PairAttribution, largest_cells
-from attribution_core.sparse import SHARES, summarise
+from attribution_core.text.grouping import Groups, Kind
+from attribution_core.topk import SHARES, summarise
 
 
 def groups_of(labels: list[str], kinds: list[Kind] | None = None) -> Groups:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from jobs.config import Workers, load_job
+from jobs.cluster.capacity import staffing
+from jobs.config.job import Workers, load_job
 from jobs.errors import JobError
-from jobs.staffing import staffing
 
 GIB = 1 << 30
 TWO = {"CPU": 2.0, "memory": 20.0 * GIB}

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from jobs.cluster.client import ClusterJob
-from jobs.config import JobConfig, load_job
-from jobs.dataset import JOB_FILE, SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.cluster.submit import Submitted, submit
+from jobs.config.job import JobConfig, load_job
 from jobs.errors import ClusterError, RunError
-from jobs.journal import state_file
-from jobs.manifest import Plan
-from jobs.plan import make_plan
-from jobs.record import encoded_record
-from jobs.stores import Store
-from jobs.submit import Submitted, submit
-from jobs.totals import Totals
+from jobs.plan.plan import make_plan
+from jobs.run.event_log import state_file
+from jobs.run.manifest import Plan
+from jobs.run.record import encoded_record
+from jobs.run.tables import JOB_FILE, SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.run.totals import Totals
+from jobs.storage.store import Store
 
 START = "20260102T030405Z-00ff"
 

@@ -12,12 +12,12 @@ import spacy
 from statistics_oracle import PIPELINE
 from statistics_runs import made_pairs, write_made
 
+from jobs.analysis.statistics import texts as texts_room
+from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.opening import database
+from jobs.analysis.statistics.tagging import UNIVERSAL, Tagged, aligned, chosen_pipeline, load_pipeline, tag_texts
+from jobs.analysis.statistics.texts import read_texts
 from jobs.errors import JobError
-from jobs.statistics import texts as texts_room
-from jobs.statistics.computing import compute_statistics
-from jobs.statistics.opening import database
-from jobs.statistics.tagging import UNIVERSAL, Tagged, aligned, chosen_pipeline, load_pipeline, tag_texts
-from jobs.statistics.texts import read_texts
 
 
 def test_each_distinct_text_is_tagged_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
@@ -101,7 +101,7 @@ def test_the_only_pipeline_is_taken_and_several_must_be_chosen_from(monkeypatch:
     assert chosen_pipeline(None) == PIPELINE
     assert chosen_pipeline("none") is None
     assert chosen_pipeline("xx_other") == "xx_other"
-    monkeypatch.setattr("jobs.statistics.tagging.installed_pipelines", lambda: ["de_one", "en_two"])
+    monkeypatch.setattr("jobs.analysis.statistics.tagging.installed_pipelines", lambda: ["de_one", "en_two"])
     with pytest.raises(JobError, match="de_one, en_two"):
         chosen_pipeline(None)
 

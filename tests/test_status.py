@@ -16,16 +16,17 @@ import pytest
 from s3_server import S3Server
 from typer.testing import CliRunner
 
-from jobs import cli, journal
-from jobs.config import StorageOptions, load_job
-from jobs.dataset import SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.cli import main as cli
+from jobs.config.job import StorageOptions, load_job
 from jobs.errors import RunError, StoreError
-from jobs.journal import Journal, driver_log, new_start, state_file, worker_log
-from jobs.manifest import Plan
-from jobs.plan import make_plan
-from jobs.record import check_ours, is_own
-from jobs.status import ALIVE_SECONDS, read_status
-from jobs.stores import LocalStore, Store
+from jobs.plan.plan import make_plan
+from jobs.run import event_log
+from jobs.run.event_log import Journal, driver_log, new_start, state_file, worker_log
+from jobs.run.manifest import Plan
+from jobs.run.record import check_ours, is_own
+from jobs.run.status import ALIVE_SECONDS, read_status
+from jobs.run.tables import SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.storage.store import LocalStore, Store
 
 START = "20260102T030405Z-00ff"
 
@@ -201,7 +202,7 @@ def test_a_full_disk_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(LocalStore, "replace", full)
-    monkeypatch.setattr(journal.os, "write", broken)
+    monkeypatch.setattr(event_log.os, "write", broken)
     written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
     written.log("start")
     written.state({"phase": "running"})
@@ -218,7 +219,7 @@ def test_no_failure_ends_the_thread_that_writes(tmp_path: Path, monkeypatch: pyt
         replace(*given)
 
     monkeypatch.setattr(LocalStore, "replace", fail_first)
-    monkeypatch.setattr(journal, "LOCAL_SECONDS", 0.05)
+    monkeypatch.setattr(event_log, "LOCAL_SECONDS", 0.05)
     store = Store.open(tmp_path)
     written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
     written.state({"phase": "running"})
@@ -257,8 +258,8 @@ def test_logs_are_a_runs_own_files(tmp_path: Path) -> None:
 def test_on_s3_a_log_is_replaced_in_bounded_segments(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.admin.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(journal, "REMOTE_SECONDS", 0.05)
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 2000)
+    monkeypatch.setattr(event_log, "REMOTE_SECONDS", 0.05)
+    monkeypatch.setattr(event_log, "SEGMENT_BYTES", 2000)
     url, storage = f"s3://{s3.bucket}/journal-{new_start()}", StorageOptions(endpoint_url=s3.endpoint)
     written = Journal(Store.open(url, storage), worker_log(START, 1), state_file(START))
     for number in range(60):
@@ -279,10 +280,10 @@ def test_status_of_a_run_that_is_stopped_by_a_signal(tmp_path: Path) -> None:
     """From another process: planning, then the words of a start that was stopped."""
     code = f"""
 import time
-from jobs import engine
-from jobs.stopping import stoppable
-from jobs.stores import Store
-with stoppable(), engine._told_of(Store.open({str(tmp_path)!r}), {START!r}):
+from jobs.engine import driver
+from jobs.engine.signals import stoppable
+from jobs.storage.store import Store
+with stoppable(), driver._told_of(Store.open({str(tmp_path)!r}), {START!r}):
     print("there", flush=True)
     time.sleep(60)
 """

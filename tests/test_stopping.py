@@ -13,9 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jobs.commands import told
-from jobs.commands.cluster import _followed
-from jobs.stopping import Interrupted, starting_ray, stoppable
+from jobs.cli.cluster import _followed
+from jobs.cli.messages import told
+from jobs.engine.signals import Interrupted, starting_ray, stoppable
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

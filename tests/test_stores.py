@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 from s3_server import S3Server
 
-from jobs.config import StorageOptions
-from jobs.dataset import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.config.job import StorageOptions
 from jobs.errors import StoreError
-from jobs.stores import LocalStore, S3Store, Store
-from jobs.totals import read_totals
+from jobs.run.tables import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.run.totals import read_totals
+from jobs.storage.store import LocalStore, S3Store, Store
 
 # Whatever a store does holds for names that an address would have to escape.
 FOLDER = "Läufe + 50% #1 日本/?&=[x] run"
@@ -143,7 +143,7 @@ def test_what_a_killed_writer_leaves_is_not_a_part(tmp_path: Path, monkeypatch: 
 
 def test_a_process_killed_at_any_moment_leaves_whole_parts(tmp_path: Path) -> None:
     script = (
-        "import sys; from jobs.stores import Store; s = Store.open(sys.argv[1])\n"
+        "import sys; from jobs.storage.store import Store; s = Store.open(sys.argv[1])\n"
         "for i in range(100000): s.commit(f'parts/{i:05d}', bytes([i % 251]) * 300_000)"
     )
     root = Path(__file__).parent.parent
@@ -285,7 +285,7 @@ def test_a_store_that_is_away_for_a_moment_costs_neither_a_worker_nor_the_summar
         os.killpg(s3.process.pid, signal.SIGSTOP)
         threading.Timer(2, os.killpg, (s3.process.pid, signal.SIGCONT)).start()
 
-    monkeypatch.setattr("jobs.s3.READ_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.storage.s3.READ_SECONDS", 0.5)
     away()
     store = Store.open(url, patient=True)
     away()
@@ -295,7 +295,7 @@ def test_a_store_that_is_away_for_a_moment_costs_neither_a_worker_nor_the_summar
 def test_a_connection_that_breaks_prints_no_traceback_of_a_library(s3: S3Server, tmp_path: Path) -> None:
     """aiohttp's half of a broken request was told by asyncio, with its traceback, though the write was tried again."""
     code = f"""
-from jobs.stores import Store
+from jobs.storage.store import Store
 import asyncio
 store = Store.open("s3://{s3.bucket}/quiet")
 async def broken():

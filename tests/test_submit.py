@@ -17,11 +17,11 @@ from s3_server import S3Server
 from safetensors.torch import load_file, save_file
 from tiny_models import TinyModels, random_text
 
-from jobs.config import load_job
-from jobs.dataset import finished_shards
-from jobs.opened_run import open_run
-from jobs.stores import Store
-from jobs.submit import job_name
+from jobs.cluster.submit import job_name
+from jobs.config.job import load_job
+from jobs.run.reader import open_run
+from jobs.run.tables import finished_shards
+from jobs.storage.store import Store
 
 pytestmark = pytest.mark.slow
 SECRET = "markersecretmarkersecretmarkersecretmark"

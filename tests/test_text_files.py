@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from test_delimited import joined, read
 
-from jobs.config import parse_job
+from jobs.config.job import parse_job
 from jobs.errors import SourceError
-from jobs.manifest import read_shard
-from jobs.plan import make_plan
+from jobs.plan.plan import make_plan
+from jobs.run.manifest import read_shard
 from jobs.sources import read_pairs, resolve_inputs
-from jobs.stores import Store
+from jobs.storage.store import Store
 
 # Encodings and packing ---------------------------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
 from attribution_core.errors import TokenpairError
-from attribution_core.loading import load_model
-from attribution_core.modules import is_shifted
+from attribution_core.model.loading import load_model
+from attribution_core.model.modules import is_shifted
 from attribution_core.training.finetune import LabelledPairs
-from jobs.cli import app
+from jobs.cli.main import app
 from jobs.errors import JobError, RunError, SourceError
 from jobs.training.config import TrainConfig, load_training
 from jobs.training.run import Trained, run_training
@@ -60,7 +60,7 @@ def training_with_a_checkpoint(job: Job, room: Path) -> subprocess.Popen[str]:
     file = room / "job.yaml"
     file.write_text(yaml.safe_dump(job))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from jobs.cli import main; main()", "train", str(file)],
+        [sys.executable, "-c", "from jobs.cli.main import main; main()", "train", str(file)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

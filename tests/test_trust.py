@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
 from attribution_core.errors import ModelError
-from attribution_core.loading import load_model
-from jobs import cli
-from jobs.config import load_job
+from attribution_core.model.loading import load_model
+from jobs.cli import main as cli
+from jobs.config.job import load_job
 
 
 class Trap:

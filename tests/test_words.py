@@ -18,13 +18,13 @@ from tokenizer_kinds import every_kind
 from tokenizers import Tokenizer
 
 from attribution_core.attribution import Attributor
-from attribution_core.display_view import printable
+from attribution_core.display.view import printable
 from attribution_core.errors import TextError
-from attribution_core.grouping import UNITS, Groups, Unit
-from attribution_core.reading import RawText, read_text
 from attribution_core.results import ExplainedText
-from attribution_core.words import word_key, word_spans
-from jobs.evaluation.perturbing import Side
+from attribution_core.text.grouping import UNITS, Groups, Unit
+from attribution_core.text.tokenized import RawText, read_text
+from attribution_core.text.words import word_key, word_spans
+from jobs.analysis.faithfulness.perturbing import Side
 
 EXAMPLES = int(os.environ.get("TOKENPAIR_EXAMPLES", "100"))
 MANY = settings(

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attribution_core.batch import TextBatch, picked
+from attribution_core.model.batch import TextBatch, picked
 
 
 @dataclass(frozen=True, eq=False)

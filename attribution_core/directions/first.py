@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attribution_core.architectures import LayerParts
 from attribution_core.directions import kernels
 from attribution_core.directions.layer import LinearLayer, blocks
+from attribution_core.model.families import LayerParts
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from attribution_core.batch import TextBatch
 from attribution_core.directions import PathSegment
-from attribution_core.encoder import Encoder
+from attribution_core.model.batch import TextBatch
+from attribution_core.model.encoder import Encoder
 
 
 class GenericProducts:

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
-from attribution_core.architectures import LayerParts
 from attribution_core.directions import kernels
+from attribution_core.model.families import LayerParts
 
 # Bytes of attention tangents alive at once: what stays in a core's caches, or fills a GPU.
 ATTENTION_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}

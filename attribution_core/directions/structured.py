@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from attribution_core.architectures import LayerParts
-from attribution_core.batch import TextBatch, repeat_rows
 from attribution_core.directions import PathSegment
 from attribution_core.directions.first import FirstLayer, first_layer
 from attribution_core.directions.generic import sum_slots
 from attribution_core.directions.layer import POINTS_BYTES, LinearLayer, blocks, linearise, token_rows
-from attribution_core.encoder import Encoder
+from attribution_core.model.batch import TextBatch, repeat_rows
+from attribution_core.model.encoder import Encoder
+from attribution_core.model.families import LayerParts
 
 # Pulled back in float16, a cotangent's largest value is lifted to two to this power: pooling divides by the length.
 LARGEST_COTANGENT = 4

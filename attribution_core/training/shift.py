@@ -14,10 +14,10 @@ import torch
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from torch import Tensor, nn
 
-from attribution_core.architectures import family_of
 from attribution_core.errors import ModelError
-from attribution_core.modules import cut_modules
-from attribution_core.reading import blank_token
+from attribution_core.model.families import family_of
+from attribution_core.model.modules import cut_modules
+from attribution_core.text.tokenized import blank_token
 from attribution_core.training.dropout import dropout_is_shared
 from attribution_core.training.references import (
     ReferenceCache,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.shipment import folder_here, local_inputs
-from jobs.config import JobConfig, load_job, parse_job
+from jobs.config.job import JobConfig, load_job, parse_job
 from jobs.errors import SourceError, StoreError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def check_inputs(job: JobConfig, here: Mapping[str, list[Any]] | None) -> list[s
 
 def check_machine(settings: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """What a worker on this machine could not reach: the run directory, a model that is a folder."""
-    from jobs.stores import PENDING, Store
+    from jobs.storage.store import PENDING, Store
 
     job = parse_job(settings)
     wrong: list[str] = []
@@ -150,8 +150,8 @@ def _on_every_machine(job: JobConfig, expected: Mapping[str, Any], notes: list[s
 def check_model(settings: Mapping[str, Any]) -> list[str]:
     """What a worker could not load of the model: a checkpoint that is damaged, incomplete, or of another class."""
     from attribution_core.errors import ModelError
-    from attribution_core.loading import load_model
-    from jobs.quiet import quiet_libraries
+    from attribution_core.model.loading import load_model
+    from jobs.cluster.environment import quiet_libraries
 
     quiet_libraries()
     job = parse_job(settings)

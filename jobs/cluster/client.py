@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from jobs.cluster.address import dashboard_of, host_and_port, scrubbed, shown
+from jobs.cluster.session import RAY_ENVIRONMENT
+from jobs.cluster.token import refusal, use_given_token
 from jobs.errors import ClusterError
-from jobs.ray_address import dashboard_of, host_and_port, scrubbed, shown
-from jobs.ray_session import RAY_ENVIRONMENT
-from jobs.ray_token import refusal, use_given_token
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CONNECT_SECONDS, READ_SECONDS = 10, 120

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.shipment import job_file, local_inputs, runtime_env, version
+from jobs.cluster.submit import job_name
 from jobs.errors import JobError
-from jobs.submit import job_name
 
 if TYPE_CHECKING:
-    from jobs.config import JobConfig
+    from jobs.config.job import JobConfig
 
 FOLDER = "/etc/tokenpair"
 # How often KubeRay may start over with new machines; each start goes on where the last one stopped.

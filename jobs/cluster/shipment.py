@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cluster.environment import ENVIRONMENT
 from jobs.errors import ClusterError
-from jobs.quiet import ENVIRONMENT
-from jobs.stores import PENDING
+from jobs.storage.store import PENDING
 
 if TYPE_CHECKING:
-    from jobs.config import JobConfig
+    from jobs.config.job import JobConfig
 
 PACKAGES = ("attribution_core", "jobs")
 # As in pyproject.toml's package data: what lies beside the code for other reasons stays here.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from attribution_core.errors import ModelError
 from jobs.errors import ClusterError, RunError, SourceError, StoreError
 from jobs.progress import counted, duration
-from jobs.status import ALIVE_SECONDS, AT_WORK, Status, read_status
+from jobs.run.status import ALIVE_SECONDS, AT_WORK, Status, read_status
 
 if TYPE_CHECKING:
-    from jobs.config import JobConfig
+    from jobs.config.job import JobConfig
 
 
 def present_run(job: JobConfig, *, restart: bool = False) -> Status | None:
@@ -20,9 +20,9 @@ def present_run(job: JobConfig, *, restart: bool = False) -> Status | None:
     RunError where the run is another job's, or was planned from other input or begun with another model of that name,
     unless ``restart`` says that it is to be thrown away.
     """
-    from jobs.record import check_same_inputs, check_same_job, check_same_model_files, read_record
+    from jobs.run.record import check_same_inputs, check_same_job, check_same_model_files, read_record
     from jobs.sources import input_files
-    from jobs.stores import Store
+    from jobs.storage.store import Store
 
     # The cluster may have credentials and folders that this machine lacks: its own check then says what is wrong.
     with contextlib.suppress(StoreError):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from jobs.engine import Outcome
-    from jobs.opened_run import Run
+    from jobs.engine.driver import Outcome
+    from jobs.run.reader import Run
 
 FOLDER = "tokenpair-demo"
 PAIRS = "pairs.parquet"
@@ -36,7 +36,7 @@ def run_demo(output: Path | None, quiet: bool) -> int:
     from rich.console import Console
 
     from jobs.demo.retrieval import demo_model
-    from jobs.totals import read_totals
+    from jobs.run.totals import read_totals
 
     console, told = Console(), Console(stderr=True)
     model = demo_model()
@@ -59,15 +59,15 @@ def run_demo(output: Path | None, quiet: bool) -> int:
 
 
 def _finished_run(folder: Path) -> Run | None:
-    from jobs.dataset import SUCCESS
-    from jobs.opened_run import open_run
+    from jobs.run.reader import open_run
+    from jobs.run.tables import SUCCESS
 
     return open_run(str(folder / RUN)) if (folder / RUN / SUCCESS).exists() else None
 
 
 def _compute(model: Path, folder: Path, quiet: bool, told: Console) -> Outcome:
-    from jobs.config import load_job
-    from jobs.engine import run_job
+    from jobs.config.job import load_job
+    from jobs.engine.driver import run_job
 
     pairs = folder / PAIRS
     # An interrupted run goes on with the pairs that it was planned for.
@@ -132,7 +132,7 @@ def _show(console: Console, run: Run, folder: Path, model: Path) -> None:
 
 
 def _explain(console: Console, run: Run, pair_id: str) -> None:
-    from attribution_core.display import terminal_pair
+    from attribution_core.display.pair import terminal_pair
 
     console.print()
     _rule(console)
@@ -162,7 +162,7 @@ def _question(table: pa.Table, pair_id: str) -> str:
 
 
 def _say(console: Console, line: str, *, wrap: bool = True) -> None:
-    from attribution_core.display_view import printable
+    from attribution_core.display.view import printable
 
     # Paths and names are text, neither markup nor escapes; a command comes out in one line, to be copied.
     line = "\n".join(printable(part) if part else "" for part in line.split("\n"))

@@ -35,7 +35,7 @@ def retrieve(
     """The ``depth`` best documents a question, best first, as a table of pairs with their rank and score."""
     import pyarrow as pa
 
-    from jobs.quiet import quiet_libraries
+    from jobs.cluster.environment import quiet_libraries
 
     quiet_libraries()
     from sentence_transformers import SentenceTransformer

@@ -9,17 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.doctor.findings import (
-    MISSES,
-    SAME,
-    Diagnosis,
-    LayerCheck,
-    References,
-    Scores,
-    Sensitivity,
-    Side,
-    Speed,
-)
+from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
 from jobs.doctor.sample import sample_pairs
 
 if TYPE_CHECKING:
@@ -59,10 +49,10 @@ def examine(
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
     from attribution_core.attribution import Attributor
-    from attribution_core.descriptions import saved_by_sentence_transformers
-    from attribution_core.loading import load_model
-    from jobs.missing_prompts import prompt_notes
-    from jobs.model_folder import folder_at_hand
+    from attribution_core.model.inspection import saved_by_sentence_transformers
+    from attribution_core.model.loading import load_model
+    from jobs.config.model_folder import folder_at_hand
+    from jobs.plan.missing_prompts import prompt_notes
 
     told(f"loading {name}")
     _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
@@ -214,7 +204,7 @@ def _layers(
     told: Told,
 ) -> tuple[LayerCheck, ...]:
     """The default cut, the lowest, the highest, and as many of the others as there is time for."""
-    from attribution_core.sparse import summarise
+    from attribution_core.topk import summarise
 
     began = time.perf_counter()
     order = dict.fromkeys([default, 0, max(count - 1, 0), *_spread(count)])
@@ -262,7 +252,7 @@ def _spread(count: int) -> list[int]:
 
 
 def _side(attributor: Attributor, role: Any) -> Side:
-    from attribution_core.modules import route_of
+    from attribution_core.model.modules import route_of
 
     encoder = attributor.encoder_of(role)
     return Side(

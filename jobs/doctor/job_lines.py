@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from attribution_core.display_view import printable
+from attribution_core.display.view import printable
 
 if TYPE_CHECKING:
     from jobs.doctor.findings import Diagnosis

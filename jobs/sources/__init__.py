@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jobs.errors import SourceError
-from jobs.s3 import StorageSettings
 from jobs.sources.columns import ColumnChooser
 from jobs.sources.dialect import Asked
 from jobs.sources.files import InputFile, resolve_inputs
 from jobs.sources.partitions import Partitions
 from jobs.sources.rows import PairBatch, Reject
+from jobs.storage.s3 import StorageSettings
 
 if TYPE_CHECKING:
-    from jobs.config import JobConfig
+    from jobs.config.job import JobConfig
 
 __all__ = ["InputFile", "PairBatch", "PairReader", "Reject", "input_files", "read_pairs", "resolve_inputs"]
 

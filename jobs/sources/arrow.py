@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.errors import SourceError
-from jobs.sources.arrow_values import (
-    id_strings,
-    is_id,
-    is_text,
-    shown_cell,
-    sound_rows,
-)
+from jobs.sources.arrow_values import id_strings, is_id, is_text, shown_cell, sound_rows
 from jobs.sources.columns import Chosen, ColumnChooser
 from jobs.sources.files import InputFile
 from jobs.sources.rows import ROLES, PairBatch, Reject, judged, row_text, shown_name

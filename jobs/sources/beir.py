@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.config.sections import absolute
 from jobs.errors import JobError, StoreError
-from jobs.settings import absolute
 
 SUFFIXES = ("", ".gz", ".zst")
 USUAL_SPLIT = "test"
@@ -93,9 +93,9 @@ def _listed(place: str, folder: str, settings: Mapping[str, Any], job_file: Path
 def _in_store(
     place: str, folder: str, settings: Mapping[str, Any], job_file: Path | None
 ) -> tuple[list[str], list[str]]:
-    from jobs.config import read_settings, validated
-    from jobs.s3 import checked_url, describe, endpoint_of, failure_of, open_s3
-    from jobs.settings import StorageOptions
+    from jobs.config.job import read_settings, validated
+    from jobs.config.sections import StorageOptions
+    from jobs.storage.s3 import checked_url, describe, endpoint_of, failure_of, open_s3
 
     if not folder.startswith("s3://"):
         raise JobError(f"beir: {place}: give a folder on this machine, or s3://bucket/folder")

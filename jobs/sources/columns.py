@@ -24,7 +24,7 @@ class Chosen:
 class ColumnChooser:
     """Fixes the text columns at the first file and holds every further file to them."""
 
-    columns: Any  # jobs.config.Columns
+    columns: Any  # jobs.config.job.Columns
     keep: Any  # "all" or a list of names and numbers
     notices: list[str] = field(default_factory=list)
     _texts: dict[str, str] | None = None

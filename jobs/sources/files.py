@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from jobs.errors import SourceError, StoreError
-from jobs.s3 import StorageSettings, checked_url, describe, endpoint_of, failure_of, open_s3, store_failures
 from jobs.sources.saved_datasets import data_files
 from jobs.sources.unpacking import FAILURES, SUFFIXES, unpacked
+from jobs.storage.s3 import StorageSettings, checked_url, describe, endpoint_of, failure_of, open_s3, store_failures
 
 KINDS = {
     ".parquet": "parquet",

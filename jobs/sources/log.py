@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import SourceError
-from jobs.s3 import StorageSettings
 from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import InputFile, named_together, resolve_inputs
 from jobs.sources.lines import Record, read_lines, read_records
 from jobs.sources.predictions import META, read_mteb, read_predictions
 from jobs.sources.rows import Reject, shortened
 from jobs.sources.runs import RANK_NAMES, LogBatch, is_header, number_of, read_run
+from jobs.storage.s3 import StorageSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from jobs.config import JobConfig
+    from jobs.config.job import JobConfig
 
 SNIFFED_BYTES = 1 << 16
 BATCH_ROWS = 1 << 17

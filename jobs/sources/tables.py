@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attribution_core.grouping import encodable
+from attribution_core.text.grouping import encodable
+from jobs.config.sections import TextColumns
 from jobs.errors import SourceError
-from jobs.settings import TextColumns
 from jobs.sources.columns import listed, named
 from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import LINES, InputFile

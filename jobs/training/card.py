@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from attribution_core.modules import is_shifted
+from attribution_core.model.modules import is_shifted
 from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ A model of sentence-transformers whose first module is a class of tokenpair,
 `attribution_core.training.shift.ShiftedTransformer`. The library imports such a class only where it is told to:
 
 ```python
-from attribution_core.loading import load_model
+from attribution_core.model.loading import load_model
 
 _, model = load_model("this folder")  # allows tokenpair's own classes and no others
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, field_validator
 
-from jobs.config import columns_as_told, read_settings, validated
+from jobs.config.job import columns_as_told, read_settings, validated
+from jobs.config.sections import Column, Header, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
 from jobs.errors import JobError
-from jobs.settings import Column, Header, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
 
 # Columns of a file that does not name them.
 BY_NUMBER = {"a": 1, "b": 2, "score": 3}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.config.sections import Columns
 from jobs.errors import SourceError
 from jobs.progress import counted
-from jobs.settings import Columns
 from jobs.sources import PairBatch, PairReader, resolve_inputs
 from jobs.sources.columns import ColumnChooser
 from jobs.sources.rows import shown_name

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
-from jobs.dataset import JOB_FILE, SUCCESS
+from jobs.config.model_folder import check_model
+from jobs.engine.signals import starting_ray, stoppable
 from jobs.errors import RunError, StoreError
-from jobs.model_folder import check_model
 from jobs.progress import Progress, counted, duration, make_progress
-from jobs.record import encoded_record, read_record, tidy
-from jobs.stopping import starting_ray, stoppable
-from jobs.stores import Store
+from jobs.run.record import encoded_record, read_record, tidy
+from jobs.run.tables import JOB_FILE, SUCCESS
+from jobs.storage.store import Store
 from jobs.training.config import TrainConfig
 from jobs.training.pairs import Labelled, read_labelled
 from jobs.training.work import CHECKPOINT, MODEL, PROGRESS, Standing, Task, read_standing, work
@@ -159,7 +159,7 @@ def _work(task: Task, run: Store, told: Callable[[Standing], None]) -> tuple[Sta
 
 
 def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> State:
-    from jobs.pool import connected
+    from jobs.engine.worker_pool import connected
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with starting_ray(), connected() as cluster, stoppable():
@@ -297,7 +297,7 @@ def _trained(run: Store, result: dict[str, Any]) -> Trained:
 
 
 def _versions() -> dict[str, str]:
-    from jobs.worker import versions
+    from jobs.engine.worker import versions
 
     return versions()
 

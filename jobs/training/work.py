@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cluster.environment import quiet_libraries
 from jobs.errors import RunError, StoreError
 from jobs.progress import duration
-from jobs.quiet import quiet_libraries
-from jobs.stores import Store
+from jobs.storage.store import Store
 from jobs.training.card import model_card
 from jobs.training.config import TrainConfig
 from jobs.training.pairs import Labelled
@@ -88,8 +88,8 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     Raises:
         ModelError: where it cannot be loaded, attributed or shifted, with the reason.
     """
-    from attribution_core.loading import load_model
-    from attribution_core.modules import cut_modules
+    from attribution_core.model.loading import load_model
+    from attribution_core.model.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
     _, model = load_model(job.model, trust_remote_code=job.trust_remote_code)

@@ -37,9 +37,9 @@ from machine import describe, memory, minilm
 from torch.func import jvp
 
 from attribution_core import Attributor, PairAttribution
-from attribution_core.encoder import Encoder, ReadText
-from attribution_core.loading import load_model
-from attribution_core.precision import products_in
+from attribution_core.directions.precision import products_in
+from attribution_core.model.encoder import Encoder, ReadText
+from attribution_core.model.loading import load_model
 
 NODES = 50
 TRUTH = 24  # nodes of the integral that cells are compared with

@@ -45,7 +45,7 @@ def words_of(text: str) -> set[str]:
 
 
 def evaluate(kind: str, pairs: list[tuple[str, str]], steps: int, orders: int) -> None:
-    from jobs.quiet import quiet_libraries
+    from jobs.cluster.environment import quiet_libraries
 
     quiet_libraries()
     import torch
@@ -56,7 +56,7 @@ def evaluate(kind: str, pairs: list[tuple[str, str]], steps: int, orders: int) -
     from transformers import BertModel
 
     from attribution_core import Attributor
-    from jobs.evaluation.measuring import evaluate_run
+    from jobs.analysis.faithfulness.measuring import evaluate_run
 
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     torch.manual_seed(1)

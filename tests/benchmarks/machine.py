@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from attribution_core import Attributor
-from attribution_core.encoder import ReadText
+from attribution_core.model.encoder import ReadText
 
 # name: hidden width, layers in all, heads
 SHAPES = {"MiniLM": (384, 6, 12), "mpnet-base": (768, 12, 12), "large": (1024, 24, 16)}

@@ -82,10 +82,10 @@ def plan_once(folder: Path, output: Path, model: str | None) -> None:
     """Make a plan and print what it took as JSON; then load it as a driver does."""
     from machine import minilm
 
-    from jobs.config import load_job
-    from jobs.manifest import load_plan
-    from jobs.plan import make_plan
-    from jobs.stores import Store
+    from jobs.config.job import load_job
+    from jobs.plan.plan import make_plan
+    from jobs.run.manifest import load_plan
+    from jobs.storage.store import Store
 
     places = {"log": "run.trec", "queries": "queries.jsonl", "corpus": "corpus.jsonl"}
     settings = {name: str(folder / file) for name, file in places.items()}

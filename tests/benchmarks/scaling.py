@@ -26,7 +26,7 @@ from typing import Any
 from machine import WORDS, describe, minilm
 
 ROOT = Path(__file__).parent.parent.parent
-PROGRAM = [sys.executable, "-c", "from jobs.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from jobs.cli.main import main; main()"]
 TRIED = 48
 LEAST_SECONDS = 120.0
 

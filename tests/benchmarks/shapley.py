@@ -73,22 +73,22 @@ def logged(folder: Path, words: int) -> list[tuple[str, str]]:
 
 
 def measure(pairs: list[tuple[str, str]], asked: argparse.Namespace) -> None:
-    from jobs.quiet import quiet_libraries
+    from jobs.cluster.environment import quiet_libraries
 
     quiet_libraries()
     import numpy as np
 
     from attribution_core import Attributor
     from attribution_core.completion import Completion
-    from attribution_core.loading import load_model
-    from jobs.evaluation.agreement import Gold, agreements
-    from jobs.evaluation.intervals import Bootstrap
-    from jobs.evaluation.judge import raw_embeddings, word_vectors
-    from jobs.evaluation.orders import Scored, of_identical_words, of_products, shuffled
-    from jobs.evaluation.perturbing import Side
-    from jobs.evaluation.result import short_name
-    from jobs.evaluation.sampling import generator
-    from jobs.evaluation.shapley import Game
+    from attribution_core.model.loading import load_model
+    from jobs.analysis.faithfulness.agreement import Gold, agreements
+    from jobs.analysis.faithfulness.intervals import Bootstrap
+    from jobs.analysis.faithfulness.judge import raw_embeddings, word_vectors
+    from jobs.analysis.faithfulness.orders import Scored, of_identical_words, of_products, shuffled
+    from jobs.analysis.faithfulness.perturbing import Side
+    from jobs.analysis.faithfulness.result import short_name
+    from jobs.analysis.faithfulness.sampling import generator
+    from jobs.analysis.faithfulness.shapley import Game
 
     name = asked.model
     if name is None:

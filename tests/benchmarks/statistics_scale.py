@@ -76,10 +76,10 @@ def measured(run: Path) -> dict[str, Any]:
 
 def measure(run: str) -> None:
     """Compute all statistics and print what that took as JSON."""
-    from jobs.opened_run import open_run
-    from jobs.statistics import texts
-    from jobs.statistics.computing import compute_statistics
-    from jobs.statistics.tagging import Tagged, chosen_pipeline, tag_texts
+    from jobs.analysis.statistics import texts
+    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.tagging import Tagged, chosen_pipeline, tag_texts
+    from jobs.run.reader import open_run
 
     tagged: list[Tagged] = []
 
@@ -104,8 +104,8 @@ def write_run(run: Path, pairs: int, texts: int, words: int, *, log: bool) -> No
     """A finished run of ``pairs`` pairs over ``texts`` distinct texts."""
     import yaml
 
-    from jobs.dataset import encoded
-    from jobs.stores import Store
+    from jobs.run.tables import encoded
+    from jobs.storage.store import Store
 
     store = Store.open(str(run))
     mode = "retrieval" if log else "symmetric"
@@ -147,7 +147,7 @@ def _texts(chance: np.random.Generator, vocabulary: Any, texts: int, words: int)
 
 
 def _text_table(table: tuple[Any, Any], role: Any, vocabulary: Any, first: int, last: int) -> pa.Table:
-    from jobs.dataset import text_schema
+    from jobs.run.tables import text_schema
 
     offsets, ids = table
     inside = slice(offsets[first], offsets[last])
@@ -189,7 +189,7 @@ def _text_table(table: tuple[Any, Any], role: Any, vocabulary: Any, first: int, 
 def _pair_table(
     chance: np.random.Generator, vocabulary: Any, table: tuple[Any, Any], a: Any, b: Any, first: int, log: bool
 ) -> pa.Table:
-    from jobs.dataset import attribution_schema
+    from jobs.run.tables import attribution_schema
 
     offsets, ids = table
     n = len(a)

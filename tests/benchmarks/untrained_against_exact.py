@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from attribution_core import Attributor
 from attribution_core.completion import Completion
-from attribution_core.encoder import ReadText
+from attribution_core.model.encoder import ReadText
 from attribution_core.results import Contributions
-from jobs.comparison.agreeing import cosine, spearman
-from jobs.evaluation.intervals import Bootstrap, few_draws
+from jobs.analysis.comparison.agreeing import cosine, spearman
+from jobs.analysis.faithfulness.intervals import Bootstrap, few_draws
 
 Values = NDArray[np.float64]
 MEASURES = ("words, Pearson", "words, Spearman", "word pairs, Pearson", "word pairs, Spearman")
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[-1, -2, 0])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from attribution_core.loading import load_model
+    from attribution_core.model.loading import load_model
 
     torch.manual_seed(options.seed)
     (_, base), (_, exact) = load_model(options.base or minilm()), load_model(options.exact)

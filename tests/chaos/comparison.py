@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.dataset import SUCCESS
-from jobs.opened_run import open_run
-from jobs.settings import StorageOptions
-from jobs.stores import Store
+from jobs.config.sections import StorageOptions
+from jobs.run.reader import open_run
+from jobs.run.tables import SUCCESS
+from jobs.storage.store import Store
 
 TOLERANCE = 1e-5
 # Names that the protocol leaves behind, in a run that was killed and finished too.

@@ -11,10 +11,10 @@ if __name__ == "__main__":
     # A driver that hangs is asked where before it is ended.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
-    import jobs.engine
+    import jobs.engine.driver
     from chaos.worker import ChaosWorker, note
-    from jobs.cli import main
+    from jobs.cli.main import main
 
-    jobs.engine.run_job = functools.partial(jobs.engine.run_job, worker_class=ChaosWorker)  # type: ignore[assignment]
+    jobs.engine.driver.run_job = functools.partial(jobs.engine.driver.run_job, worker_class=ChaosWorker)  # type: ignore[assignment]
     note(Path("model", "chaos"), "driver")
     main()

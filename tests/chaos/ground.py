@@ -15,7 +15,7 @@ from chaos.cluster import LocalCluster
 from chaos.comparison import Contents, contents
 from chaos.job import Driver, Job, Material, environment
 from chaos.store import Bucket
-from jobs.config import parse_job
+from jobs.config.job import parse_job
 
 # How long one start of a driver may take, its disturbance included; longer where the undisturbed run took long too.
 LIMIT_SECONDS = 150.0
@@ -109,9 +109,9 @@ class Ground:
 
     def _compute_undisturbed(self) -> None:
         """The same output without Ray, driver or pauses, for batches too small to time a run for them."""
-        from jobs.plan import make_plan
-        from jobs.stores import Store
-        from jobs.worker import Worker
+        from jobs.engine.worker import Worker
+        from jobs.plan.plan import make_plan
+        from jobs.storage.store import Store
 
         job = self.job("undisturbed", "disk")
         run = Store.open(job.output)

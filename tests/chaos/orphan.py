@@ -10,10 +10,10 @@ import random
 import sys
 
 from chaos.worker import ChaosWorker
-from jobs.config import load_job
-from jobs.dataset import finished_shards
-from jobs.manifest import load_plan
-from jobs.stores import Store
+from jobs.config.job import load_job
+from jobs.run.manifest import load_plan
+from jobs.run.tables import finished_shards
+from jobs.storage.store import Store
 
 
 def _main(file: str, seed: str) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.facts import WorkerFacts
-from jobs.manifest import Shard
-from jobs.worker import ShardReport, Worker
+from jobs.engine.worker import ShardReport, Worker
+from jobs.run.facts import WorkerFacts
+from jobs.run.manifest import Shard
 
 ROOM = "chaos"
 # Beyond what a worker has already; enough for a tiny model to go on in, and soon full.

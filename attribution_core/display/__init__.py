@@ -1,0 +1,1 @@
+"""Drawing of pairs: terminals, HTML, figures and sheets."""

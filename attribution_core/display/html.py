@@ -1,0 +1,188 @@
+"""One pair as a self-contained piece of HTML: for notebooks and pages, without scripts, in light and dark."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.display.colours import STEPS, level, style_of
+from attribution_core.display.view import (
+    View,
+    beside,
+    decimals_for,
+    model_words,
+    names,
+    notes,
+    number,
+    printable,
+    shortened,
+    step,
+    surroundings,
+    terms,
+    top_cells,
+    unit_words,
+    warns,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
+LONGEST_LABEL = 60
+STYLE = """\
+.tokenpair-pair{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:12px;
+ max-width:100%;box-sizing:border-box;text-align:left}
+.tokenpair-pair p{margin:4px 0;overflow-wrap:anywhere}
+.tokenpair-pair .faint{color:var(--faint)}
+.tokenpair-pair .scroll{overflow:auto;max-height:36em;margin:12px 0}
+.tokenpair-pair table{border-collapse:separate;border-spacing:0;margin:12px 0;color:inherit;font-size:13px}
+.tokenpair-pair .scroll table{margin:0}
+.tokenpair-pair caption{text-align:left;font-weight:600;padding:0 0 6px;color:inherit;white-space:nowrap}
+.tokenpair-pair caption span{font-weight:400;color:var(--faint)}
+.tokenpair-pair tr,.tokenpair-pair tbody tr:nth-child(odd),.tokenpair-pair tr:hover{background:none}
+.tokenpair-pair th,.tokenpair-pair td{padding:3px 7px;border:0;text-align:right;white-space:nowrap;
+ font-variant-numeric:tabular-nums;background:var(--paper);color:inherit}
+.tokenpair-pair th{font-weight:600;max-width:16em;overflow:hidden;text-overflow:ellipsis}
+.tokenpair-pair .left{text-align:left;font-weight:400}
+.tokenpair-pair .matrix td,.tokenpair-pair .matrix thead th{text-align:center}
+.tokenpair-pair .matrix thead th{position:sticky;top:0;z-index:1}
+.tokenpair-pair .matrix tbody th{position:sticky;left:0}
+.tokenpair-pair .other{font-weight:400;font-style:italic}
+.tokenpair-pair .sum td{border-top:1px solid var(--rule)}
+.tokenpair-pair .bar{width:14em}
+.tokenpair-pair .bar span{display:block;height:.8em;min-width:1px}
+.tokenpair-pair .matrix td.p8,.tokenpair-pair .matrix td.n8{font-weight:600}
+"""
+TEMPLATE = """\
+{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
+<section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
+<style>
+{{ style | safe }}
+</style>
+{% for name, words in texts %}<p dir="auto"><strong>{{ name }}</strong>&ensp;{{ text(words) }}</p>
+{% endfor -%}
+<table><caption>What the score is made of</caption>
+<tbody>
+<tr><th scope="row" class="left"><strong>score ({{ similarity }})</strong></th>
+ <td><strong>{{ "%.3f" | format(score) }}</strong></td><td></td></tr>
+{% for term, beside in terms %}<tr>
+ <th scope="row" class="left">{{ "−" if term.sign == "-" else term.sign }} {{ term.words }}</th>
+ <td>{{ "%.3f" | format(term.value) }}</td><td class="left faint">{{ beside }}</td></tr>
+{% endfor -%}
+<tr class="sum"><th scope="row" class="left faint">numerical error</th>
+ <td class="faint">{{ "%.0e" | format(error) }}</td><td></td></tr>
+</tbody></table>
+{% for note in notes %}<p role="note"{% if not warns(note) %} class="faint"{% endif %}>{{ note }}</p>
+{% endfor -%}
+{% if model %}<p class="faint">Model {{ text(model) }}, layer {{ layer }}.</p>
+{% endif -%}
+{% if rows -%}
+<div class="scroll" tabindex="0" role="region" aria-label="Matrix of {{ unit }} pairs">
+<table class="matrix"><caption>All {{ unit }} pairs
+ <span>rows: {{ names[0] }}, columns: {{ names[1] }}; blue <span class="p6">&ensp;+&ensp;</span> raises the score,
+ orange <span class="n6">&ensp;−&ensp;</span> lowers it</span></caption>
+<thead><tr><td></td>{% for col in cols %}<th scope="col"{% if col.other %} class="other"{% endif -%}
+{% if col.full %} title="{{ col.full }}"{% endif %}>{{ text(col.label) }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}<tr><th scope="row"{% if row.head.other %} class="other"{% endif -%}
+{% if row.head.full %} title="{{ row.head.full }}"{% endif %}>{{ text(row.head.label) }}</th>
+{%- for cell in row.cells %}<td{% if cell.level %} class="{{ cell.level }}"{% endif %} title="{{ cell.title }}">
+{{- cell.number }}</td>{% endfor %}</tr>
+{% endfor -%}
+</tbody></table></div>
+{% if left_out %}<p class="faint">{{ left_out }}</p>{% endif %}
+{%- endif %}
+{% if strongest -%}
+<table><caption>Strongest {{ unit }} pairs</caption>
+<thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
+<th scope="col">value</th><td></td></tr></thead>
+<tbody>
+{% for cell in strongest %}<tr><th scope="row" class="left">{{ text(cell.a) }}
+{%- if cell.near_a %} <span class="faint">({{ text(cell.near_a) }})</span>{% endif %}</th>
+<td class="left">{{ text(cell.b) }}
+{%- if cell.near_b %} <span class="faint">({{ text(cell.near_b) }})</span>{% endif %}</td>
+<td>{{ cell.number }}</td>
+<td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
+{% endfor -%}
+</tbody></table>
+{% endif -%}
+</section>
+"""
+
+
+def html_of(view: View) -> str:
+    """``view`` as one ``<section>`` with its own style; every piece of text in it is escaped."""
+    pair = view.pair
+    sizes = len(view.rows), len(view.cols)
+    rows = min(sizes[0], MOST_ROWS)
+    drawn = view.smaller(rows, MOST_CELLS // max(rows, 1))
+    decimals = decimals_for(view.limit)
+    heads = [_head(label, pair.a.groups.kinds[i]) for label, i in zip(drawn.row_labels, drawn.rows, strict=True)]
+    cols = [_head(label, pair.b.groups.kinds[j]) for label, j in zip(drawn.col_labels, drawn.cols, strict=True)]
+    table = []
+    for head, values in zip(heads, drawn.cells, strict=True):
+        cells = [
+            {
+                "level": level(step(float(value), view.limit, STEPS)),
+                "number": number(float(value), decimals),
+                "title": f"{head['label']} × {col['label']}: {_exactly(float(value))}",
+            }
+            for col, value in zip(cols, values, strict=True)
+        ]
+        table.append({"head": head, "cells": cells})
+    strongest = top_cells(view, 10)
+    largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
+    context: dict[str, Any] = {
+        "style": pair_style(),
+        "texts": [
+            (name, shortened(printable(text.text), MOST_TEXT))
+            for name, text in zip(names(pair), (pair.a, pair.b), strict=True)
+        ],
+        "names": names(pair),
+        "unit": unit_words(pair),
+        "score": pair.score,
+        "similarity": printable(pair.similarity),
+        "terms": [(term, beside(view, place)) for place, term in enumerate(terms(pair))],
+        "error": abs(pair.error),
+        "model": printable(model_words(pair.model)),
+        "layer": pair.layer,
+        "notes": notes(view),
+        "warns": warns,
+        "rows": table if cols else [],
+        "cols": cols,
+        "left_out": drawn.left_out(*sizes),
+        "strongest": [
+            {
+                "a": shortened(printable(cell.a), LONGEST_LABEL),
+                "b": shortened(printable(cell.b), LONGEST_LABEL),
+                "near_a": printable(near_a) if (near_a := surroundings(pair.a, cell.i)) else "",
+                "near_b": printable(near_b) if (near_b := surroundings(pair.b, cell.j)) else "",
+                "number": f"{cell.value:+.{max(decimals, 2) + 1}f}",
+                "share": f"{100 * abs(cell.value) / largest:.1f}",
+                "level": "p6" if cell.value >= 0 else "n6",
+            }
+            for cell in strongest
+        ],
+    }
+    return _template().render(context)
+
+
+def pair_style() -> str:
+    """The CSS of everything inside the class ``tokenpair-pair``, colours included."""
+    return f"{style_of('tokenpair-pair')}\n{STYLE}"
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+
+
+def _head(label: str, kind: str) -> dict[str, Any]:
+    short = shortened(label, LONGEST_LABEL)
+    return {"label": short, "full": shortened(label, 400) if short != label else "", "other": kind != "text"}
+
+
+def _exactly(value: float) -> str:
+    return "not stored" if value != value else f"{value:+.4g}"

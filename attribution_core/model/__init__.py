@@ -1,0 +1,1 @@
+"""A model: its files, its checkpoint, its family, and the encoder cut at a layer."""

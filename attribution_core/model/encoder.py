@@ -1,0 +1,396 @@
+"""A loaded SentenceTransformer cut at a layer: what it reads, the features at the cut, the reference, and g.
+
+The encoder e is split as e = g ∘ h. h reads a text and gives features x [S, d] at the input of layer ``layer``; g is
+everything above: the remaining layers, pooling, Dense heads. The reference r is h of the same token ids with every
+token but special and prompt tokens replaced by one token, that of padding by default, at the same length and under
+full attention.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution_core.errors import ModelError, SettingError
+from attribution_core.memory import LayerShape, RecentTensors
+from attribution_core.model.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
+from attribution_core.model.families import Family, LayerParts, family_of, first_layer_above, hidden_of
+from attribution_core.model.modules import (
+    POOLING_MODES,
+    Role,
+    Similarity,
+    cut_modules,
+    is_shifted,
+    pooling_modes,
+    route_of,
+    similarity_of,
+    text_lengths,
+)
+from attribution_core.text.grouping import Unit
+from attribution_core.text.tokenized import RawText, ReadText, read_text, reference_token
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+READ_AT_ONCE = 512
+REFERENCE_BYTES = 64 << 20
+
+__all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "route_of"]
+
+
+class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward pass as soon as the features at the cut are known."""
+
+
+class Encoder:
+    """A private float copy of a model with eager attention; the caller's model stays as it was.
+
+    ``reference`` says which token stands in place of every word in a reference: pad, unk, mask, or a word of one token.
+    ``role`` says whose route is taken through a model with a Router; ``model`` is used as it is where it is already a
+    ``private`` copy, so that the encoders of two routes share one.
+
+    Raises:
+        ModelError: where the model cannot be attributed, with the reason.
+        SettingError: where ``similarity``, a prompt or a dtype is not one that is allowed.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        layer: int = -2,
+        similarity: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        prompts: dict[str, str | None] | None = None,
+        reference: str = "pad",
+        role: Role = "text",
+        private: bool = False,
+    ) -> None:
+        self.device = torch.device(device) if device is not None else model.device
+        self.model = model if private else copy.deepcopy(model).to(self.device).to(dtype).eval()
+        self.role = role
+        self.dtype = dtype
+        self.prompts = prompts or {}
+        self.similarity: Similarity = similarity_of(model, similarity)
+        self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
+        self._references = RecentTensors(REFERENCE_BYTES)
+        self._shifts = RecentTensors(REFERENCE_BYTES)
+        self.shifted = is_shifted([self.transformer])
+        self.reference = reference
+        self._cut(layer)
+
+    def _cut(self, layer: int) -> None:
+        """Find the layers and the token that stands for nothing."""
+        self.pooling_modes = pooling_modes(self.pooling)
+        backbone = self.transformer.model
+        self.family: Family = family_of(backbone)
+        backbone.set_attn_implementation("eager")
+        backbone.config.use_cache = False
+        self.layers = self.family.find_layers(backbone)
+        self.layer = first_layer_above(layer, len(self.layers))
+        self.above: list[nn.Module] = self.family.find_above(backbone, self.layer)
+        self.top: list[nn.Module] = self.family.find_top(backbone)
+        # A Router's own tokenizer is that of its first route.
+        self.tokenizer = self.transformer.tokenizer
+        self.reference_id, self.reference_name = reference_token(self.tokenizer, self.reference)
+        self.pad_id = int(self.tokenizer.pad_token_id)
+        if self.shifted and self.reference_id != self.pad_id:
+            raise SettingError(
+                f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
+                "alone; take 'pad'"
+            )
+        self.width = int(backbone.config.hidden_size)
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers there are to cut between."""
+        return len(self.layers)
+
+    @property
+    def linear(self) -> bool:
+        """Whether g is linear, so that one node is exact."""
+        return False
+
+    def layer_parts(self) -> list[LayerParts] | None:
+        """The weights of the layers above the cut, where all are of BERT's kind and as they were made."""
+        if self.family.parts is None:
+            return None
+        parts = [part for layer in self.above for part in self.family.parts(layer)]
+        return parts if parts and all(part.plain for part in parts) else None
+
+    def layer_shape(self) -> LayerShape:
+        """What decides the memory that a token takes."""
+        config = self.transformer.model.config
+        return LayerShape(
+            d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
+            inner=_inner_width(config) or 4 * self.width,
+            heads=int(config.num_attention_heads),
+            layers=len(self.above),
+            bytes=torch.finfo(self.dtype).bits // 8,
+            positions=_scored_positions(config),
+        )
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
+        """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups."""
+        read: list[ReadText] = []
+        for at in range(0, len(texts), READ_AT_ONCE):
+            read.extend(self._read_some(list(texts[at : at + READ_AT_ONCE]), role, unit))
+        return read
+
+    def prompt(self, role: Role) -> str:
+        """The prompt put before a text of this role, by the rules of encode, encode_query or encode_document.
+
+        What was asked for is the name of one of the model's prompts, or else the prompt itself.
+        """
+        asked = self.prompts.get(role)
+        if asked is not None:
+            return self.model.prompts.get(asked, asked) or ""
+        names = {"text": (), "query": ("query",), "document": ("document", "passage", "corpus")}[role]
+        for name in names:
+            if name in self.model.prompts:
+                return self.model.prompts[name] or ""
+        if self.model.default_prompt_name is not None:
+            return self.model.prompts.get(self.model.default_prompt_name) or ""
+        return ""
+
+    def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
+        prompt = self.prompt(role)
+        raw, prompt_length = self._tokenise(texts, prompt, role)
+        limit = self.most_tokens(role)
+        return [
+            read_text(text, one, role, prompt, prompt_length, unit, limit, self._count_tokens)
+            for text, one in zip(texts, raw, strict=True)
+        ]
+
+    def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
+        """What the tokenizer makes of prompt and text, and how many tokens of it are the prompt."""
+        # A text without a role goes the way of this encoder's route.
+        task: dict[str, str] = {"task": role if role != "text" else self.role}
+        read = self._preprocess(texts, prompt, {} if task["task"] == "text" else task)
+        found: list[RawText] = []
+        for row in range(len(texts)):
+            seen = read["attention_mask"][row].bool()
+            ids = tuple(read["input_ids"][row][seen].tolist())
+            found.append(
+                RawText(
+                    ids=ids,
+                    types=tuple(read["token_type_ids"][row][seen].tolist()) if "token_type_ids" in read else None,
+                    added=tuple(map(bool, read["special_tokens_mask"][row][seen].tolist())),
+                    spans=tuple((a, b) for a, b in read["offset_mapping"][row][seen].tolist()),
+                    tokens=tuple(self.tokenizer.convert_ids_to_tokens(list(ids))),
+                )
+            )
+        prompt_length = read.get("prompt_length")
+        return found, None if prompt_length is None else int(prompt_length)
+
+    def _preprocess(self, texts: list[str], prompt: str, task: dict[str, str]) -> dict[str, Any]:
+        extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        try:
+            return self.model.preprocess(texts, prompt=prompt or None, processing_kwargs={"text": extra}, **task)
+        except NotImplementedError as error:
+            raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
+
+    def most_tokens(self, role: Role) -> int | None:
+        """How many tokens the model reads of a text in this role; None where that is not known."""
+        own = {"query": "query_length", "document": "document_length"}.get(role)
+        limit = getattr(self.transformer, own, None) if own else None
+        return limit if limit is not None else self.transformer.max_seq_length
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+    # Features ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def batch(self, texts: Sequence[ReadText], *, length: int | None = None) -> TextBatch:
+        """Features of texts and references at the cut; ``length`` pads further than the longest text needs."""
+        assert texts, "a batch has at least one text"
+        assert len({text.prompt_length for text in texts}) == 1, "one batch holds texts of one prompt length"
+        b, s = len(texts), max(length or 0, *(len(text) for text in texts))
+        references = [text.reference(self.reference_id) for text in texts]
+        fresh = [one for one in dict.fromkeys(references) if one not in self._references]
+        rows = b + len(fresh)
+        ids_RS = torch.full((rows, s), self.pad_id)
+        mask_RS = torch.zeros((rows, s), dtype=torch.long)
+        types_RS = torch.zeros((rows, s), dtype=torch.long)
+        group_BS = torch.full((b, s), -1)
+        for row, (ids, types) in enumerate([*((text.ids, text.types) for text in texts), *fresh]):
+            ids_RS[row, : len(ids)] = torch.tensor(ids)
+            mask_RS[row, : len(ids)] = 1
+            if types is not None:
+                types_RS[row, : len(ids)] = torch.tensor(types)
+        for row, text in enumerate(texts):
+            group_BS[row, : len(text)] = torch.tensor(text.groups.of_token)
+        mask_BS = mask_RS[:b].to(self.device)
+        features: dict[str, Any] = {
+            "input_ids": ids_RS.to(self.device),
+            "attention_mask": mask_RS.to(self.device),
+            "modality": "text",
+        }
+        if texts[0].types is not None:
+            features["token_type_ids"] = types_RS.to(self.device)
+        hidden, calls = self._run_to_cut(features, b)
+        for row, one in enumerate(fresh, b):
+            self._references[one] = hidden[row, : len(one[0])].clone()
+        distinct = {one: at for at, one in enumerate(dict.fromkeys(references))}
+        known_USd = hidden.new_zeros(len(distinct), *hidden.shape[1:])
+        for one, at in distinct.items():
+            known_USd[at, : len(one[0])] = self._references[one]
+        self._references.shrink()
+        which_B = torch.tensor([distinct[one] for one in references], device=self.device)
+        # Where a row is padded the text is its own reference, so that nothing moves there.
+        r_BSd = torch.where(mask_BS.bool().unsqueeze(-1), known_USd[which_B], hidden[:b])
+        pool_BMS = self._pool_weights(mask_BS, texts[0].prompt_length)
+        batch = TextBatch(
+            x_BSd=hidden[:b],
+            r_BSd=r_BSd,
+            pool_BMS=pool_BMS,
+            mask_BS=mask_BS,
+            group_BS=group_BS.to(self.device),
+            groups=max(len(text.groups) for text in texts),
+            calls=calls,
+            pooled=most_pooled(pool_BMS),
+        )
+        return replace(batch, shift_BD=self._shift(batch, references)) if self.shifted else batch
+
+    def _shift(self, batch: TextBatch, references: list[Any]) -> Tensor:
+        """What a shifted model subtracts behind pooling: the pooled token embeddings of each reference, [B, M·d]."""
+        fresh = [row for row, one in enumerate(references) if one not in self._shifts and one not in references[:row]]
+        if fresh:
+            part = batch.select(fresh)
+            for row, pooled_D in zip(fresh, self._pooled(part.r_BSd, part, 1), strict=True):
+                self._shifts[references[row]] = pooled_D.clone()
+        found = torch.stack([self._shifts[one] for one in references])
+        self._shifts.shrink()
+        return found
+
+    def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
+        """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""
+        hidden: list[Tensor] = []
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        below = self.layer
+
+        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            nonlocal below
+            if self.family.casts and self.dtype == torch.float64:
+                args, kwargs = finite_in_float32(args), finite_in_float32(kwargs)
+            if below:  # one layer may be called many times, so calls are counted
+                below -= 1
+                return args, kwargs
+            if not hidden:
+                hidden.append(args[0])
+            rows = len(hidden[0])
+            shared = {name: Shared(value) for name, value in kwargs.items() if name in self.family.shared}
+            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
+            if self.family.uniform or len(calls) == len(self.above):
+                raise _ReachedCut
+            return args, kwargs
+
+        hooks = [one.register_forward_pre_hook(capture, with_kwargs=True) for one in dict.fromkeys(self.layers)]
+        try:
+            (self.transformer.unshifted if self.shifted else self.transformer)(features)
+        except _ReachedCut:
+            if self.family.uniform:
+                calls = calls * len(self.above)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return hidden[0], tuple(calls)
+
+    def _pool_weights(self, mask_BS: Tensor, prompt_length: int | None) -> Tensor:
+        """What the model's own pooling does to token embeddings, as weights [B, M, S].
+
+        Every supported pooling mode sums rows with weights that depend on the mask alone, so pooling the rows of an
+        identity matrix reads the weights off.
+        """
+        b, s = mask_BS.shape
+        eye_BSS = torch.eye(s, dtype=self.dtype, device=self.device).expand(b, s, s)
+        features: dict[str, Any] = {"token_embeddings": eye_BSS, "attention_mask": mask_BS}
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
+        pooled = self.pooling(features)["sentence_embedding"]
+        return pooled.view(b, -1, s)
+
+    # g -----------------------------------------------------------------------------------------------------------
+
+    def g(self, hidden_BSd: Tensor, batch: TextBatch, *, copies: int = 1) -> Tensor:
+        """Embeddings [B, D] from features at the cut, without the trailing Normalize where similarity is cosine.
+
+        With ``copies`` > 1 the first axis holds that many rows of each text one after another, [B·copies, S, d].
+        """
+        pooled_BD = self._pooled(hidden_BSd, batch, copies)
+        if batch.shift_BD is not None:
+            pooled_BD = pooled_BD - batch.shift_BD.repeat_interleave(copies, 0)
+        return self.embed_pooled(pooled_BD)
+
+    def _pooled(self, hidden_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
+        """The upper layers and pooling, [B, M·d], without a shift."""
+        for layer, (args, kwargs) in zip(self.above, batch.calls, strict=True):
+            args, kwargs = repeat_rows(args, len(batch.x_BSd), copies), repeat_rows(kwargs, len(batch.x_BSd), copies)
+            hidden_BSd = hidden_of(layer(hidden_BSd, *args, **kwargs))
+        for module in self.top:
+            hidden_BSd = module(hidden_BSd)
+        pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
+        return (pool_BMS @ hidden_BSd).flatten(1)
+
+    def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
+        """The head behind pooling: Dense modules, inner Normalize, truncation."""
+        for module in self.head:
+            pooled_BD = module({"sentence_embedding": pooled_BD})["sentence_embedding"]
+        if self.model.truncate_dim is not None:
+            pooled_BD = pooled_BD[..., : self.model.truncate_dim]
+        return pooled_BD
+
+    @property
+    def embedding_width(self) -> int:
+        """D, the number of values of one embedding."""
+        sized = [module for module in (self.pooling, *self.head) if hasattr(module, "get_embedding_dimension")]
+        full = int(sized[-1].get_embedding_dimension())
+        return min(full, self.model.truncate_dim or full)
+
+    def fingerprint(self) -> str:
+        """A hash of weights, modules and tokenizer: two models with the same one give the same attributions."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        digest.update(repr(self.model).encode())
+        digest.update(repr((sorted(self.model.prompts.items()), self.model.default_prompt_name)).encode())
+        digest.update(
+            repr(
+                (
+                    self.model.max_seq_length,
+                    self.model.truncate_dim,
+                    text_lengths(self.model),
+                    self.tokenizer.get_vocab_size()
+                    if hasattr(self.tokenizer, "get_vocab_size")
+                    else len(self.tokenizer),
+                )
+            ).encode()
+        )
+        return digest.hexdigest()[:32]
+
+
+def _inner_width(config: Any) -> int:
+    """The width of a layer's feed-forward block; 0 where the configuration calls it by another name."""
+    names = ("intermediate_size", "hidden_dim", "d_ff")
+    return next((int(found) for name in names if (found := getattr(config, name, None))), 0)
+
+
+def _scored_positions(config: Any) -> int:
+    """How many relative positions a layer of DeBERTa's kind scores for each token; 0 elsewhere."""
+    if not getattr(config, "relative_attention", False):
+        return 0
+    buckets = max(getattr(config, "position_buckets", -1), 0)
+    most = getattr(config, "max_relative_positions", -1)
+    span = buckets or (most if most > 0 else config.max_position_embeddings)
+    return 2 * span * len(getattr(config, "pos_att_type", None) or ())

@@ -1,0 +1,120 @@
+"""Loading a model by name or folder, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attribution_core.errors import ModelError
+from attribution_core.model.checkpoint import LoadingReports, check_finite
+from attribution_core.model.files import check_files
+from attribution_core.model.hub import check_available, place_of, why_not
+from attribution_core.model.inspection import refuse_by_description
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+# torch.load and transformers' from_pretrained are one for all threads, and both are replaced while a model loads.
+_loading = threading.Lock()
+
+
+def load_model(
+    model: SentenceTransformer | str | Path,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    pickled_weights: bool = False,
+) -> tuple[str, SentenceTransformer]:
+    """A model and its name, from a loaded model, a folder, or a name on the Hugging Face hub.
+
+    Without ``pickled_weights`` weights load from safetensors only, because a pickled file can run code when it is
+    opened; without ``trust_remote_code`` no code that a model brings along is run.
+
+    Raises:
+        ModelError: where there is no such model, it is not one of sentence-transformers, or its checkpoint does not
+            hold the weights of the model that was built (see ``attribution_core.model.checkpoint``).
+    """
+    if not isinstance(model, (str, Path)):
+        name = str(getattr(model.model_card_data, "base_model", None) or type(model).__name__)
+        check_finite(name, model)
+        return name, model
+    name = str(model)
+    folder = Path(name).expanduser()
+    looks_local = folder.is_absolute() or name.startswith(".") or folder.is_dir()
+    if looks_local and not folder.is_dir():
+        raise ModelError(f"there is no model folder {name}")
+    if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
+        raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
+    if not looks_local:
+        check_available(name)
+    place = place_of(name)
+    if place != name or looks_local:
+        check_files(name, Path(place))
+    refuse_by_description(name)
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
+    if not pickled_weights:
+        arguments["model_kwargs"] = {"use_safetensors": True}
+    reports = LoadingReports()
+    try:
+        with _loading, reports.recording(), contextlib.nullcontext() if pickled_weights else _safetensors_only():
+            loaded = _loaded(place, arguments)
+    except Exception as error:
+        raise ModelError(f"model {name} cannot be loaded: {_reason(error, name, looks_local)}") from error
+    reports.check(name, loaded)
+    check_finite(name, loaded)
+    return name, loaded
+
+
+def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
+    """sentence-transformers' own loading, with tokenpair's module classes allowed beside its own.
+
+    It imports no other class unless ``trust_remote_code`` is set, which would let the model's own files run as well.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    from attribution_core.training.shift import ShiftedTransformer
+
+    allowed = {f"{one.__module__}.{one.__qualname__}": one for one in (ShiftedTransformer,)}
+    return SentenceTransformer._load_with_module_classes(name, allowed, **arguments)
+
+
+@contextlib.contextmanager
+def _safetensors_only() -> Iterator[None]:
+    """Modules above the transformer (Dense, say) fall back to pickles by themselves; inside the block they cannot."""
+    import torch
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ModelError("weights that are not in safetensors format")
+
+    load, torch.load = torch.load, refuse
+    try:
+        yield
+    finally:
+        torch.load = load
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _reason(error: Exception, name: str, local: bool) -> str:
+    text = " ".join(str(error).split())
+    lowered = text.lower()
+    if "trust_remote_code" in lowered:
+        return "it brings code of its own; set trust_remote_code if you trust its authors"
+    if "bitsandbytes" in lowered or "quantiz" in lowered or "quantis" in lowered:
+        return "its weights are quantised; use the checkpoint that it was made from"
+    if "safetensors" in lowered:
+        return "its weights are not safetensors but pickled, which can run code; set pickled_weights if you trust them"
+    if not local and any(
+        sign in lowered
+        for sign in ("offline", "couldn't connect", "connection", "not a local folder", "404", "not a valid")
+    ):
+        return why_not(name)
+    return text[:300] or type(error).__name__

@@ -1,0 +1,118 @@
+"""The route of a StaticEmbedding, which averages one vector a token: no layers, so the cut is at the embeddings.
+
+The reference is the empty text. Its embedding is the mean of nothing, zero, for sentence-transformers too; so without a
+Dense bias behind it the reference terms vanish and the attributions sum to the score. A padding token would be a poor
+choice here: it was never part of any mean, its vector is arbitrary, and a mean of many is no shorter than itself. So
+the setting ``reference`` has no part here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution_core.errors import ModelError
+from attribution_core.memory import LayerShape
+from attribution_core.model.batch import TextBatch
+from attribution_core.model.encoder import Encoder
+from attribution_core.model.families import STATIC, LayerParts
+from attribution_core.model.modules import Role, is_static, route_of
+from attribution_core.text.tokenized import RawText, ReadText
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class StaticEncoder(Encoder):
+    """An encoder that has no layers: features are the vectors of tokens, and g is their mean and what is behind it.
+
+    Raises:
+        ModelError: where a Normalize makes g singular at the empty text.
+    """
+
+    def _cut(self, layer: int) -> None:
+        from sentence_transformers.base.modules import Normalize
+
+        if any(isinstance(module, Normalize) for module in self.head):
+            raise ModelError(
+                "a Normalize behind a static embedding has no derivative at the empty text, which is the reference; "
+                + ("ask for similarity 'cosine'" if isinstance(self.head[-1], Normalize) else "it cannot be attributed")
+            )
+        self.pooling_modes = ("mean",)
+        self.family = STATIC
+        self.layers = []
+        self.layer = 0
+        self.above: list[nn.Module] = []
+        self.top: list[nn.Module] = []
+        self.tokenizer: Any = self.transformer.tokenizer
+        self.pad_id = self.reference_id = 0
+        self.reference_name = "the empty text (zero)"
+        self.width = int(self.transformer.embedding_dim)
+
+    @property
+    def linear(self) -> bool:
+        """Whether g is linear, so that one node is exact."""
+        from sentence_transformers.base.modules import Dense
+
+        return all(isinstance(one, Dense) and isinstance(one.activation_function, nn.Identity) for one in self.head)
+
+    def layer_parts(self) -> list[LayerParts] | None:
+        """None: there are no layers."""
+        return None
+
+    def layer_shape(self) -> LayerShape:
+        """What decides the memory that a token takes."""
+        return LayerShape(self.width, self.width, 0, 0, torch.finfo(self.dtype).bits // 8)
+
+    def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
+        read = self.tokenizer.encode_batch([prompt + text for text in texts], add_special_tokens=False)
+        found = [
+            RawText(tuple(one.ids), None, (False,) * len(one.ids), tuple(one.offsets), tuple(one.tokens))
+            for one in read
+        ]
+        return found, None
+
+    def most_tokens(self, role: Role) -> int | None:
+        """More than any text has."""
+        return sys.maxsize
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @torch.no_grad()
+    def batch(self, texts: Sequence[ReadText], *, length: int | None = None) -> TextBatch:
+        """Vectors of the texts' tokens; the reference has those of the prompt alone."""
+        assert texts, "a batch has at least one text"
+        b, s = len(texts), max(length or 0, 1, *(len(text) for text in texts))
+        weight_Vd: Tensor = self.transformer.embedding.weight
+        x_BSd = weight_Vd.new_zeros(b, s, self.width)
+        kept_BS = torch.zeros(b, s, dtype=torch.bool, device=self.device)
+        mask_BS = torch.zeros(b, s, dtype=torch.long, device=self.device)
+        group_BS = torch.full((b, s), -1, device=self.device)
+        for row, text in enumerate(texts):
+            own = slice(0, len(text))
+            x_BSd[row, own] = weight_Vd[torch.tensor(text.ids, dtype=torch.long, device=self.device)]
+            kept_BS[row, own] = torch.tensor(text.kept, dtype=torch.bool, device=self.device)
+            mask_BS[row, own] = 1
+            group_BS[row, own] = torch.tensor(text.groups.of_token, dtype=torch.long, device=self.device)
+        share_BS = mask_BS / mask_BS.sum(1, keepdim=True).clamp_min(1)
+        return TextBatch(
+            x_BSd=x_BSd,
+            r_BSd=x_BSd * kept_BS.unsqueeze(-1),
+            pool_BMS=share_BS.to(self.dtype).unsqueeze(1),
+            mask_BS=mask_BS,
+            group_BS=group_BS,
+            groups=max(len(text.groups) for text in texts),
+            calls=(),
+            pooled=s,
+        )
+
+
+def make_encoder(model: SentenceTransformer, *, role: Role, **settings: Any) -> Encoder:
+    """The encoder of the route that a text of ``role`` takes; settings are those of :class:`Encoder`."""
+    kind = StaticEncoder if is_static(route_of(model, role)) else Encoder
+    return kind(model, role=role, **settings)

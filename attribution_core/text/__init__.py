@@ -1,0 +1,1 @@
+"""Texts: tokens with their offsets, and the words or sentences that they form."""

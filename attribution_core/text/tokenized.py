@@ -1,0 +1,176 @@
+"""One text as a model's tokenizer read it: tokens, what they are, the groups they form, and its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attribution_core.errors import ModelError, SettingError
+from attribution_core.model.modules import Role
+from attribution_core.text.characters import Span, clusters_of, trimmed
+from attribution_core.text.grouping import Groups, Kind, Unit, group_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class RawText:
+    """What a tokenizer made of a prompt and a text: an entry a token.
+
+    ``added`` marks tokens that stand in no text, ``spans`` are character ranges in the prompt and the text behind it.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...] | None
+    added: tuple[bool, ...]
+    spans: tuple[Span, ...]
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadText:
+    """One text as the tokenizer read it.
+
+    ``ids``, ``types``, ``kept``, ``tokens`` and ``groups.of_token`` have one entry a token; ``kept`` marks the
+    tokens that the reference keeps. ``problem`` says why the text cannot be attributed, if so.
+    """
+
+    text: str
+    role: Role
+    prompt: str
+    prompt_length: int | None
+    ids: tuple[int, ...]
+    types: tuple[int, ...] | None
+    kept: tuple[bool, ...]
+    tokens: tuple[str, ...]
+    groups: Groups
+    truncated: bool
+    cut_at: int | None
+    problem: str | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.
+
+        Texts of one length mostly share theirs, so it is the key under which its features are kept.
+        """
+        ids = tuple(one if kept else reference_id for one, kept in zip(self.ids, self.kept, strict=True))
+        return ids, self.types
+
+
+def read_text(
+    text: str,
+    raw: RawText,
+    role: Role,
+    prompt: str,
+    prompt_length: int | None,
+    unit: Unit,
+    limit: int | None,
+    count_tokens: Callable[[str], int],
+) -> ReadText:
+    """A text with its kinds, groups and what was cut off.
+
+    ``limit`` is how many tokens the model reads, if known; ``count_tokens`` says how many a text has.
+    """
+    spans = [(start - len(prompt), end - len(prompt)) for start, end in raw.spans]
+    kinds: list[Kind] = [
+        "special" if added else "prompt" if end <= 0 and prompt else "text"
+        for added, (_, end) in zip(raw.added, spans, strict=True)
+    ]
+    last = max((end for (_, end), kind in zip(spans, kinds, strict=True) if kind == "text"), default=0)
+    # A full row alone does not tell: the text may just fit.
+    full = limit is None or len(raw.ids) >= limit
+    cut = _cut(prompt, text, last, raw.added.count(False), count_tokens) if full else None
+    groups = group_tokens(text, raw.tokens, spans, kinds, unit, cut)
+    problem = None
+    if "text" not in kinds:
+        problem = "no token to attribute" if cut is None else "the prompt leaves no room for the text"
+    elif not groups.visible:
+        problem = "no visible character to attribute"
+    return ReadText(
+        text=text,
+        role=role,
+        prompt=prompt,
+        prompt_length=prompt_length,
+        ids=raw.ids,
+        types=raw.types,
+        kept=tuple(kind != "text" for kind in kinds),
+        tokens=raw.tokens,
+        groups=groups,
+        truncated=cut is not None,
+        cut_at=cut,
+        problem=problem,
+    )
+
+
+def _cut(prompt: str, text: str, last: int, tokens: int, count_tokens: Callable[[str], int]) -> int | None:
+    """Where a model that has no room for more stopped reading a text; None where it read all of it.
+
+    ``last`` is where the last of the ``tokens`` of prompt and text ends. Text behind it does not tell: tokenizers drop
+    accents and other characters.
+    """
+    clusters = clusters_of(text)
+    cut = clusters.end[last - 1] if clusters is not None and last > 0 else last
+    start, end = trimmed(text, cut, len(text))
+    if end > start:
+        return cut if count_tokens(text[cut:]) else None
+    # A byte-level tokenizer may have stopped inside the last character.
+    inside = not text[max(cut - 1, 0) : cut].isascii() and count_tokens(prompt + text) > tokens
+    return cut if inside else None
+
+
+def blank_token(tokenizer: Any) -> tuple[int, str]:
+    """The id of the token that stands for nothing in a reference, and what to call it.
+
+    It is the padding token; where a tokenizer has none its end-of-text token, which models without a padding token are
+    padded with, or else its unknown token. A tokenizer without a padding token is given the one that was chosen.
+
+    Raises:
+        ModelError: where there is none of them.
+    """
+    for kind, name in (("padding", "pad_token"), ("end-of-text", "eos_token"), ("unknown", "unk_token")):
+        token = getattr(tokenizer, name, None)
+        if token is not None:
+            tokenizer.pad_token = token
+            return int(tokenizer.pad_token_id), f"{token} ({kind} token)"
+    raise ModelError(
+        "the tokenizer has no padding, end-of-text or unknown token, so there is no reference to attribute against"
+    )
+
+
+def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
+    """The id of the token that stands in place of every word in a reference, and what to call it.
+
+    A tokenizer without a padding token is given one, as by :func:`blank_token`.
+
+    ``asked`` is pad (:func:`blank_token`), unk or mask for the tokenizer's own, or a word that is one token.
+
+    Raises:
+        ModelError: where ``pad`` is asked for and there is no token for it.
+        SettingError: where the tokenizer has no such token, or the word is several tokens or none.
+    """
+    blank = blank_token(tokenizer)
+    if asked == "pad":
+        return blank
+    if asked in ("unk", "mask"):
+        token = getattr(tokenizer, f"{asked}_token", None)
+        kind = {"unk": "unknown", "mask": "mask"}[asked]
+        if token is None:
+            raise SettingError(f"reference {asked!r}: the model's tokenizer has no {kind} token; take 'pad' or a word")
+        return int(tokenizer.convert_tokens_to_ids(token)), f"{token} ({kind} token)"
+    # Where a space is part of a token, the word in a sentence is another token than the word that begins a text.
+    readings = [_ids_of(tokenizer, text) for text in (asked, f" {asked}")] if asked.strip() else [[]]
+    known = [ids for ids in readings if ids and ids != [tokenizer.unk_token_id]]
+    single = [ids for ids in known if len(ids) == 1]
+    if not single:
+        found = f"{len(known[0])} tokens of this model" if known else "no token of this model"
+        raise SettingError(
+            f"reference {asked!r} is {found}; needed is one: 'pad', 'unk', 'mask' or a word of one token"
+        )
+    return single[-1][0], f"{tokenizer.convert_ids_to_tokens(single[-1])[0]} (the word {asked!r})"
+
+
+def _ids_of(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids

@@ -1,0 +1,1 @@
+"""What is computed from runs: statistics, faithfulness, comparison, and a query with its documents."""

@@ -1,0 +1,124 @@
+"""Two runs from beginning to end: match, compare scores, compare attributions, find examples."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.analysis.comparison.agreeing import MEASURES
+from jobs.analysis.comparison.details import add_agreement
+from jobs.analysis.comparison.examples import find_examples
+from jobs.analysis.comparison.grouping import compare_groups, correlate_columns
+from jobs.analysis.comparison.matching import match_pairs
+from jobs.analysis.comparison.result import Comparison
+from jobs.analysis.comparison.scores import compare_scores, spread
+from jobs.errors import JobError
+from jobs.storage.duckdb import connect, first_row
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from jobs.progress import Counter
+    from jobs.run.reader import Run
+    from jobs.storage.store import Store
+
+
+def compare_runs(
+    first: Run,
+    second: Run,
+    *,
+    sample: int = 20_000,
+    seed: int = 0,
+    examples: int = 5,
+    by: str | None = None,
+    output: Store | None = None,
+    progress: Counter | None = None,
+) -> Comparison:
+    """Compare the pairs that two runs share: scores of all of them, attributions of ``sample`` by chance (0: of all).
+
+    ``examples`` pairs are shown by score and as many by attribution; ``by`` names a column passed through, or "query",
+    to tell groups apart by. With ``output`` the result and a row a pair are written there.
+
+    Runs whose word pairs sum to different things are compared as well; the result says so (``Comparison.one_sum``).
+
+    Raises:
+        JobError: where there is no such column, or ``output`` is a run.
+        RunError: where the runs share no pair.
+    """
+    from jobs.run.tables import JOB_FILE
+
+    if output is not None and output.exists(JOB_FILE):
+        raise JobError(f"--output {output.url}: is a run; give a folder of its own")
+    with tempfile.TemporaryDirectory(prefix="tokenpair-") as room:
+        con = connect(Path(room))
+        try:
+            return _compare(con, Path(room), first, second, sample, seed, examples, by, output, progress)
+        finally:
+            con.close()
+
+
+def _compare(
+    con: duckdb.DuckDBPyConnection,
+    room: Path,
+    first: Run,
+    second: Run,
+    sample: int,
+    seed: int,
+    examples: int,
+    by: str | None,
+    output: Store | None,
+    progress: Counter | None,
+) -> Comparison:
+    if progress is not None:
+        progress.start("matching pairs", None)
+    matched = match_pairs(con, first, second)
+    chosen = f"ORDER BY md5('{int(seed)}:' || pair_1), pair_1 LIMIT {int(sample)}" if sample else ""
+    con.execute(f"CREATE TABLE chosen AS SELECT n FROM matched {chosen}")
+    if progress is not None:
+        progress.start("pairs", min(sample, matched.pairs) if sample else matched.pairs)
+    compared = add_agreement(con, first, second, progress)
+    alone = first_row(con, "SELECT sum(alone), sum(words) FROM details")
+    assert alone is not None
+    found = Comparison(
+        first=facts_of(first),
+        second=facts_of(second),
+        matched=matched,
+        scores=compare_scores(con),
+        compared=compared,
+        seed=seed,
+        words_of_one_run=int(alone[0] or 0),
+        words_of_both_runs=int(alone[1] or 0),
+        agreement={name: spread(con, "details", name) for name in MEASURES},
+        columns=correlate_columns(con, first),
+        groups=compare_groups(con, first, second, by),
+        examples=tuple(find_examples(con, first, second, examples, parts_of_score=parts_of_score(first, second))),
+    )
+    if output is not None:
+        found.write(con, room, output)
+    return found
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """What a reader needs to know of a run to read a comparison with it."""
+    plain = {name: run.setting(name) for name in ("model", "fingerprint", "layer", "similarity", "groups", "store")}
+    return {
+        "run": run.url,
+        "finished": run.finished,
+        **plain,
+        "sums_to": run.sums_to,
+        "reference": reference_of(run),
+        "mode": "retrieval" if "query" in run.roles else "symmetric",
+    }
+
+
+def reference_of(run: Run) -> dict[str, str] | None:
+    """The token that stands in place of every word in a reference, by role; None where the run does not say."""
+    found = run.setting("reference")
+    return {str(role): str(token) for role, token in found.items()} if isinstance(found, dict) else None
+
+
+def parts_of_score(first: Run, second: Run) -> bool:
+    """Whether words' sums of both runs are parts of scores of one kind, so that they differ as the scores do."""
+    similar = first.setting("similarity") == second.setting("similarity")
+    return similar and first.sums_to == second.sums_to == "score"

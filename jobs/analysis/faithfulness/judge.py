@@ -1,0 +1,144 @@
+"""The model whose scores decide: it encodes changed texts as the run encoded the whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attribution_core.model.encoder import Encoder, Role
+from attribution_core.model.static import StaticEncoder, make_encoder
+from attribution_core.pairs import SHORTEST
+from jobs.analysis.faithfulness.orders import Values
+from jobs.analysis.faithfulness.perturbing import Side
+from jobs.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attribution_core.text.tokenized import ReadText
+    from jobs.run.reader import Run
+
+BATCH_TEXTS = 64
+
+Texts = dict[tuple[str, str], Values]
+
+
+class Judge:
+    """A loaded model with the run's mode and prompts; with ``model`` another one than the run's, with its own prompts.
+
+    Raises:
+        ModelError: where the model cannot be loaded or used.
+        RunError: where the run's own model has other weights by now.
+    """
+
+    def __init__(self, run: Run, model: str | None = None, *, trust_remote_code: bool = False) -> None:
+        from attribution_core.model.loading import load_model
+
+        self.own = model is None
+        own = run.setting("model")
+        if self.own and not own:
+            raise RunError(f"{run.url}: its job.yaml names no model; say which one is to judge with --judge MODEL")
+        self.name, loaded = load_model(model or str(own), trust_remote_code=trust_remote_code)
+        prompts = _prompts(run) if self.own else {}
+        similarity = run.setting("similarity") if self.own else None
+        first_role, second_role = run.roles
+        first = make_encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
+        self._encoders: dict[Role, Encoder] = {first_role: first}
+        if second_role != first_role:
+            # One copy of the weights serves both roles.
+            self._encoders[second_role] = make_encoder(
+                first.model, layer=-1, similarity=similarity, prompts=prompts, role=second_role, private=True
+            )
+        self.similarity = first.similarity
+        self.fingerprint = first.fingerprint()
+        if self.own and run.setting("fingerprint") not in (None, self.fingerprint):
+            raise RunError(
+                f"{run.url}: its model {self.name} has other weights now than when the run was made; "
+                f"--judge {self.name} judges with them all the same"
+            )
+
+    def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
+        """Embeddings by (role, text), each distinct one encoded once, as they are attributed: for cosine not divided by
+        their length (:func:`units` does that). RunError where a text, an empty one say, has none."""
+        found: Texts = {}
+        wanted = list(dict.fromkeys(texts))
+        for role, encoder in self._encoders.items():
+            of_role = [text for of, text in wanted if of == role]
+            values = raw_embeddings(encoder, role, of_role)
+            if not all(np.isfinite(value).all() for value in values):
+                raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
+            found.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
+        return found
+
+    def word_vectors(self, side: Side, role: Role) -> Values:
+        """:func:`word_vectors` by the encoder of a role, [n, d]."""
+        return word_vectors(self._encoders[role], side, role)
+
+
+def units(embeddings_ND: Values) -> Values:
+    """Embeddings divided by their length, the products of which are cosines; zero stays zero, [N, D]."""
+    return embeddings_ND / np.maximum(np.linalg.norm(embeddings_ND, axis=1, keepdims=True), SHORTEST)
+
+
+def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
+    """Embeddings [D] of texts in their order, for cosine without the Normalize at a model's end."""
+    import torch
+
+    found: dict[int, Values] = {}
+    read = encoder.read(texts, role, "token")
+    # A prompt's length is one for a role, and texts of like length waste no padding.
+    order = sorted(range(len(read)), key=lambda at: len(read[at]))
+    with torch.no_grad():
+        for at in range(0, len(order), BATCH_TEXTS):
+            some = order[at : at + BATCH_TEXTS]
+            batch = encoder.batch([read[one] for one in some], length=1)
+            values = encoder.g(batch.x_BSd, batch).double().cpu().numpy()
+            found.update(zip(some, values, strict=True))
+    return [found[at] for at in range(len(read))]
+
+
+def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:
+    """Each word's token embeddings (of the last layer, where there is one), summed, [n, d]; zero for words that the
+    model did not read.
+
+    With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
+    embeddings: the plainest way to split a score into pairs of words.
+    """
+    read = encoder.read([side.text], role, "token")[0]
+    tokens = _token_embeddings(encoder, side.text, role, read)
+    assert len(tokens) == len(read), "both read the text by the same rules"
+    vectors = np.zeros((len(side), tokens.shape[1]))
+    word = 0
+    for at, (start, end, kind) in enumerate(zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)):
+        if kind != "text":
+            continue
+        while word < len(side) and side.spans[word][1] <= start:
+            word += 1
+        if word < len(side) and side.spans[word][0] < max(end, start + 1):
+            vectors[word] += tokens[at]
+    return vectors
+
+
+def _token_embeddings(encoder: Encoder, text: str, role: Role, read: ReadText) -> Values:
+    """What the model pools over, [tokens, d]."""
+    if isinstance(encoder, StaticEncoder):
+        # A static embedding gives its mean alone.
+        weight_Vd: Tensor = encoder.transformer.embedding.weight
+        tokens_Td = weight_Vd.detach()[list(read.ids)]
+    else:
+        out: Any = encoder.model.encode(
+            [text], prompt=encoder.prompt(role), output_value=None, show_progress_bar=False, **_task(role)
+        )[0]
+        tokens_Td = out["token_embeddings"][out["attention_mask"].bool()]
+    return np.asarray(tokens_Td.double().cpu().numpy())
+
+
+def _task(role: str) -> dict[str, Any]:
+    return {} if role == "text" else {"task": role}
+
+
+def _prompts(run: Run) -> dict[str, str | None]:
+    asked = run.job.get("prompts")
+    return {role: asked.get(role) for role in run.roles} if isinstance(asked, dict) else {}

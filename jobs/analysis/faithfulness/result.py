@@ -1,0 +1,271 @@
+"""What an evaluation found: agreement with deletion, curves, advantages with intervals, a verdict; and its files.
+
+``statistics/faithfulness.json`` is :meth:`Faithfulness.to_dict`, ``statistics/faithfulness.parquet`` has one row a
+pair, curve and order (:func:`curve_schema`), and ``statistics/faithfulness-agreement.parquet`` one a pair and rule
+(:func:`agreement_schema`). With another judge than the run's own model ``faithfulness`` becomes
+``faithfulness-by-<fingerprint>`` in all three names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attribution_core.hooks import hook
+from jobs.analysis.faithfulness.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
+from jobs.analysis.faithfulness.curves import DELETION, PairCurves, area, measures_of, shares_of
+from jobs.analysis.faithfulness.intervals import Bootstrap
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
+from jobs.analysis.faithfulness.summaries import Against, Curve
+from jobs.analysis.faithfulness.verdict import Verdict, judge_agreement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.analysis.faithfulness.judge import Judge
+    from jobs.analysis.faithfulness.orders import Values
+    from jobs.analysis.faithfulness.sampling import Sample
+    from jobs.run.reader import Run
+    from jobs.storage.store import Store
+
+# 2: agreement with Shapley values, the verdict after it, and what the word pairs sum to.
+FORMAT = 2
+FOLDER = "statistics"
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Everything that an evaluation found.
+
+    ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
+    many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
+    with ``draws`` different first texts.
+    """
+
+    run: str
+    model: str
+    layer: int
+    similarity: str
+    groups: str
+    sums_to: str
+    judge: str
+    judge_fingerprint: str
+    own_judge: bool
+    seed: int
+    asked: int
+    of: int
+    pairs: int
+    draws: int
+    orders: int
+    shapley_orders: int
+    agreement: tuple[Agreement, ...]
+    leads: tuple[Lead, ...]
+    curves: tuple[Curve, ...]
+    overall: tuple[Against, ...]
+    verdict: Verdict
+    found: tuple[PairCurves, ...]
+
+    def curve(self, level: str, operation: str, method: str) -> Curve:
+        """One of the curves."""
+        return next(c for c in self.curves if (c.level, c.operation, c.method) == (level, operation, method))
+
+    def against(self, method: str, other: str) -> Against:
+        """The advantage of ``method`` over ``other`` in all curves together."""
+        return next(one for one in self.overall if (one.method, one.against) == (method, other))
+
+    def lead(self, level: str, correlation: str, rule: str) -> Lead | None:
+        """By how much the attributions agree better with deletion than ``rule``; None where no pair has that level."""
+        wanted = (level, correlation, rule)
+        return next((one for one in self.leads if (one.level, one.correlation, one.against) == wanted), None)
+
+    def agreed(self, level: str, correlation: str, rule: str) -> Agreement | None:
+        """How far a rule agrees with deletion; None where no pair has that level."""
+        wanted = (level, correlation, rule)
+        return next((one for one in self.agreement if (one.level, one.correlation, one.method) == wanted), None)
+
+    @property
+    def whole(self) -> int:
+        """How many pairs had all their word pairs stored."""
+        return max((one.pairs for one in self.agreement if one.level == WORD_PAIRS), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in ``faithfulness.json``.
+
+        ``agreement`` is a list of :class:`Agreement`, ``leads`` of :class:`Lead`, ``curves`` of :class:`Curve`,
+        ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`; the rest are the other fields, and ``format``.
+        """
+        listed = ("agreement", "leads", "overall", "curves")
+        plain = {name: value for name, value in vars(self).items() if name not in (*listed, "found")}
+        return {
+            "format": FORMAT,
+            **plain,
+            "verdict": asdict(self.verdict),
+            **{name: [asdict(one) for one in getattr(self, name)] for name in listed},
+        }
+
+    def to_table(self) -> pa.Table:
+        """One row a pair, curve and order."""
+        import pyarrow as pa
+
+        rows: dict[str, list[Any]] = {name: [] for name in curve_schema().names}
+        for one in self.found:
+            advantages = advantages_of(one)
+            for m, method in enumerate(METHODS):
+                for k, (level, operation) in enumerate(measures_of(self.sums_to)):
+                    plain = one.scores[m, k - 4] if k >= 4 else one.values[m, k]
+                    values: tuple[Any, ...] = (one.pair_id, one.text_a_id, *one.words, level, operation, method)
+                    values += (one.values[m, k], plain, one.areas()[m, k], advantages[m, k])
+                    for name, value in zip(rows, values, strict=True):
+                        rows[name].append(value)
+        return pa.table({f.name: pa.array(rows[f.name], f.type) for f in curve_schema()}, schema=curve_schema())
+
+    def to_agreement_table(self) -> pa.Table:
+        """One row a pair and rule."""
+        import pyarrow as pa
+
+        rows: list[dict[str, Any]] = []
+        for one in self.found:
+            words_a, words_b = one.words
+            ids = {"pair_id": one.pair_id, "text_a_id": one.text_a_id, "words_a": words_a, "words_b": words_b}
+            for rule, values in zip(RULES, one.agreement.tolist(), strict=True):
+                known = [None if np.isnan(value) else value for value in values]
+                rows.append(ids | {"method": rule} | dict(zip(_correlations(), known, strict=True)))
+        return pa.Table.from_pylist(rows, schema=agreement_schema())
+
+    def write(self, run: Store) -> list[str]:
+        """Write the three files into the run; their names."""
+        import pyarrow.parquet as pq
+
+        name = f"{FOLDER}/faithfulness" + ("" if self.own_judge else f"-by-{self.judge_fingerprint[:8]}")
+        tables = {f"{name}.parquet": self.to_table(), f"{name}-agreement.parquet": self.to_agreement_table()}
+        for file, table in tables.items():
+            sink = io.BytesIO()
+            pq.write_table(table, sink, compression="zstd")
+            run.replace(file, sink.getvalue())
+        # The file that names the result comes last.
+        run.replace(f"{name}.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=1).encode())
+        return [f"{name}.json", *tables]
+
+    def __str__(self) -> str:
+        return str(hook("faithfulness_text")(self))
+
+    def __repr__(self) -> str:
+        return f"Faithfulness({self.run!r}, pairs={self.pairs}, {self.against(ATTRIBUTIONS, RANDOM).advantage})"
+
+
+def curve_schema() -> pa.Schema:
+    """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry for each of the curve's ``shares``;
+    ``scores`` are the model's own where ``values`` are what pairs contribute together, and the same elsewhere;
+    ``words_a`` and ``words_b`` count the words put into order."""
+    import pyarrow as pa
+
+    fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
+    fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
+    fields += [(name, pa.string()) for name in ("level", "operation", "method")]
+    fields += [(name, pa.list_(pa.float32())) for name in ("values", "scores")]
+    fields += [(name, pa.float32()) for name in ("area", "advantage")]
+    return pa.schema(fields)
+
+
+def agreement_schema() -> pa.Schema:
+    """Columns of ``faithfulness-agreement.parquet``: of each rule (``method``) the correlations with Shapley values
+    within the pair, ``words_spearman`` to ``word_pairs_pearson``; null where not all word pairs were stored."""
+    import pyarrow as pa
+
+    fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
+    fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
+    return pa.schema([*fields, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
+
+
+def _correlations() -> list[str]:
+    return [f"{level} {kind}".replace(" ", "_") for level, kind in AGREEMENTS]
+
+
+def advantages_of(one: PairCurves) -> Values:
+    """By how much each order's area is better than random order's, [methods, measures]."""
+    areas = one.areas()
+    # Deletion and insertion take turns, whatever the levels.
+    signs = np.array([-1.0 if operation == DELETION else 1.0 for _, operation in measures_of("score")])
+    return np.asarray(signs * (areas - areas[METHODS.index(RANDOM)]))
+
+
+def summarise_curves(
+    run: Run,
+    judge: Judge,
+    sample: Sample,
+    found: list[PairCurves],
+    *,
+    seed: int,
+    steps: int,
+    orders: int,
+    shapley: int,
+    asked: int,
+) -> Faithfulness:
+    """Means and intervals of the curves of all pairs; the order of the pairs does not matter."""
+    found = sorted(found, key=lambda one: one.pair_id)
+    bootstrap = Bootstrap([one.text_a_id for one in found], seed)
+    advantages = np.stack([advantages_of(one) for one in found])
+    curves = []
+    for m, method in enumerate(METHODS):
+        for k, (level, operation) in enumerate(measures_of(run.sums_to)):
+            values = np.stack([one.values[m, k] for one in found])
+            mean, low, high = (tuple(bound.tolist()) for bound in bootstrap.means(values))
+            gained = advantages[:, m, k]
+            curves.append(
+                Curve(
+                    level=level,
+                    operation=operation,
+                    method=method,
+                    shares=shares_of(level, steps),
+                    values=mean,
+                    low=low,
+                    high=high,
+                    area=float(area(values).mean()),
+                    advantage=bootstrap.mean(gained),
+                    wins=share_won(gained),
+                )
+            )
+    together = advantages.mean(2)
+    overall = []
+    for method, other in [(m, RANDOM) for m in METHODS if m != RANDOM] + [
+        (ATTRIBUTIONS, m) for m in METHODS if m not in (ATTRIBUTIONS, RANDOM)
+    ]:
+        gained = together[:, METHODS.index(method)] - together[:, METHODS.index(other)]
+        overall.append(Against(method, other, bootstrap.mean(gained), share_won(gained)))
+    agreement, leads = summarise_agreement(
+        np.stack([one.agreement for one in found]), [one.text_a_id for one in found], seed
+    )
+    return Faithfulness(
+        run=run.url,
+        model=str(run.setting("model") or ""),
+        layer=int(run.setting("layer") or 0),
+        similarity=judge.similarity,
+        groups=str(run.setting("groups") or "word"),
+        sums_to=run.sums_to,
+        judge=judge.name,
+        judge_fingerprint=judge.fingerprint,
+        own_judge=judge.own,
+        seed=seed,
+        asked=asked,
+        of=sample.of,
+        pairs=len(found),
+        draws=bootstrap.clusters,
+        orders=orders,
+        shapley_orders=shapley,
+        agreement=agreement,
+        leads=leads,
+        curves=tuple(curves),
+        overall=tuple(overall),
+        verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else short_name(judge.name)),
+        found=tuple(found),
+    )
+
+
+def short_name(model: str) -> str:
+    """Of a model that is a folder the last two parts of its path."""
+    parts = model.replace("\\", "/").rstrip("/").split("/")
+    return model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])

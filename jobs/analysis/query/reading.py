@@ -1,0 +1,134 @@
+"""From the dataset of a run to the result of one query, without reading more of the run than it takes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attribution_core.errors import SettingError
+from attribution_core.results import Cell, ExplainedText
+from attribution_core.text.grouping import Groups, Unit
+from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
+from jobs.errors import RunError
+from jobs.run.tables import LIFTS, stored_lift
+
+if TYPE_CHECKING:
+    from jobs.run.reader import Run
+
+OWN = ("pair_id", "text_b_id", "score", "rows", "cols", "row_sums", "col_sums", "top")
+# Columns of a log that were passed through, where the log has them.
+LOGGED = ("rank", "log_score", "tag", "relevance")
+FEW_IDS = 3
+
+
+def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
+    """The rows of ``attributions`` whose first text is ``query_id``; RunError where there is none.
+
+    ``by`` is lift or share; None takes the lift where the run has it. SettingError where it is neither, and for lift
+    where the run has none.
+    """
+    import pyarrow.compute as pc
+
+    if by is not None and by not in BY:
+        raise SettingError(f"by must be lift or share, not {by!r}")
+    there = run.dataset().schema.names
+    columns = [*OWN, *(name for name in (*LIFTS, *LOGGED) if name in there)]
+    rows = run.rows(pc.field("text_a_id") == query_id, columns=columns).to_pylist()
+    if not rows:
+        raise RunError(_no_query(run, query_id))
+    chosen = _chosen(run, by, rows)
+    role_a, role_b = run.roles
+    unit: Unit = run.setting("groups") or "word"
+    query = run.explained([query_id], role_a).get(query_id) or _unwritten(rows, ("rows", "i", "a"), role_a, unit)
+    texts = run.explained(list({row["text_b_id"] for row in rows}), role_b)
+    # In a log without ranks the score decides, and of two equals the id, so that the order is always the same.
+    rows.sort(key=lambda row: (_place(row), -row["score"], row["text_b_id"]))
+    documents = []
+    for place, row in enumerate(rows, start=1):
+        text = texts.get(row["text_b_id"]) or _unwritten([row], ("cols", "j", "b"), role_b, unit)
+        documents.append(_document(row, place, text, chosen))
+    return QueryResult(
+        id=query_id,
+        query=query,
+        documents=tuple(documents),
+        unfinished=run.unfinished,
+        model=str(run.setting("model") or ""),
+        layer=int(run.setting("layer") or 0),
+        similarity=str(run.setting("similarity") or "cosine"),
+        sums_to=run.sums_to,
+        by=chosen,
+    )
+
+
+def _chosen(run: Run, by: str | None, rows: list[dict[str, Any]]) -> By:
+    """What marks words: ``by``, or by default the lift where all ``rows`` have it."""
+    there = all(row.get(name) is not None for row in rows for name in LIFTS)
+    if by == "lift" and not there:
+        why = "it was made by an earlier version, which did not store them"
+        if run.setting("similarity") == "dot":
+            why = "its similarity is dot, and the lift is defined for cosine only"
+        raise SettingError(f"{run.url}: the run has no lifts: {why}; use --by share, or by='share' in Python")
+    return "lift" if there and by != "share" else "share"
+
+
+def _document(row: dict[str, Any], place: int, text: ExplainedText, by: By) -> QueryDocument:
+    rank = _number(row.get("rank"))
+    tag = row.get("tag")
+    return QueryDocument(
+        id=row["text_b_id"],
+        pair_id=row["pair_id"],
+        rank=place if rank is None else int(rank),
+        score=row["score"],
+        log_score=_number(row.get("log_score")),
+        relevance=_number(row.get("relevance")),
+        tag=None if tag is None else str(tag),
+        explained=text,
+        row_sums=np.asarray(row["row_sums"], np.float32),
+        col_sums=np.asarray(row["col_sums"], np.float32),
+        cells=tuple(Cell(**cell) for cell in row["top"]),
+        row_lift=stored_lift(row, "row_lift"),
+        col_lift=stored_lift(row, "col_lift"),
+        by=by,
+    )
+
+
+def _place(row: dict[str, Any]) -> float:
+    rank = _number(row.get("rank"))
+    return math.inf if rank is None else rank
+
+
+def _number(value: object) -> float | None:
+    """``value`` of a column of somebody's table: also a number that is written as text; None for anything else."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: str, unit: Unit) -> ExplainedText:
+    """A text of which an unfinished run has not written the row yet: the words that its stored cells name.
+
+    ``names`` are what its side calls the number of groups in a row, and a group's index and label in a cell.
+    """
+    size, index, label = names
+    known = {cell[index]: cell[label] for row in rows for cell in row["top"]}
+    count = rows[0][size]
+    groups = Groups(
+        unit=unit,
+        labels=tuple(known.get(g, "…") for g in range(count)),
+        starts=(0,) * count,
+        ends=(0,) * count,
+        kinds=tuple("text" if g in known else "special" for g in range(count)),
+        of_token=(),
+    )
+    return ExplainedText(text="", role=role, groups=groups, tokens=())
+
+
+def _no_query(run: Run, query_id: str) -> str:
+    said = f"{run.url}: there is no query {query_id!r}"
+    first = run.first("text_a_id", FEW_IDS)
+    said += f"; ids look like {', '.join(map(repr, first))}" if first else "; there is no row yet"
+    return said + ("" if run.finished else "; the run is not finished")

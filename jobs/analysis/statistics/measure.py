@@ -1,0 +1,241 @@
+"""What every statistic is: something that takes batches of pairs and in the end gives figures and tables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from jobs.analysis.statistics.schema import Figure, whole_of
+from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, BucketSums, Resampling, large_enough, quantum_for
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from jobs.analysis.statistics.opening import Pairs
+    from jobs.analysis.statistics.reading import Batch
+    from jobs.analysis.statistics.texts import Texts
+    from jobs.run.reader import Run
+
+# Sums of lifts come out the same in any order as long as a pair's do not add up to more than this in absolute value.
+LIFTS_A_PAIR = 16.0
+# What columns of several tables mean, said in one place.
+COMMON = {
+    "side": "whose words: a, b, or both texts together",
+    "share": "sum of the attributions that are meant over the sum of all (see the table), each over all pairs; empty "
+    f"where the sum of all is less than {LEAST_TOTAL:g} of the sum of absolute values",
+    "low": "lower end of the 95 % bootstrap interval of the value before",
+    "high": "upper end of it",
+    "frequency": "share of the word pairs: what an even spread over all word pairs would give",
+    "lift": "share / frequency",
+    "lift_low": "lower end of the 95 % bootstrap interval of lift",
+    "lift_high": "upper end of it",
+    "mean": "what they add to a pair's sum of attributions: mean over pairs, in units of the score",
+    "exact": "whether it follows from what is stored of every pair; else it is estimated from the strongest word pairs",
+    "at_least": "an estimate's true value is certainly not below this",
+    "at_most": "an estimate's true value is certainly not above this",
+    "pairs": "how many pairs it was computed from",
+    "pair_id": "a pair's id, for: tokenpair show RUN PAIR_ID",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A result to be written as Parquet; ``columns`` says what each column means (those in COMMON need no word)."""
+
+    name: str
+    meaning: str
+    data: pa.Table
+    columns: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = True
+
+    def meanings(self) -> dict[str, str]:
+        """What every column means."""
+        return {name: self.columns.get(name) or COMMON.get(name, "") for name in self.data.column_names}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a statistic found."""
+
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Scene:
+    """What statistics are made from. ``whole``: matrices were kept; ``gold`` [pairs], by rank, NaN for none;
+    ``sums_to``: what a pair's attributions sum to; ``lifts``: the pairs have lifts."""
+
+    run: Run
+    con: duckdb.DuckDBPyConnection
+    texts: Texts
+    pairs: Pairs
+    resampling: Resampling
+    quantum: float
+    seed: int
+    resamples: int
+    whole: bool
+    top_k: int
+    sums_to: str = "difference"
+    lifts: bool = False
+    gold_name: str | None = None
+    gold: Array | None = None
+    kept: tuple[str, ...] = ()
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets pairs are summed in."""
+        return self.resampling.weights.shape[1]
+
+    @property
+    def sum_name(self) -> str:
+        """What the sum over all attributions of a pair is called: score or total."""
+        return whole_of(self.sums_to)
+
+    @property
+    def why_no_lifts(self) -> str | None:
+        """Why the run has no lifts, or None where it has."""
+        if self.lifts:
+            return None
+        dot = str(self.run.setting("similarity") or "cosine") == "dot"
+        return "a dot product has none" if dot else "an earlier version of tokenpair made this run"
+
+    @property
+    def lift_quantum(self) -> float:
+        """The quantum for sums of lifts, which can be more than the attributions' own."""
+        return quantum_for(LIFTS_A_PAIR * max(self.pairs.count, 1))
+
+    @property
+    def pairs_a_bucket(self) -> Array:
+        """How many pairs each bucket holds."""
+        from jobs.analysis.statistics.reading import bucket_of
+
+        every = np.arange(self.pairs.count)
+        return np.bincount(bucket_of(self.pairs, every), minlength=self.buckets).astype(np.float64)
+
+    def sums(self, columns: int) -> BucketSums:
+        """Empty sums."""
+        return BucketSums(self.buckets, columns, self.quantum)
+
+    def array(self, *columns: int) -> Array:
+        """An empty place for something of every pair, by rank."""
+        return np.zeros((self.pairs.count, *columns))
+
+
+class Measure(ABC):
+    """One statistic of a run."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    # {whole} stands for what the sum over all attributions of a pair is called.
+    meaning: ClassVar[str]
+    # Whether single cells are looked at beside the stored sums.
+    cells: ClassVar[bool] = False
+    # Whether lifts are looked at, where the run has them.
+    lifts: ClassVar[bool] = False
+    # Whether it says something only of texts with parts of speech.
+    tagged: ClassVar[bool] = False
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    @staticmethod
+    def missing(scene: Scene) -> str | None:
+        """Why this run has no such statistic, or None."""
+        return None
+
+    @abstractmethod
+    def add(self, batch: Batch) -> None:
+        """Take some pairs."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """What all pairs come to."""
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON: None in place of NaN and infinities."""
+    value = float(value)
+    return value if np.isfinite(value) else None
+
+
+def figure(
+    name: str,
+    meaning: str,
+    values: Sequence[Any],
+    unit: str = "share",
+    *,
+    exact: bool = True,
+    ends: Sequence[Any] = (None, None),
+) -> Figure:
+    """A figure of (value, low, high); ``ends`` are the bounds of an estimate."""
+    value, low, high = (number(np.ravel(found)[0]) for found in values)
+    at_least, at_most = (None, None) if exact else (None if end is None else number(end) for end in ends)
+    return Figure(
+        name=name,
+        value=value,
+        low=low,
+        high=high,
+        exact=exact,
+        at_least=at_least,
+        at_most=at_most,
+        unit=unit,
+        meaning=meaning,
+    )
+
+
+def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tuple[float, float, float]:
+    """The mean of ``values`` [pairs, by rank] over those that are ``there``, and its interval."""
+    from jobs.analysis.statistics.reading import bucket_of
+
+    there = np.isfinite(values) if there is None else there
+    bucket = bucket_of(scene.pairs, np.arange(scene.pairs.count))
+    above = np.bincount(bucket, np.where(there, values, 0.0), scene.buckets)
+    below = np.bincount(bucket, there.astype(np.float64), scene.buckets)
+    value, low, high = scene.resampling.ratio(above, below)
+    return float(value[0]), float(low[0]), float(high[0])
+
+
+def withheld(scene: Scene, total: Any, mass: Any) -> list[str]:
+    """What a reader must know where there are no shares, given the sums of totals and of absolute values."""
+    total, mass = float(total), float(mass)
+    if float(large_enough(np.array(total), np.array(mass))) > 0 or mass == 0:
+        return []
+    return [
+        f"No shares: the {scene.sum_name}s of these pairs add up to {total:.3g}, which is less than a tenth of the sum "
+        f"of absolute values ({mass:.3g}). Read the means instead."
+    ]
+
+
+def columns_table(**columns: Any) -> pa.Table:
+    """A table of columns; NaN in floats becomes null."""
+    import pyarrow as pa
+
+    made = {}
+    for name, values in columns.items():
+        values = np.asarray(values) if not isinstance(values, (pa.Array, list)) else values
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            made[name] = pa.array(values, mask=~np.isfinite(values))
+        else:
+            made[name] = pa.array(values)
+    return pa.table(made)
+
+
+def numbers(column: Any) -> Array:
+    """A column as float64, NaN for null."""
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+
+
+def quantiles(values: Array) -> list[Array]:
+    """The 5, 25, 50, 75 and 95 % quantiles, over the first axis; NaN where there is nothing."""
+    if not len(values):
+        return [np.full(values.shape[1:], np.nan)] * 5
+    return list(np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0))

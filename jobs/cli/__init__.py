@@ -1,0 +1,1 @@
+"""The commands: one module a group, the flags that they share, and what they print."""

@@ -1,0 +1,55 @@
+"""The command that examines a model: ``doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.flags import MODEL_NAMES, Reference
+from jobs.cli.messages import note, told
+
+UNHEALTHY = 1
+
+
+def doctor(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model: a folder, or a name on the hub.")],
+    mode: Annotated[
+        str | None, typer.Option(help="symmetric or retrieval; default: retrieval where the model has roles.")
+    ] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    reference: Reference = None,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="For about how long layers are tried; the default layer always is.")
+    ] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = False,
+) -> None:
+    """Examine a model: what it is, whether its attributions are sound, and what they cost here."""
+    with told(context, names=MODEL_NAMES):
+        from jobs.cluster.environment import quiet_libraries
+
+        quiet_libraries()
+        from jobs.doctor.examination import examine
+        from jobs.views.doctor import page
+
+        diagnosis = examine(
+            model,
+            mode=mode,
+            similarity=similarity,
+            reference="pad" if reference is None else reference,
+            seconds=seconds,
+            trust_remote_code=trust_remote_code,
+            told=note,
+        )
+        if as_json:
+            typer.echo(page.as_json(diagnosis))
+        else:
+            from rich.console import Console
+
+            page.show(diagnosis, Console(highlight=False))
+    if diagnosis.problems:
+        raise typer.Exit(UNHEALTHY)

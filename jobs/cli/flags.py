@@ -1,0 +1,176 @@
+"""The flags that describe a job, the same for every command that takes a job file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli.flag_names import FlagNames, flat, given_flags
+
+JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")]
+Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
+Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
+
+SumsTo = Annotated[
+    str | None, typer.Option(help="What a pair's cells sum to: score (the default), difference or centred.")
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="What replaces every word in a reference: pad, unk, mask, a word.")
+]
+
+
+def job_command(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the flags of a job beside its own: it gets what was said as one mapping, ``settings``."""
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["settings"]
+    flags = inspect.signature(_settings, eval_str=True).parameters
+
+    def with_flags(**given: Any) -> None:
+        settings = _settings(**{name: given.pop(name) for name in flags})
+        command(**given, settings=settings)
+
+    together = [*own.values(), *flags.values()]
+    # The job file is the one argument, and may be left out.
+    together = [one.replace(default=None) if one.name == "job_file" else one for one in together]
+    with_flags.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {one.name: one.annotation for one in together}
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    return with_flags
+
+
+def _settings(
+    model: Annotated[str | None, typer.Option(help="A sentence-transformers model: a folder, or a hub name.")] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="PLACE", help="A file, folder or glob, local or s3://; repeatable.")
+    ] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A retrieval log: TREC or MS MARCO run, or predictions.")
+    ] = None,
+    queries: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's queries.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of its documents.")] = None,
+    qrels: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Judgments, to pass through.")] = None,
+    beir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="A BEIR folder in place of --queries, --corpus and --qrels.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose judgments in --beir's qrels folder to take; default test.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="auto (the default), trec, msmarco, scores, predictions or mteb.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Only so many documents a query, the best ones.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
+    a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
+    b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
+    id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
+    header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(metavar="SIGN", help="Of CSV and TSV: tab, comma, semicolon, pipe; default: seen.")
+    ] = None,
+    quotes: Annotated[str | None, typer.Option(help="csv or none (ordinary characters); default: seen.")] = None,
+    mode: Annotated[str | None, typer.Option(help="symmetric (the default but for a log) or retrieval.")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt before both texts of symmetric pairs.")] = None,
+    layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
+    groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    sums_to: SumsTo = None,
+    reference: Reference = None,
+    rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Residual to reach, of the embedding's length (queries: a tenth of a loose one)."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto (the default), float32, tf32, fp16 or bf16.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
+    store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
+    format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the work.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Only so many queries (first texts), by chance.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number, another sample; default 0.")] = None,
+    max_rejects: Annotated[float | None, typer.Option(help="Share of unreadable rows put up with.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB or 60%.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
+    min_workers: Annotated[int | None, typer.Option(help="Fewest worker processes, of a number that changes.")] = None,
+    max_workers: Annotated[int | None, typer.Option(help="Most worker processes; more are asked for.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
+    ] = None,
+    pickled_weights: Annotated[
+        bool | None, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
+    ] = None,
+) -> dict[str, Any]:
+    """The flags as settings laid over a job file; what was not said is None."""
+    return {
+        "model": model,
+        "input": input or None,
+        "log": log or None,
+        "queries": queries or None,
+        "corpus": corpus or None,
+        "qrels": qrels or None,
+        "beir": beir,
+        "split": split,
+        "log_format": log_format,
+        "depth": depth,
+        "output": output,
+        "columns": {"a": a, "b": b, "id": id},
+        "header": header,
+        "delimiter": delimiter,
+        "quotes": quotes,
+        "mode": mode,
+        "prompts": {"query": query_prompt, "document": document_prompt, "text": prompt},
+        "layer": layer,
+        "groups": groups,
+        "similarity": similarity,
+        "sums_to": sums_to,
+        "reference": reference,
+        "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
+        "precision": precision,
+        "top_k": top_k,
+        "store": store,
+        "format": format,
+        "shards": shards,
+        "limit": limit,
+        "sample": sample,
+        "seed": seed,
+        "max_rejects": max_rejects,
+        "memory": memory,
+        "workers": {"count": workers, "min": min_workers, "max": max_workers, "gpus": gpus, "cpus": cpus},
+        "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
+        "trust_remote_code": trust_remote_code,
+        "pickled_weights": pickled_weights,
+    }
+
+
+_BY_NAME: dict[str, Any] = {name: name for name in inspect.signature(_settings).parameters}
+# The flag of every setting that has one: what the flags give when each is given its own name.
+JOB_FLAGS = {path: f"--{name.replace('_', '-')}" for path, name in flat(_settings(**_BY_NAME))}
+
+
+# The same for the commands that load a model and have no job file.
+MODEL_NAMES = FlagNames(
+    {
+        path: flag
+        for path, flag in JOB_FLAGS.items()
+        if path
+        in ("layer", "groups", "mode", "similarity", "sums_to", "reference", "trust_remote_code", "pickled_weights")
+    }
+)
+
+
+def job_names(job_file: Path | None, settings: Mapping[str, Any]) -> FlagNames:
+    """The flags that errors about a job name in place of its settings."""
+    return given_flags(JOB_FLAGS, job_file, settings)

@@ -1,0 +1,88 @@
+"""What the commands print of a pair or a query, and the files that they write of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.errors import StoreError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from attribution_core.results import PairAttribution
+    from jobs.analysis.query.result import QueryResult
+
+Told = Callable[[str], None]
+
+
+def check_targets(*paths: Path | None) -> None:
+    """StoreError where a file cannot be written, before anything is computed for it."""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise StoreError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise StoreError(f"cannot write {path}: it is a folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise StoreError(f"cannot write {path}: permission denied")
+
+
+def show_pair(
+    pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None, told: Told
+) -> None:
+    """Print ``pair`` and write its page and figure where asked for; StoreError where that fails.
+
+    ``told`` is given a line for every file written.
+    """
+    from rich.console import Console
+
+    from attribution_core.display.pair import pair_html, plot_pair, terminal_pair
+
+    terminal_pair(pair, Console(), top=top, special=special)
+    if html is not None:
+        _write(html, _page(pair_html(pair, special=special)), told)
+    if png is not None:
+        write_figure(plot_pair(pair, special=special)[0], png, told)
+
+
+def write_figure(figure: Figure, path: Path, told: Told) -> None:
+    """Write a figure as PNG; StoreError where that fails."""
+    import io
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
+    _write(path, picture.getvalue(), told)
+
+
+def show_query(result: QueryResult, *, special: bool, top: int, html: Path | None, told: Told) -> None:
+    """Print the ``top`` best documents of a query and write its page where asked for; StoreError where that fails."""
+    from rich.console import Console
+
+    from jobs.views.query.display import query_html, terminal_query
+
+    terminal_query(result, Console(), top=top, special=special)
+    if html is not None:
+        _write(html, _page(query_html(result, top=top, special=special)), told)
+
+
+def _page(fragment: str) -> bytes:
+    """A fragment as a page that fits a phone's width too."""
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"></head>\n<body>\n'
+        f"{fragment}\n</body></html>\n"
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _write(path: Path, data: bytes, told: Told) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {(error.strerror or type(error).__name__).lower()}") from None
+    told(f"wrote {path}")

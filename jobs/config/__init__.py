@@ -1,0 +1,1 @@
+"""The job file: its fields, their sections, and how YAML is read."""

@@ -1,0 +1,411 @@
+"""One validated job: what a job file or the flags of ``tokenpair run`` may say, and what it means.
+
+Every field's ``description`` is the sentence that an error message gives for what is allowed there, so that the
+rule and its explanation stand in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from jobs.config.sections import (
+    DELIMITER,
+    QUOTES,
+    Column,
+    Columns,
+    Delimiter,
+    Header,
+    Place,
+    Prompts,
+    Quadrature,
+    Quotes,
+    Settings,
+    Share,
+    StorageOptions,
+    Text,
+    TextColumns,
+    Workers,
+    absolute,
+    no_secret,
+    parse_share,
+    parse_size,
+)
+from jobs.errors import JobError
+
+__all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "load_job", "parse_job", "parse_size"]
+
+_MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
+_SMALLEST_MEMORY = 16 << 20
+_MEANS = {"output", "workers", "memory", "storage"}
+MOST_ROWS = 10**15
+S = TypeVar("S", bound=Settings)
+
+
+class JobConfig(Settings):
+    """Everything that decides a job. ``identity()`` is the part that decides its rows."""
+
+    model: Annotated[Text, BeforeValidator(no_secret)] = Field(
+        description="the name of a sentence-transformers model, or a folder that holds one"
+    )
+    input: list[Place] | None = Field(
+        None, min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
+    )
+    log: list[Place] | None = Field(
+        None, min_length=1, description="a retrieval log's file (local or s3://bucket/…), or a list of them"
+    )
+    log_format: Literal["auto", "trec", "msmarco", "scores", "predictions", "mteb"] = Field(
+        "auto",
+        description="auto, trec, msmarco (query, document, rank), scores (query, document, score), predictions "
+        "(sentence-transformers) or mteb",
+    )
+    log_part: Text | None = Field(
+        None, description="the subset/split to take of MTEB predictions, or null for the only one"
+    )
+    queries: list[Place] | None = Field(
+        None, min_length=1, description="the file of the log's queries (JSONL, Parquet, Arrow, TSV, CSV), or a list"
+    )
+    query_columns: TextColumns = Field(
+        default_factory=TextColumns, description="settings id, text, header, delimiter, quotes"
+    )
+    corpus: list[Place] | None = Field(
+        None, min_length=1, description="the file or folder of the log's documents (JSONL, Parquet, Arrow, TSV, CSV)"
+    )
+    corpus_columns: TextColumns = Field(
+        default_factory=TextColumns, description="settings id, text, title, header, delimiter, quotes"
+    )
+    titles: bool = Field(True, strict=True, description="true (title, a space, text) or false (the text alone)")
+    qrels: list[Place] | None = Field(
+        None, min_length=1, description="the file of relevance judgments (TREC, or BEIR's TSV), a list, or null"
+    )
+    depth: StrictInt | None = Field(
+        None, ge=1, le=1_000_000, description="how many documents a query, from 1 to 1000000, or null for all"
+    )
+    max_rejects: Share | None = Field(
+        None, description="a share from 0 to 1 of unreadable rows that is put up with, or null (0.01 for a log)"
+    )
+    max_missing: Share | None = Field(
+        None, description="a share from 0 to 1 of rows without a text that is put up with, or null for any"
+    )
+    columns: Columns = Field(default_factory=Columns, description="settings a, b, id, a_id, b_id")
+    header: Header = Field(None, description="true or false")
+    delimiter: Delimiter | None = Field(None, description=DELIMITER)
+    quotes: Quotes | None = Field(None, description=QUOTES)
+    keep: Literal["all"] | list[Column] = Field("all", description="all, or a list of column names")
+    output: Place = Field(description="a folder for the run, local or s3://bucket/…")
+    mode: Literal["symmetric", "retrieval"] = Field("symmetric", description="symmetric or retrieval")
+    prompts: Prompts = Field(default_factory=Prompts, description="settings query, document, text")
+    layer: StrictInt = Field(
+        -2, ge=-1000, le=1000, description="a layer's number, from 0, or from the top as -1, -2, …"
+    )
+    groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
+    similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
+    sums_to: Literal["score", "difference", "centred"] = Field(
+        "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
+    )
+    reference: Text = Field(
+        "pad", description="pad, unk, mask, or a word that is one token: what stands in place of words in a reference"
+    )
+    quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
+    precision: Literal["auto", "float32", "tf32", "fp16", "bf16"] = Field(
+        "auto", description="auto, float32, tf32, fp16 or bf16"
+    )
+    top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    store: Literal["top", "full"] = Field("top", description="top or full")
+    format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
+    shards: StrictInt | None = Field(
+        None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the work"
+    )
+    limit: StrictInt | None = Field(
+        None, ge=1, le=MOST_ROWS, description=f"a whole number from 1 to {MOST_ROWS}, or null for every pair"
+    )
+    sample: StrictInt | None = Field(
+        None,
+        ge=1,
+        le=MOST_ROWS,
+        description=f"how many queries (first texts) to take by chance, from 1 to {MOST_ROWS}, or null for all",
+    )
+    seed: StrictInt = Field(
+        0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
+    )
+    memory: str = Field("2GiB", description="a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%")
+    workers: Workers = Field(default_factory=Workers, description="settings count, min, max, gpus, cpus")
+    storage: StorageOptions = Field(
+        default_factory=StorageOptions, description="settings endpoint_url, region, profile"
+    )
+    trust_remote_code: bool = Field(False, strict=True, description="true or false")
+    pickled_weights: bool = Field(
+        False, strict=True, description="true (pickled weights can run code when they are opened) or false"
+    )
+
+    @field_validator("model", mode="after")
+    @classmethod
+    def _local_model_is_absolute(cls, model: str) -> str:
+        # A worker may run in another folder; a name on the hub stays a name.
+        folder = Path(model).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_log_is_retrieval(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("log") is not None and given.get("mode") is None:
+            return given | {"mode": "retrieval"}
+        return given
+
+    @field_validator("input", "log", "queries", "corpus", "qrels", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory_is_a_size(cls, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise PydanticCustomError("size", "not a size")
+        if parse_share(value) is not None:
+            return str(value)
+        try:
+            size = parse_size(value)
+        except ValueError:
+            raise PydanticCustomError("size", "not a size") from None
+        if not _SMALLEST_MEMORY <= size < 2**50:
+            raise PydanticCustomError("size", "out of range")
+        return str(value)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory budget of a worker's computation in bytes, or None where it is a share."""
+        return parse_size(self.memory) if self.memory_share is None else None
+
+    @property
+    def memory_share(self) -> float | None:
+        """The memory budget as a share of a GPU's memory, or of a machine's, divided among the workers it is for."""
+        return parse_share(self.memory)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the rows of the result: all but where and with what means they are computed."""
+        return self.model_dump(mode="json", exclude=_MEANS)
+
+    def digest(self) -> str:
+        """A hash of :meth:`identity` that tells a job by its plan; a setting left open counts as none."""
+        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
+            "header": self.header is not False
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
+    """The job of a YAML file (or of none), with ``overrides`` laid over it; nested mappings merge, None is not given.
+
+    Raises JobError with one line a wrong field: the field, what was found, what is allowed.
+    """
+    return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
+
+
+def read_settings(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a YAML file (or of none) with ``overrides`` laid over them, not yet validated."""
+    settings = _read_yaml(Path(path)) if path is not None else {}
+    # What a run adds to its job.yaml was found out and is no setting.
+    settings = {name: value for name, value in settings.items() if name != "run" or not isinstance(value, dict)}
+    return _merged(settings, overrides or {})
+
+
+def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
+    """A validated job of plain settings; raises JobError as ``load_job`` does."""
+    job = validated(JobConfig, settings, where)
+    _check_together(job, where)
+    columns = columns_as_told(job.columns, job.header is not False, where)
+    told = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
+    update: dict[str, Any] = {"columns": Columns.model_validate(columns)}
+    for name in ("query_columns", "corpus_columns") if told and job.log is not None else ():
+        given = getattr(job, name)
+        update[name] = given.model_copy(update=told | given.model_dump(exclude_none=True, include=set(told)))
+    return job.model_copy(update=update)
+
+
+def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> S:
+    """Settings as their schema has them; JobError with one line a wrong field."""
+    try:
+        return schema.model_validate(dict(settings))
+    except ValidationError as error:
+        lines = list(dict.fromkeys(_explain(error, settings, where, schema)))
+        raise JobError("\n".join(lines)) from None
+    except RecursionError:
+        raise JobError(f"{where or 'the job'}: nested too deeply to be a job") from None
+
+
+def _check_together(job: JobConfig, where: str) -> None:
+    """JobError for settings that are each allowed and make no job together."""
+    wrong: list[str] = []
+    if job.input is None and job.log is None:
+        wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
+    elif job.input is not None and job.log is not None:
+        wrong.append("log: found beside input; allowed: one of the two")
+    if job.log is not None and job.corpus is None:
+        wrong.append(f"corpus: is missing; give {_allowed('corpus')}")
+    if job.log is not None and job.queries is None and job.log_format not in ("auto", "predictions"):
+        wrong.append(f"queries: is missing; give {_allowed('queries')}")
+    if job.log is None:
+        wrong += [
+            f"{name}: found without log; it belongs to a retrieval log"
+            for name in ("queries", "corpus", "qrels", "depth", "log_part")
+            if getattr(job, name) is not None
+        ]
+    if job.log is not None and job.mode != "retrieval":
+        wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts says what stands before texts)")
+    if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
+        wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
+    roles = ("query", "document") if job.mode == "retrieval" else ("text",)
+    wrong += [
+        f"prompts.{name}: found {_shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"
+        for name, prompt in job.prompts
+        if prompt is not None and name not in roles
+    ]
+    if wrong:
+        prefix = f"{_one_line(where)}: " if where else ""
+        raise JobError("\n".join(prefix + line for line in wrong))
+
+
+def _allowed(name: str) -> str:
+    return JobConfig.model_fields[name].description or ""
+
+
+def columns_as_told(given: Settings, header: bool, where: str) -> dict[str, str | int | None]:
+    """Columns are numbers without a header and names with one; ``a: 2`` in YAML may be meant as either."""
+    columns: dict[str, str | int | None] = {}
+    for role, column in given:
+        if column is None or isinstance(column, bool):
+            columns[role] = column
+        elif header:
+            columns[role] = str(column)
+        elif str(column).isascii() and str(column).isdigit() and int(column) >= 1:
+            columns[role] = int(column)
+        else:
+            prefix = f"{where}: " if where else ""
+            raise JobError(
+                f"{prefix}columns.{role}: found {_shown(column)}; allowed: with header: false, a column's number from 1"
+            )
+    return columns
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from jobs.config.yaml import read_yaml
+
+    try:
+        if path.is_dir():
+            raise JobError(f"{path}: is a folder, not a job file")
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_JOB_FILE + 1)
+        if len(raw) > _MAX_JOB_FILE:
+            raise JobError(f"{path}: is larger than 1 MiB; this is not a job file")
+        settings = read_yaml(raw.decode("utf-8"))
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from None
+    except ValueError as error:
+        raise JobError(f"{path}: is not valid YAML: {error}") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise JobError(f"{path}: found {_shown(settings)}; allowed: settings such as 'model: NAME', one a line")
+    return {str(key): value for key, value in settings.items()}
+
+
+def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            inner = _merged(below if isinstance(below, Mapping) else {}, value)
+            if inner or isinstance(below, Mapping):
+                merged[key] = inner
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError, settings: Mapping[str, Any], where: str, schema: type[BaseModel]) -> Iterator[str]:
+    """One line for each wrong field, from pydantic's list of complaints."""
+    prefix = f"{_one_line(where)}: " if where else ""
+    for complaint in error.errors(include_url=False, include_input=False):
+        path, owner, allowed = _field_of(complaint["loc"], schema)
+        name = _one_line(".".join(path))[:200]
+        if complaint["type"] == "extra_forbidden":
+            beside = _value_at(settings, path[:-1])
+            given = beside if isinstance(beside, Mapping) else {}
+            yield f"{prefix}{name}: is not a setting{_closest(path[-1], owner, given)}"
+        elif complaint["type"] == "missing":
+            yield f"{prefix}{name}: is missing; give {allowed}"
+        elif complaint["type"] == "secret":
+            yield f"{prefix}{name}: found an address with credentials in it (not repeated here); allowed: {allowed}"
+        else:
+            yield f"{prefix}{name}: found {_shown(_value_at(settings, path))}; allowed: {allowed}"
+
+
+def _field_of(location: tuple[int | str, ...], owner: type[BaseModel]) -> tuple[list[str], type[BaseModel], str]:
+    """The setting a complaint is about: its path, the settings it is one of, and what is allowed there.
+
+    Pydantic's locations go on into list positions and union members; only names of settings are kept.
+    """
+    path: list[str] = []
+    allowed = "settings such as 'model: NAME'"
+    for step in location:
+        path.append(str(step))
+        field = owner.model_fields.get(str(step))
+        if field is None:
+            break
+        allowed = field.description or ""
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
+            break
+        if len(location) > len(path):
+            owner = field.annotation
+    return path, owner, allowed
+
+
+def _closest(name: str, owner: type[BaseModel], given: Mapping[str, object]) -> str:
+    known = list(owner.model_fields)
+    near = get_close_matches(name, known, n=len(known))
+    # A setting that must be there and is not is the likelier one meant, whatever a shorter name has in common.
+    near.sort(key=lambda field: field in given or not owner.model_fields[field].is_required())
+    return f"; did you mean {near[0]}?" if near else f"; the settings here are {', '.join(known)}"
+
+
+def _value_at(settings: object, path: list[str]) -> object:
+    for step in path:
+        settings = settings.get(step) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _shown(value: object) -> str:
+    """What was found, short, on one line and never with credentials."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    short = reprlib.Repr()
+    short.maxstring, short.maxother, short.maxlevel = 60, 60, 2
+    return re.sub(r"//[^/'\"\s]*@", "//…@", _one_line(short.repr(value)))
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

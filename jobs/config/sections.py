@@ -1,0 +1,172 @@
+"""The sections of a job file, and the kinds of values that its settings take.
+
+Every field's ``description`` is the sentence that an error message gives for what is allowed there, so that the
+rule and its explanation stand in one place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from jobs.storage.s3 import holds_login
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as ``2GiB``, ``512MB`` or a plain number; ValueError when it is none."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?\s*", str(text), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise ValueError(f"not a size: {text!r}")
+    unit = (match[2] or "").lower()
+    return int(float(match[1]) * (_BINARY_UNITS | _UNITS)[unit])
+
+
+def parse_share(text: str | int) -> float | None:
+    """The share that a percentage such as ``60%`` is, or None where the text is none between 1 and 95 percent."""
+    match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,3})?)\s*%\s*", str(text), re.ASCII)
+    share = float(match[1]) / 100 if match is not None else 0.0
+    return share if 0.01 <= share <= 0.95 else None
+
+
+def _no_bool(value: object) -> object:
+    # YAML's `yes` and `true` would otherwise pass for 1.
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a truth value")
+    return value
+
+
+def no_secret(value: object) -> object:
+    """Refuse an address that carries credentials, without repeating it."""
+    if isinstance(value, str) and holds_login(value):
+        raise PydanticCustomError("secret", "an address with credentials in it")
+    return value
+
+
+def absolute(place: str) -> str:
+    """A local path made absolute, so that a rerun from another folder is the same job; addresses stay as they are."""
+    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def _place(value: object) -> object:
+    return absolute(value) if isinstance(value, str) and value.strip() else value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\A[^\x00]*\S[^\x00]*\z")]
+Place = Annotated[Text, BeforeValidator(_place), BeforeValidator(no_secret)]
+Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Column = StrictInt | Text
+Prompt = Annotated[str, Field(max_length=4096, pattern=r"\A[^\x00]*\z")]
+Share = Annotated[Real, Field(ge=0, le=1)]
+# Null means a header, of which it is looked whether it is one; a record of the job says true then.
+Header = Annotated[bool | None, Field(strict=True), PlainSerializer(lambda told: told is not False, return_type=bool)]
+Delimiter = Annotated[str, Field(pattern=r'\A(tab|comma|semicolon|pipe|[^\r\n"\x00])\z')]
+Quotes = Literal["csv", "none"]
+DELIMITER = "tab, comma, semicolon, pipe or one character, or null for what the file shows"
+QUOTES = "csv (cells may stand in quotes), none (quotes are ordinary characters), or null for what the file shows"
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+
+
+class Columns(Settings):
+    """Where a row has its texts and ids; numbers (from 1) where the input has no header."""
+
+    a: Column | None = Field(None, description="the name of the first text's column, or its number from 1")
+    b: Column | None = Field(None, description="the name of the second text's column, or its number from 1")
+    id: Column | None = Field(None, description="the name of the column with the pair's id, or its number from 1")
+    a_id: Column | None = Field(None, description="the name of the column with the first text's id, or its number")
+    b_id: Column | None = Field(None, description="the name of the column with the second text's id, or its number")
+
+    def given(self) -> dict[str, str | int]:
+        """The columns that were named, by role."""
+        return {role: column for role, column in self if column is not None}
+
+
+class TextColumns(Settings):
+    """Where a table of texts has its ids and texts; without these settings the usual names are looked for."""
+
+    id: Column | None = Field(None, description="the name of the column with the text's id, or its number from 1")
+    text: Column | None = Field(None, description="the name of the column with the text, or its number from 1")
+    title: Column | None = Field(None, description="the name of the column with a document's title, or its number")
+    header: bool | None = Field(
+        None, strict=True, description="true or false (a CSV or TSV names its columns), or null for what the file shows"
+    )
+    delimiter: Delimiter | None = Field(None, description=DELIMITER)
+    quotes: Quotes | None = Field(None, description=QUOTES)
+
+
+class Prompts(Settings):
+    """What stands before the texts: the name of one of the model's prompts, or the prompt itself; null: its own."""
+
+    query: Prompt | None = Field(None, description="a prompt's name or text for queries, '' for none, or null")
+    document: Prompt | None = Field(None, description="a prompt's name or text for documents, '' for none, or null")
+    text: Prompt | None = Field(
+        None, description="a prompt's name or text for both texts of symmetric pairs, '' for none, or null"
+    )
+
+
+class Quadrature(Settings):
+    """How the path integral is taken; see ``attribution_core.quadrature.rules``."""
+
+    rule: Literal["gauss", "riemann"] = Field("gauss", description="gauss or riemann")
+    tolerance: Real = Field(2e-3, gt=0, le=1, description="a residual in units of ‖e‖, above 0 and at most 1")
+    nodes: StrictInt | None = Field(
+        None, ge=1, le=100_000, description="a whole number from 1 to 100000, or null to choose it for every text"
+    )
+    max_nodes: StrictInt = Field(256, ge=1, le=100_000, description="a whole number from 1 to 100000")
+
+
+class Workers(Settings):
+    """How many processes share the work; null means what the machine or cluster has at the time."""
+
+    count: StrictInt | None = Field(None, ge=1, le=10_000, description="a whole number of at least 1, or null")
+    min: StrictInt | None = Field(None, ge=1, le=10_000, description="the fewest workers to ask for, or null (1)")
+    max: StrictInt | None = Field(
+        None, ge=1, le=10_000, description="the most workers to ask for, at least min, or null for what there is"
+    )
+    gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
+    cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise PydanticCustomError("fraction", "a fraction above 1")
+        return gpus
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, most: int | None, given: ValidationInfo) -> int | None:
+        least = given.data.get("min")
+        if most is not None and least is not None and most < least:
+            raise PydanticCustomError("range", "below min")
+        return most
+
+
+class StorageOptions(Settings):
+    """How an object store is reached. Credentials are never settings: they come from the usual AWS environment."""
+
+    endpoint_url: Annotated[Text, BeforeValidator(no_secret)] | None = Field(
+        None,
+        pattern=r"\Ahttps?://[^\s/]+/?\S*\z",
+        description="an address such as http://127.0.0.1:8333 without credentials, or null",
+    )
+    region: Text | None = Field(None, description="the name of a region, or null")
+    profile: Text | None = Field(None, description="the name of a profile in the AWS configuration, or null")

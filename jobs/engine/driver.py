@@ -1,0 +1,257 @@
+"""The life of a run: plan, workers over shards, reconciliation with the plan, and ``_SUCCESS`` last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.errors import TokenpairError
+from jobs.config.job import JobConfig
+from jobs.engine.outcome import Outcome
+from jobs.engine.run_loop import STATE_VERSION, Attempt
+from jobs.engine.signals import Interrupted, starting_ray, stoppable
+from jobs.engine.worker import Worker, versions
+from jobs.engine.worker_pool import connected
+from jobs.errors import RunError
+from jobs.plan.preflight import check_before_planning
+from jobs.progress import Progress, counted, make_progress
+from jobs.run.event_log import Journal, driver_log, new_start, state_file
+from jobs.run.record import (
+    check_ours,
+    check_same_inputs,
+    check_same_job,
+    check_same_model_files,
+    differing_inputs,
+    half_removed,
+    read_record,
+    tidy,
+    wipe,
+)
+from jobs.run.tables import JOB_FILE, SUCCESS, finished_shards
+from jobs.run.totals import Totals, read_totals
+from jobs.storage.store import Store
+
+if TYPE_CHECKING:
+    from jobs.run.manifest import Plan
+
+__all__ = ["Interrupted", "Outcome", "run_job"]
+
+
+def run_job(
+    job: JobConfig,
+    *,
+    quiet: bool = False,
+    echo: Callable[[str], None] = print,
+    restart: bool = False,
+    progress: Progress | None = None,
+    worker_class: type[Worker] = Worker,
+) -> Outcome:
+    """Run ``job`` to its end, or go on with what an earlier start left in its run directory.
+
+    ``echo`` gets notices (not when ``quiet``), never the summary: that is ``Outcome.lines()``. Raises TokenpairError
+    for what the user can mend and Interrupted on SIGINT or SIGTERM; a shard that fails for good is in the Outcome.
+    """
+    with stoppable():
+        return _run_job(job, quiet, echo, restart, progress, worker_class)
+
+
+def _run_job(
+    job: JobConfig,
+    quiet: bool,
+    echo: Callable[[str], None],
+    restart: bool,
+    progress: Progress | None,
+    worker_class: type[Worker],
+) -> Outcome:
+    began = time.monotonic()
+    say = (lambda _: None) if quiet else echo
+    run = Store.open(job.output, job.storage)
+    record = _look(run, job, restart=restart)
+    if record is not None and run.exists(SUCCESS):
+        return _finished_before(run)
+    run.check_writable()
+    start = new_start()
+    with _told_of(Store.open(job.output, job.storage), start) as telling:
+        plan = _plan(run, job, record, say)
+        telling.journal.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
+        todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
+        done_before = len(plan.shards) - len(todo)
+        if done_before:
+            there = "is" if done_before == 1 else "are"
+            say(f"going on with {run.url}: {done_before} of {counted(len(plan.shards), 'shard')} {there} there")
+        attempt = Attempt(job, run, plan, record, todo, worker_class, start=start, journal=telling.journal, say=say)
+        telling.attempt = attempt
+        if todo:
+            with progress or make_progress(echo, quiet=quiet) as shown:
+                shown.waiting("starting Ray")
+                telling.journal.state(attempt.snapshot("starting"))
+                with starting_ray(), connected() as cluster, stoppable():
+                    attempt.work(shown, cluster)
+        outcome = _reconciled(run, plan, job, attempt, time.monotonic() - began)
+        telling.end("finished" if outcome.complete else "incomplete")
+    tidy(run)
+    return outcome
+
+
+@dataclass
+class _Telling:
+    """What the run directory is told of this start, from before its plan to its end."""
+
+    journal: Journal
+    start: str
+    attempt: Attempt | None = None
+
+    def end(self, phase: str, reason: str = "") -> None:
+        """The last line and state of this start."""
+        self.journal.log("end", phase=phase, reason=reason)
+        self.journal.state(self.attempt.snapshot(phase, reason=reason) if self.attempt else self.before(phase, reason))
+
+    def before(self, phase: str, reason: str = "") -> dict[str, Any]:
+        """The state while there is no plan."""
+        return {
+            "version": STATE_VERSION,
+            "start": self.start,
+            "phase": phase,
+            "reason": reason,
+            "host": platform.node(),
+            "process": os.getpid(),
+        }
+
+
+@contextlib.contextmanager
+def _told_of(run: Store, start: str) -> Iterator[_Telling]:
+    """The journal of one start; how the block ends is its last word."""
+    telling = _Telling(Journal(run, driver_log(start), state_file(start)), start)
+    telling.journal.log("start", host=platform.node(), process=os.getpid(), versions=versions())
+    telling.journal.state(telling.before("planning"))
+    try:
+        yield telling
+    except KeyboardInterrupt as stop:
+        telling.end("stopped", str(stop))
+        raise
+    except TokenpairError as error:
+        telling.end("failed", str(error))
+        raise
+    except BaseException as error:
+        telling.end("failed", type(error).__name__)
+        raise
+    finally:
+        telling.journal.close()
+
+
+def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
+    """The record of a run of this very job over this input that is there already; RunError where something else is.
+
+    Whatever can be told without planning is told here, before anything is removed or written.
+    """
+    from jobs.sources import input_files
+
+    record = read_record(run)
+    if record is None:
+        check_ours(run)
+    elif not restart:
+        check_same_job(run, record, job)
+    files = input_files(job)
+    if record is not None and not restart:
+        check_same_inputs(run, record, files)
+        check_same_model_files(run, record, job.model)
+        if run.exists(SUCCESS):
+            return record
+    check_before_planning(job)
+    # Where --restart was interrupted late, texts and rejects of the old run would be taken for the new one's.
+    if restart or (record is not None and half_removed(run)):
+        wipe(run)
+        return None
+    return record
+
+
+def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callable[[str], None]) -> Plan:
+    """The plan that is there, where it is this job's over this input; else a new one.
+
+    RunError where another job has put its own there: ``job.yaml`` may be this one's all the same.
+    """
+    from jobs.plan.plan import make_plan
+    from jobs.run.manifest import MANIFEST, load_plan
+
+    plan = load_plan(run)
+    if plan is None or record is None:
+        if plan is not None and (plan.job != job.digest() or _other_inputs(plan, job)):
+            # Left by a start that never got as far as its model, and of another job or over other input.
+            run.remove(MANIFEST)
+        plan = make_plan(job, run)
+        for notice in plan.notices:
+            say(f"note: {notice}")
+    _check_ours(run, plan, job)
+    rejected = sum(plan.rejected.values())
+    # Workers may turn away more: what has no token shows only when it is tokenised.
+    turned_away = f", {counted(rejected, 'row')} turned away so far" if rejected else ""
+    planned = f"{counted(plan.pairs, 'pair')} of {counted(plan.texts, 'text')} in {counted(len(plan.shards), 'shard')}"
+    say(planned + turned_away)
+    return plan
+
+
+def _check_ours(run: Store, plan: Plan, job: JobConfig) -> None:
+    if plan.job != job.digest():
+        ways = "choose another output, or --restart to throw that run away"
+        raise RunError(f"{run.url}: its plan is of another job, which was started there at the same time ({ways})")
+
+
+def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
+    from jobs.sources import input_files
+
+    return differing_inputs(plan.inputs, input_files(job))
+
+
+def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, seconds: float) -> Outcome:
+    """Compare what is in the store with the plan; ``_SUCCESS`` only when nothing is missing."""
+    missing = sorted(set(range(len(plan.shards))) - finished_shards(run))
+    failed = {
+        index: attempt.schedule.failed.get(index, "its part is not in the run directory any more") for index in missing
+    }
+    totals = read_totals(run, job.format, job.sums_to)
+    if not failed:
+        record = read_record(run)
+        if record is None:
+            raise RunError(f"{run.url}: its {JOB_FILE} was removed while it ran")
+        # Another driver may have thrown the run away meanwhile: what is there is then not this job's.
+        check_same_job(run, record, job)
+        run.commit(SUCCESS, json.dumps(asdict(totals), ensure_ascii=False, indent=1).encode())
+    return Outcome(
+        url=run.url,
+        totals=totals,
+        planned_pairs=plan.pairs,
+        shards=len(plan.shards),
+        failed=failed,
+        pairs_now=attempt.pairs_now,
+        seconds=seconds,
+        computing_seconds=attempt.computing_seconds,
+        worker_seconds=attempt.worker_seconds,
+        busy_seconds=sum(attempt.busy_seconds.values()),
+        workers=attempt.workers,
+        retries=attempt.schedule.retries,
+        warnings=tuple(plan.warnings),
+    )
+
+
+def _finished_before(run: Store) -> Outcome:
+    try:
+        totals = Totals.of(json.loads(run.read(SUCCESS)))
+    except (ValueError, TypeError, RecursionError):
+        totals = Totals()
+    return Outcome(run.url, totals, totals.pairs, 0, {}, 0, 0.0, already_finished=True, warnings=_warnings(run))
+
+
+def _warnings(run: Store) -> tuple[str, ...]:
+    from jobs.run.manifest import load_plan
+
+    try:
+        plan = load_plan(run)
+    except RunError:  # of another version; what it came to can be said all the same
+        return ()
+    return () if plan is None else tuple(plan.warnings)

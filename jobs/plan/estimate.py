@@ -1,0 +1,203 @@
+"""What a job would come to before anything is computed: its size, its rejects, its work, hours and money."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import JobError
+from jobs.progress import counted, duration
+
+if TYPE_CHECKING:
+    from jobs.config.job import JobConfig
+    from jobs.plan.plan import Plan
+    from jobs.plan.sharding import Work
+
+# name: (dense TF32 peak in Tflop/s by the maker's data sheet, float32 where there is no TF32; a round on-demand price
+# in $ an hour). Prices differ by vendor and month: --price says yours.
+ACCELERATORS: dict[str, tuple[float, float]] = {
+    "t4": (8.1, 0.5),
+    "l4": (60, 0.8),
+    "a10g": (35, 1.0),
+    "l40s": (183, 1.9),
+    "v100": (15.7, 3.0),
+    "a100": (156, 3.5),
+    "h100": (495, 5.0),
+    "h200": (495, 6.0),
+}
+# The share of the machine's own product rate that a whole pass is taken to reach.
+REACHED_ON_CPU, REACHED_ON_GPU = 0.7, 0.5
+PAPER_NODES = 50
+MEASURED_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One to estimate for: ``rate`` in operations a second of the whole pass, ``price`` an hour.
+
+    The price is in US dollars where it is that of ``ACCELERATORS``, and in the user's own currency where it was given.
+    """
+
+    name: str
+    rate: float
+    price: float
+    in_dollars: bool = False
+
+    def line(self, work: float) -> str:
+        """The time and the money that ``work`` floating-point operations take."""
+        hours = work / self.rate / 3600
+        sign = "$" if self.in_dollars else ""
+        cost = hours * self.price
+        money = f"{sign}{cost:,.2f}" if cost >= 0.005 or not self.price else f"less than {sign}0.01"
+        price = f"{sign}{self.price:g} an hour"
+        source = "US dollars, a usual price, --price sets yours" if self.in_dollars else "your --price, in its currency"
+        return (
+            f"one {self.name}: {about(hours * 3600)}, {money} at {price} ({source}; {REACHED_ON_GPU:.0%} of its TF32 "
+            "peak assumed, not measured)"
+        )
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """Hidden and feed-forward width, and how many layers are above the cut."""
+
+    d: int
+    inner: int
+    layers: int
+
+
+def accelerator(name: str | None, price: float | None) -> Accelerator | None:
+    """The accelerator of a name; JobError with the names there are."""
+    if name is None:
+        if price is not None:
+            raise JobError("--price: found without --on; say which accelerator costs that")
+        return None
+    known = ACCELERATORS.get(name.lower())
+    if known is None:
+        raise JobError(f"--on: found {name!r}; allowed: {', '.join(ACCELERATORS)}")
+    peak, usual = known
+    rate = peak * 1e12 * REACHED_ON_GPU
+    return Accelerator(name.lower(), rate, usual if price is None else price, in_dollars=price is None)
+
+
+def about(seconds: float) -> str:
+    """An estimated time as a reader says it."""
+    return "under a second" if seconds < 1 else f"about {duration(seconds)}"
+
+
+def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -> Iterator[str]:
+    """Plan a job in a folder of its own, which is removed again, and say what it would come to, line by line.
+
+    ``job_at`` gives the job for an output; raises what planning raises.
+    """
+    from jobs.plan.plan import make_plan
+    from jobs.plan.preflight import check_before_planning
+    from jobs.storage.store import Store
+
+    with tempfile.TemporaryDirectory(prefix="tokenpair-look-") as folder:
+        job = job_at(folder)
+        check_before_planning(job)
+        plan = make_plan(job, Store.open(folder))
+    yield from size_lines(plan)
+    sizes = layer_sizes(job)
+    if sizes is None:
+        yield "work      not known here: the model's description is not at hand"
+        return
+    nodes, assumed = expected_nodes(job, sizes)
+    work = total_flops(sizes, plan.work, nodes)
+    how = "assumed" if assumed else "set"
+    yield f"work      about {work:.1e} floating-point operations ({nodes} nodes a text {how}, lengths estimated)"
+    rate, cores = measured_rate(sizes.d)
+    seconds = work / (rate * REACHED_ON_CPU)
+    yield (
+        f"time      this machine: {about(seconds)} ({counted(cores, 'core')}, {rate / 1e9:,.0f} Gflop/s "
+        f"measured just now, {REACHED_ON_CPU:.0%} of it reached)"
+    )
+    if chosen is not None:
+        yield f"          {chosen.line(work)}"
+
+
+def size_lines(plan: Plan) -> Iterator[str]:
+    """Pairs, texts, lengths, rejects and shards of a plan."""
+    for notice in plan.notices:
+        yield f"note: {notice}"
+    texts = " and ".join(f"{one['texts']:,} × {role}" for role, one in plan.lengths.items())
+    yield f"pairs     {plan.pairs:,} of {counted(plan.texts, 'distinct text')} ({texts})"
+    for role, one in plan.lengths.items():
+        rate = plan.calibration.rates[role]
+        tokens = min(one["50"] * 100 // rate.characters + rate.extra, rate.limit)
+        yield (
+            f"lengths   {role}: {one['0']:,} to {one['100']:,} characters; 10 %: {one['10']:,}, 50 %: {one['50']:,}, "
+            f"90 %: {one['90']:,}, 99 %: {one['99']:,}; about {counted(tokens, 'token')} at the median"
+        )
+        if rate.truncated:
+            share = rate.truncated / rate.sampled
+            yield (
+                f"cut       {role}: about {share:.0%} are longer than the {rate.limit} tokens that the model reads "
+                f"(estimated from {rate.sampled:,} of them)"
+            )
+    for reason, count in plan.rejected.items():
+        yield f"rejected  {count:,} × {reason}"
+    costs = [shard.cost for shard in plan.shards]
+    pairs = [shard.pairs for shard in plan.shards]
+    mean = sum(costs) / len(costs)
+    yield (
+        f"shards    {len(costs):,} of {min(pairs):,} to {max(pairs):,} pairs; "
+        f"the cheapest costs {min(costs) / mean:.2f}, the dearest {max(costs) / mean:.2f} of the mean"
+    )
+
+
+def total_flops(sizes: LayerSizes, work: Work, nodes: int) -> float:
+    """Operations of the matrix products of all texts: attribution_core.directions.cost.flops, summed over texts."""
+    d, inner, layers = float(sizes.d), float(sizes.inner), sizes.layers
+    weights = 6 * d * d + 2 * d * d + 4 * d * inner
+    direction = layers * weights - 6 * d * d - 2 * d * inner
+    attention = layers * 8 * d - 4 * d
+    values = layers * (weights * work.tokens + 8 * d * work.squares)
+    return nodes * (direction * work.moved + attention * work.moved_squares + values)
+
+
+def expected_nodes(job: JobConfig, sizes: LayerSizes) -> tuple[int, bool]:
+    """Integration nodes a text, and whether they are assumed: at the default tolerance more layers need more."""
+    if job.quadrature.nodes is not None:
+        return job.quadrature.nodes, False
+    if job.quadrature.rule == "riemann":
+        return PAPER_NODES, False
+    usual = 8 if sizes.layers <= 2 else 12 if sizes.layers <= 4 else 24
+    return min(usual, job.quadrature.max_nodes), True
+
+
+def layer_sizes(job: JobConfig) -> LayerSizes | None:
+    """The sizes of the model's layers from its description, None where that is not at hand."""
+    from jobs.plan.text_lengths import ROLES, model_description
+
+    config = model_description(job, ROLES[job.mode][-1])
+    d = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    count = config.get("num_hidden_layers") or config.get("n_layers") or config.get("num_layers")
+    if not isinstance(d, int) or not isinstance(count, int):
+        return None
+    inner: Any = config.get("intermediate_size") or config.get("hidden_dim") or config.get("d_ff") or 4 * d
+    first = job.layer + count if job.layer < 0 else job.layer
+    return LayerSizes(d, int(inner), count - first)
+
+
+def measured_rate(width: int) -> tuple[float, int]:
+    """Floating-point operations a second of this machine's float32 products at a model's width, and its cores."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    x, weight = torch.randn(4096, width), torch.randn(4 * width, width)
+    times: list[float] = []
+    began = time.perf_counter()
+    while not times or time.perf_counter() - began < MEASURED_SECONDS:
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        times.append(time.perf_counter() - started)
+    torch.set_num_threads(before)
+    return 2 * 4096 * width * 4 * width / sorted(times)[len(times) // 2], cores

@@ -1,0 +1,149 @@
+"""The database in which a log's plan is made: its tables, and how rows get into them and into the rejects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.plan.reject_limits import check_share
+from jobs.sources.rows import Reject, row_text
+from jobs.storage.duckdb import PlanDatabase, connect, first_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.config.job import JobConfig
+    from jobs.sources import InputFile
+
+MAX_UNREADABLE = 0.01
+SHOWN_PLACES = 5
+
+_TABLES = """
+CREATE TABLE files (no INTEGER, name VARCHAR);
+CREATE TABLE log (ordinal BIGINT, file INTEGER, row BIGINT, query VARCHAR, document VARCHAR,
+                  score DOUBLE, place BIGINT, tag VARCHAR, third DOUBLE);
+CREATE TABLE brought (id VARCHAR, text VARCHAR, row BIGINT);
+CREATE TABLE texts (role TINYINT, key VARCHAR, no BIGINT, characters BIGINT, blank BOOLEAN, text VARCHAR, row BIGINT);
+CREATE TABLE listed (id VARCHAR);
+CREATE TABLE judgments (query VARCHAR, document VARCHAR, relevance INTEGER, nth BIGINT);
+CREATE TABLE rejects (file INTEGER, row BIGINT, id VARCHAR, reason VARCHAR, row_text VARCHAR);
+-- Ids may hold any sign; with the query's colons escaped the first colon is the one between the two.
+CREATE MACRO pair_name(query, document) AS replace(replace(query, '%', '%25'), ':', '%3A') || ':' || document;
+"""
+
+
+class LogDatabase(PlanDatabase):
+    """Tables of one log and what is said of them; ``warnings`` are those ``notices`` that the summary repeats."""
+
+    def __init__(self, folder: Path, job: JobConfig) -> None:
+        self.con = connect(folder)
+        self.con.execute(_TABLES)
+        self.notices: list[str] = []
+        self.warnings: list[str] = []
+        self.job = job
+        self._numbers: dict[str, int] = {}
+
+    def note(self, line: str | None) -> None:
+        """Say a line, if there is one."""
+        if line is not None:
+            self.notices.append(line)
+
+    def warn(self, lines: list[str]) -> None:
+        """Say lines, in the summary as well."""
+        self.notices += lines
+        self.warnings += lines
+
+    def turn_away(self, table: str) -> int:
+        """Move the rows of ``table`` that are in ``bad`` (ordinal, reason) to the rejects, and drop ``bad``."""
+        turned_away = self.count("bad")
+        if turned_away:
+            query = f"""
+                SELECT file, row, reason, pair_name(q.id, d.id) AS id, q.id AS query, d.id AS document,
+                       score AS log_score, tag
+                FROM bad JOIN {table} USING (ordinal) JOIN q USING (q) JOIN d USING (d)
+            """
+            writing = self.con.cursor()  # an open result blocks its connection
+            for batch in self.con.sql(query).to_arrow_reader(1 << 16):
+                _insert_described(writing, batch)
+            writing.close()
+            self.con.execute(f"DELETE FROM {table} WHERE ordinal IN (SELECT ordinal FROM bad)")
+        self.con.execute("DROP TABLE bad")
+        return turned_away
+
+    def number(self, file: InputFile) -> int:
+        """The number that a file has in the tables."""
+        if file.url not in self._numbers:
+            self._numbers[file.url] = len(self._numbers)
+            self.con.execute("INSERT INTO files VALUES (?, ?)", [self._numbers[file.url], file.name])
+        return self._numbers[file.url]
+
+    def insert(self, statement: str, table: pa.Table) -> None:
+        """Run ``statement`` over ``table`` as ``incoming``, its rows numbered from 0 by ``nth``."""
+        import numpy as np
+        import pyarrow as pa
+
+        if len(table):
+            numbered = table.append_column("nth", pa.array(np.arange(len(table), dtype=np.int64)))
+            self.con.register("incoming", numbered)
+            self.con.execute(statement)
+            self.con.unregister("incoming")
+
+    def reject(self, file: int, rejects: list[Reject]) -> None:
+        """Take rows of a file that its reader turned away."""
+        import pyarrow as pa
+
+        if rejects:
+            columns = {
+                "row": pa.array([one.row for one in rejects], pa.int64()),
+                "reason": pa.array([one.reason for one in rejects], pa.string()),
+                "row_text": pa.array([one.row_text for one in rejects], pa.string()),
+            }
+            self.insert(
+                f"INSERT INTO rejects SELECT {file}, row, NULL, reason, row_text FROM incoming", pa.table(columns)
+            )
+
+    def check_unreadable(self, files: list[InputFile], good: int) -> None:
+        """SourceError where too many rows of ``files``, of which ``good`` could be read, were turned away."""
+        numbers = ", ".join(str(self.number(file)) for file in files)
+        rows = self.con.execute(f"""
+            SELECT reason, count(*) FROM rejects WHERE file IN ({numbers}) GROUP BY 1 ORDER BY 2 DESC, 1
+        """).fetchall()
+        first = self.con.execute(f"""
+            SELECT name || ':' || row FROM rejects JOIN files ON files.no = rejects.file
+            WHERE rejects.file IN ({numbers}) ORDER BY rejects.file, row LIMIT {SHOWN_PLACES}
+        """).fetchall()
+        most = self.job.max_rejects if self.job.max_rejects is not None else MAX_UNREADABLE
+        total = good + sum(n for _, n in rows)
+        places = [str(place) for (place,) in first]
+        check_share(files[0].name, dict(rows), total, most, "max_rejects", "cannot be used", places)
+
+    def one(self, query: str) -> int:
+        """The number that a query ends in; 0 for null."""
+        row = first_row(self.con, query)
+        assert row is not None
+        return int(row[0] or 0)
+
+
+def called(files: list[InputFile]) -> str:
+    """What some files are called in a notice."""
+    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+
+
+def _insert_described(con: Any, batch: pa.RecordBatch) -> None:
+    """Insert rejects with their rows as text, as the readers give them."""
+    import pyarrow as pa
+
+    lines = batch.select(["query", "document", "log_score", "tag"]).to_pylist()
+    texts = [row_text({name: value for name, value in one.items() if value is not None}) for one in lines]
+    table = pa.table(
+        {
+            "file": batch.column("file"),
+            "row": batch.column("row"),
+            "id": batch.column("id"),
+            "reason": batch.column("reason"),
+            "row_text": pa.array(texts, pa.string()),
+        }
+    )
+    con.register("described", table)
+    con.execute("INSERT INTO rejects SELECT file, row, id, reason, row_text FROM described")
+    con.unregister("described")

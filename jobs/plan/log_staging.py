@@ -1,0 +1,330 @@
+"""A retrieval log set down in a local DuckDB file: rows numbered, ranked, cut at the depth, joined to their texts.
+
+Ids become numbers as early as possible, so that ten million rows are sorted and joined as whole numbers: ``q`` is the
+ordinal of a query's first row, ``d`` the place of a document's id in byte order. A text's ``no`` is twice the ordinal
+of its first row, plus 1 for a document, as in jobs.plan.pairs_database.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.errors import SourceError
+from jobs.plan.log_database import LogDatabase, called
+from jobs.plan.log_joins import ids_without_text, judged_queries, queries_without_rows, ranks_against_scores
+from jobs.plan.reject_limits import check_share
+from jobs.plan.third_column import decide
+from jobs.sources.log import LogFiles, read_log, read_qrels
+from jobs.sources.tables import read_texts
+from jobs.storage.duckdb import first_row, sampled
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.config.job import JobConfig
+    from jobs.sources import InputFile
+
+NO_RANK = "rank is not a whole number"
+DUPLICATE = "a second row for the same query and document"
+NO_TEXT = {"query": "query id without text", "document": "document id without text"}
+BLANK = {"query": "the query is empty", "document": "the document is empty"}
+FLUSH_BYTES = 128 << 20
+SHOWN_IDS = 5
+# From this share of ids without a text on, it is looked whether queries and corpus were mixed up.
+SUSPICIOUS = 0.1
+
+
+class LogStaging(LogDatabase):
+    """The growing database of one log's plan; :meth:`stage` fills it from the job's files."""
+
+    role_b = 1
+
+    def __init__(self, folder: Path, job: JobConfig, files: LogFiles) -> None:
+        super().__init__(folder, job)
+        self._files = files
+        self._document = ""  # an id of the corpus, to be shown where none fits
+        self._rows = 0
+
+    def stage(self) -> None:
+        """Everything that precedes sharding; SourceError where too much is wrong with the input."""
+        self._read_log()
+        self._rank()
+        self._read_all_texts()
+        self._turn_away_textless()
+        self._limit()
+        self._read_judgments()
+        if not self.count("ranked"):
+            reasons = "; ".join(f"{n} × {reason}" for reason, n in list(self.rejected().items())[:5])
+            raise SourceError(f"no row of the log can be attributed: {reasons}{self._example()}")
+
+    def _example(self) -> str:
+        """An id of the log beside one of the corpus, where no document has a text."""
+        wanted = first_row(
+            self.con, "SELECT min(id), bool_and(no IN (SELECT no FROM textless)) FROM wanted WHERE role = 1"
+        )
+        if wanted is None or not wanted[1] or not self._document:
+            return ""
+        return f"; ids of documents look like {wanted[0]!r} in the log and {self._document!r} in the corpus"
+
+    # Rankings ------------------------------------------------------------------------------------------------------
+
+    def _read_log(self) -> None:
+        """Tables ``log`` and ``brought`` (texts of queries that stood in the log itself)."""
+        ordinal = brought = 0
+        for file in self._files.log:
+            number, before, bad = self.number(file), ordinal, 0
+            for batch in read_log(file, self.job.log_format, self.job.log_part):
+                bad += len(batch.rejects)
+                self.reject(number, batch.rejects)
+                columns = "row, query, document, score, place, tag, third"
+                self.insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
+                if batch.queries is not None:
+                    self.insert(f"INSERT INTO brought SELECT id, text, {brought} + nth FROM incoming", batch.queries)
+                    brought += len(batch.queries)
+                ordinal += len(batch.table)
+            if ordinal == before and not bad:
+                raise SourceError(f"{file.url}: has no rows")
+        self._rows = ordinal
+        if not ordinal:
+            self.check_unreadable(self._files.log, 0)
+            raise SourceError(f"{self._files.log[0].url}: no row can be read")
+        if self._files.queries == [] and not self.count("brought"):
+            raise SourceError("queries: is missing; the log does not bring its queries' texts along")
+
+    def _rank(self) -> None:
+        """Tables ``q``, ``d`` (ids and numbers) and ``ranked``: every row that is asked for, with its rank."""
+        job = self.job
+        decision = decide(self.con, called(self._files.log))
+        if decision is not None and decision.notice is not None:
+            self.notices.append(decision.notice)
+        self.con.execute("""
+            CREATE TABLE q AS SELECT query AS id, min(ordinal) AS q FROM log GROUP BY query;
+            CREATE TABLE asked AS SELECT id FROM q
+        """)
+        if job.sample is not None:
+            self.con.execute(sampled("q", "id", job.seed, job.sample))
+        by_score = decision is not None and decision.kind == "score"
+        score, place = ("coalesce(score, third)", "place") if by_score else ("score", "coalesce(place, third)")
+        self.con.execute(f"""
+            CREATE TABLE d AS SELECT id, row_number() OVER (ORDER BY id) AS d FROM (
+                SELECT DISTINCT document AS id FROM log SEMI JOIN q ON q.id = log.query);
+            CREATE TABLE coded AS
+            SELECT ordinal, file, row, q, d, {score} AS score, {place} AS place, tag FROM log
+            JOIN q ON q.id = log.query JOIN d ON d.id = log.document;
+            DROP TABLE log
+        """)
+        self.con.execute(f"""
+            CREATE TEMP TABLE bad AS SELECT ordinal, '{NO_RANK}' AS reason FROM coded
+            WHERE score IS NULL AND (place < 0 OR place <> floor(place))
+        """)
+        unusable = self.turn_away("coded")
+        # The first row of a query and document counts.
+        self.con.execute(f"""
+            CREATE TEMP TABLE bad AS
+            SELECT ordinal, '{DUPLICATE}' AS reason FROM coded
+            JOIN (SELECT q, d, min(ordinal) AS first FROM coded GROUP BY q, d HAVING count(*) > 1) USING (q, d)
+            WHERE ordinal > first
+        """)
+        unusable += self.turn_away("coded")
+        self.warn(ranks_against_scores(self.con, called(self._files.log)))
+        # trec_eval's order: the score, then the id, both from the largest down; without a score, the rank given.
+        depth = f"WHERE rank <= {job.depth}" if job.depth is not None else ""
+        order = "score DESC NULLS LAST, CASE WHEN score IS NULL THEN place END NULLS LAST, d DESC"
+        self.con.execute(f"""
+            CREATE TABLE ranked AS SELECT ordinal, file, row, q, d, score, tag, rank::INTEGER AS rank FROM (
+                SELECT *, row_number() OVER (PARTITION BY q ORDER BY {order}) AS rank FROM coded) {depth};
+            DROP TABLE coded
+        """)
+        self.check_unreadable(self._files.log, self._rows - unusable)
+
+    # Texts ---------------------------------------------------------------------------------------------------------
+
+    def _read_all_texts(self) -> None:
+        """Table ``texts``: of every id that a ranked row names, what the files of queries and documents say."""
+        self.con.execute("""
+            CREATE TABLE wanted AS
+            SELECT 0::TINYINT AS role, id, 2 * q AS no FROM q WHERE q IN (SELECT q FROM ranked)
+            UNION ALL
+            SELECT 1, id, 2 * first + 1 FROM d JOIN (SELECT d, min(ordinal) AS first FROM ranked GROUP BY d) USING (d)
+        """)
+        if self._files.queries:
+            self._read_texts("query", self._files.queries)
+            self.note(queries_without_rows(self.con, called(self._files.queries)))
+        else:
+            self.con.execute("""
+                INSERT INTO texts SELECT 0, id, no, length(text), trim(text, E' \\t\\r\\n') = '', text, row FROM brought
+                JOIN wanted USING (id) WHERE wanted.role = 0
+            """)
+        self._read_texts("document", self._files.corpus)
+        self._drop_second_texts()
+
+    def _read_texts(self, what: str, files: list[InputFile]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        job, role = self.job, 0 if what == "query" else 1
+        columns = job.query_columns if what == "query" else job.corpus_columns
+        self.con.execute(f"CREATE TEMP TABLE sought AS SELECT id, no FROM wanted WHERE role = {role}")
+        empty: list[str] = []
+        waiting: list[pa.Table] = []
+        rows = empties = 0
+
+        def keep() -> None:
+            # All ids are looked through each time, so it is done with many texts at once.
+            if waiting:
+                self.insert(
+                    f"INSERT INTO texts SELECT {role}, id, no, length(text), blank, text, place FROM incoming "
+                    "JOIN sought USING (id)",
+                    pa.concat_tables(waiting),
+                )
+                waiting.clear()
+
+        for file in files:
+            number = self.number(file)
+            for batch in read_texts(file, columns, titles=job.titles and what == "document", notices=self.notices):
+                self.reject(number, batch.rejects)
+                blank = pc.equal(pc.utf8_trim_whitespace(batch.table["text"]), "")
+                if pc.any(blank).as_py():
+                    without = batch.table.filter(blank)["id"].to_pylist()
+                    empties += len(without)
+                    empty += without[: SHOWN_IDS - len(empty)]
+                places = pa.array(range(rows, rows + len(batch.table)), pa.int64())
+                waiting.append(batch.table.append_column("blank", blank).append_column("place", places))
+                rows += len(batch.table)
+                if what == "query":
+                    self.insert("INSERT INTO listed SELECT id FROM incoming", batch.table)
+                elif not self._document and len(batch.table):
+                    self._document = batch.table["id"][0].as_py()
+                if sum(table.nbytes for table in waiting) > FLUSH_BYTES:
+                    keep()
+        keep()
+        self.con.execute("DROP TABLE sought")
+        if empties:
+            told = ", ".join(empty) + (" …" if empties > len(empty) else "")
+            whose = f"{empties} {'query is' if what == 'query' else 'document is'} empty"
+            if empties > 1:
+                whose = f"{empties} {'queries are' if what == 'query' else 'documents are'} empty"
+            self.notices.append(f"{files[0].name}: {whose}: {told}")
+        self.check_unreadable(files, rows)
+
+    def _drop_second_texts(self) -> None:
+        """Of an id that stands several times in a table of texts the first text counts."""
+        self.con.execute(
+            "CREATE TEMP TABLE twice AS SELECT no, min(row) AS row FROM texts GROUP BY no HAVING count(*) > 1"
+        )
+        twice = self.count("twice")
+        if twice:
+            self.con.execute("DELETE FROM texts USING twice WHERE texts.no = twice.no AND texts.row > twice.row")
+            self.notices.append(f"{twice} ids stand more than once in the queries or corpus: the first text was taken")
+        self.con.execute("DROP TABLE twice")
+
+    def _turn_away_textless(self) -> None:
+        """Rows whose query or document has no text, or a blank one, go to the rejects."""
+        cases = " ".join(
+            f"WHEN role = {role} AND missing THEN '{NO_TEXT[what]}' WHEN role = {role} THEN '{BLANK[what]}'"
+            for role, what in enumerate(("query", "document"))
+        )
+        self.con.execute(f"""
+            CREATE TABLE textless AS SELECT no, CASE {cases} END AS reason, missing FROM (
+                SELECT wanted.role, wanted.no, texts.no IS NULL AS missing
+                FROM wanted LEFT JOIN texts ON texts.no = wanted.no
+                WHERE texts.no IS NULL OR texts.blank)
+        """)
+        if not self.count("textless"):
+            return
+        self._check_mixed_up()
+        for role, files in enumerate((self._files.queries or self._files.log, self._files.corpus)):
+            self.note(ids_without_text(self.con, called(files), role))
+        pairs = self.count("ranked")
+        self.con.execute("""
+            CREATE TEMP TABLE bad AS
+            SELECT ordinal, coalesce(ta.reason, tb.reason) AS reason FROM ranked
+            JOIN (SELECT d, no FROM d JOIN wanted ON wanted.id = d.id AND wanted.role = 1) docs USING (d)
+            LEFT JOIN textless ta ON ta.no = 2 * q LEFT JOIN textless tb ON tb.no = docs.no
+            WHERE ta.no IS NOT NULL OR tb.no IS NOT NULL
+        """)
+        reasons = self.con.execute("SELECT reason, count(*) FROM bad GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+        self.turn_away("ranked")
+        if self.job.max_missing is not None:
+            check_share("the log", dict(reasons), pairs, self.job.max_missing, "max_missing", "have no text")
+
+    def _check_mixed_up(self) -> None:
+        """SourceError where the ids show that the files of queries and documents were given the wrong way round."""
+        ids = "SELECT count(*) FROM wanted"
+        wanted = self.one(ids)
+        missing = self.one("SELECT count(*) FROM textless WHERE missing")
+        if not self._files.queries or missing < SUSPICIOUS * wanted:
+            return
+        found = 0
+        for role, files, columns in (
+            (1, self._files.queries, self.job.query_columns),
+            (0, self._files.corpus, self.job.corpus_columns),
+        ):
+            self.con.execute("CREATE OR REPLACE TEMP TABLE seen (id VARCHAR)")
+            for file in files:
+                for batch in read_texts(file, columns, titles=False, notices=[]):
+                    self.insert("INSERT INTO seen SELECT id FROM incoming", batch.table)
+            found += self.one(f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
+        if wanted - found < missing / 2:
+            raise SourceError(
+                f"queries and corpus look mixed up: of {wanted:,} ids in the log {missing:,} have no text as given and "
+                f"{wanted - found:,} the other way round; queries: is {self._files.queries[0].url}, corpus: is "
+                f"{self._files.corpus[0].url}"
+            )
+
+    # The rest ------------------------------------------------------------------------------------------------------
+
+    def _limit(self) -> None:
+        """Keep the first ``limit`` pairs, queries in the log's order and their documents by rank."""
+        if self.job.limit is None:
+            return
+        self.con.execute(f"""
+            DELETE FROM ranked WHERE ordinal NOT IN (
+                SELECT ordinal FROM ranked ORDER BY q, rank LIMIT {self.job.limit})
+        """)
+
+    def _read_judgments(self) -> None:
+        """Table ``judged``: the grades of the pairs; the first judgment of a query and document counts."""
+        read = 0
+        for file in self._files.qrels:
+            number, before = self.number(file), read
+            for batch in read_qrels(file, self.notices):
+                self.reject(number, batch.rejects)
+                self.insert(
+                    f"INSERT INTO judgments SELECT query, document, relevance, {read} + nth FROM incoming", batch.table
+                )
+                read += len(batch.table)
+            self.check_unreadable([file], read - before)
+        self.con.execute("""
+            CREATE TABLE judged AS
+            SELECT a.no AS a_no, b.no AS b_no, arg_min(relevance, nth) AS relevance FROM judgments
+            JOIN wanted a ON a.role = 0 AND a.id = judgments.query
+            JOIN wanted b ON b.role = 1 AND b.id = judgments.document GROUP BY a.no, b.no
+        """)
+        if self._files.qrels:
+            notices, warnings = judged_queries(self.con, called(self._files.qrels))
+            self.notices += notices
+            self.warn(warnings)
+
+    def publish(self, reserved: set[str], notices: list[str]) -> pa.Schema:
+        """Table ``matched`` and view ``pair_rows``, as jobs.plan.plan reads them; the schema of the columns k0, k1 …"""
+        import pyarrow as pa
+
+        notices += self.notices
+        kinds = {"rank": pa.int32(), "log_score": pa.float64(), "tag": pa.string(), "relevance": pa.int32()}
+        assert not reserved & set(kinds)
+        self.con.execute("""
+            CREATE TABLE documents AS
+            SELECT d, wanted.no, d.id FROM d JOIN wanted ON wanted.id = d.id AND wanted.role = 1;
+            CREATE TABLE matched AS
+            SELECT ordinal, 2 * q AS a_no, documents.no AS b_no FROM ranked JOIN documents USING (d);
+            CREATE VIEW pair_rows AS
+            SELECT ordinal, 2 * q AS a_no, documents.no AS b_no,
+                   pair_name(q.id, documents.id) AS pair_id,
+                   q.id AS a_key, documents.id AS b_key, files.name, ranked.row,
+                   rank AS k0, score AS k1, tag AS k2, relevance AS k3
+            FROM ranked JOIN q USING (q) JOIN documents USING (d) JOIN files ON files.no = ranked.file
+            LEFT JOIN judged ON judged.a_no = 2 * q AND judged.b_no = documents.no
+        """)
+        return pa.schema(list(kinds.items()))

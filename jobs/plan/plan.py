@@ -1,0 +1,256 @@
+"""The plan of a job: every good pair in exactly one shard, every distinct text owned by one, on disk in the run.
+
+The files are functions of the input and the job's settings alone, byte for byte. Data files carry their content's
+hash in their name and the manifest, written last and once, names them: what a killed planner leaves is never read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import SourceError
+from jobs.plan.centre import write_centre_sample
+from jobs.plan.log_staging import LogStaging
+from jobs.plan.missing_prompts import missing_prompts
+from jobs.plan.pairs_database import Staging
+from jobs.plan.reject_limits import check_share
+from jobs.plan.sharding import assign_shards, total_work
+from jobs.plan.text_lengths import ROLES, SAMPLE, calibrate
+from jobs.progress import counted
+from jobs.run.manifest import MANIFEST, PAIR_COLUMNS, Plan, encoded, load_plan
+from jobs.sources import InputFile, PairReader, read_pairs
+from jobs.sources.log import log_files
+from jobs.storage.duckdb import first_row
+from jobs.storage.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.config.job import JobConfig
+
+PERCENTILES = (0, 10, 50, 90, 99, 100)
+
+
+def make_plan(job: JobConfig, run: Store) -> Plan:
+    """Read the input of ``job`` and commit its plan to ``run``; a plan that is there already is returned as it is.
+
+    Raises SourceError (nothing usable in the input) and StoreError.
+    """
+    present = load_plan(run)
+    if present is not None:
+        return present
+    with tempfile.TemporaryDirectory(prefix="tokenpair-plan-") as name:
+        folder = Path(name)
+        if job.input is None:
+            files = log_files(job)
+            log = LogStaging(folder, job, files)
+            with contextlib.closing(log):
+                log.stage()
+                return _write(log, files.all, [], job, run, folder)
+        reader = read_pairs(job, job.storage)
+        staging = Staging(folder, retrieval=job.mode == "retrieval")
+        with contextlib.closing(staging):
+            _stage(staging, reader, job)
+            return _write(staging, reader.files, reader.notices, job, run, folder)
+
+
+def _stage(staging: Staging, reader: PairReader, job: JobConfig) -> None:
+    limit = job.limit if job.sample is None else None
+    wanted = limit
+    for batch in reader:
+        staging.add(batch)
+        if limit is not None and wanted is not None and staging.rows >= wanted:
+            staging.flush()
+            good = staging.drop_duplicates()
+            if good >= limit:
+                break
+            wanted = staging.rows + limit - good
+    staging.flush()
+    good = staging.drop_duplicates()
+    if job.max_rejects is not None:
+        bad = staging.rejected()
+        check_share("the input", bad, good + sum(bad.values()), job.max_rejects, "max_rejects", "cannot be used")
+    if job.sample is not None:
+        staging.sample(job.seed, job.sample)
+        good = staging.count("pairs")
+    if job.limit is not None and good >= job.limit:
+        staging.cut(job.limit)
+    if not good:
+        reasons = "; ".join(f"{n} × {reason}" for reason, n in list(staging.rejected().items())[:5])
+        raise SourceError(f"no row of the input can be attributed: {reasons}")
+
+
+def _write(
+    staging: Staging | LogStaging,
+    files: list[InputFile],
+    notices: list[str],
+    job: JobConfig,
+    run: Store,
+    folder: Path,
+) -> Plan:
+    from jobs.run.tables import reserved_names, write_rejects
+
+    kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
+    calibration = calibrate(job, _samples(staging, job.mode))
+    centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
+    notices += missing_prompts(job)
+    if not calibration.measured:
+        notices.append("the model's tokenizer is not at hand here, so lengths in tokens are assumed, not measured")
+    shards, side = assign_shards(staging.con, calibration, job.shards)
+    if job.shards is not None and len(shards) < job.shards:
+        notices.append(
+            f"{counted(len(shards), 'shard')} instead of {job.shards}: a text stays in one shard with all its partners"
+        )
+    pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, side, kept))
+    texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
+    present = load_plan(run)
+    if present is not None:
+        return present  # another planner was first, and so its rejects stay
+    write_rejects(run, "plan", _rejects(staging), job.format)
+    texts = first_row(staging.con, "SELECT count(*), sum(characters) FROM costs")
+    assert texts is not None
+    plan = Plan(
+        job=job.digest(),
+        shards=tuple(shards),
+        pairs=sum(shard.pairs for shard in shards),
+        texts=int(texts[0]),
+        characters=int(texts[1]),
+        mode=job.mode,
+        rejected=staging.rejected(),
+        inputs=[_input(file) for file in files],
+        kept=kept,
+        notices=list(dict.fromkeys(notices)),
+        pairs_file=pairs_file,
+        texts_file=texts_file,
+        calibration=calibration,
+        lengths=_lengths(staging, job.mode),
+        work=total_work(staging.con),
+        centre_file=centre_file,
+        warnings=staging.warnings if isinstance(staging, LogStaging) else [],
+    )
+    if run.commit(MANIFEST, encoded(plan)):
+        return plan
+    present = load_plan(run)  # another planner was first
+    assert present is not None
+    return present
+
+
+def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
+    """Some texts of each role that are in a pair: chosen by chance, the same every time; table ``used`` (no) beside."""
+    staging.con.execute("CREATE TABLE used AS SELECT a_no AS no FROM matched UNION SELECT b_no FROM matched")
+    found: dict[str, list[str]] = {}
+    for role, name in enumerate(ROLES[mode]):
+        rows = staging.con.execute(f"""
+            SELECT text FROM texts SEMI JOIN used USING (no) WHERE role = {role} ORDER BY md5(key), key LIMIT {SAMPLE}
+        """).fetchall()
+        found[name] = [str(text) for (text,) in rows]
+    return found
+
+
+def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, int]]:
+    """Characters of the distinct texts of each role at some percentiles."""
+    rows = staging.con.execute(f"""
+        SELECT role, count(*), {", ".join(f"quantile_disc(characters, {p / 100})" for p in PERCENTILES)}
+        FROM costs GROUP BY role ORDER BY role
+    """).fetchall()
+    names = ["texts", *map(str, PERCENTILES)]
+    return {ROLES[mode][row[0]]: dict(zip(names, map(int, row[1:]), strict=True)) for row in rows}
+
+
+def _input(file: InputFile) -> dict[str, Any]:
+    return {"file": file.url, "size": file.size, "modified": file.modified, "fingerprint": file.fingerprint()}
+
+
+def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    columns = "".join(f", k{i}" for i in range(len(kept)))
+    query = f"""
+        SELECT shard, ordinal, pair_id, a_key, b_key, name, row{columns}
+        FROM pair_rows JOIN shard_of ON shard_of.no = pair_rows.{side} ORDER BY shard, ordinal
+    """
+    types = [pa.int64(), pa.string(), pa.string(), pa.string(), pa.string(), pa.int64()]
+    schema = pa.schema([*zip(PAIR_COLUMNS, types, strict=True), *kept])
+    return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 14), schema)
+
+
+def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
+    query = f"""
+        SELECT shard, key, {role} AS role_name, text, owner, shared
+        FROM shard_texts JOIN texts USING (no) ORDER BY shard, no
+    """
+    words, truths = ("text_id", "role", "text"), ("owner", "shared")
+    schema = pa.schema([*((name, pa.string()) for name in words), *((name, pa.bool_()) for name in truths)])
+    return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 12), schema)
+
+
+def _rejects(staging: Staging | LogStaging) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    query = """
+        SELECT coalesce(id, name || ':' || row) AS pair_id, name AS file, row, reason, row_text
+        FROM rejects JOIN files ON files.no = rejects.file ORDER BY rejects.file, row, reason, row_text
+    """
+    for batch in staging.con.sql(query).to_arrow_reader(1 << 14):
+        yield pa.Table.from_batches([batch])
+
+
+def _by_shard(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows sorted by their first column, ``shard``, as one table a shard without it."""
+    import numpy as np
+    import pyarrow as pa
+
+    current: int | None = None
+    parts: list[pa.RecordBatch] = []
+
+    def whole() -> pa.Table:
+        # One chunk a column: how the rows arrived must not show in the bytes.
+        table = pa.Table.from_batches(parts).drop_columns(["shard"]).rename_columns(schema.names)
+        return table.cast(schema).combine_chunks()
+
+    for batch in batches:
+        shards = batch.column(0).to_numpy()
+        starts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        for start, end in itertools.pairwise(starts):
+            if start == end:
+                continue
+            if parts and shards[start] != current:
+                yield whole()
+                parts = []
+            current = int(shards[start])
+            parts.append(batch.slice(start, end - start))
+    if parts:
+        yield whole()
+
+
+def _commit(run: Store, folder: Path, kind: str, tables: Iterator[pa.Table]) -> str:
+    """Write the tables as row groups of one Parquet file under a name that holds the content's hash."""
+    import pyarrow.parquet as pq
+
+    path = folder / f"{kind}.parquet"
+    writer: Any = None
+    for table in tables:
+        if writer is None:
+            # Texts differ, so looking for equal ones among them is lost time.
+            names = [name for name in table.schema.names if name != "text"]
+            writer = pq.ParquetWriter(
+                path, table.schema, compression="zstd", write_statistics=False, use_dictionary=names
+            )
+        writer.write_table(table, row_group_size=max(1, len(table)))
+    assert writer is not None, "a plan has at least one shard"
+    writer.close()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    name = f"plan/{kind}-{digest}.parquet"
+    run.commit_file(name, path)
+    path.unlink()
+    return name

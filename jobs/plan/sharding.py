@@ -1,0 +1,120 @@
+"""Which pairs are computed together: each expensive text in one shard with all its partners, shards of equal cost.
+
+Costs are whole numbers, so that sums do not depend on the order of adding. They come from character lengths by the
+rates of a calibration (jobs.plan.text_lengths).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from jobs.run.manifest import Calibration, ShardInfo, Work
+from jobs.storage.duckdb import first_row
+
+if TYPE_CHECKING:
+    import duckdb
+
+# A partner's cost is shared out among its pairs in parts as small as this of one direction of one token.
+SHARE = 16
+# Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
+# its rate and any mistake early.
+EARLY_SHARDS, EARLY_PARTS = 2, 8
+
+
+def default_shards(tokens: int) -> int:
+    """Shards for so many tokens of distinct text: some per worker on a small job, and none too long on a large one."""
+    return max(1, min(math.ceil(tokens / 512), 128), math.ceil(tokens / 65536))
+
+
+def text_cost(tokens: int, groups: int, width: int) -> int:
+    """Relative cost of one text's contributions by itself: tokens × (directions and the pass without any)."""
+    return tokens * (min(groups, width) + 1)
+
+
+def assign_shards(
+    con: duckdb.DuckDBPyConnection, calibration: Calibration, asked: int | None
+) -> tuple[list[ShardInfo], str]:
+    """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner, shared), ``costs``; the side that has shards.
+
+    ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no) with those of
+    the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
+    owned by the first shard that holds it, and shared where it is not the only one. Shards follow the input's order.
+    """
+    width = calibration.width
+    con.execute(f"""
+        CREATE TABLE costs AS
+        SELECT no, role, characters, tokens, groups, tokens * (least(groups, {width}) + 1) AS cost FROM (
+            SELECT no, role, characters, {calibration.tokens_sql()} AS tokens, {calibration.groups_sql()} AS groups
+            FROM texts SEMI JOIN used USING (no))
+    """)
+    cost_a, cost_b = (
+        _number(con, f"SELECT sum(cost) FROM costs SEMI JOIN matched ON costs.no = matched.{s}_no") for s in "ab"
+    )
+    # On a tie the second text: in a retrieval log that is the document.
+    dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
+    wanted = asked if asked is not None else default_shards(_number(con, "SELECT sum(tokens) FROM costs"))
+    parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
+    # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
+    con.execute(f"""
+        CREATE TABLE directions AS
+        WITH partners AS (SELECT {cheap} AS no, count(*) AS n FROM matched GROUP BY 1),
+             shares AS (SELECT no, groups, {SHARE} * cost // n AS share FROM partners JOIN costs USING (no)),
+             brought AS (SELECT {dear} AS no, sum(share)::BIGINT AS share, sum(groups)::BIGINT AS groups
+                         FROM matched JOIN shares ON shares.no = {cheap} GROUP BY 1)
+        -- A text can be explained along its partners' groups, where those are fewer than its own.
+        SELECT no, tokens, share, least(costs.groups, brought.groups, {width}) AS directions
+        FROM brought JOIN costs USING (no);
+        CREATE TABLE shard_of AS
+        WITH weights AS (SELECT no, {SHARE} * tokens * (directions + 1) + share AS weight FROM directions),
+             summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)
+        SELECT no, (dense_rank() OVER (ORDER BY CASE WHEN cut < {early} THEN cut ELSE cut // {parts} * {parts} END) - 1)
+               ::INTEGER AS shard FROM (
+            SELECT no, (2 * upto - weight) * {wanted * parts} // (2 * (SELECT sum(weight) FROM weights)) AS cut
+            FROM summed);
+        CREATE TABLE shard_texts AS
+        -- A partner's text is read in every shard that needs it; the expensive text in its own.
+        WITH held AS (SELECT shard, no FROM shard_of
+                      UNION SELECT shard, {cheap} FROM matched JOIN shard_of ON shard_of.no = {dear}),
+             owners AS (SELECT no, min(shard) AS shard, count(*) AS shards FROM held GROUP BY no)
+        SELECT held.shard, held.no, held.shard = owners.shard AS owner, owners.shards > 1 AS shared
+        FROM held JOIN owners ON owners.no = held.no
+    """)
+    return _shards(con, dear, width), dear
+
+
+def total_work(con: duckdb.DuckDBPyConnection) -> Work:
+    """What the shards that :func:`assign_shards` made take altogether."""
+    row = first_row(
+        con,
+        """
+        SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * directions), sum(tokens * tokens * directions)
+        FROM shard_costs
+        """,
+    )
+    assert row is not None
+    return Work(*(int(value) for value in row))
+
+
+def _shards(con: duckdb.DuckDBPyConnection, dear: str, width: int) -> list[ShardInfo]:
+    con.execute(f"""
+        CREATE VIEW shard_costs AS
+        SELECT held.shard, costs.no, characters, costs.tokens,
+               coalesce(directions.directions, least(groups, {width})) AS directions
+        FROM shard_texts held JOIN costs ON costs.no = held.no
+        LEFT JOIN shard_of own ON own.no = held.no AND own.shard = held.shard
+        LEFT JOIN directions ON directions.no = own.no
+    """)
+    rows = con.execute(f"""
+        WITH p AS (SELECT shard, count(*) AS pairs FROM matched JOIN shard_of ON shard_of.no = {dear} GROUP BY shard),
+             t AS (SELECT shard, count(*) AS texts, sum(characters) AS characters,
+                          sum(tokens * (directions + 1)) AS cost FROM shard_costs GROUP BY shard)
+        SELECT shard, pairs, texts, characters, cost FROM p JOIN t USING (shard) ORDER BY shard
+    """).fetchall()
+    return [ShardInfo(*(int(value) for value in row)) for row in rows]
+
+
+def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = first_row(con, query)
+    assert row is not None
+    return int(row[0] or 0)

@@ -1,0 +1,122 @@
+"""What the sum of a run's attributions means: the score, the paper's difference of four scores, or what is centred.
+
+The difference is Σ A = f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b). In a shifted model the three terms with a
+reference are zero, and then it is the score (Möller et al. 2023, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.run.histogram import Bins
+
+if TYPE_CHECKING:
+    from jobs.storage.store import Store
+
+COLUMNS = ("score", "reference_a", "reference_b", "reference_ab", "total")
+# A reference term of this much of the scores' size is rounding.
+ZERO = 1e-6
+BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Sizes over ``pairs`` rows, all absolute values in the unit of the score (a cosine, or a dot product).
+
+    ``reference_a``, ``reference_b`` and ``reference_ab`` are the medians of f(a, r_b), f(r_a, b) and f(r_a, r_b),
+    ``reference`` is the largest of any of them; ``gap`` is |score − Σ A| at the median, ``largest_gap`` at most.
+    ``size`` is the median score.
+    """
+
+    pairs: int = 0
+    size: float = 0.0
+    reference_a: float = 0.0
+    reference_b: float = 0.0
+    reference_ab: float = 0.0
+    reference: float = 0.0
+    gap: float = 0.0
+    largest_gap: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the reference terms are zero, so that the difference is the score."""
+        return self.pairs > 0 and self.reference <= ZERO * max(1.0, self.size)
+
+    def sentence(self, sums_to: str) -> str:
+        """What the sum of attributions means in this run, for a reader who knows no formula."""
+        if sums_to == "centred":
+            return (
+                f"a pair's attributions sum to its score less what average texts share ({self.gap:.2g} at the median)"
+            )
+        if self.exact:
+            size = f"{self.reference:.0e}"
+            return f"a pair's attributions sum to its score (an exact model: its references score {size} at most)"
+        if sums_to == "score":
+            return "a pair's attributions sum to its score"
+        return (
+            f"a pair's attributions sum to score - a with the reference of b ({self.reference_a:.2g}) - the reference "
+            f"of a with b ({self.reference_b:.2g}) + both references ({self.reference_ab:.2g}), at the median "
+            f"{self.gap:.2g} away from the score itself"
+        )
+
+    def line(self, sums_to: str) -> str:
+        """The sentence as a line of a summary."""
+        return f"sum      {self.sentence(sums_to)}"
+
+
+@dataclass
+class ExactnessCounter:
+    """Takes the rows of a run batch by batch, in fixed memory."""
+
+    _bins: dict[str, Bins] = field(default_factory=lambda: {name: Bins() for name in ("gap", *COLUMNS[:4])})
+
+    def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Count some rows; ``columns`` has the five of ``COLUMNS``, each [n]."""
+        values = {name: np.asarray(columns[name], np.float64) for name in COLUMNS}
+        there = np.isfinite(np.stack(list(values.values()))).all(0)
+        for name in COLUMNS[:4]:
+            self._bins[name].add(np.abs(values[name][there]))
+        self._bins["gap"].add(np.abs(values["score"] - values["total"])[there])
+
+    def result(self) -> Exactness:
+        """What was counted so far."""
+        terms = COLUMNS[1:4]
+        return Exactness(
+            pairs=self._bins["gap"].count,
+            size=self._bins["score"].median(),
+            **{name: self._bins[name].median() for name in terms},
+            reference=max(self._bins[name].largest for name in terms),
+            gap=self._bins["gap"].median(),
+            largest_gap=self._bins["gap"].largest,
+        )
+
+
+def exactness_of(columns: Mapping[str, NDArray[Any]]) -> Exactness:
+    """The exactness of rows in memory; ``columns`` has the five of ``COLUMNS``, each [n]."""
+    counter = ExactnessCounter()
+    counter.add(columns)
+    return counter.result()
+
+
+def read_exactness(run: Store, format: str) -> Exactness | None:
+    """The exactness of the parts that are there now, in bounded memory; None where there is none.
+
+    Raises:
+        StoreError: where they cannot be read.
+    """
+    return run.attempt("read", "attributions", lambda: _read(run, format))
+
+
+def _read(run: Store, format: str) -> Exactness | None:
+    if not run.list("attributions"):
+        return None
+    counter = ExactnessCounter()
+    for batch in run.dataset("attributions", format).to_batches(columns=list(COLUMNS), batch_size=BATCH_ROWS):
+        counter.add({name: batch.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS})
+    found = counter.result()
+    return found if found.pairs else None

@@ -1,0 +1,132 @@
+"""What a whole run came to, read from its parts in one pass and bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.run.agreement import Agreement, read_agreement
+from jobs.run.exactness import Exactness, read_exactness
+from jobs.run.histogram import Bins
+from jobs.run.record import checkpoint_of
+from jobs.run.tables import attribution_schema, reject_schema, text_schema
+
+if TYPE_CHECKING:
+    from jobs.storage.store import Store
+
+BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖.
+
+    ``sums_to`` says what a pair's attributions sum to; what a version before wrote has no such entry: a difference.
+    ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference of its own scores.
+    """
+
+    pairs: int = 0
+    texts: int = 0
+    truncated: int = 0
+    unconverged: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    largest_error: float = 0.0
+    median_error: float = 0.0
+    agreement: Agreement | None = None
+    exactness: Exactness | None = None
+    sums_to: str = "difference"
+    checkpoint: dict[str, Any] | None = None
+
+    def lines(self) -> list[str]:
+        """The counts as a user reads them."""
+        texts = f"texts    {self.texts:,} distinct"
+        if self.truncated:
+            texts += f", {self.truncated:,} longer than the model reads (cut)"
+        if self.unconverged:
+            texts += f", {self.unconverged:,} missed the tolerance (converged = false)"
+        lines = [f"pairs    {self.pairs:,} attributed", texts]
+        for reason, count in self.rejected.items():
+            lines.append(f"rejected {count:,} × {reason}")
+        if self.pairs:
+            lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of ‖e(a)‖‖e(b)‖")
+        if self.exactness is not None:
+            lines.append(self.exactness.line(self.sums_to))
+        if self.agreement is not None:
+            lines.append(self.agreement.line())
+        if self.checkpoint is not None:
+            own, largest = self.checkpoint["dtype"], self.checkpoint["largest"]
+            lines.append(f"model    {own}; scores are of its float32 copy, its own differ by up to {largest:.1e}")
+        return lines
+
+    @staticmethod
+    def of(plain: dict[str, Any]) -> Totals:
+        """The totals that ``dataclasses.asdict`` made plain values of; TypeError where they are none."""
+        if not isinstance(plain, dict):
+            raise TypeError("totals are named")
+        agreement, exactness = plain.get("agreement"), plain.get("exactness")
+        found = {
+            "agreement": None if agreement is None else Agreement(**agreement),
+            "exactness": None if exactness is None else Exactness(**exactness),
+        }
+        totals = Totals(**plain | found)
+        try:
+            totals.lines()
+        except (ValueError, AttributeError, OverflowError, LookupError) as error:
+            raise TypeError(str(error)) from None  # a word where a number should be
+        return totals
+
+
+def read_totals(run: Store, format: str, sums_to: str) -> Totals:
+    """The totals of the parts that are there now; StoreError where they cannot be read."""
+    # A folder is read from its beginning where the store fails in passing: hours of work end with these sums.
+    errors = run.attempt("read", "attributions", lambda: _errors(run, format))
+    texts, truncated, unconverged = run.attempt("read", "texts", lambda: _texts(run, format))
+    rejected = run.attempt("read", "rejects", lambda: _rejected(run, format))
+    return Totals(
+        pairs=errors.count,
+        texts=texts,
+        truncated=truncated,
+        unconverged=unconverged,
+        rejected=rejected,
+        largest_error=errors.largest,
+        median_error=errors.median(),
+        agreement=read_agreement(run, format),
+        exactness=read_exactness(run, format),
+        sums_to=sums_to,
+        checkpoint=checkpoint_of(run),
+    )
+
+
+def _errors(run: Store, format: str) -> Bins:
+    errors = Bins()
+    for batch in _batches(run, "attributions", format, attribution_schema().field("error"), None):
+        errors.add(np.abs(batch.column(0).to_numpy(zero_copy_only=False).astype(np.float64)))
+    return errors
+
+
+def _texts(run: Store, format: str) -> tuple[int, int, int]:
+    """How many texts there are, how many were cut, and how many missed the tolerance."""
+    texts, truncated, unconverged = 0, 0, 0
+    for batch in _batches(run, "texts", format, text_schema().field("truncated"), "converged"):
+        texts += len(batch)
+        truncated += int(np.sum(batch.column(0).to_numpy(zero_copy_only=False)))
+        unconverged += len(batch) - int(np.sum(batch.column(1).to_numpy(zero_copy_only=False)))
+    return texts, truncated, unconverged
+
+
+def _rejected(run: Store, format: str) -> dict[str, int]:
+    """Rejects by reason, the most frequent first."""
+    rejected: dict[str, int] = {}
+    for batch in _batches(run, "rejects", format, reject_schema().field("reason"), None):
+        for found in batch.column(0).value_counts().to_pylist():
+            rejected[found["values"]] = rejected.get(found["values"], 0) + found["counts"]
+    return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _batches(run: Store, folder: str, format: str, first: Any, second: str | None) -> Any:
+    """Batches of one or two columns of a folder's parts; none where it has no part."""
+    if run.list(folder):
+        columns = [first.name] + ([second] if second else [])
+        yield from run.dataset(folder, format).to_batches(columns=columns, batch_size=BATCH_ROWS)

@@ -1,0 +1,1 @@
+"""All drawing: terminals, pages, figures and the report."""

@@ -1,0 +1,1 @@
+"""An examination of a model in the terminal."""

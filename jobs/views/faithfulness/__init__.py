@@ -1,0 +1,1 @@
+"""Faithfulness as curves and in the terminal."""

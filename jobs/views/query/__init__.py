@@ -1,0 +1,1 @@
+"""A query with its documents as a page and in the terminal."""

@@ -1,0 +1,235 @@
+"""Which plots stand for which table of the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attribution_core.display.view import printable
+from jobs.views.report import plots
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.analysis.statistics.schema import RunFacts, Statistic
+
+MOST_BARS, MOST_PAIRS, MOST_LIFTED = 14, 12, 8
+Rows = list[dict[str, Any]]
+Chart = dict[str, Any]
+
+
+# What a reader without linguistics calls the universal parts of speech.
+WORDS = {
+    "ADJ": "adjective",
+    "ADP": "preposition",
+    "ADV": "adverb",
+    "AUX": "auxiliary",
+    "CCONJ": "conjunction",
+    "DET": "article",
+    "INTJ": "interjection",
+    "NOUN": "noun",
+    "NUM": "number",
+    "PART": "particle",
+    "PRON": "pronoun",
+    "PROPN": "name",
+    "PUNCT": "punctuation",
+    "SCONJ": "subordinator",
+    "SYM": "symbol",
+    "VERB": "verb",
+    "X": "other",
+}
+MATCHES = {"exact": "the same word", "lemma": "another form", "stem": "the same stem", "other": "other words"}
+
+
+def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Chart]:
+    """The plots of a statistic's tables, as many as have something to show."""
+    found: list[Chart] = []
+    for info in statistic.tables:
+        draw = DRAWN.get(info.name)
+        rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
+        if draw and rows:
+            # Of a run that kept only the strongest word pairs some numbers are estimates, and a bar does not show that.
+            more = "" if info.exact else "estimated from the word pairs that were kept; bounds are in the numbers"
+            found += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
+    return found
+
+
+def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
+    rows = [row for row in rows if row["share"] is not None]
+    if not rows:
+        return []  # a sum of nothing has no shares
+    points = [(row["percent"], row["share"]) for row in rows]
+    band = [(row["percent"], row["p05"], row["p95"]) for row in rows if row["p05"] is not None]
+    even = [(row["percent"], row["percent"] / 100) for row in rows]
+    unit = facts.groups
+    lines = [plots.Line("all pairs together; band: 90 % of pairs", points, band), plots.Line("an even spread", even)]
+    title = f"Share of the {facts.whole} by the largest {unit} pairs"
+    svg = plots.curves(title, lines, f"% of {unit} pairs", log_x=True, percent=True)
+    note = f"share of the {facts.whole} that the strongest {unit} pairs give"
+    if max(share for _, share in points) > 1:
+        note += "; above 100 % where the others add up to less than zero"
+    return [_chart("How few make how much", note, svg)]
+
+
+def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
+    lines = []
+    for side, name in sides(facts).items():
+        own = [row for row in rows if row["side"] == side and row["lift"] is not None]
+        place = [(10.0 * row["order"] + 5, row) for row in own]
+        band = [(x, row["lift_low"], row["lift_high"]) for x, row in place if row["lift_low"] is not None]
+        if own:
+            lines.append(plots.Line(name, [(x, row["lift"]) for x, row in place], band))
+    if not lines:
+        return []
+    lines.append(plots.Line("an even spread", [(5, 1.0), (95, 1.0)]))
+    svg = plots.curves("What words add by position", lines, "% of the text read")
+    return [_chart("From start to end", f"what a {facts.groups} adds by its place, 1 is the average", svg)]
+
+
+def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [plots.Bar(f"{row['nodes']} nodes", row["texts"]) for row in rows]
+    return [_chart("Texts by integration nodes", "", plots.bars("Texts by their integration nodes", few(bars)))]
+
+
+def _parts_of_speech(rows: Rows, facts: RunFacts) -> list[Chart]:
+    both = [row | {"pos": WORDS.get(row["pos"], row["pos"])} for row in rows if row["side"] == "both"]
+    # What takes most away is as telling as what adds most.
+    both = sorted(both, key=lambda row: -abs(row["share"] or 0))[:MOST_BARS]
+    both.sort(key=lambda row: -(row["share"] or 0))
+    return [shares(both, "pos", "By part of speech", "share of what all words add, with its interval")]
+
+
+def _pos_pairs(rows: Rows, facts: RunFacts) -> list[Chart]:
+    named = [
+        row | {"pair": " × ".join(WORDS.get(str(row[side]), str(row[side])) for side in ("pos_a", "pos_b"))}
+        for row in rows[:MOST_PAIRS]
+    ]
+    return [shares(named, "pair", "By pair of parts of speech", "the largest shares; first text × second text")]
+
+
+def _matches(rows: Rows, facts: RunFacts) -> list[Chart]:
+    rows = [row | {"match": MATCHES.get(row["match"], row["match"])} for row in rows]
+    return [shares(rows, "match", "By what two words have in common", "share of all word pairs, with its interval")]
+
+
+def _word_kinds(rows: Rows, facts: RunFacts) -> list[Chart]:
+    names = sides(facts)
+    named = [row | {"kind": f"{names.get(row['side'], row['side'])}: {row['kind']}"} for row in rows]
+    return [shares(named, "kind", "By kind of word", f"share of the {facts.whole}, with its interval")]
+
+
+def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
+    unit = facts.groups
+    rest = {"difference": "the terms of the references", "centred": "what average texts share"}.get(facts.sums_to, "")
+    said = {
+        "cells": ("How few are enough", "the sum of the largest alone"),
+        "score": (f"The same, with {rest}", f"the sum of the largest and {rest}"),
+    }
+    found = []
+    for kind, (title, what) in said.items():
+        lines = []
+        for name in dict.fromkeys(row["against"] for row in rows):
+            own = [r for r in rows if (r["sum"], r["against"]) == (kind, name)]
+            own = [r for r in own if r["percent"] > 0 and r["spearman"] is not None]
+            # With these terms it is the score again that is made, and a sum of word pairs says nothing to it.
+            if own and not (kind == "score" and name == "total"):
+                band = [
+                    (r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None
+                ]
+                label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
+                lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
+        if lines:
+            svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs kept", log_x=True)
+            found.append(_chart(title, f"Spearman's correlation of {what}", svg))
+    return found
+
+
+def _by_group(rows: Rows, title: str) -> list[Chart]:
+    found = []
+    for measure, what in (("score", "mean score"), ("exact", "share of what word pairs add that identical words give")):
+        own = [row for row in rows if row["measure"] == measure and row["value"] is not None]
+        bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in own]
+        if bars:
+            svg = plots.bars(f"{title}: {what}", few(bars), percent=measure != "score")
+            found.append(_chart(title, what, svg))
+    return found
+
+
+def _rank(rows: Rows, facts: RunFacts) -> list[Chart]:
+    return _by_group([row | {"group": f"rank {row['group']}"} for row in rows], "By rank")
+
+
+def _relevance(rows: Rows, facts: RunFacts) -> list[Chart]:
+    return _by_group(rows, "By relevance")
+
+
+def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [plots.Bar(printable(f"{row['word']} (query {row['query_id']})"), row["mean_lift"]) for row in rows]
+    svg = plots.bars("Words without effect: mean lift", few(bars))
+    return [_chart("Words without effect", "mean lift over the query's documents: the model gained nothing", svg)]
+
+
+def _words_by_lift(rows: Rows, facts: RunFacts) -> list[Chart]:
+    found = []
+    for side in dict.fromkeys(row["side"] for row in rows):
+        of = f"{sides(facts)[side].capitalize()} words" if side in sides(facts) else "Words"
+        for by, what in (("total", "lift scores most"), ("lowest", "pull scores down most")):
+            own = [row for row in rows if (row["side"], row["by"]) == (side, by)][:MOST_LIFTED]
+            bars = [plots.Bar(printable(row["word"]), row["total"]) for row in own]
+            if bars:
+                title = f"{of} that {what}"
+                found.append(_chart(title, "sum of their lifts over all pairs of texts", plots.bars(title, bars)))
+    return found
+
+
+def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
+    found = []
+    titles = {"total": "Word pairs that add most in all", "mean": "Word pairs that add most each time"}
+    for by, title in titles.items():
+        own = [row for row in rows if row["by"] == by and not row["group"] and row[by] is not None][:MOST_PAIRS]
+        if own:
+            bars = [plots.Bar(printable(f"{row['a']} × {row['b']}"), row[by]) for row in own]
+            found.append(_chart(title, "", plots.bars(title, bars)))
+    return found
+
+
+def sides(facts: RunFacts) -> dict[str, str]:
+    """What the two texts of a pair are called."""
+    return {"a": "query", "b": "document"} if facts.mode == "retrieval" else {"a": "a", "b": "b"}
+
+
+def few(bars: list[plots.Bar]) -> list[plots.Bar]:
+    """As many bars as can be looked at, the first ones."""
+    return bars[:MOST_BARS]
+
+
+def shares(rows: Rows, label: str, title: str, note: str) -> Chart:
+    """Bars of ``share`` with intervals and, where there is one, the frequency as a tick."""
+    bars = [
+        plots.Bar(printable(str(row[label])), row["share"], row.get("low"), row.get("high"), row.get("frequency"))
+        for row in rows
+        if row["share"] is not None
+    ]
+    mark = "what an even spread would give" if any(bar.mark is not None for bar in bars) else ""
+    return _chart(title, note, plots.bars(title, few(bars), percent=True, mark=mark))
+
+
+def _chart(title: str, note: str, svg: Any) -> Chart:
+    return {"title": title, "note": note, "svg": svg}
+
+
+DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
+    "concentration": _concentration,
+    "parts_of_speech": _parts_of_speech,
+    "pos_pairs": _pos_pairs,
+    "matches": _matches,
+    "word_kinds": _word_kinds,
+    "sufficiency": _sufficiency,
+    "strongest": _strongest,
+    "retrieval_relevance": _relevance,
+    "retrieval_rank": _rank,
+    "words_without_effect": _without_effect,
+    "words_by_lift": _words_by_lift,
+    "position_tenth": _positions,
+    "convergence_nodes": _nodes,
+}

@@ -1,0 +1,44 @@
+"""A bounded DuckDB over the datasets of a run, for questions that take one pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.storage.duckdb import readable
+
+if TYPE_CHECKING:
+    from jobs.run.reader import Run
+
+MEMORY, THREADS = "1GB", 2
+
+
+@contextlib.contextmanager
+def connected(run: Run, folder: str, columns: Sequence[str]) -> Iterator[Any]:
+    """A database whose one table, called as ``folder``, has those columns of it, to be read in one pass.
+
+    RunError where a part is damaged.
+    """
+    import duckdb
+
+    config: dict[str, Any] = {
+        "memory_limit": MEMORY,
+        "threads": str(THREADS),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    database = contextlib.closing(duckdb.connect(":memory:", config=config))
+    with database as con, readable(run.url), run.store.guard("read", ""):
+        # The parts are read through pyarrow, as everywhere else: DuckDB would need an extension to read from a store.
+        con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
+        yield con
+
+
+def one_row(con: Any, query: str, values: list[Any] | None = None) -> dict[str, Any]:
+    """The one row that ``query`` gives, by column."""
+    answer = con.execute(query, values or [])
+    names = [column[0] for column in answer.description]
+    row = answer.fetchone()
+    assert row is not None
+    return dict(zip(names, row, strict=True))

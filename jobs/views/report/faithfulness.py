@@ -1,0 +1,119 @@
+"""What `tokenpair evaluate` found of a run, where it was asked: the verdict, and the curves behind it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from jobs.analysis.faithfulness.intervals import few_draws
+from jobs.views.report import plots
+from jobs.views.report.trust import State, Trust
+
+if TYPE_CHECKING:
+    from jobs.storage.store import Store
+
+FILE = "statistics/faithfulness.json"
+FORMAT = 2
+STATES: dict[str, State] = {"faithful": "good", "partly": "note", "undecided": "open"}
+TITLES = {"faithful": "the attributions are faithful to the model", "partly": "partly shown"}
+DRAWN = ("attributions", "identical words", "token embeddings", "random")
+NAMES = {
+    "attributions": "in the attributions' order",
+    "identical words": "identical words first",
+    "token embeddings": "token embeddings alone",
+    "random": "in random order",
+}
+# What a curve goes through where it is not the score of what is left.
+QUANTITIES = {"pairs": "what words contribute to the score together"}
+LABELS = {"shuffled": "the same values shuffled"}
+
+
+def read_faithfulness(store: Store) -> dict[str, Any] | None:
+    """The evaluation's result, or None where there is none that this version can read."""
+    if not store.exists(FILE):
+        return None
+    try:
+        found = json.loads(store.read(FILE))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def judged(found: dict[str, Any] | None, called: str) -> Trust:
+    """Whether the attributions agree with what the model does when words are deleted."""
+    if found is None:
+        words = f"Whether these are the words that matter to the model can be tested with: tokenpair evaluate {called}"
+        return Trust("open", "Faithfulness was not tested.", words)
+    verdict = found["verdict"]
+    chance = next(
+        one["advantage"] for one in found["overall"] if (one["method"], one["against"]) == ("attributions", "random")
+    )
+    words = (
+        f"{verdict['text']} Tested on {found['pairs']:,} pairs by deleting words and putting them back; in the curves "
+        f"the advantage over random order is {chance['mean']:+.3f} in units of the score "
+        f"({chance['low']:+.3f} to {chance['high']:+.3f})."
+    )
+    words = f"{words} {few_draws(found['draws'])}".rstrip()
+    grade = verdict["grade"]
+    return Trust(STATES.get(grade, "warn"), f"Faithfulness: {TITLES.get(grade, grade)}.", words)
+
+
+def section(found: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation as a part of the page beside the statistics."""
+    notes = [found["verdict"]["text"]]
+    if found["sums_to"] != "score":
+        notes.append(f"What was judged are word pairs of sums_to: {found['sums_to']}.")
+    return {
+        "id": "found-faithfulness",
+        "title": "Faithfulness",
+        "meaning": "How well the attributions agree, within a pair, with what the model itself loses when words are "
+        f"deleted (Shapley values, {found['shapley_orders']} orders), beside rules that cost nothing. Then how fast "
+        "the score falls when words are deleted in each order, and comes back when they are put back.",
+        "notes": notes,
+        "plots": agreement(found) + curves(found),
+        "figures": [],
+        "tables": [],
+    }
+
+
+def agreement(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Bars of the rank correlation with Shapley values, of words and of word pairs where these were stored."""
+    charts = []
+    of_ranks = [one for one in found["agreement"] if one["correlation"] == "spearman"]
+    for level in dict.fromkeys(one["level"] for one in of_ranks):
+        own = [one for one in of_ranks if one["level"] == level]
+        rows = [
+            plots.Bar(
+                LABELS.get(one["method"], one["method"]),
+                *(round(one["value"][name], 3) for name in ("mean", "low", "high")),
+            )
+            for one in own
+        ]
+        title = f"Agreement with deletion: {level}"
+        note = f"rank correlation within a pair, mean over {own[0]['pairs']:,} pairs"
+        charts.append({"title": title, "note": note, "svg": plots.bars(title, rows)})
+    return charts
+
+
+def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Deletion and insertion: the mean after each step, of what the title says, for the orders that a reader
+    compares."""
+    charts = []
+    said = {"deletion": "as words are deleted", "insertion": "as words are put back"}
+    for level in dict.fromkeys(one["level"] for one in found["curves"]):
+        for operation, what in said.items():
+            own = {
+                one["method"]: one for one in found["curves"] if (one["level"], one["operation"]) == (level, operation)
+            }
+            lines = []
+            for method in DRAWN:
+                if method in own:
+                    xs = [100 * share for share in own[method]["shares"]]
+                    band = list(zip(xs, own[method]["low"], own[method]["high"], strict=True))
+                    points = list(zip(xs, own[method]["values"], strict=True))
+                    lines.append(plots.Line(NAMES[method], points, band))
+            if lines:
+                title = f"Faithfulness, {level}: {QUANTITIES.get(level, 'the score')} {what}"
+                svg = plots.curves(title, lines, "% of the words")
+                charts.append({"title": title, "note": "mean over pairs, with intervals", "svg": svg})
+    return charts

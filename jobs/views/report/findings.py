@@ -1,0 +1,208 @@
+"""Every statistic of a run as a part of the page: what it means, its plots, its figures and its tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from attribution_core.display.view import printable, shortened
+from jobs.views.report.charts import charts_of
+from jobs.views.statistics.view import IN_SCORES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
+    from jobs.storage.store import Store
+
+MOST_ROWS = 20
+LONGEST_CELL = 80
+# Pairs of a table of examples that are shown, of each kind.
+FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
+# Rows of a table that are held: of a large log some have one for every word of a query.
+MOST_READ = 10_000
+# Columns of shares of one, written in per cent whatever their size, and those that a row's measure is in.
+SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
+MEASURED = {"value", "low", "high"}
+PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
+UNTOLD = {"order", "exact"}
+
+
+class Findings:
+    """The statistics of a run with the first ``MOST_READ`` rows of their tables, each read once."""
+
+    def __init__(self, summary: Summary, store: Store) -> None:
+        self.summary = summary
+        self.tables: dict[str, pa.Table] = {}
+        for statistic in summary.statistics.values():
+            for info in statistic.tables:
+                self.tables[info.name] = read_table(store, info)
+
+    def figure(self, statistic: str, name: str) -> Figure | None:
+        """A figure, where the run has it and it is defined."""
+        found = self.summary.statistics.get(statistic)
+        figures = [one for one in found.figures if one.name == name] if found else []
+        return figures[0] if figures and figures[0].value is not None else None
+
+    def examples(self) -> list[tuple[str, list[str]]]:
+        """Labelled ids of pairs from every table that names some."""
+        lists: list[tuple[str, list[str]]] = []
+        for statistic in self.summary.statistics.values():
+            for info in statistic.tables:
+                table = self.tables[info.name]
+                if "pair_id" not in table.column_names:
+                    continue
+                for what, ids in _examples(info, table).items():
+                    lists.append((f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}", ids))
+        return lists
+
+    def notes(self) -> list[str]:
+        """What a reader must know of all statistics."""
+        facts = self.summary.run
+        lines = list(self.summary.notes)
+        if facts.sample is not None:
+            lines.append(
+                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
+            )
+        return [*lines, f"Intervals are of 95 %, by bootstrap over {facts.drawn}."]
+
+    def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
+        """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
+        return [self._section(one, shown) for one in self.summary.statistics.values() if one.figures or one.notes]
+
+    def _section(self, one: Statistic, shown: Container[str]) -> dict[str, Any]:
+        tables = [
+            shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
+        ]
+        figures = [figures_table(one, self.summary.run.drawn)] if one.figures else []
+        return {
+            "id": f"found-{one.name.replace('_', '-')}",
+            "title": one.title,
+            "meaning": one.meaning,
+            "notes": list(one.notes),
+            "plots": charts_of(one, self.tables, self.summary.run),
+            "figures": figures,
+            "tables": tables,
+        }
+
+
+def read_table(store: Store, info: TableInfo) -> pa.Table:
+    """The first ``MOST_READ`` rows of a table of the statistics; RunError where it is not there or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from jobs.errors import RunError
+
+    try:
+        with store.guard("read", info.file), store.open_input(info.file) as raw:
+            file = pq.ParquetFile(raw)
+            return pa.Table.from_batches(itertools.islice(file.iter_batches(MOST_READ), 1), file.schema_arrow)
+    except pa.ArrowException:
+        raise RunError(
+            f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}"
+        ) from None
+
+
+def figures_table(statistic: Statistic, drawn: str) -> dict[str, Any]:
+    """The figures of a statistic, one a row, with interval and certainty."""
+    rows = []
+    for one in statistic.figures:
+        between = f"{worded(one.low, one.unit)} to {worded(one.high, one.unit)}" if one.low is not None else ""
+        rows.append(
+            [
+                _cell(one.meaning or one.name, True),
+                _cell(worded(one.value, one.unit)),
+                _cell(between),
+                _cell(certainty(one), True),
+            ]
+        )
+    heads = [
+        ("figure", True, ""),
+        ("value", False, ""),
+        ("95 % interval", False, f"bootstrap over {drawn}"),
+        ("certainty", True, ""),
+    ]
+    return _table(statistic.title, heads, rows)
+
+
+def certainty(one: Figure) -> str:
+    """Exact, or between which ends the true number lies for certain."""
+    if one.exact:
+        return "exact"
+    ends = [worded(end, one.unit) if end is not None else "?" for end in (one.at_least, one.at_most)]
+    return f"estimate; for certain {ends[0]} to {ends[1]}"
+
+
+def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict[str, Any]:
+    """The first rows of a table, ids linked to their pair where it is on the page."""
+    import pyarrow.types as types
+
+    names = [name for name in table.column_names if name not in UNTOLD]
+    heads = [
+        (name.replace("_", " "), types.is_string(table.schema.field(name).type), info.columns.get(name, ""))
+        for name in names
+    ]
+    rows = []
+    for row in table.slice(0, MOST_ROWS).to_pylist():
+        rows.append([_value(name, row[name], number_unit(info.name, name, row), shown) for name in names])
+    more = f" The first {MOST_ROWS} of {info.rows:,} rows; all are in {info.file}." if info.rows > MOST_ROWS else ""
+    meanings = "; ".join(f"{head}: {meaning}" for head, _, meaning in heads if meaning)
+    return _table(info.meaning, heads, rows, f"{meanings}.{more}" if meanings else more.strip())
+
+
+def worded(value: float | None, unit: str = "") -> str:
+    """A number as the page writes it: shares in per cent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if unit == "share":
+        return f"{100 * value:.1f}{PERCENT}".replace(f"-0.0{PERCENT}", f"0.0{PERCENT}")
+    if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
+        return f"{value:,.0f}"
+    if unit == "ratio":
+        return f"{value:.2f} ×"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
+
+
+def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:
+    """The unit of a number in a table: it is the table or the row's measure that says what an interval is in."""
+    if table.startswith("strongest"):
+        return ""
+    if column in MEASURED and "measure" in row:
+        return "" if row["measure"] in IN_SCORES else "share"
+    return "share" if column in SHARES or (table, column) == ("concentration_examples", "value") else ""
+
+
+def _value(name: str, value: Any, unit: str, shown: Container[str]) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return _cell("yes" if value else "no")
+    if isinstance(value, int | float):
+        return _cell(worded(float(value), unit))
+    words = shortened(printable(str(value)), LONGEST_CELL) if value is not None and value != "" else "–"
+    link = f"#pair={quote(value, safe='')}" if name == "pair_id" and value in shown else ""
+    return _cell(words, isinstance(value, str), link)
+
+
+def _examples(info: TableInfo, table: pa.Table) -> dict[str, list[str]]:
+    """Ids of the first few pairs of each kind; without a column ``what`` the table is of one kind."""
+    most = EXAMPLES.get(info.name, FEW)
+    if "what" not in table.column_names:
+        ids = table["pair_id"].drop_null().slice(0, most).to_pylist()
+        return {info.meaning: ids} if ids else {}
+    kinds: dict[str, list[str]] = {}
+    for what, pair_id in zip(table["what"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
+        ids = kinds.setdefault(str(what), [])
+        if pair_id is not None and len(ids) < most:
+            ids.append(pair_id)
+    return {what: ids for what, ids in kinds.items() if ids}
+
+
+def _cell(words: str, text: bool = False, link: str = "") -> dict[str, Any]:
+    return {"words": words, "text": text, "link": link}
+
+
+def _table(caption: str, heads: Sequence[tuple[str, bool, str]], rows: list[Any], note: str = "") -> dict[str, Any]:
+    columns = [{"name": name, "text": text, "meaning": meaning} for name, text, meaning in heads]
+    return {"caption": caption, "columns": columns, "rows": rows, "note": note}

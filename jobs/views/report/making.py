@@ -1,0 +1,273 @@
+"""From a run to its report: gather, choose, draw; bounded in memory and in the size of the page."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from attribution_core.display.view import model_words, printable, shortened
+from jobs.errors import RunError, StoreError
+from jobs.views.query.page import html_of
+from jobs.views.report import plots, summary
+from jobs.views.report.explorer import Explorer
+from jobs.views.report.faithfulness import judged, read_faithfulness, section
+from jobs.views.report.findings import Findings
+from jobs.views.report.overview import Overview, read_overview
+from jobs.views.report.page import page
+from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
+
+if TYPE_CHECKING:
+    from jobs.analysis.query.result import QueryResult
+    from jobs.analysis.statistics.schema import Summary
+    from jobs.run.reader import Run
+
+NAME = "report.html"
+# With the statistics' tables and plots a report stays below 5 MB whatever the run is.
+PAIRS_ROOM, QUERIES_ROOM = 2_500_000, 1_000_000
+QUERIES, DOCUMENTS = 5, 10
+REASONS, EXAMPLES = 12, 3
+
+Told = Callable[[str], None]
+
+
+def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int = 60) -> str:
+    """The report of ``run`` as one HTML page.
+
+    ``called`` is how the user names the run, for the commands on the page; ``told`` gets a line for what takes time;
+    ``seed`` and ``pairs``, about how many, choose those that are shown. RunError where the run has no pair yet.
+    """
+    if not run.first("pair_id", 1):
+        raise RunError(f"{run.url}: has no pair to report on yet" + ("" if run.finished else "; it is not finished"))
+    overview = read_overview(run, run.format)
+    log = run.roles[0] == "query"
+    unit = str(run.setting("groups") or "word")
+    findings = Findings(_statistics(run, overview, told), run.store)
+    faithfulness = read_faithfulness(run.store)
+    queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
+    explorer, lists = _pairs(run, [*choose_pairs(run, seed, pairs), *findings.examples()], queries)
+    model = printable(model_words(str(run.setting("model") or ""))) or "this model"
+    trust = [
+        summary.adds_up(overview),
+        judged(faithfulness, printable(called)),
+        summary.meaning(overview, unit),
+        summary.cut_texts(overview),
+        summary.agreement(overview),
+        summary.rejected(overview),
+    ]
+    drawn_queries = _queries(queries, explorer)
+    rejects = _rejects(run) if overview.totals.rejected else None
+    parts = [("summary", "In short", True), ("pairs", "Pairs to look at", True)]
+    parts.insert(1, ("findings", "What was found", True))
+    parts += [("queries", "Queries", bool(drawn_queries)), ("rejected", "Rejected rows", rejects is not None)]
+    parts += [("about", "About", True)]
+    return page(
+        {
+            "version": _version(),
+            "title": f"Why {shortened(_name(model), 80)} scores as it does",
+            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {printable(called)}",
+            "parts": [{"id": id, "title": title} for id, title, there in parts if there],
+            "warnings": [run.unfinished] if run.unfinished else [],
+            "facts": _facts(overview),
+            "found": summary.found_sentences(overview, findings, log, unit),
+            "trust": [one for one in trust if one is not None],
+            "plots": _overview_plots(overview, unit),
+            "statistics": ([section(faithfulness)] if faithfulness else []) + findings.sections(explorer),
+            "statistics_notes": findings.notes(),
+            "pairs_words": _pairs_words(explorer, unit),
+            "run": shlex.quote(printable(called)),
+            "queries": drawn_queries,
+            "queries_words": f"{len(queries)} queries chosen by chance, each with its first documents.",
+            "rejects": rejects,
+            "about": _about(run, model),
+            "method": [],
+            "format": "Parquet" if run.format == "parquet" else "Arrow",
+            "sql": _sql(run, called),
+            "data": Markup(explorer.json(lists)),
+        }
+    )
+
+
+def write_report(run: Run, page: str, output: Path | None) -> str:
+    """Writes the page to ``output``, or into the run directory; where it is now. StoreError where that fails."""
+    if output is None:
+        run.store.replace(NAME, page.encode())
+        return run.store.describe_name(NAME)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {output}: {error.strerror or error}") from None
+    return str(output)
+
+
+def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
+    """The statistics of the run as it is now: those that are there, else computed first."""
+    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.schema import NAMES, SUMMARY, read_summary
+    from jobs.analysis.statistics.tagging import chosen_pipeline
+
+    found = None
+    why = "the run has no statistics yet"
+    if run.store.exists(SUMMARY):
+        try:
+            found = read_summary(run.store)
+        except RunError:
+            why = "the run's statistics are damaged, or another version wrote them"
+    if found is not None:
+        if found.run.pairs_in_run == overview.totals.pairs:
+            missing = [name for name in NAMES if name not in found.statistics]
+            if not missing:
+                return found
+            told(f"computing the statistics that are missing: {', '.join(missing)}")
+            facts = found.run
+            return compute_statistics(
+                run,
+                only=missing,
+                pipeline=facts.pipeline.name if facts.pipeline else None,
+                sample=facts.sample,
+                seed=facts.seed,
+                resamples=facts.resamples,
+                gold=facts.gold,
+                told=told,
+            )
+        why = "the run has grown since its statistics were made"
+    told(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
+    return compute_statistics(run, pipeline=chosen_pipeline(None), told=told)
+
+
+def _pairs(
+    run: Run, lists: list[tuple[str, list[str]]], queries: list[QueryResult]
+) -> tuple[Explorer, list[tuple[str, list[str]]]]:
+    """The pairs of ``lists``, and those of the queries' documents as lists of their own."""
+    lists = lists + [
+        (f"Query: {shortened(printable(one.text), 60)}", [document.pair_id for document in one.documents[:DOCUMENTS]])
+        for one in queries
+    ]
+    # Turn by turn, so that where the room ends every list has lost its last ones.
+    depth = max((len(ids) for _, ids in lists), default=0)
+    turns = dict.fromkeys(ids[at] for at in range(depth) for _, ids in lists if at < len(ids))
+    found = run.pairs(turns)
+    explorer = Explorer(PAIRS_ROOM)
+    for pair_id in turns:
+        if pair_id in found:
+            explorer.add(found[pair_id])
+    return explorer, lists
+
+
+def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, Any]]:
+    room, drawn = QUERIES_ROOM, []
+    for one in queries:
+        links = {
+            document.pair_id: f"#pair={quote(document.pair_id, safe='')}"
+            for document in one.documents
+            if document.pair_id in explorer
+        }
+        html = html_of(one, DOCUMENTS, False, links=links, styled=False)
+        if len(html.encode()) <= room:
+            room -= len(html.encode())
+            drawn.append({"title": shortened(printable(one.text or one.id), 120), "html": Markup(html)})
+    return drawn
+
+
+def _rejects(run: Run) -> dict[str, Any]:
+    rows = []
+    for one in rejected(run, REASONS, EXAMPLES):
+        places = ", ".join(f"{printable(e['file'] or '')}:{e['row']}" for e in one["examples"])
+        said = "; ".join(shortened(printable(e["text"] or ""), 80) for e in one["examples"])
+        rows.append([printable(one["reason"]), f"{one['count']:,}", shortened(places, 160), said])
+    columns = [("reason", True), ("rows", False), ("such as", True), ("which said", True)]
+    return summary.table_of(columns, rows, "By reason", "All of them, with file and row, are in the run's rejects.")
+
+
+def _facts(overview: Overview) -> list[dict[str, str]]:
+    totals = overview.totals
+    facts = [
+        ("pairs", f"{totals.pairs:,}"),
+        ("distinct texts", f"{totals.texts:,}"),
+        ("median score", f"{overview.scores.quantile(0.5):.3f}"),
+        ("largest error", summary.small(totals.largest_error)),
+        ("rejected rows", f"{sum(totals.rejected.values()):,}"),
+    ]
+    return [{"name": name, "value": value} for name, value in facts]
+
+
+def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
+    one = overview
+    made_of = [plots.Bar("score", one.score), plots.Bar(f"{unit} pairs", one.total - one.special)]
+    if one.special:
+        made_of.append(plots.Bar(one.kept, one.special))
+    note = "the first bar is the sum of the others"
+    if one.sums_to == "centred":
+        made_of.append(plots.Bar("what average texts share", one.score - one.total))
+    if one.sums_to == "difference":
+        made_of += [
+            plots.Bar("a, reference of b", one.reference_a),
+            plots.Bar("reference of a, b", one.reference_b),
+            plots.Bar("both references", -one.reference_ab),
+        ]
+        note += "; a reference is the same text with one token, such as padding, in place of every word"
+    return [
+        {
+            "title": "The scores",
+            "note": "how many pairs have which score",
+            "svg": plots.histogram("The scores of all pairs", overview.scores.coarse(25), "score"),
+        },
+        {
+            "title": "What an average score is made of",
+            "note": note,
+            "svg": plots.bars("What an average score is made of", made_of),
+        },
+    ]
+
+
+def _name(model: str) -> str:
+    """The part of a model's name that tells it from others: of folders that are called "model" the one above."""
+    above, _, last = model.rpartition("/")
+    return above if above and last in ("model", "models", "best", "final", "checkpoint") else last
+
+
+def _pairs_words(explorer: Explorer, unit: str) -> str:
+    return (
+        f"{len(explorer):,} pairs: the highest and lowest scores, some by chance, and those that stand out in the "
+        f"statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches a "
+        f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
+    )
+
+
+def _about(run: Run, model: str) -> list[dict[str, str]]:
+    found = run.job.get("run")
+    found = found if isinstance(found, dict) else {}
+    versions = found.get("versions")
+    facts = [
+        ("model", model),
+        ("first layer above the cut", str(run.setting("layer"))),
+        ("similarity", str(run.setting("similarity") or "cosine")),
+        ("attributed as one", str(run.setting("groups") or "word")),
+        ("mode", str(run.setting("mode") or "symmetric")),
+        ("weights (fingerprint)", str(found.get("fingerprint") or "unknown")[:16]),
+        *((str(name), str(value)) for name, value in (versions if isinstance(versions, dict) else {}).items()),
+        ("report made", datetime.date.today().isoformat()),
+    ]
+    return [{"name": name, "value": printable(value)} for name, value in facts]
+
+
+def _sql(run: Run, called: str) -> str:
+    kind = "parquet" if run.format == "parquet" else "arrow"
+    place = printable(called).replace("'", "''").rstrip("/")
+    if kind == "arrow":
+        return f'open_run("{place}").to_table()'
+    return f"SELECT pair_id, score, total, error, top[1] FROM '{place}/attributions/*.parquet' ORDER BY abs(error) DESC"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tokenpair")
+    except PackageNotFoundError:
+        return ""

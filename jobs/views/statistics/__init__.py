@@ -1,0 +1,1 @@
+"""Statistics as pages and in the terminal."""
