@@ -17,7 +17,7 @@ from attribution_core.errors import ModelError
 from jobs.config.job import JobConfig, load_job
 from jobs.engine.driver import Outcome, run_job
 from jobs.engine.worker import ShardReport, Worker, _Computed, versions
-from jobs.run.event_log import Journal
+from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
 from jobs.run.manifest import Shard, read_shard
 from jobs.run.reader import open_run
@@ -112,7 +112,7 @@ class StagedWorker(PretendWorker):
         facts = super().load()
         self._store = SlowStore(self._run_url)
         assert self._log is not None
-        self._journal = Journal(Store.open(self._run_url), self._log)
+        self._journal = EventLog(Store.open(self._run_url), self._log)
         return facts
 
     def run_shard(self, index: int) -> ShardReport:

@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from jobs.cli import main as cli
-from jobs.cluster.capacity import staffing
 from jobs.cluster.client import ClusterJob
 from jobs.cluster.probe import wrong_versions
+from jobs.cluster.resources import worker_resources
 from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, packed, runtime_env
 from jobs.cluster.submit import job_name
 from jobs.config.job import Workers, load_job
@@ -277,9 +277,9 @@ def test_a_job_asks_the_shipped_cluster_for_gpus_that_are_to_come(
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(validated(launcher)))
     ceiling = worker_pool.Cluster(grows=True).ceiling()
     assert ceiling == {"GPU": 10.0}
-    staff = staffing(Workers(), head, 100, 0, grows=True, ceiling=ceiling)
-    assert (staff.gpus, staff.cpus) == (1, 1)
-    assert staffing(Workers(gpus=0), head, 100, 0, grows=True, ceiling=ceiling).gpus == 0
+    resources = worker_resources(Workers(), head, 100, 0, grows=True, ceiling=ceiling)
+    assert (resources.gpus, resources.cpus) == (1, 1)
+    assert worker_resources(Workers(gpus=0), head, 100, 0, grows=True, ceiling=ceiling).gpus == 0
     assert worker_pool.Cluster(grows=False).ceiling() is None, "a Ray of our own gets no machines"
 
 

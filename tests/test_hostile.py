@@ -114,13 +114,13 @@ def test_names_never_leave_the_run_directory(tmp_path: Path, name: str) -> None:
 
 
 def test_a_journal_is_not_written_through_a_link(tmp_path: Path, outside: Path) -> None:
-    from jobs.run.event_log import Journal, driver_log, new_start, state_file
+    from jobs.run.event_log import EventLog, driver_log, new_start, state_file
 
     root = tmp_path / "run"
     root.mkdir()
     (root / "logs").symlink_to(outside)
     start = new_start()
-    journal = Journal(LocalStore(root), driver_log(start), state_file(start))
+    journal = EventLog(LocalStore(root), driver_log(start), state_file(start))
     journal.state({"phase": "running"})
     journal.log("started")
     journal.close()

@@ -21,7 +21,7 @@ from jobs.config.job import StorageOptions, load_job
 from jobs.errors import RunError, StoreError
 from jobs.plan.plan import make_plan
 from jobs.run import event_log
-from jobs.run.event_log import Journal, driver_log, new_start, state_file, worker_log
+from jobs.run.event_log import EventLog, driver_log, new_start, state_file, worker_log
 from jobs.run.manifest import Plan
 from jobs.run.record import check_ours, is_own
 from jobs.run.status import ALIVE_SECONDS, read_status
@@ -168,7 +168,7 @@ def lines(store: Store, name: str) -> list[dict[str, Any]]:
 def test_lines_are_there_at_once_and_the_state_soon(tmp_path: Path) -> None:
     # Would catch a log that is lost with its process.
     store = Store.open(tmp_path)
-    written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
+    written = EventLog(Store.open(tmp_path), driver_log(START), state_file(START))
     written.log("start", shards=3)
     assert [one["event"] for one in lines(store, driver_log(START))] == ["start"]
     written.state({"phase": "running"})
@@ -185,7 +185,7 @@ def test_lines_are_there_at_once_and_the_state_soon(tmp_path: Path) -> None:
 
 def test_no_secret_gets_into_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very+secret/0123")
-    written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
+    written = EventLog(Store.open(tmp_path), driver_log(START), state_file(START))
     written.log("failed", reason="said very+secret/0123 twice: very+secret/0123")
     written.state({"errors": ["very+secret/0123"]})
     written.close()
@@ -203,7 +203,7 @@ def test_a_full_disk_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(LocalStore, "replace", full)
     monkeypatch.setattr(event_log.os, "write", broken)
-    written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
+    written = EventLog(Store.open(tmp_path), driver_log(START), state_file(START))
     written.log("start")
     written.state({"phase": "running"})
     written.close()
@@ -221,7 +221,7 @@ def test_no_failure_ends_the_thread_that_writes(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(LocalStore, "replace", fail_first)
     monkeypatch.setattr(event_log, "LOCAL_SECONDS", 0.05)
     store = Store.open(tmp_path)
-    written = Journal(Store.open(tmp_path), driver_log(START), state_file(START))
+    written = EventLog(Store.open(tmp_path), driver_log(START), state_file(START))
     written.state({"phase": "running"})
     end = time.monotonic() + 10
     while not store.exists(state_file(START)) and time.monotonic() < end:
@@ -237,7 +237,7 @@ def test_a_link_in_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
     mine.write_text("mine")
     (tmp_path / "run" / "logs").mkdir(parents=True)
     (tmp_path / "run" / driver_log(START)).symlink_to(mine)
-    written = Journal(Store.open(tmp_path / "run"), driver_log(START))
+    written = EventLog(Store.open(tmp_path / "run"), driver_log(START))
     written.log("start")
     written.close()
     assert mine.read_text() == "mine"
@@ -261,7 +261,7 @@ def test_on_s3_a_log_is_replaced_in_bounded_segments(s3: S3Server, monkeypatch: 
     monkeypatch.setattr(event_log, "REMOTE_SECONDS", 0.05)
     monkeypatch.setattr(event_log, "SEGMENT_BYTES", 2000)
     url, storage = f"s3://{s3.bucket}/journal-{new_start()}", StorageOptions(endpoint_url=s3.endpoint)
-    written = Journal(Store.open(url, storage), worker_log(START, 1), state_file(START))
+    written = EventLog(Store.open(url, storage), worker_log(START, 1), state_file(START))
     for number in range(60):
         written.log("committed", shard=number, more="x" * 100)
         time.sleep(0.01)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from attribution_core.errors import TokenpairError
 from jobs.config.job import JobConfig
 from jobs.engine.outcome import Outcome
-from jobs.engine.run_loop import STATE_VERSION, Attempt
+from jobs.engine.run_loop import STATE_VERSION, RunLoop
 from jobs.engine.signals import Interrupted, starting_ray, stoppable
 from jobs.engine.worker import Worker, versions
 from jobs.engine.worker_pool import connected
 from jobs.errors import RunError
 from jobs.plan.preflight import check_before_planning
 from jobs.progress import Progress, counted, make_progress
-from jobs.run.event_log import Journal, driver_log, new_start, state_file
+from jobs.run.event_log import EventLog, driver_log, new_start, state_file
 from jobs.run.record import (
     check_ours,
     check_same_inputs,
@@ -79,21 +79,21 @@ def _run_job(
     start = new_start()
     with _told_of(Store.open(job.output, job.storage), start) as telling:
         plan = _plan(run, job, record, say)
-        telling.journal.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
+        telling.events.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
         todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
         done_before = len(plan.shards) - len(todo)
         if done_before:
             there = "is" if done_before == 1 else "are"
             say(f"going on with {run.url}: {done_before} of {counted(len(plan.shards), 'shard')} {there} there")
-        attempt = Attempt(job, run, plan, record, todo, worker_class, start=start, journal=telling.journal, say=say)
-        telling.attempt = attempt
+        loop = RunLoop(job, run, plan, record, todo, worker_class, start=start, events=telling.events, say=say)
+        telling.loop = loop
         if todo:
             with progress or make_progress(echo, quiet=quiet) as shown:
                 shown.waiting("starting Ray")
-                telling.journal.state(attempt.snapshot("starting"))
+                telling.events.state(loop.snapshot("starting"))
                 with starting_ray(), connected() as cluster, stoppable():
-                    attempt.work(shown, cluster)
-        outcome = _reconciled(run, plan, job, attempt, time.monotonic() - began)
+                    loop.work(shown, cluster)
+        outcome = _reconciled(run, plan, job, loop, time.monotonic() - began)
         telling.end("finished" if outcome.complete else "incomplete")
     tidy(run)
     return outcome
@@ -103,14 +103,14 @@ def _run_job(
 class _Telling:
     """What the run directory is told of this start, from before its plan to its end."""
 
-    journal: Journal
+    events: EventLog
     start: str
-    attempt: Attempt | None = None
+    loop: RunLoop | None = None
 
     def end(self, phase: str, reason: str = "") -> None:
         """The last line and state of this start."""
-        self.journal.log("end", phase=phase, reason=reason)
-        self.journal.state(self.attempt.snapshot(phase, reason=reason) if self.attempt else self.before(phase, reason))
+        self.events.log("end", phase=phase, reason=reason)
+        self.events.state(self.loop.snapshot(phase, reason=reason) if self.loop else self.before(phase, reason))
 
     def before(self, phase: str, reason: str = "") -> dict[str, Any]:
         """The state while there is no plan."""
@@ -126,10 +126,10 @@ class _Telling:
 
 @contextlib.contextmanager
 def _told_of(run: Store, start: str) -> Iterator[_Telling]:
-    """The journal of one start; how the block ends is its last word."""
-    telling = _Telling(Journal(run, driver_log(start), state_file(start)), start)
-    telling.journal.log("start", host=platform.node(), process=os.getpid(), versions=versions())
-    telling.journal.state(telling.before("planning"))
+    """The events of one start; how the block ends is its last word."""
+    telling = _Telling(EventLog(run, driver_log(start), state_file(start)), start)
+    telling.events.log("start", host=platform.node(), process=os.getpid(), versions=versions())
+    telling.events.state(telling.before("planning"))
     try:
         yield telling
     except KeyboardInterrupt as stop:
@@ -142,7 +142,7 @@ def _told_of(run: Store, start: str) -> Iterator[_Telling]:
         telling.end("failed", type(error).__name__)
         raise
     finally:
-        telling.journal.close()
+        telling.events.close()
 
 
 def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
@@ -208,11 +208,11 @@ def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
     return differing_inputs(plan.inputs, input_files(job))
 
 
-def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, seconds: float) -> Outcome:
+def _reconciled(run: Store, plan: Plan, job: JobConfig, loop: RunLoop, seconds: float) -> Outcome:
     """Compare what is in the store with the plan; ``_SUCCESS`` only when nothing is missing."""
     missing = sorted(set(range(len(plan.shards))) - finished_shards(run))
     failed = {
-        index: attempt.schedule.failed.get(index, "its part is not in the run directory any more") for index in missing
+        index: loop.schedule.failed.get(index, "its part is not in the run directory any more") for index in missing
     }
     totals = read_totals(run, job.format, job.sums_to)
     if not failed:
@@ -228,13 +228,13 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, attempt: Attempt, second
         planned_pairs=plan.pairs,
         shards=len(plan.shards),
         failed=failed,
-        pairs_now=attempt.pairs_now,
+        pairs_now=loop.pairs_now,
         seconds=seconds,
-        computing_seconds=attempt.computing_seconds,
-        worker_seconds=attempt.worker_seconds,
-        busy_seconds=sum(attempt.busy_seconds.values()),
-        workers=attempt.workers,
-        retries=attempt.schedule.retries,
+        computing_seconds=loop.computing_seconds,
+        worker_seconds=loop.worker_seconds,
+        busy_seconds=sum(loop.busy_seconds.values()),
+        workers=loop.workers,
+        retries=loop.schedule.retries,
         warnings=tuple(plan.warnings),
     )
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jobs.cluster.capacity import Staffing, staffing
+from jobs.cluster.resources import WorkerResources, worker_resources
 from jobs.config.job import JobConfig
 from jobs.engine.metrics import Metrics
 from jobs.engine.scheduler import Schedule
@@ -23,7 +23,7 @@ from jobs.run.tables import JOB_FILE
 from jobs.storage.store import Store
 
 if TYPE_CHECKING:
-    from jobs.run.event_log import Journal
+    from jobs.run.event_log import EventLog
     from jobs.run.manifest import Plan
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -38,10 +38,10 @@ FAILED_KEPT = 100
 STATE_VERSION = 1
 
 
-class Attempt:
+class RunLoop:
     """One start of a run: the crew, the schedule, and what has been reported so far.
 
-    ``journal`` gets every event and the state; ``say`` a notice for the user.
+    ``events`` gets every event and the state; ``say`` a notice for the user.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Attempt:
         worker_class: type[Worker],
         *,
         start: str,
-        journal: Journal,
+        events: EventLog,
         say: Callable[[str], None],
     ) -> None:
         self.schedule = Schedule(todo)
@@ -65,7 +65,7 @@ class Attempt:
         self._start_failure = ""
         self._job, self._run, self._plan, self._record = job, run, plan, record
         self._worker_class = worker_class
-        self._start, self._journal, self._say = start, journal, say
+        self._start, self._events, self._say = start, events, say
         self._left = set(todo)
         self._pairs = sum(shard.pairs for shard in plan.shards) - sum(plan.shards[index].pairs for index in todo)
         self._computing_since: float | None = None
@@ -76,7 +76,7 @@ class Attempt:
         self._told_failed = 0
         self._metrics: Metrics | None = None
         self._began = now()
-        self._staff_wanted = 0
+        self._wanted = 0
         self._next_progress = time.monotonic() + SECONDS_BETWEEN_PROGRESS
 
     @property
@@ -88,34 +88,36 @@ class Attempt:
         """Until every shard is committed or given up."""
         memory = self._job.memory_bytes or 0
         nodes = cluster.nodes()
-        staff = staffing(
+        resources = worker_resources(
             self._job.workers, nodes, len(self._left), memory, grows=cluster.grows, ceiling=cluster.ceiling()
         )
-        self._journal.log("cluster", machines=len(nodes), grows=cluster.grows, worker=staff.asks(), most=staff.most)
+        self._events.log(
+            "cluster", machines=len(nodes), grows=cluster.grows, worker=resources.asks(), most=resources.most
+        )
         self._metrics = Metrics(self._run.url)
         # Ray hides the GPUs from a worker that asked for none only in some set-ups.
-        device = None if staff.gpus else "cpu"
+        device = None if resources.gpus else "cpu"
         settings = self._job.model_dump(mode="json")
-        arguments = (settings, self._run.url, staff.threads, device, self._plan.pairs_file)
-        crew = Crew(staff, arguments, self._worker_class, start=self._start)
+        arguments = (settings, self._run.url, resources.threads, device, self._plan.pairs_file)
+        crew = Crew(resources, arguments, self._worker_class, start=self._start)
         progress.waiting("loading the model")
         try:
-            self._until_finished(crew, staff, cluster, progress)
+            self._until_finished(crew, resources, cluster, progress)
         finally:
             self.computing_seconds = self._computed_for()
             self._worked = self.worker_seconds
             self._there_since.clear()
             crew.dismiss()
 
-    def _until_finished(self, crew: Crew, staff: Staffing, cluster: Cluster, progress: Progress) -> None:
-        patience = _Patience(self._say, staff)
+    def _until_finished(self, crew: Crew, resources: WorkerResources, cluster: Cluster, progress: Progress) -> None:
+        patience = _Patience(self._say, resources)
         next_count = 0.0
         nodes = cluster.nodes()
         while not self.schedule.finished:
             if time.monotonic() >= next_count:
                 nodes = cluster.nodes() if cluster.grows else nodes
                 next_count = time.monotonic() + SECONDS_BETWEEN_COUNTS
-            crew.wanted = self._staff_wanted = staff.wanted(nodes, len(self._left) - len(self.schedule.failed))
+            crew.wanted = self._wanted = resources.wanted(nodes, len(self._left) - len(self.schedule.failed))
             self._release(crew)
             crew.hire()
             if crew.exhausted:
@@ -123,7 +125,9 @@ class Attempt:
                 break
             if patience.exhausted(crew):
                 limit = duration(PLACEMENT_SECONDS)
-                self.schedule.give_up(f"no machine had room for a worker within {limit} (it asks for {staff.asks()})")
+                self.schedule.give_up(
+                    f"no machine had room for a worker within {limit} (it asks for {resources.asks()})"
+                )
                 break
             for event in crew.events(SECONDS_BETWEEN_LOOKS):
                 self._take(event)
@@ -143,11 +147,11 @@ class Attempt:
         for worker in crew.spare(idle.__contains__):
             self._gone(worker)
             self.schedule.leave(worker)
-            self._journal.log("worker_released", worker=worker)
+            self._events.log("worker_released", worker=worker)
 
     def _take(self, event: Event) -> None:
         if event.kind == "placed":
-            self._journal.log("worker_placed", worker=event.worker)
+            self._events.log("worker_placed", worker=event.worker)
         elif event.kind == "started":
             assert event.facts is not None
             facts = event.facts
@@ -155,7 +159,7 @@ class Attempt:
             self.schedule.join(event.worker)
             self._there_since[event.worker] = self._idle_since[event.worker] = time.monotonic()
             self._computing_since = self._computing_since or time.monotonic()
-            self._journal.log(
+            self._events.log(
                 "worker_ready", worker=event.worker, host=facts.host, process=facts.process, device=facts.device
             )
         elif event.kind == "refused":
@@ -199,7 +203,7 @@ class Attempt:
         self.busy_seconds[event.worker] = self.busy_seconds.get(event.worker, 0.0) + report.compute_seconds
         if self._metrics is not None:
             self._metrics.done(event.worker, report)
-        self._journal.log(
+        self._events.log(
             "shard_done",
             shard=event.shard,
             worker=event.worker,
@@ -231,9 +235,9 @@ class Attempt:
         """Something that went wrong, for the user, the log and the state."""
         self._say(what)
         self._errors.append({"time": now(), "what": what})
-        self._journal.log(event, reason=what, **fields)
+        self._events.log(event, reason=what, **fields)
         for shard, reason in list(self.schedule.failed.items())[self._told_failed :]:
-            self._journal.log("shard_failed", shard=shard, reason=reason)
+            self._events.log("shard_failed", shard=shard, reason=reason)
         self._told_failed = len(self.schedule.failed)
 
     def _recorded(self, facts: WorkerFacts) -> None:
@@ -256,10 +260,10 @@ class Attempt:
         if self._metrics is not None:
             self._metrics.stands(crew.ready, len(self._left))
         starting = crew.placed - crew.ready
-        self._journal.state(self.snapshot("running" if crew.ready else "starting", crew.ready, starting, crew.waiting))
+        self._events.state(self.snapshot("running" if crew.ready else "starting", crew.ready, starting, crew.waiting))
         if time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + SECONDS_BETWEEN_PROGRESS
-            self._journal.log("progress", line=state.line())
+            self._events.log("progress", line=state.line())
 
     def snapshot(
         self, phase: str, ready: int = 0, starting: int = 0, waiting: int = 0, reason: str = ""
@@ -288,7 +292,7 @@ class Attempt:
             "rate": round(state.rate, 4),
             "seconds_left": None if state.seconds_left is None else round(state.seconds_left, 1),
             "retries": state.retries,
-            "workers": {"ready": ready, "starting": starting, "waiting": waiting, "wanted": self._staff_wanted},
+            "workers": {"ready": ready, "starting": starting, "waiting": waiting, "wanted": self._wanted},
             "busy_seconds": round(sum(self.busy_seconds.values()), 3),
             "worker_seconds": round(self.worker_seconds, 3),
             "errors": list(self._errors),
@@ -314,8 +318,8 @@ class Attempt:
 class _Patience:
     """How long a run goes on without a machine for any worker, and what it says meanwhile."""
 
-    def __init__(self, say: Callable[[str], None], staff: Staffing) -> None:
-        self._say, self._staff = say, staff
+    def __init__(self, say: Callable[[str], None], resources: WorkerResources) -> None:
+        self._say, self._resources = say, resources
         self._since = time.monotonic()
         self._next = self._since + FIRST_COMPLAINT_SECONDS
 
@@ -328,5 +332,5 @@ class _Patience:
         if clock >= self._next:
             self._next = clock + SECONDS_BETWEEN_PROGRESS
             waiting = counted(crew.waiting, "worker")
-            self._say(f"{waiting} waiting for a machine with room for {self._staff.asks()} each")
+            self._say(f"{waiting} waiting for a machine with room for {self._resources.asks()} each")
         return clock - self._since > PLACEMENT_SECONDS

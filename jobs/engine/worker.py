@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config.job import parse_job
 from jobs.errors import RunError
-from jobs.run.event_log import Journal
+from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Worker:
         self._device = device
         self._pairs_file = pairs_file
         self._log = log
-        self._journal: Journal | None = None
+        self._events: EventLog | None = None
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._planning = threading.Lock()
         self._plan: Plan | None = None
@@ -134,7 +134,7 @@ class Worker:
         if self._job.sums_to == "centred":
             self._computing.submit(self._centre).result()
         if self._log is not None:
-            self._journal = Journal(Store.open(self._run_url, self._job.storage, patient=True), self._log)
+            self._events = EventLog(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
             "loaded",
             host=facts.host,
@@ -216,8 +216,8 @@ class Worker:
         self._record = record
 
     def _note(self, event: str, **fields: Any) -> None:
-        if self._journal is not None:
-            self._journal.log(event, **fields)
+        if self._events is not None:
+            self._events.log(event, **fields)
 
     def _load_model(self) -> Attributor:
         from jobs.cluster.environment import quiet_libraries

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attribution_core.errors import ModelError, SettingError
-from jobs.cluster.capacity import Staffing
+from jobs.cluster.resources import WorkerResources
 from jobs.cluster.session import ray_session
 from jobs.engine.scheduler import FAILED_STARTS, IN_FLIGHT
 from jobs.engine.worker import ShardReport, Worker
@@ -87,7 +87,7 @@ class Crew:
     cluster: it would override another job's, and stand when the driver is gone.)
     """
 
-    staffing: Staffing
+    resources: WorkerResources
     arguments: tuple[Any, ...]
     worker_class: type[Worker] = Worker
     start: str = ""
@@ -163,8 +163,8 @@ class Crew:
         actor = (
             ray.remote(self.worker_class)
             .options(
-                num_cpus=self.staffing.cpus,
-                num_gpus=self.staffing.gpus,
+                num_cpus=self.resources.cpus,
+                num_gpus=self.resources.gpus,
                 max_restarts=0,
                 max_task_retries=0,
                 max_concurrency=ACTOR_THREADS,

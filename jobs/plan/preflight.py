@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution_core.errors import ModelError, SettingError
-from jobs.cluster.capacity import staffing
+from jobs.cluster.resources import worker_resources
 from jobs.config.model_folder import check_model
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check_before_planning(job: JobConfig) -> None:
         if resources is not None:
             # To a Ray that runs already others may bring machines.
             grows = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-            staffing(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
+            worker_resources(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
 
 
 def _check_layer(layer: int, folder: Path) -> None:

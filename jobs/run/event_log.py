@@ -66,7 +66,7 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-class Journal:
+class EventLog:
     """The log ``name`` of this process, and its ``state`` where it has one.
 
     ``run`` is for this journal alone: it is asked without patience, so that a store that is away holds nobody up.

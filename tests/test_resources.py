@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jobs.cluster.capacity import staffing
+from jobs.cluster.resources import worker_resources
 from jobs.config.job import Workers, load_job
 from jobs.errors import JobError
 
@@ -17,47 +17,47 @@ HEAD = {"memory": 8.0 * GIB}  # no cores: nothing runs there
 
 
 def test_without_a_most_the_crew_follows_the_machines() -> None:
-    staff = staffing(Workers(), [HEAD, TWO], 100, GIB, grows=True)
+    staff = worker_resources(Workers(), [HEAD, TWO], 100, GIB, grows=True)
     assert [staff.wanted(nodes, 100) for nodes in ([TWO], [TWO, TWO], [TWO] * 5, [])] == [2, 4, 10, 1]
     assert staff.wanted([TWO] * 5, 3) == 3, "more workers than shards"
 
 
 def test_between_least_and_most() -> None:
-    staff = staffing(Workers(min=3), [TWO], 100, GIB, grows=True)
+    staff = worker_resources(Workers(min=3), [TWO], 100, GIB, grows=True)
     assert [staff.wanted(nodes, 100) for nodes in ([TWO], [TWO, TWO])] == [3, 4]
     # With a most the queue asks the autoscaler for machines, whatever there is now.
-    staff = staffing(Workers(min=2, max=6), [TWO], 100, GIB, grows=True)
+    staff = worker_resources(Workers(min=2, max=6), [TWO], 100, GIB, grows=True)
     assert [staff.wanted(nodes, 100) for nodes in ([TWO], [TWO] * 9, [])] == [6, 6, 6]
     assert staff.cpus == 1, "those that wait for machines must not squeeze into this one"
-    assert staffing(Workers(count=4), [TWO], 100, GIB, grows=True).wanted([TWO] * 9, 100) == 4
+    assert worker_resources(Workers(count=4), [TWO], 100, GIB, grows=True).wanted([TWO] * 9, 100) == 4
 
 
 def test_on_one_machine_nothing_is_waited_for() -> None:
-    assert staffing(Workers(max=6), [TWO], 100, GIB).most == 2
-    assert staffing(Workers(max=1), [TWO], 100, GIB).threads == 2
-    assert staffing(Workers(min=4), [TWO], 100, GIB).most == 4
+    assert worker_resources(Workers(max=6), [TWO], 100, GIB).most == 2
+    assert worker_resources(Workers(max=1), [TWO], 100, GIB).threads == 2
+    assert worker_resources(Workers(min=4), [TWO], 100, GIB).most == 4
 
 
 def test_a_worker_fits_on_one_machine() -> None:
     # Would catch a worker that asks for the cores of the whole cluster and is never placed.
-    staff = staffing(Workers(count=1), [TWO] * 4, 100, GIB, grows=True)
+    staff = worker_resources(Workers(count=1), [TWO] * 4, 100, GIB, grows=True)
     assert (staff.cpus, staff.threads) == (2, 2)
-    assert staffing(Workers(count=5), [TWO] * 3, 100, GIB, grows=True).cpus == 1
+    assert worker_resources(Workers(count=5), [TWO] * 3, 100, GIB, grows=True).cpus == 1
 
 
 def test_gpus_that_an_autoscaler_may_bring_are_waited_for() -> None:
-    staff = staffing(Workers(), [TWO], 100, GIB, grows=True, ceiling={"CPU": 64, "GPU": 8})
+    staff = worker_resources(Workers(), [TWO], 100, GIB, grows=True, ceiling={"CPU": 64, "GPU": 8})
     assert (staff.gpus, staff.wanted([TWO], 100), staff.wanted([TWO, GPU, GPU], 100)) == (1, 1, 2)
-    assert staffing(Workers(gpus=0), [TWO], 100, GIB, grows=True, ceiling={"GPU": 8}).gpus == 0
+    assert worker_resources(Workers(gpus=0), [TWO], 100, GIB, grows=True, ceiling={"GPU": 8}).gpus == 0
     with pytest.raises(JobError, match=r"Ray sees no GPU here; with workers\.max"):
-        staffing(Workers(gpus=1), [TWO], 100, GIB, grows=True)
-    assert staffing(Workers(gpus=1, max=3), [TWO], 100, GIB, grows=True).wanted([TWO], 100) == 3
+        worker_resources(Workers(gpus=1), [TWO], 100, GIB, grows=True)
+    assert worker_resources(Workers(gpus=1, max=3), [TWO], 100, GIB, grows=True).wanted([TWO], 100) == 3
     # Cores alone are no reason to wait for a GPU.
-    assert staffing(Workers(max=3), [TWO], 100, GIB, grows=True).gpus == 0
+    assert worker_resources(Workers(max=3), [TWO], 100, GIB, grows=True).gpus == 0
 
 
 def test_a_fraction_is_of_one_gpu() -> None:
-    staff = staffing(Workers(gpus=0.3), [{"CPU": 16.0, "GPU": 2.0}], 100, GIB, grows=True)
+    staff = worker_resources(Workers(gpus=0.3), [{"CPU": 16.0, "GPU": 2.0}], 100, GIB, grows=True)
     assert staff.wanted([{"CPU": 16.0, "GPU": 2.0}], 100) == 6
 
 
@@ -69,7 +69,7 @@ def test_whatever_is_there_the_first_workers_fit(seed: int) -> None:
     asked = Workers(
         count=chance.choice([None, 1, chance.randint(1, 40)]), cpus=chance.choice([None, chance.randint(1, 8)])
     )
-    staff = staffing(asked, nodes, 1000, GIB)
+    staff = worker_resources(asked, nodes, 1000, GIB)
     assert staff.most is not None
     assert staff.cpus > 0
     assert sum(int(node["CPU"] / staff.cpus + 1e-6) for node in nodes) >= staff.most
@@ -99,15 +99,15 @@ def test_count_beside_min_or_max_is_refused() -> None:
         (Workers(gpus=2), {"CPU": 16, "GPU": 5}, 2, 8, 2, 8),
     ],
 )
-def test_staffing_uses_what_there_is(
+def test_workers_use_what_there_is(
     asked: Workers, resources: dict[str, float], count: int, cpus: float, gpus: float, threads: int
 ) -> None:
-    staff = staffing(asked, [resources], shards=100, memory=2 * GIB)
+    staff = worker_resources(asked, [resources], shards=100, memory=2 * GIB)
     assert (staff.most, staff.cpus, staff.gpus, staff.threads) == (count, cpus, gpus, threads)
 
 
 def test_no_more_workers_than_shards() -> None:
-    assert staffing(Workers(), [{"CPU": 8}], shards=3, memory=GIB).most == 3
+    assert worker_resources(Workers(), [{"CPU": 8}], shards=3, memory=GIB).most == 3
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_no_more_workers_than_shards() -> None:
 )
 def test_more_gpus_than_there_are_is_refused(asked: Workers, resources: dict[str, float]) -> None:
     with pytest.raises(JobError, match="workers"):
-        staffing(asked, [resources], shards=100, memory=GIB)
+        worker_resources(asked, [resources], shards=100, memory=GIB)

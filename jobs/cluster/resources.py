@@ -28,7 +28,7 @@ FINEST_SHARE = 10_000
 
 
 @dataclass(frozen=True)
-class Staffing:
+class WorkerResources:
     """What each worker asks of Ray, and how many there are at the ``least`` and the ``most`` (None: room for).
 
     ``threads`` is what each computes with, ``memory`` the bytes it takes of a machine (0: unknown or on a GPU).
@@ -56,7 +56,7 @@ class Staffing:
         return " and ".join(found) or "nothing"
 
 
-def staffing(
+def worker_resources(
     asked: Workers,
     nodes: Sequence[Node],
     shards: int,
@@ -64,7 +64,7 @@ def staffing(
     *,
     grows: bool = False,
     ceiling: Mapping[str, float] | None = None,
-) -> Staffing:
+) -> WorkerResources:
     """Workers for ``shards`` on ``nodes``, what Ray says is there (``CPU``, ``GPU``, ``memory`` in bytes).
 
     One worker a GPU where there are GPUs; else workers of one or two cores, as many as memory allows, so that all
@@ -93,7 +93,7 @@ def _start(asked: Workers, room: int, shards: int) -> int:
     return max(min(count, shards), 1)
 
 
-def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int, grows: bool) -> Staffing:
+def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int, grows: bool) -> WorkerResources:
     cores = [max(int(node.get("CPU", 0)), 1) for node in nodes] or [1]
     each = asked.cpus or (1 if max(cores) <= MANY_CORES else 2)
     takes = memory + WORKER_OVERHEAD
@@ -102,10 +102,10 @@ def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int, gr
     # Where machines may join, those that there is no room for wait for them in place of sharing cores.
     there = max(min(start, room), 1) if grows else start
     threads = asked.cpus or _threads(cores, there)
-    return Staffing(start, start, _share(threads, cores, there), 0.0, threads, takes)
+    return WorkerResources(start, start, _share(threads, cores, there), 0.0, threads, takes)
 
 
-def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, awaited: bool) -> Staffing:
+def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, awaited: bool) -> WorkerResources:
     each = asked.gpus or 1.0
     with_gpus = [node for node in nodes if node.get("GPU", 0) > 0]
     fits = sum(_fits(node, 0.0, each, 0) for node in with_gpus)
@@ -114,11 +114,11 @@ def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, aw
         raise JobError(f"workers: {least} with {each:g} GPU each asked for; Ray sees {gpus:g} GPU here")
     start = _start(asked, fits, shards)
     if not fits:
-        return Staffing(start, start, float(asked.cpus or 1), each, asked.cpus or UNSEEN_GPU_THREADS)
+        return WorkerResources(start, start, float(asked.cpus or 1), each, asked.cpus or UNSEEN_GPU_THREADS)
     cores = [max(int(node.get("CPU", 0)), 1) for node in with_gpus]
     there = min(start, fits)
     threads = asked.cpus or min(_threads(cores, there), MOST_GPU_THREADS)
-    return Staffing(start, start, _share(threads, cores, there), each, threads)
+    return WorkerResources(start, start, _share(threads, cores, there), each, threads)
 
 
 def _fits(node: Node, cpus: float, gpus: float, memory: int) -> int:
