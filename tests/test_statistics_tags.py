@@ -14,10 +14,10 @@ from statistics_runs import made_pairs, write_made
 
 from jobs.analysis.statistics import texts as texts_room
 from jobs.analysis.statistics.computing import compute_statistics
-from jobs.analysis.statistics.opening import database
 from jobs.analysis.statistics.tagging import UNIVERSAL, Tagged, aligned, chosen_pipeline, load_pipeline, tag_texts
 from jobs.analysis.statistics.texts import read_texts
 from jobs.errors import JobError
+from jobs.storage.duckdb import temporary_database
 
 
 def test_each_distinct_text_is_tagged_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
@@ -66,7 +66,7 @@ def test_tokens_and_words_of_a_long_run_get_the_tags_of_their_own_text(tmp_path:
     pairs = made_pairs(seed, 40)
     run = write_made(tmp_path / "run", pairs)
     nlp = spacy.load(PIPELINE, exclude=["ner", "parser"])
-    with database() as con:
+    with temporary_database() as con:
         texts = read_texts(run, con, PIPELINE)
         known = {one.a_id: one.pair.a for one in pairs} | {one.b_id: one.pair.b for one in pairs}
         for at, text_id in enumerate(texts.text_ids.to_pylist()):

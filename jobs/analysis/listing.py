@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import RunError
 from jobs.run.status import read_status
 from jobs.run.untrusted import as_written
-from jobs.storage.duckdb import connect, readable
+from jobs.storage.duckdb import readable, temporary_database
 
 if TYPE_CHECKING:
     import duckdb
@@ -116,18 +114,14 @@ def open_rejects(run: Run) -> Iterator[Rejects]:
 
     Rows are sorted on disk where they are more than memory should hold.
     """
-    with tempfile.TemporaryDirectory(prefix="tokenpair-rejects-") as folder:
-        con = connect(Path(folder))
-        try:
-            with as_written(run.url), readable(run.url):
-                con.register("parts", run.dataset("rejects"))
-                con.execute(
-                    "CREATE TABLE rejects AS SELECT file::VARCHAR AS file, row::BIGINT AS row, "
-                    "pair_id::VARCHAR AS pair_id, reason::VARCHAR AS reason, row_text::VARCHAR AS row_text FROM parts"
-                )
-                counts = con.execute(
-                    "SELECT coalesce(reason, ''), count(*) AS n FROM rejects GROUP BY 1 ORDER BY n DESC, 1"
-                ).fetchall()
-            yield Rejects({str(reason): int(n) for reason, n in counts}, con, run.url)
-        finally:
-            con.close()
+    with temporary_database() as con:
+        with as_written(run.url), readable(run.url):
+            con.register("parts", run.dataset("rejects"))
+            con.execute(
+                "CREATE TABLE rejects AS SELECT file::VARCHAR AS file, row::BIGINT AS row, "
+                "pair_id::VARCHAR AS pair_id, reason::VARCHAR AS reason, row_text::VARCHAR AS row_text FROM parts"
+            )
+            counts = con.execute(
+                "SELECT coalesce(reason, ''), count(*) AS n FROM rejects GROUP BY 1 ORDER BY n DESC, 1"
+            ).fetchall()
+        yield Rejects({str(reason): int(n) for reason, n in counts}, con, run.url)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
 
 def read_yaml(text: str | bytes) -> Any:
     """The plain values of a YAML text; ValueError, in one line, where it is not valid or holds more than that.
@@ -11,8 +13,6 @@ def read_yaml(text: str | bytes) -> Any:
     Tags make no objects (``!!python/…`` is an error). Aliases are refused: a page of them can stand for more than
     memory holds, or for itself.
     """
-    import yaml
-
     try:
         return yaml.load(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
@@ -25,8 +25,6 @@ def read_yaml(text: str | bytes) -> Any:
 
 
 def _loader() -> type:
-    import yaml
-
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):

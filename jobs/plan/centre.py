@@ -9,21 +9,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from attribution_core.attribution import Attributor
 from attribution_core.completion import check_centre_size
+from jobs.config.job import JobConfig
 from jobs.errors import RunError
 from jobs.plan.text_lengths import ROLES
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from attribution_core.attribution import Attributor
-    from jobs.config.job import JobConfig
-    from jobs.storage.store import Store
+from jobs.storage.store import Store
 
 SAMPLE = 512
 MOST_BYTES = 64 << 20
@@ -37,9 +36,6 @@ def write_centre_sample(con: duckdb.DuckDBPyConnection, run: Store, job: JobConf
     Raises:
         SettingError: where a role has too few distinct texts for a mean.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     texts: list[str] = []
     roles: list[str] = []
     for number, role in enumerate(ROLES[job.mode]):
@@ -66,9 +62,6 @@ def mean_embeddings(run: Store, centre_file: str, attributor: Attributor) -> dic
         RunError: where the file is damaged.
         SettingError: where too few texts of the sample have a token.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = centre_file.replace("/centre-", "/mean-").replace(".parquet", ".json")
     if not run.exists(name):
         try:

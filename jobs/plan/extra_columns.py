@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as t
 
 from jobs.errors import SourceError
 from jobs.sources.rows import NUMBERS, PairBatch, number_mark, shown_name
-from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
+from jobs.storage.duckdb import one_row
 
 DECIMAL = "-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?"
 
@@ -44,8 +45,6 @@ class PassedThrough:
 
     def add(self, batch: PairBatch, ordinals: pa.Array) -> None:
         """Set down the kept columns of ``batch``, whose rows have these ordinals."""
-        import pyarrow as pa
-
         if not batch.kept.num_columns:
             return
         names = list(batch.kept.column_names)
@@ -72,8 +71,6 @@ class PassedThrough:
 
         Raises SourceError where a column's types in different files have nothing in common.
         """
-        import pyarrow as pa
-
         groups = list(self._groups.values())
         tables = {}
         for index, group in enumerate(groups):
@@ -99,14 +96,10 @@ class PassedThrough:
 
         To be called after :meth:`collect`.
         """
-        import pyarrow as pa
-
         for group in self._groups.values():
             yield group.names, pa.ipc.open_file(pa.memory_map(str(group.path))).read_all()
 
     def _fill(self, con: duckdb.DuckDBPyConnection, groups: list[_Group], schema: pa.Schema) -> None:
-        import pyarrow as pa
-
         numbered = pa.schema([("ordinal", pa.int64()), *((f"k{i}", f.type) for i, f in enumerate(schema))])
         con.register("kept_shape", numbered.empty_table())
         con.execute("CREATE TABLE kept AS SELECT * FROM kept_shape")
@@ -124,10 +117,6 @@ class PassedThrough:
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column in a type that the whole way to the output carries without loss; text where there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
@@ -147,8 +136,6 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _carried(kind: pa.DataType) -> bool:
-    import pyarrow.types as t
-
     if t.is_list(kind):
         return _carried(kind.value_type)
     if t.is_struct(kind):
@@ -169,10 +156,8 @@ def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: byt
     Whole numbers and numbers are those whose text comes back the same; of JSON, whose numbers have many spellings,
     those that are the same number. All else is text.
     """
-    import pyarrow as pa
-
     name = f"k{index}"
-    row = first_row(
+    whole, same, numeric = one_row(
         con,
         f"""
         SELECT bool_and(coalesce(try_cast({name} AS BIGINT)::VARCHAR = {name}, false)),
@@ -181,9 +166,8 @@ def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: byt
         FROM {table} WHERE {name} <> ''
     """,
     )
-    if row is None or row[0] is None:
+    if whole is None:
         return pa.string(), False
-    whole, same, numeric = row
     if whole:
         return pa.int64(), True
     if mark == NUMBERS or (mark == b"" and same and numeric):
@@ -192,8 +176,6 @@ def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: byt
 
 
 def _common_type(name: str, uses: list[tuple[_Group, int]]) -> pa.DataType:
-    import pyarrow as pa
-
     kinds = [group.types[at] for group, at in uses]
     marks = [group.marks[at] for group, at in uses]
     if all(mark is not None for mark in marks) and len(set(kinds)) > 1:
@@ -220,8 +202,6 @@ def _common_type(name: str, uses: list[tuple[_Group, int]]) -> pa.DataType:
 
 
 def _beside_numbers(kinds: list[pa.DataType], marks: list[bytes | None]) -> bool:
-    import pyarrow.types as t
-
     return any(mark is None and (t.is_integer(k) or t.is_floating(k)) for k, mark in zip(kinds, marks, strict=True))
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from jobs.config.job import JobConfig
+from jobs.plan.database import PlanDatabase
 from jobs.plan.reject_limits import check_share
-from jobs.sources.rows import Reject, row_text
-from jobs.storage.duckdb import PlanDatabase, connect, first_row
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.config.job import JobConfig
-    from jobs.sources import InputFile
+from jobs.sources import InputFile
+from jobs.sources.rows import row_text
 
 MAX_UNREADABLE = 0.01
 SHOWN_PLACES = 5
 
 _TABLES = """
-CREATE TABLE files (no INTEGER, name VARCHAR);
 CREATE TABLE log (ordinal BIGINT, file INTEGER, row BIGINT, query VARCHAR, document VARCHAR,
                   score DOUBLE, place BIGINT, tag VARCHAR, third DOUBLE);
 CREATE TABLE brought (id VARCHAR, text VARCHAR, row BIGINT);
@@ -36,12 +34,10 @@ class LogDatabase(PlanDatabase):
     """Tables of one log and what is said of them; ``warnings`` are those ``notices`` that the summary repeats."""
 
     def __init__(self, folder: Path, job: JobConfig) -> None:
-        self.con = connect(folder)
-        self.con.execute(_TABLES)
+        super().__init__(folder, _TABLES)
         self.notices: list[str] = []
         self.warnings: list[str] = []
         self.job = job
-        self._numbers: dict[str, int] = {}
 
     def note(self, line: str | None) -> None:
         """Say a line, if there is one."""
@@ -70,41 +66,17 @@ class LogDatabase(PlanDatabase):
         self.con.execute("DROP TABLE bad")
         return turned_away
 
-    def number(self, file: InputFile) -> int:
-        """The number that a file has in the tables."""
-        if file.url not in self._numbers:
-            self._numbers[file.url] = len(self._numbers)
-            self.con.execute("INSERT INTO files VALUES (?, ?)", [self._numbers[file.url], file.name])
-        return self._numbers[file.url]
-
     def insert(self, statement: str, table: pa.Table) -> None:
         """Run ``statement`` over ``table`` as ``incoming``, its rows numbered from 0 by ``nth``."""
-        import numpy as np
-        import pyarrow as pa
-
         if len(table):
             numbered = table.append_column("nth", pa.array(np.arange(len(table), dtype=np.int64)))
             self.con.register("incoming", numbered)
             self.con.execute(statement)
             self.con.unregister("incoming")
 
-    def reject(self, file: int, rejects: list[Reject]) -> None:
-        """Take rows of a file that its reader turned away."""
-        import pyarrow as pa
-
-        if rejects:
-            columns = {
-                "row": pa.array([one.row for one in rejects], pa.int64()),
-                "reason": pa.array([one.reason for one in rejects], pa.string()),
-                "row_text": pa.array([one.row_text for one in rejects], pa.string()),
-            }
-            self.insert(
-                f"INSERT INTO rejects SELECT {file}, row, NULL, reason, row_text FROM incoming", pa.table(columns)
-            )
-
     def check_unreadable(self, files: list[InputFile], good: int) -> None:
         """SourceError where too many rows of ``files``, of which ``good`` could be read, were turned away."""
-        numbers = ", ".join(str(self.number(file)) for file in files)
+        numbers = ", ".join(str(self.number(file.name)) for file in files)
         rows = self.con.execute(f"""
             SELECT reason, count(*) FROM rejects WHERE file IN ({numbers}) GROUP BY 1 ORDER BY 2 DESC, 1
         """).fetchall()
@@ -117,12 +89,6 @@ class LogDatabase(PlanDatabase):
         places = [str(place) for (place,) in first]
         check_share(files[0].name, dict(rows), total, most, "max_rejects", "cannot be used", places)
 
-    def one(self, query: str) -> int:
-        """The number that a query ends in; 0 for null."""
-        row = first_row(self.con, query)
-        assert row is not None
-        return int(row[0] or 0)
-
 
 def called(files: list[InputFile]) -> str:
     """What some files are called in a notice."""
@@ -131,8 +97,6 @@ def called(files: list[InputFile]) -> str:
 
 def _insert_described(con: Any, batch: pa.RecordBatch) -> None:
     """Insert rejects with their rows as text, as the readers give them."""
-    import pyarrow as pa
-
     lines = batch.select(["query", "document", "log_score", "tag"]).to_pylist()
     texts = [row_text({name: value for name, value in one.items() if value is not None}) for one in lines]
     table = pa.table(

@@ -6,13 +6,10 @@ and the documents that the job takes, ``wanted`` (role, id, no) the ids whose te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import duckdb
 
 from jobs.progress import counted
-from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
+from jobs.storage.duckdb import first_row, one_row
 
 SHOWN_IDS = 5
 
@@ -42,7 +39,7 @@ def judged_queries(con: duckdb.DuckDBPyConnection, file: str) -> tuple[list[str]
         return [], [f"{file}: holds no judgment, so relevance is null in every row"]
     warnings = [line for line in [_contradictions(con, file)] if line is not None]
     if not common:
-        theirs, ours = _one(con, "SELECT min(query) FROM judgments"), _one(con, "SELECT min(id) FROM asked")
+        theirs, ours = one_row(con, "SELECT (SELECT min(query) FROM judgments), (SELECT min(id) FROM asked)")
         none = "its 1 judged query is not" if total == 1 else f"none of its {total:,} judged queries is"
         return [], [
             f"{file}: {none} in the log, so relevance is null in every row; ids look like {theirs!r} there and "
@@ -62,8 +59,8 @@ def judged_queries(con: duckdb.DuckDBPyConnection, file: str) -> tuple[list[str]
         ),
     ]
     if not first_row(con, "SELECT 1 FROM judged LIMIT 1"):
-        theirs = _one(con, "SELECT min(document) FROM judgments SEMI JOIN asked ON asked.id = judgments.query")
-        ours = _one(con, "SELECT min(id) FROM wanted WHERE role = 1")
+        theirs = one_row(con, "SELECT min(document) FROM judgments SEMI JOIN asked ON asked.id = judgments.query")[0]
+        ours = one_row(con, "SELECT min(id) FROM wanted WHERE role = 1")[0]
         warnings.insert(
             0,
             f"{file}: judges none of the pairs, so relevance is null in every row; documents look like {theirs!r} "
@@ -102,7 +99,7 @@ def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]
             WINDOW by_place AS (PARTITION BY q ORDER BY place, score DESC NULLS LAST))
         GROUP BY q
     """)
-    row = first_row(
+    ties, first, against, total = one_row(
         con,
         """
         SELECT count(*) FILTER (tied), min(q) FILTER (tied), count(*) FILTER (against), count(*) FILTER (scored)
@@ -110,20 +107,16 @@ def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]
         """,
     )
     con.execute("DROP TABLE placed")
-    assert row is not None
-    ties, first, against, total = row
     lines = []
     # A run that gives every document the same rank, such as 0, gives none.
     if ties:
-        example = first_row(
+        query, place, times, scored = one_row(
             con,
             f"""
             SELECT q.id, place, count(*) AS n, count(score) > 0 FROM coded JOIN q USING (q)
             WHERE q = {int(first)} AND place IS NOT NULL GROUP BY q.id, place HAVING n > 1 ORDER BY place LIMIT 1
             """,
         )
-        assert example is not None
-        query, place, times, scored = example
         then = "the order is by score" if scored else "such documents are ordered by their ids, from the largest down"
         lines.append(
             f"{file}: ranks are not unique in {counted(ties, 'query')} (query {query}: rank {place:g} "
@@ -153,17 +146,10 @@ def _missing(con: duckdb.DuckDBPyConnection, table: str, there: str, line: str, 
 
 def _counts(con: duckdb.DuckDBPyConnection, table: str, there: str) -> tuple[int, int]:
     """How many ids a table has, and how many of these are ``there``."""
-    row = first_row(
+    total, common = one_row(
         con,
         f"""
         SELECT count(DISTINCT t.id), count(DISTINCT t.id) FILTER (WHERE t.id IN ({there})) FROM {table} AS t
         """,
     )
-    assert row is not None
-    return int(row[0]), int(row[1])
-
-
-def _one(con: duckdb.DuckDBPyConnection, query: str) -> Any:
-    row = first_row(con, query)
-    assert row is not None
-    return row[0]
+    return int(total), int(common)

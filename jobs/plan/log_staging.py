@@ -8,22 +8,20 @@ of its first row, plus 1 for a document, as in jobs.plan.pairs_database.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.config.job import JobConfig
 from jobs.errors import SourceError
 from jobs.plan.log_database import LogDatabase, called
 from jobs.plan.log_joins import ids_without_text, judged_queries, queries_without_rows, ranks_against_scores
 from jobs.plan.reject_limits import check_share
 from jobs.plan.third_column import decide
+from jobs.sources import InputFile
 from jobs.sources.log import LogFiles, read_log, read_qrels
 from jobs.sources.tables import read_texts
-from jobs.storage.duckdb import first_row, sampled
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.config.job import JobConfig
-    from jobs.sources import InputFile
+from jobs.storage.duckdb import one_number
 
 NO_RANK = "rank is not a whole number"
 DUPLICATE = "a second row for the same query and document"
@@ -60,9 +58,7 @@ class LogStaging(LogDatabase):
 
     def _example(self) -> str:
         """An id of the log beside one of the corpus, where no document has a text."""
-        wanted = first_row(
-            self.con, "SELECT min(id), bool_and(no IN (SELECT no FROM textless)) FROM wanted WHERE role = 1"
-        )
+        wanted = self.first_row("SELECT min(id), bool_and(no IN (SELECT no FROM textless)) FROM wanted WHERE role = 1")
         if wanted is None or not wanted[1] or not self._document:
             return ""
         return f"; ids of documents look like {wanted[0]!r} in the log and {self._document!r} in the corpus"
@@ -73,10 +69,10 @@ class LogStaging(LogDatabase):
         """Tables ``log`` and ``brought`` (texts of queries that stood in the log itself)."""
         ordinal = brought = 0
         for file in self._files.log:
-            number, before, bad = self.number(file), ordinal, 0
+            number, before, bad = self.number(file.name), ordinal, 0
             for batch in read_log(file, self.job.log_format, self.job.log_part):
                 bad += len(batch.rejects)
-                self.reject(number, batch.rejects)
+                self.insert_rejects(batch.rejects)
                 columns = "row, query, document, score, place, tag, third"
                 self.insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
                 if batch.queries is not None:
@@ -103,7 +99,7 @@ class LogStaging(LogDatabase):
             CREATE TABLE asked AS SELECT id FROM q
         """)
         if job.sample is not None:
-            self.con.execute(sampled("q", "id", job.seed, job.sample))
+            self.keep_sample("q", "id", job.seed, job.sample)
         by_score = decision is not None and decision.kind == "score"
         score, place = ("coalesce(score, third)", "place") if by_score else ("score", "coalesce(place, third)")
         self.con.execute(f"""
@@ -160,9 +156,6 @@ class LogStaging(LogDatabase):
         self._drop_second_texts()
 
     def _read_texts(self, what: str, files: list[InputFile]) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         job, role = self.job, 0 if what == "query" else 1
         columns = job.query_columns if what == "query" else job.corpus_columns
         self.con.execute(f"CREATE TEMP TABLE sought AS SELECT id, no FROM wanted WHERE role = {role}")
@@ -181,9 +174,9 @@ class LogStaging(LogDatabase):
                 waiting.clear()
 
         for file in files:
-            number = self.number(file)
+            self.number(file.name)  # files are numbered in the order in which they are read
             for batch in read_texts(file, columns, titles=job.titles and what == "document", notices=self.notices):
-                self.reject(number, batch.rejects)
+                self.insert_rejects(batch.rejects)
                 blank = pc.equal(pc.utf8_trim_whitespace(batch.table["text"]), "")
                 if pc.any(blank).as_py():
                     without = batch.table.filter(blank)["id"].to_pylist()
@@ -252,8 +245,8 @@ class LogStaging(LogDatabase):
     def _check_mixed_up(self) -> None:
         """SourceError where the ids show that the files of queries and documents were given the wrong way round."""
         ids = "SELECT count(*) FROM wanted"
-        wanted = self.one(ids)
-        missing = self.one("SELECT count(*) FROM textless WHERE missing")
+        wanted = one_number(self.con, ids)
+        missing = one_number(self.con, "SELECT count(*) FROM textless WHERE missing")
         if not self._files.queries or missing < SUSPICIOUS * wanted:
             return
         found = 0
@@ -265,7 +258,7 @@ class LogStaging(LogDatabase):
             for file in files:
                 for batch in read_texts(file, columns, titles=False, notices=[]):
                     self.insert("INSERT INTO seen SELECT id FROM incoming", batch.table)
-            found += self.one(f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
+            found += one_number(self.con, f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
         if wanted - found < missing / 2:
             raise SourceError(
                 f"queries and corpus look mixed up: of {wanted:,} ids in the log {missing:,} have no text as given and "
@@ -288,9 +281,10 @@ class LogStaging(LogDatabase):
         """Table ``judged``: the grades of the pairs; the first judgment of a query and document counts."""
         read = 0
         for file in self._files.qrels:
-            number, before = self.number(file), read
+            before = read
+            self.number(file.name)
             for batch in read_qrels(file, self.notices):
-                self.reject(number, batch.rejects)
+                self.insert_rejects(batch.rejects)
                 self.insert(
                     f"INSERT INTO judgments SELECT query, document, relevance, {read} + nth FROM incoming", batch.table
                 )
@@ -309,8 +303,6 @@ class LogStaging(LogDatabase):
 
     def publish(self, reserved: set[str], notices: list[str]) -> pa.Schema:
         """Table ``matched`` and view ``pair_rows``, as jobs.plan.plan reads them; the schema of the columns k0, k1 …"""
-        import pyarrow as pa
-
         notices += self.notices
         kinds = {"rank": pa.int32(), "log_score": pa.float64(), "tag": pa.string(), "relevance": pa.int32()}
         assert not reserved & set(kinds)

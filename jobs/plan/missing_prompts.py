@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobs.config.job import JobConfig
 from jobs.config.model_folder import folder_at_hand
 from jobs.plan.text_lengths import own_prompt, read_object
-
-if TYPE_CHECKING:
-    from jobs.config.job import JobConfig
 
 CARD_BYTES = 1 << 20
 # Fields of a configuration and lines of a card that say which model a folder holds, or was fine-tuned from.

@@ -8,14 +8,14 @@ of the input alone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.plan.database import PlanDatabase
 from jobs.plan.extra_columns import PassedThrough
 from jobs.sources.rows import ROW_TEXT_CHARACTERS, PairBatch, Reject, as_in_source, row_text, with_numbers
-from jobs.storage.duckdb import PlanDatabase, connect, first_row, sampled
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from jobs.storage.duckdb import one_number
 
 FLUSH_BYTES = 64 << 20
 FLUSH_ROWS = 1 << 18
@@ -24,7 +24,6 @@ DUPLICATE = "a second row with the same pair id"
 CONFLICT = "a text id that an earlier row gave to another text"
 
 _TABLES = """
-CREATE TABLE files (no INTEGER, name VARCHAR);
 CREATE TABLE pairs (ordinal BIGINT, file INTEGER, row BIGINT, id VARCHAR, a_key VARCHAR, b_key VARCHAR);
 CREATE TABLE texts (role TINYINT, key VARCHAR, digest VARCHAR, no BIGINT, characters BIGINT, text VARCHAR);
 CREATE TABLE rejects (file INTEGER, row BIGINT, id VARCHAR, reason VARCHAR, row_text VARCHAR,
@@ -39,27 +38,22 @@ class Staging(PlanDatabase):
     """The growing database of one plan. ``role_b`` is 0 where both sides share one role, else 1."""
 
     def __init__(self, folder: Path, *, retrieval: bool) -> None:
-        self.con = connect(folder)
-        self.con.execute(_TABLES)
+        super().__init__(folder, _TABLES)
         self.kept = PassedThrough(folder)
         self.role_b = 1 if retrieval else 0
         self.rows = 0
-        self._files: dict[str, int] = {}
         self._names: dict[int, dict[str, str]] = {}
         self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
         self._waiting_rows = 0
-        self._rejects: list[tuple[int, Reject]] = []
+        self._rejects: list[Reject] = []
         self._any_id = False
 
     def add(self, batch: PairBatch) -> None:
         """Take the good and the bad rows of ``batch``."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        number = self._file(batch.file)
+        number = self.number(batch.file)
         self._names.setdefault(number, batch.names)
-        self._rejects += [(number, reject) for reject in batch.rejects]
+        self._rejects += batch.rejects
         if len(batch):
             ordinals = pa.array(range(self.rows, self.rows + len(batch)), pa.int64())
             table = batch.table.drop_columns(["file"]).append_column("ordinal", ordinals)
@@ -75,10 +69,8 @@ class Staging(PlanDatabase):
 
     def flush(self) -> None:
         """Write what waits in memory to the database."""
-        import pyarrow as pa
-
-        if self._rejects:
-            self._insert_rejects()
+        self.insert_rejects(self._rejects)
+        self._rejects = []
         if not self._waiting:
             return
         self.con.register("waiting", pa.concat_tables(self._waiting))
@@ -138,7 +130,7 @@ class Staging(PlanDatabase):
 
     def cut(self, limit: int) -> None:
         """Keep the first ``limit`` pairs, and of the rejects those that stand before the last of them."""
-        last = first_row(self.con, f"SELECT ordinal, file, row FROM pairs ORDER BY ordinal LIMIT 1 OFFSET {limit - 1}")
+        last = self.first_row(f"SELECT ordinal, file, row FROM pairs ORDER BY ordinal LIMIT 1 OFFSET {limit - 1}")
         if last is not None:
             self.con.execute("DELETE FROM pairs WHERE ordinal > ?", [last[0]])
             self.con.execute(
@@ -148,7 +140,7 @@ class Staging(PlanDatabase):
     def sample(self, seed: int, count: int) -> None:
         """Keep the pairs of ``count`` first texts, chosen by chance."""
         self.con.execute("CREATE TABLE chosen AS SELECT DISTINCT a_key FROM pairs")
-        self.con.execute(sampled("chosen", "a_key", seed, count))
+        self.keep_sample("chosen", "a_key", seed, count)
         self.con.execute("DELETE FROM pairs WHERE a_key NOT IN (SELECT a_key FROM chosen); DROP TABLE chosen")
 
     def describe_rejects(self) -> None:
@@ -175,8 +167,6 @@ class Staging(PlanDatabase):
         return self.count("late") > 0
 
     def _describe(self, query: str, kept: list[str], fields: list[pa.Field]) -> None:
-        import pyarrow as pa
-
         # An open result blocks its connection.
         writing = self.con.cursor()
         for batch in self.con.sql(query).to_arrow_reader(1 << 13):
@@ -211,32 +201,10 @@ class Staging(PlanDatabase):
         """)
         return kept
 
-    def _file(self, name: str) -> int:
-        if name not in self._files:
-            self._files[name] = len(self._files)
-            self.con.execute("INSERT INTO files VALUES (?, ?)", [self._files[name], name])
-        return self._files[name]
-
-    def _insert_rejects(self) -> None:
-        import pyarrow as pa
-
-        table = pa.table(
-            {
-                "file": pa.array([number for number, _ in self._rejects], pa.int32()),
-                "row": pa.array([one.row for _, one in self._rejects], pa.int64()),
-                "id": pa.array([one.pair_id for _, one in self._rejects], pa.string()),
-                "reason": pa.array([one.reason for _, one in self._rejects], pa.string()),
-                "row_text": pa.array([one.row_text for _, one in self._rejects], pa.string()),
-            }
-        )
-        self._rejects = []
-        self.con.register("turned_away", table)
-        self.con.execute("INSERT INTO rejects BY NAME SELECT * FROM turned_away")
-        self.con.unregister("turned_away")
-
     def _reject_conflicts(self) -> None:
-        given = first_row(self.con, "SELECT count(*) FROM incoming WHERE given")
-        if given is None or not given[0]:  # content hashes cannot contradict their content
+        if not one_number(
+            self.con, "SELECT count(*) FROM incoming WHERE given"
+        ):  # content hashes cannot contradict their content
             return
         self.con.execute(f"""
             CREATE OR REPLACE TEMP TABLE wrong AS

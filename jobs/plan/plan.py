@@ -12,8 +12,13 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.config.job import JobConfig
 from jobs.errors import SourceError
 from jobs.plan.centre import write_centre_sample
 from jobs.plan.log_staging import LogStaging
@@ -24,15 +29,11 @@ from jobs.plan.sharding import assign_shards, total_work
 from jobs.plan.text_lengths import ROLES, SAMPLE, calibrate
 from jobs.progress import counted
 from jobs.run.manifest import MANIFEST, PAIR_COLUMNS, Plan, encoded, load_plan
+from jobs.run.tables import reserved_names, write_rejects
 from jobs.sources import InputFile, PairReader, read_pairs
 from jobs.sources.log import log_files
-from jobs.storage.duckdb import first_row
+from jobs.storage.duckdb import one_row
 from jobs.storage.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.config.job import JobConfig
 
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 
@@ -94,8 +95,6 @@ def _write(
     run: Store,
     folder: Path,
 ) -> Plan:
-    from jobs.run.tables import reserved_names, write_rejects
-
     kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
     calibration = calibrate(job, _samples(staging, job.mode))
     centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
@@ -113,14 +112,13 @@ def _write(
     if present is not None:
         return present  # another planner was first, and so its rejects stay
     write_rejects(run, "plan", _rejects(staging), job.format)
-    texts = first_row(staging.con, "SELECT count(*), sum(characters) FROM costs")
-    assert texts is not None
+    texts, characters = one_row(staging.con, "SELECT count(*), sum(characters) FROM costs")
     plan = Plan(
         job=job.digest(),
         shards=tuple(shards),
         pairs=sum(shard.pairs for shard in shards),
-        texts=int(texts[0]),
-        characters=int(texts[1]),
+        texts=int(texts),
+        characters=int(characters),
         mode=job.mode,
         rejected=staging.rejected(),
         inputs=[_input(file) for file in files],
@@ -168,8 +166,6 @@ def _input(file: InputFile) -> dict[str, Any]:
 
 
 def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
     columns = "".join(f", k{i}" for i in range(len(kept)))
     query = f"""
         SELECT shard, ordinal, pair_id, a_key, b_key, name, row{columns}
@@ -181,8 +177,6 @@ def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> I
 
 
 def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
     role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
     query = f"""
         SELECT shard, key, {role} AS role_name, text, owner, shared
@@ -194,8 +188,6 @@ def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]
 
 
 def _rejects(staging: Staging | LogStaging) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
     query = """
         SELECT coalesce(id, name || ':' || row) AS pair_id, name AS file, row, reason, row_text
         FROM rejects JOIN files ON files.no = rejects.file ORDER BY rejects.file, row, reason, row_text
@@ -206,9 +198,6 @@ def _rejects(staging: Staging | LogStaging) -> Iterator[pa.Table]:
 
 def _by_shard(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
     """Rows sorted by their first column, ``shard``, as one table a shard without it."""
-    import numpy as np
-    import pyarrow as pa
-
     current: int | None = None
     parts: list[pa.RecordBatch] = []
 
@@ -234,8 +223,6 @@ def _by_shard(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.T
 
 def _commit(run: Store, folder: Path, kind: str, tables: Iterator[pa.Table]) -> str:
     """Write the tables as row groups of one Parquet file under a name that holds the content's hash."""
-    import pyarrow.parquet as pq
-
     path = folder / f"{kind}.parquet"
     writer: Any = None
     for table in tables:

@@ -7,13 +7,11 @@ rates of a calibration (jobs.plan.text_lengths).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+import duckdb
 
 from jobs.run.manifest import Calibration, ShardInfo, Work
-from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
+from jobs.storage.duckdb import one_number, one_row
 
 # A partner's cost is shared out among its pairs in parts as small as this of one direction of one token.
 SHARE = 16
@@ -49,11 +47,11 @@ def assign_shards(
             FROM texts SEMI JOIN used USING (no))
     """)
     cost_a, cost_b = (
-        _number(con, f"SELECT sum(cost) FROM costs SEMI JOIN matched ON costs.no = matched.{s}_no") for s in "ab"
+        one_number(con, f"SELECT sum(cost) FROM costs SEMI JOIN matched ON costs.no = matched.{s}_no") for s in "ab"
     )
     # On a tie the second text: in a retrieval log that is the document.
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
-    wanted = asked if asked is not None else default_shards(_number(con, "SELECT sum(tokens) FROM costs"))
+    wanted = asked if asked is not None else default_shards(one_number(con, "SELECT sum(tokens) FROM costs"))
     parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""
@@ -85,14 +83,13 @@ def assign_shards(
 
 def total_work(con: duckdb.DuckDBPyConnection) -> Work:
     """What the shards that :func:`assign_shards` made take altogether."""
-    row = first_row(
+    row = one_row(
         con,
         """
         SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * directions), sum(tokens * tokens * directions)
         FROM shard_costs
         """,
     )
-    assert row is not None
     return Work(*(int(value) for value in row))
 
 
@@ -112,9 +109,3 @@ def _shards(con: duckdb.DuckDBPyConnection, dear: str, width: int) -> list[Shard
         SELECT shard, pairs, texts, characters, cost FROM p JOIN t USING (shard) ORDER BY shard
     """).fetchall()
     return [ShardInfo(*(int(value) for value in row)) for row in rows]
-
-
-def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    row = first_row(con, query)
-    assert row is not None
-    return int(row[0] or 0)

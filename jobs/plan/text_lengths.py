@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobs.config.job import JobConfig
 from jobs.config.model_folder import folder_at_hand
 from jobs.run.manifest import ASSUMED_LIMIT, ASSUMED_WIDTH, Calibration, Rate
-
-if TYPE_CHECKING:
-    from jobs.config.job import JobConfig
 
 SAMPLE = 1000
 # Longer than any model reads: characters of one text that are tokenised for a rate.

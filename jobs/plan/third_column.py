@@ -7,13 +7,11 @@ from row to row. Where neither can be seen the user is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import duckdb
 
 from jobs.errors import SourceError
-from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
+from jobs.storage.duckdb import first_row, one_row
 
 NEARLY_ALL = 0.95
 # From this share of whole numbers on the others are taken for mistakes.
@@ -66,7 +64,7 @@ def decide(con: duckdb.DuckDBPyConnection, file: str) -> Decision | None:
 
 
 def _look(con: duckdb.DuckDBPyConnection) -> _Seen:
-    row = first_row(
+    whole, counted, up, down = one_row(
         con,
         """
         WITH once AS (
@@ -84,6 +82,4 @@ def _look(con: duckdb.DuckDBPyConnection) -> _Seen:
         SELECT sum(whole) / sum(n), coalesce(sum(n) FILTER (counts), 0) / sum(n), sum(up), sum(down) FROM asked
         """,
     )
-    assert row is not None
-    whole, counted, up, down = row
     return _Seen(float(whole), float(counted), int(up), int(down))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from jobs.config.job import JobConfig
 from jobs.errors import SourceError
+from jobs.sources.arrow import read_arrow
 from jobs.sources.columns import ColumnChooser
 from jobs.sources.dialect import Asked
 from jobs.sources.files import InputFile, resolve_inputs
+from jobs.sources.jsonl import read_jsonl
+from jobs.sources.log import log_files
 from jobs.sources.partitions import Partitions
 from jobs.sources.rows import PairBatch, Reject
+from jobs.sources.text import read_delimited
 from jobs.storage.s3 import StorageSettings
-
-if TYPE_CHECKING:
-    from jobs.config.job import JobConfig
 
 __all__ = ["InputFile", "PairBatch", "PairReader", "Reject", "input_files", "read_pairs", "resolve_inputs"]
 
@@ -52,10 +53,6 @@ class PairReader:
         return (chooser.complete(batch) for batch in self._read(file, chooser))
 
     def _read(self, file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
-        from jobs.sources.arrow import read_arrow
-        from jobs.sources.jsonl import read_jsonl
-        from jobs.sources.text import read_delimited
-
         if file.kind in ("parquet", "arrow"):
             return read_arrow(file, chooser)
         if file.kind == "jsonl":
@@ -69,8 +66,6 @@ def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[
     Of a retrieval log these are all its files: rankings, queries, corpus and judgments.
     """
     if job.input is None:
-        from jobs.sources.log import log_files
-
         return log_files(job, options).all
     files = resolve_inputs(job.input, options or job.storage)
     inside = job.output.rstrip("/") + "/"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs.errors import SourceError
 from jobs.sources.arrow_values import id_strings, is_id, is_text, shown_cell, sound_rows
 from jobs.sources.columns import Chosen, ColumnChooser
 from jobs.sources.files import InputFile
 from jobs.sources.rows import ROLES, PairBatch, Reject, judged, row_text, shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 32 << 20
@@ -83,8 +83,6 @@ def _is_parquet(file: InputFile, raw: BinaryIO) -> bool:
 
 def _is_old_stream(raw: BinaryIO) -> bool:
     """Whether this is a stream as Arrow wrote it before version 0.15, which begins with a length alone."""
-    import pyarrow as pa
-
     try:
         pa.ipc.open_stream(raw)
     except (pa.ArrowException, OSError, MemoryError):
@@ -97,8 +95,6 @@ def _is_old_stream(raw: BinaryIO) -> bool:
 @contextlib.contextmanager
 def _supported(file: InputFile) -> Iterator[None]:
     """SourceError for what is whole and cannot be read all the same."""
-    import pyarrow as pa
-
     try:
         yield
     except pa.ArrowNotImplementedError as error:
@@ -109,8 +105,6 @@ def _supported(file: InputFile) -> Iterator[None]:
 
 
 def _parquet(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Opened:
-    import pyarrow.parquet as pq
-
     parquet = stack.enter_context(pq.ParquetFile(raw))
     footer = parquet.metadata
     total = sum(footer.row_group(at).total_byte_size for at in range(footer.num_row_groups))
@@ -123,8 +117,6 @@ def _parquet(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Op
 
 
 def _ipc(stack: contextlib.ExitStack, file: InputFile, raw: BinaryIO) -> _Opened:
-    import pyarrow as pa
-
     if raw.read(len(IPC_FILE)) == IPC_FILE:
         reader = stack.enter_context(pa.ipc.open_file(raw))
         whole = (reader.get_batch(at) for at in range(reader.num_record_batches))
@@ -154,8 +146,6 @@ def _guarded(file: InputFile, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.
 
 
 def _bytes(batch: pa.RecordBatch) -> int:
-    import pyarrow as pa
-
     try:
         return int(batch.nbytes)
     except pa.ArrowException:  # not known for every type
@@ -183,8 +173,6 @@ def _choose(file: InputFile, schema: pa.Schema, chooser: ColumnChooser) -> Chose
 
 
 def _batch(file: InputFile, chosen: Chosen, batch: pa.RecordBatch, start: int) -> PairBatch:
-    import pyarrow as pa
-
     names = batch.schema.names
     table, bad = _sound(file, batch, {names.index(name) for name in chosen.used.values()})
     ids = {role: name for role, name in chosen.used.items() if role not in ("a", "b")}
@@ -215,8 +203,6 @@ def _batch(file: InputFile, chosen: Chosen, batch: pa.RecordBatch, start: int) -
 
 def _sound(file: InputFile, batch: pa.RecordBatch, texts: set[int]) -> tuple[pa.Table, dict[int, str]]:
     """:func:`sound_rows`; SourceError where the installed Arrow cannot convert a column."""
-    import pyarrow as pa
-
     try:
         return sound_rows(batch, texts)
     except pa.ArrowNotImplementedError:

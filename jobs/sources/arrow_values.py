@@ -6,21 +6,20 @@ goes through here first; a bad value costs its row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as t
 
 from jobs.sources.rows import shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 UUID = "arrow.uuid"
 
 
 def bare_type(kind: pa.DataType) -> pa.DataType:
     """What a column's values are, whatever way they are stored: without extension, dictionary and run lengths."""
-    import pyarrow as pa
-    import pyarrow.types as t
-
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = pa.string() if kind.extension_name == UUID else kind.storage_type
@@ -32,8 +31,6 @@ def bare_type(kind: pa.DataType) -> pa.DataType:
 
 def is_text(kind: pa.DataType, *, binary: bool = False) -> bool:
     """Whether a column holds text; with ``binary`` also bytes, which may be text, and nulls alone."""
-    import pyarrow.types as t
-
     kind = bare_type(kind)
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return True
@@ -42,15 +39,11 @@ def is_text(kind: pa.DataType, *, binary: bool = False) -> bool:
 
 def is_id(kind: pa.DataType) -> bool:
     """Whether a column may hold ids: text, whole numbers, or floats, which pandas makes of whole numbers with gaps."""
-    import pyarrow.types as t
-
     kind = bare_type(kind)
     return is_text(kind, binary=True) or t.is_integer(kind) or t.is_floating(kind) or _is_whole_decimal(kind)
 
 
 def _is_whole_decimal(kind: pa.DataType) -> bool:
-    import pyarrow.types as t
-
     return bool(t.is_decimal(kind)) and kind.scale == 0
 
 
@@ -60,8 +53,6 @@ def sound_rows(table: pa.RecordBatch, texts: set[int]) -> tuple[pa.Table, dict[i
     Columns at the places ``texts`` hold text, also where their type says bytes. The bad rows are null in the plain
     column. Raises ArrowNotImplementedError where a type cannot be read at all.
     """
-    import pyarrow as pa
-
     bad: dict[int, str] = {}
     columns = []
     for at, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
@@ -83,8 +74,6 @@ def sound_rows(table: pa.RecordBatch, texts: set[int]) -> tuple[pa.Table, dict[i
 
 def _without_invalid(column: pa.Array, name: str, bad: dict[int, str]) -> pa.Array:
     """The column with null for each value that its own type does not allow."""
-    import pyarrow as pa
-
     wrong = [at for at in range(len(column)) if not _allowed(column.slice(at, 1))]
     for at in wrong:
         bad.setdefault(at, f"column '{shown_name(name)}' holds a value that is none of {column.type}")
@@ -92,8 +81,6 @@ def _without_invalid(column: pa.Array, name: str, bad: dict[int, str]) -> pa.Arr
 
 
 def _allowed(one: pa.Array) -> bool:
-    import pyarrow as pa
-
     try:
         one.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -112,8 +99,6 @@ def _without_bad_text(plain: pa.Array, name: str, bad: dict[int, str]) -> pa.Arr
 
 def _invalid(part: pa.Array, start: int) -> Any:
     """Places of the values that are not valid, by halves: they are few."""
-    import pyarrow as pa
-
     if _valid(part):
         return
     if len(part) == 1:
@@ -126,8 +111,6 @@ def _invalid(part: pa.Array, start: int) -> Any:
 
 
 def _valid(column: pa.Array) -> bool:
-    import pyarrow as pa
-
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
@@ -136,8 +119,6 @@ def _valid(column: pa.Array) -> bool:
 
 
 def _with_nulls(column: pa.Array, places: list[int]) -> pa.Array:
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(_with_nulls(column.indices, places), column.dictionary, safe=False)
     parts, start = [], 0
@@ -149,9 +130,6 @@ def _with_nulls(column: pa.Array, places: list[int]) -> pa.Array:
 
 def plain_array(column: pa.Array) -> pa.Array:
     """The values of ``column`` in string, binary, list, struct or a type of fixed width; text is not checked here."""
-    import pyarrow as pa
-    import pyarrow.types as t
-
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name == UUID:
@@ -187,9 +165,6 @@ def plain_array(column: pa.Array) -> pa.Array:
 
 def _list_of(column: pa.Array, values: pa.Array) -> pa.Array:
     """A list of the plain form of ``values``, with the bounds of ``column``; only the values in use are converted."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not len(column):
         return pa.array([], pa.list_(plain_array(values.slice(0, 0)).type))
     offsets = column.offsets
@@ -201,10 +176,6 @@ def _list_of(column: pa.Array, values: pa.Array) -> pa.Array:
 
 def _list_of_view(column: pa.Array) -> pa.Array:
     """A list view, whose lists may overlap and lie in any order, as a list; Arrow's own cast errs on slices."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     sizes = pc.if_else(column.is_valid(), column.sizes, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     starts = pc.fill_null(column.offsets, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     ends = np.cumsum(sizes)
@@ -215,9 +186,6 @@ def _list_of_view(column: pa.Array) -> pa.Array:
 
 def _run_of_each(column: pa.Array) -> pa.Array:
     """Which value of a run-end encoded column each row has."""
-    import numpy as np
-    import pyarrow as pa
-
     rows = np.arange(column.offset, column.offset + len(column))
     return pa.array(np.searchsorted(column.run_ends.to_numpy(), rows, side="right"))
 
@@ -232,9 +200,6 @@ def shown_cell(column: pa.Array, at: int) -> Any:
 
 
 def _bytes_type(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-    import pyarrow.types as t
-
     if t.is_string(kind):
         return pa.binary()
     if t.is_list(kind):
@@ -257,10 +222,6 @@ def _readable(value: Any) -> Any:
 
 def id_strings(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
     """A plain column of ids as text, and why some rows have none: fractions are no ids."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     bad: dict[int, str] = {}
     if t.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)

@@ -6,11 +6,14 @@ import contextlib
 import glob
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
 
 from jobs.errors import SourceError, StoreError
 from jobs.sources.saved_datasets import data_files
@@ -84,10 +87,6 @@ class InputFile:
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
         """Turns what reading this file may raise into a SourceError, or a StoreError where S3 is to blame."""
-        import zlib
-
-        import pyarrow as pa
-
         try:
             yield
         except SourceError as error:
@@ -265,8 +264,6 @@ def _in_folder(name: str) -> bool:
 
 def named_together(files: list[InputFile]) -> list[InputFile]:
     """Files with names relative to the deepest folder that holds them all; the whole address where none does."""
-    from dataclasses import replace
-
     folders = {file.url.rpartition("/")[0] if file.system is not None else os.path.dirname(file.url) for file in files}
     if len({folder.startswith("s3://") for folder in folders}) > 1:
         return [replace(file, name=file.url) for file in files]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from jobs.sources.rows import PairBatch, Reject, shortened
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH_ROWS = 8192
 BATCH_CHARACTERS = 16 << 20
@@ -47,6 +46,4 @@ def with_rejects(batch: PairBatch, earlier: list[Reject]) -> PairBatch:
 
 def nothing(gathered: Gathered) -> pa.Array:
     """A column of nulls for the rows there are; [n] string."""
-    import pyarrow as pa
-
     return pa.nulls(len(gathered.cells), pa.string())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from jobs.errors import SourceError
 from jobs.sources.columns import Chosen, ColumnChooser
@@ -14,9 +16,6 @@ from jobs.sources.gathering import Gathered, nothing, with_rejects
 from jobs.sources.json_values import Number, parsed, written
 from jobs.sources.lines import Line, read_lines
 from jobs.sources.rows import NUMBERS, ROLES, WRITTEN_NUMBERS, PairBatch, Reject, judged, shortened, shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAMPLE_ROWS = 1000
 MOST_KEPT = 1000
@@ -83,8 +82,6 @@ def _storable(text: str, cells: dict[str, Any]) -> bool:
 
 
 def _object_batch(file: InputFile, chosen: Chosen, gathered: Gathered) -> PairBatch:
-    import pyarrow as pa
-
     good = Gathered(rejects=gathered.rejects)
     for number, cells in zip(gathered.numbers, gathered.cells, strict=True):
         reason = _wrong_type(cells, chosen.used)
@@ -139,8 +136,6 @@ def _kept_column(file: InputFile, name: str, gathered: Gathered) -> tuple[pa.Fie
 
     A column of numbers says so in its field, and is typed with those of all batches.
     """
-    import pyarrow as pa
-
     values = [cells.get(name) for cells in gathered.cells]
     there = [value for value in values if value is not None]
     if there and all(isinstance(value, Number) for value in there):
@@ -173,8 +168,6 @@ def _is_text(value: object) -> bool:
 
 
 def _rejects_only(file: InputFile, gathered: Gathered) -> PairBatch:
-    import pyarrow as pa
-
     empty = pa.table({"file": pa.array([], pa.string()), "row": pa.array([], pa.int64())})
     for role in ROLES:
         empty = empty.append_column(role, pa.array([], pa.string()))

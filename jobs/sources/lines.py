@@ -6,15 +6,13 @@ import csv
 import functools
 import re
 import sys
+from _csv import Dialect as CsvDialect
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from jobs.errors import SourceError
-
-if TYPE_CHECKING:
-    from _csv import Dialect as CsvDialect
 
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
 LINE_BYTES = 16 << 20

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from jobs.config.job import JobConfig
 from jobs.errors import SourceError
 from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import InputFile, named_together, resolve_inputs
@@ -17,11 +19,6 @@ from jobs.sources.predictions import META, read_mteb, read_predictions
 from jobs.sources.rows import Reject, shortened
 from jobs.sources.runs import RANK_NAMES, LogBatch, is_header, number_of, read_run
 from jobs.storage.s3 import StorageSettings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.config.job import JobConfig
 
 SNIFFED_BYTES = 1 << 16
 BATCH_ROWS = 1 << 17
@@ -188,8 +185,6 @@ def _grade(text: str) -> int | None:
 
 
 def _qrels(file: InputFile, rows: list[tuple[str, str, int]], rejects: list[Reject]) -> QrelsBatch:
-    import pyarrow as pa
-
     columns = list(zip(*rows, strict=True)) if rows else [(), (), ()]
     types = {"query": pa.string(), "document": pa.string(), "relevance": pa.int32()}
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]

@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+import pyarrow as pa
 
 from jobs.errors import SourceError
 from jobs.sources.columns import Chosen, ColumnChooser
 from jobs.sources.files import InputFile
 from jobs.sources.rows import ROLES, PairBatch, shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 WHOLE = re.compile("-?(0|[1-9][0-9]{0,17})")
@@ -120,8 +118,6 @@ class PartitionChooser(ColumnChooser):
 
     def complete(self, batch: PairBatch) -> PairBatch:
         """The batch with the partitions' columns."""
-        import pyarrow as pa
-
         self._compare(batch)
         table = batch.table
         for role, name in self._used.items():
@@ -140,8 +136,6 @@ class PartitionChooser(ColumnChooser):
         return PairBatch(batch.file, table, told, batch.untyped, batch.rejects, names)
 
     def _column(self, name: str, size: int, *, untyped: bool) -> pa.Array:
-        import pyarrow as pa
-
         value = self._values[name]
         if untyped or not self._partitions.types[name]:
             return pa.array([value] * size, pa.string())

@@ -21,6 +21,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from jobs.errors import SourceError
 from jobs.sources.files import InputFile
 from jobs.sources.lines import read_lines
@@ -145,6 +147,4 @@ def _number(value: object) -> float | None:
 
 
 def _table(texts: dict[str, str]) -> Any:
-    import pyarrow as pa
-
     return pa.table({"id": pa.array(list(texts), pa.string()), "text": pa.array(list(texts.values()), pa.string())})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.sources.json_values import Number, written
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROW_TEXT_CHARACTERS = 4000
 ROLES = ("a", "b", "id", "a_id", "b_id")
@@ -88,9 +88,6 @@ def judged(
 
     ``rows`` [n] int64; ``cells`` a, b, id, a_id, b_id, each [n] string; ``names`` the column each came from.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     reasons = pc.coalesce(_blank(cells["a"], names["a"]), _blank(cells["b"], names["b"]))
     table = pa.table(
         {"file": pa.repeat(pa.scalar(file), len(rows)), "row": rows, **{role: cells[role] for role in ROLES}}
@@ -120,9 +117,6 @@ def as_in_source(cells: dict[str, Any], names: dict[str, str], kept: dict[str, A
 
 def _blank(column: pa.Array, name: str) -> pa.Array:
     """Why a cell cannot be attributed, or null where it can; [n] string."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     name = shown_name(name)
     nothing = pa.scalar(None, pa.string())
     space = pc.equal(pc.utf8_trim_whitespace(column), "")

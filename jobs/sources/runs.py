@@ -10,14 +10,15 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from jobs.sources.files import InputFile
 from jobs.sources.lines import read_blocks
 from jobs.sources.rows import Reject, shortened
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LINE_BYTES = 1 << 20
 FIELDS = {
@@ -81,8 +82,6 @@ class Gathered:
 
     def batch(self, file: str, texts: pa.Table | None = None) -> LogBatch:
         """What was gathered, as a batch."""
-        import pyarrow as pa
-
         columns = [
             pa.array(self.rows, pa.int64()),
             pa.array(self.queries, pa.string()),
@@ -131,10 +130,6 @@ def _at_once(name: str, block: bytes, start: int, format: str) -> LogBatch | Non
 
 
 def _columns(name: str, block: bytes, start: int, format: str, wanted: list[str]) -> LogBatch | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv
-
     tabs = b"\t" in block
     if (tabs and b" " in block) or b"  " in block or b"\t\t" in block or b"\r" in block:
         return None

@@ -12,19 +12,21 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import json as pj
 
 from attribution_core.text.grouping import encodable
 from jobs.config.sections import TextColumns
 from jobs.errors import SourceError
+from jobs.sources.arrow import read_columns
 from jobs.sources.columns import listed, named
 from jobs.sources.dialect import Asked, decided
 from jobs.sources.files import LINES, InputFile
 from jobs.sources.lines import Line, Record, read_blocks, read_lines, read_records
 from jobs.sources.rows import Reject, row_text, shortened, shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Names under which ids and texts are usually found, the likeliest first.
 DOCUMENT_IDS = ("docid", "doc_id", "docno", "pid", "passage_id", "corpus_id", "corpus-id", "document_id")
@@ -63,8 +65,6 @@ class _Gathered:
         return self.characters >= BATCH_CHARACTERS or len(self.rows) >= BATCH_ROWS
 
     def batch(self, file: str) -> IdTexts:
-        import pyarrow as pa
-
         columns = [pa.array(self.rows, pa.int64()), pa.array(self.ids, pa.string()), pa.array(self.texts, pa.string())]
         return IdTexts(file, pa.table(columns, names=["row", "id", "text"]), self.rejects)
 
@@ -148,9 +148,6 @@ def _choose_by_object(
 
 def _objects_at_once(file: InputFile, block: bytes, chosen: _Chosen, start: int) -> IdTexts | None:
     """The block by Arrow's reader, or None where a line of it needs a closer look."""
-    import pyarrow as pa
-    from pyarrow import json as pj
-
     if b"\\ud" in block or b"\\uD" in block:  # half of a surrogate pair cannot be stored
         return None
     names = [name for name in (chosen.id, chosen.text, chosen.title) if name is not None]
@@ -287,8 +284,6 @@ def _gather(file: InputFile, records: Iterator[Record], names: list[str], chosen
 
 
 def _read_arrow(file: InputFile, columns: TextColumns, titles: bool, notices: list[str]) -> Iterator[IdTexts]:
-    from jobs.sources.arrow import read_columns
-
     taken: list[_Chosen] = []
 
     def choose(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -304,9 +299,6 @@ def _read_arrow(file: InputFile, columns: TextColumns, titles: bool, notices: li
 
 def _arrow_batch(file: InputFile, table: pa.Table, chosen: _Chosen, start: int, bad: dict[int, str]) -> IdTexts:
     """A table of texts; ``bad`` has the reasons of the rows, by their place, in which a value is no text or no id."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     rows = pa.array(range(start, start + len(table)), pa.int64())
     keys = table[chosen.id].combine_chunks()
     texts = pc.fill_null(table[chosen.text], "").combine_chunks()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from jobs.errors import SourceError
 from jobs.sources.columns import Chosen, ColumnChooser, unlike
@@ -14,9 +15,6 @@ from jobs.sources.gathering import Gathered, nothing, with_rejects
 from jobs.sources.headers import looks_headerless, surely_header
 from jobs.sources.lines import Record, read_lines, read_records
 from jobs.sources.rows import ROLES, PairBatch, judged, shown_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAMPLE_ROWS = 1000
 SHOWN_CELLS = 4
@@ -90,8 +88,6 @@ def _gather_records(file: InputFile, records: Iterator[Record], width: int) -> I
 
 
 def _delimited_batch(file: InputFile, names: Sequence[str], chosen: Chosen, gathered: Gathered) -> PairBatch:
-    import pyarrow as pa
-
     columns = list(zip(*gathered.cells, strict=True)) if gathered.cells else [()] * len(names)
     at = {name: index for index, name in enumerate(names)}
 

@@ -11,6 +11,8 @@ import re
 import zipfile
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+
 from jobs.errors import SourceError
 
 HEAD_BYTES = 256 << 10
@@ -127,8 +129,6 @@ def _opened(raw: BinaryIO, packed: str) -> Any:
         return lzma.LZMAFile(raw)
     if packed == ZIP:
         return _only_member(raw)
-    import pyarrow as pa
-
     return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
 
 

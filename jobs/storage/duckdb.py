@@ -1,38 +1,46 @@
-"""The local DuckDB file in which a plan is made, and what all databases here have in common."""
+"""The one way in which jobs open DuckDB, the library that sorts and joins what does not fit into memory."""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb  # the library: imports are absolute, so this file does not hide it
 
 from jobs.errors import RunError
 
-if TYPE_CHECKING:
-    import duckdb
+MEMORY = "2GB"
 
 
-def connect(folder: Path) -> duckdb.DuckDBPyConnection:
-    """A database on disk in ``folder`` that keeps to 2 GB of memory, two threads, and never loads an extension."""
-    import duckdb
-
+def connect(folder: Path, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
+    """Open a database on disk in ``folder`` that keeps to ``memory`` and two threads and loads no extension."""
     config: dict[str, Any] = {
-        "memory_limit": "2GB",
+        "memory_limit": memory,
         "threads": "2",
         "temp_directory": str(folder / "spill"),
         "preserve_insertion_order": "false",  # every order that counts is asked for
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }
-    return duckdb.connect(str(folder / "plan.duckdb"), config=config)
+    return duckdb.connect(str(folder / "tokenpair.duckdb"), config=config)
+
+
+@contextlib.contextmanager
+def temporary_database(memory: str = MEMORY) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database as :func:`connect` does, in a folder that is removed at the end of the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tokenpair-duckdb-") as folder,
+        contextlib.closing(connect(Path(folder), memory)) as con,
+    ):
+        yield con
 
 
 @contextlib.contextmanager
 def readable(url: str) -> Iterator[None]:
-    """What DuckDB cannot read of the run at ``url`` as RunError, in one line."""
-    import duckdb
-
+    """Turn DuckDB's errors inside the block into a RunError of one line about the run at ``url``."""
     try:
         yield
     except duckdb.Error as error:
@@ -41,35 +49,21 @@ def readable(url: str) -> Iterator[None]:
 
 
 def first_row(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...] | None:
-    """The first row of a short result; it is fetched whole, because an open result blocks its connection."""
+    """Return the first row of a short result, None where it is empty.
+
+    The result is fetched whole, because an open one blocks its connection.
+    """
     rows = con.execute(query).fetchall()
     return rows[0] if rows else None
 
 
-def sampled(table: str, column: str, seed: int, count: int) -> str:
-    """SQL that keeps ``count`` rows of ``table`` by chance: the same ones for the same seed, wherever they stand."""
-    order = f"md5('{int(seed)}:' || {column}), {column}"
-    return (
-        f"DELETE FROM {table} WHERE {column} NOT IN (SELECT {column} FROM {table} ORDER BY {order} LIMIT {int(count)})"
-    )
+def one_row(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """Return the row of a query that always has one, such as an aggregate."""
+    row = first_row(con, query)
+    assert row is not None, "an aggregate has a row"
+    return row
 
 
-class PlanDatabase:
-    """What the growing databases of plans have in common; ``con`` has a table ``rejects`` with a ``reason``."""
-
-    con: duckdb.DuckDBPyConnection
-
-    def count(self, table: str) -> int:
-        """How many rows a table has."""
-        row = first_row(self.con, f"SELECT count(*) FROM {table}")
-        assert row is not None
-        return int(row[0])
-
-    def rejected(self) -> dict[str, int]:
-        """How many rows were turned away, by reason, the commonest first."""
-        rows = self.con.execute("SELECT reason, count(*) AS n FROM rejects GROUP BY reason ORDER BY n DESC, reason")
-        return {str(reason): int(n) for reason, n in rows.fetchall()}
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self.con.close()
+def one_number(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the number that a query ends in, 0 for null."""
+    return int(one_row(con, query)[0] or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,12 +51,8 @@ def compare_runs(
 
     if output is not None and output.exists(JOB_FILE):
         raise JobError(f"--output {output.url}: is a run; give a folder of its own")
-    with tempfile.TemporaryDirectory(prefix="tokenpair-") as room:
-        con = connect(Path(room))
-        try:
-            return _compare(con, Path(room), first, second, sample, seed, examples, by, output, progress)
-        finally:
-            con.close()
+    with tempfile.TemporaryDirectory(prefix="tokenpair-") as room, contextlib.closing(connect(Path(room))) as con:
+        return _compare(con, Path(room), first, second, sample, seed, examples, by, output, progress)
 
 
 def _compare(

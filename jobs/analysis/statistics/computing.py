@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, numbers
-from jobs.analysis.statistics.opening import Pairs, batches, database, order_pairs
+from jobs.analysis.statistics.opening import MEMORY, Pairs, batches, order_pairs
 from jobs.analysis.statistics.reading import buckets_of, has_lifts, read_batches
 from jobs.analysis.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.analysis.statistics.sums import Array, Resampling, quantum_for
 from jobs.analysis.statistics.texts import read_texts
 from jobs.errors import JobError, RunError
+from jobs.storage.duckdb import temporary_database
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,7 +52,7 @@ def compute_statistics(
         raise JobError(f"--only {unknown[0]}: there is no such statistic; there are {', '.join(NAMES)}")
     wanted = [_measure(name) for name in NAMES if not only or name in only]
     gold_name = gold_column(run, gold)
-    with database() as con:
+    with temporary_database(MEMORY) as con:
         if (run.setting("groups") or "word") == "sentence" and pipeline is not None:
             told("groups are sentences: parts of speech and lemmas are left out")
             pipeline = None

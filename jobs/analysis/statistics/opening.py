@@ -1,12 +1,9 @@
-"""A run opened for counting: a database for what does not fit into memory, and its pairs in one fixed order."""
+"""The pairs of a run in one fixed order, for counting."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,29 +17,9 @@ if TYPE_CHECKING:
 
     from jobs.run.reader import Run
 
+# Of the database; what does not fit goes to disk.
 MEMORY = "1GB"
 BATCH_ROWS = 1 << 14
-
-
-@contextlib.contextmanager
-def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of its own in a temporary folder, within ``MEMORY``: what is more goes to disk."""
-    import duckdb
-
-    with tempfile.TemporaryDirectory(prefix="tokenpair-statistics-") as folder:
-        config: dict[str, Any] = {
-            "memory_limit": MEMORY,
-            "threads": "2",
-            "temp_directory": str(Path(folder) / "spill"),
-            "preserve_insertion_order": "false",  # every order that counts is asked for
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-        }
-        con = duckdb.connect(str(Path(folder) / "statistics.duckdb"), config=config)
-        try:
-            yield con
-        finally:
-            con.close()
 
 
 def batches(run: Run, columns: Sequence[str], rows: int = BATCH_ROWS, folder: str = "attributions") -> Iterator[Any]:

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.storage.duckdb import readable
+from jobs.storage.duckdb import readable, temporary_database
 
 if TYPE_CHECKING:
     from jobs.run.reader import Run
 
-MEMORY, THREADS = "1GB", 2
+MEMORY = "1GB"
 
 
 @contextlib.contextmanager
@@ -20,16 +20,7 @@ def connected(run: Run, folder: str, columns: Sequence[str]) -> Iterator[Any]:
 
     RunError where a part is damaged.
     """
-    import duckdb
-
-    config: dict[str, Any] = {
-        "memory_limit": MEMORY,
-        "threads": str(THREADS),
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-    }
-    database = contextlib.closing(duckdb.connect(":memory:", config=config))
-    with database as con, readable(run.url), run.store.guard("read", ""):
+    with temporary_database(MEMORY) as con, readable(run.url), run.store.guard("read", ""):
         # The parts are read through pyarrow, as everywhere else: DuckDB would need an extension to read from a store.
         con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
         yield con
