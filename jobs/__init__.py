@@ -19,7 +19,7 @@ _PLACES = {"load_job": "jobs.config.job", "open_run": "jobs.run.reader", "run_jo
 
 register(
     run_html="jobs.views.report.notebook:run_html",
-    query_of_run="jobs.analysis.query.reading:read_query",
+    query_of_run="jobs.analysis.query.reader:read_query",
     query_text="jobs.views.query.display:query_text",
     query_html="jobs.views.query.display:query_html",
     statistics_of_run="jobs.analysis.statistics.results:statistics_of",

@@ -151,7 +151,7 @@ def _matrix(random: np.random.Generator, a: ExplainedText, b: ExplainedText) -> 
 
 
 if __name__ == "__main__":
-    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.compute import compute_statistics
     from jobs.analysis.statistics.tagging import chosen_pipeline
 
     opened = write_made(sys.argv[1], made_pairs(0, 200, retrieval=True), [range(0, 90), range(90, 200)])

@@ -16,9 +16,9 @@ from pair_runs import Row, attributed, cut_text, damage, words, write_pairs
 from typer.testing import CliRunner
 
 from jobs.analysis.comparison import details
-from jobs.analysis.comparison.agreeing import ranks
-from jobs.analysis.comparison.aligning import Cut, align, summed, summed_cells
-from jobs.analysis.comparison.comparing import compare_runs
+from jobs.analysis.comparison.agreement import ranks
+from jobs.analysis.comparison.alignment import Cut, align, summed, summed_cells
+from jobs.analysis.comparison.compare import compare_runs
 from jobs.cli import main as cli
 from jobs.errors import JobError, RunError, StoreError
 from jobs.run.reader import Run

@@ -31,7 +31,7 @@ from jobs.doctor.examination import examine
 from jobs.doctor.findings import Diagnosis
 from jobs.doctor.job_lines import job_lines
 from jobs.doctor.sample import sample_pairs
-from jobs.views.doctor import page
+from jobs.views.doctor.terminal import terminal_diagnosis
 
 NAMES = {
     "bert": "BERT",
@@ -319,7 +319,7 @@ def test_nothing_in_a_models_name_steers_the_terminal(tiny: TinyModels, rng: ran
     from rich.console import Console
 
     console = Console(record=True, width=80)
-    page.show(hostile, console)
+    terminal_diagnosis(hostile, console)
     assert "\x1b" not in console.export_text(styles=False)
 
 

@@ -26,7 +26,7 @@ from jobs.analysis.faithfulness.orders import (
     of_identical_words,
     shuffled,
 )
-from jobs.analysis.faithfulness.perturbing import Side, deletions, insertions, word_counts
+from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions, word_counts
 from jobs.analysis.faithfulness.result import advantages_of
 
 CHANCE = np.random.default_rng(0)

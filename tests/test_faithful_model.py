@@ -15,7 +15,7 @@ from transformers import BertModel
 from attribution_core import Attributor
 from jobs.analysis.faithfulness.agreement import SPEARMAN, WORDS
 from jobs.analysis.faithfulness.curves import BOTH
-from jobs.analysis.faithfulness.measuring import evaluate_run
+from jobs.analysis.faithfulness.evaluate import evaluate_run
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, SHUFFLED
 from jobs.analysis.faithfulness.result import Faithfulness
 from jobs.demo.documents import standard_library_documents

@@ -22,15 +22,15 @@ from typer.testing import CliRunner
 
 from attribution_core.results import PairAttribution
 from jobs.analysis.statistics import tagging
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import NAMES, read_summary
 from jobs.cli.main import app
 from jobs.errors import RunError
 from jobs.run.reader import Run, open_run
 from jobs.views.report import making, plots
 from jobs.views.report.explorer import FULL, NOT_STORED, Explorer
-from jobs.views.report.making import make_report
 from jobs.views.report.overview import read_overview
+from jobs.views.report.report import make_report
 from jobs.views.report.sampling import choose_pairs, choose_queries
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from report_runs import HOSTILE, LONG, pairs_of, write_run
 from attribution_core.display.colours import STEPS, level
 from attribution_core.display.view import printable, shown_groups, step
 from attribution_core.results import PairAttribution
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.run.reader import Run
-from jobs.views.report.making import make_report
+from jobs.views.report.report import make_report
 
 if TYPE_CHECKING:
     from tiny_models import TinyModels

@@ -12,12 +12,12 @@ from query_runs import QUERIES, small_log
 from query_runs import write_run as write_log
 from statistics_runs import Made, made_pairs, write_made
 
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import TableInfo
 from jobs.run.reader import Run
 from jobs.views.report import findings
 from jobs.views.report.findings import Findings, shown_table
-from jobs.views.report.making import make_report
+from jobs.views.report.report import make_report
 
 PERCENT = findings.PERCENT
 

@@ -14,7 +14,7 @@ from statistics_oracle import PIPELINE, Oracle, Word, shares
 from statistics_runs import Made, made_pairs, write_made
 
 from attribution_core.results import ExplainedText
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.results import Statistics, statistics_of
 
 CLOSE = 1e-5

@@ -20,12 +20,12 @@ from statistics_oracle import PIPELINE
 from statistics_runs import Made, made_pairs, write_made
 from typer.testing import CliRunner
 
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import NAMES, Summary, read_summary
 from jobs.cli.main import app
 from jobs.errors import RunError
 from jobs.run.reader import Run, open_run
-from jobs.views.report.making import make_report
+from jobs.views.report.report import make_report
 from jobs.views.statistics.terminal import print_summary
 
 HOSTILE = "<script>alert('ü')</script> \x1b[2Jred \u202eabc"
@@ -256,7 +256,7 @@ def test_documents_of_one_query_count_once_in_an_interval(
     four = [replace(one, pair_id=f"{one.pair_id}:{n}") for n in range(4) for one in once]
     parts = [range(0, len(four), 2), range(1, len(four), 2)]
     for buckets in (2000, 7):
-        monkeypatch.setattr("jobs.analysis.statistics.reading.BUCKETS", buckets)
+        monkeypatch.setattr("jobs.analysis.statistics.batches.BUCKETS", buckets)
         runs = [write_made(tmp_path / f"once{buckets}", once), write_made(tmp_path / f"four{buckets}", four)]
         runs.append(write_made(tmp_path / f"parts{buckets}", four[::-1], parts))
         for run in runs:

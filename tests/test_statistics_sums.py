@@ -11,10 +11,10 @@ from scipy import optimize, stats
 from statistics_runs import made_pairs, write_made
 
 from jobs.analysis.statistics import correlation
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.batches import Cells, Rest
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.concentration import cubes_above, skewness
 from jobs.analysis.statistics.correlation import correlations, pearson, pearson_within, ranks, ranks_within
-from jobs.analysis.statistics.reading import Cells, Rest
 from jobs.analysis.statistics.sums import BucketSums, Resampling, quantised, quantum_for
 
 
@@ -175,7 +175,7 @@ def test_values_and_layout_do_not_depend_on_buckets(tmp_path: Path, seed: int, m
     only = ["concentration", "matches", "position"]
     run = write_made(tmp_path / "own", pairs)
     compute_statistics(run, only=only, resamples=20)
-    monkeypatch.setattr("jobs.analysis.statistics.reading.BUCKETS", 7)
+    monkeypatch.setattr("jobs.analysis.statistics.batches.BUCKETS", 7)
     few = write_made(tmp_path / "few", pairs)
     again = write_made(tmp_path / "again", pairs, [range(20, 60), range(20)])
     for one in (few, again):

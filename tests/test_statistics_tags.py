@@ -13,7 +13,7 @@ from statistics_oracle import PIPELINE
 from statistics_runs import made_pairs, write_made
 
 from jobs.analysis.statistics import texts as texts_room
-from jobs.analysis.statistics.computing import compute_statistics
+from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.tagging import UNIVERSAL, Tagged, aligned, chosen_pipeline, load_pipeline, tag_texts
 from jobs.analysis.statistics.texts import read_texts
 from jobs.errors import JobError

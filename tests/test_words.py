@@ -24,7 +24,7 @@ from attribution_core.results import ExplainedText
 from attribution_core.text.grouping import UNITS, Groups, Unit
 from attribution_core.text.tokenized import RawText, read_text
 from attribution_core.text.words import word_key, word_spans
-from jobs.analysis.faithfulness.perturbing import Side
+from jobs.analysis.faithfulness.perturbation import Side
 
 EXAMPLES = int(os.environ.get("TOKENPAIR_EXAMPLES", "100"))
 MANY = settings(

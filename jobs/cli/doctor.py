@@ -34,7 +34,7 @@ def doctor(
 
         quiet_libraries()
         from jobs.doctor.examination import examine
-        from jobs.views.doctor import page
+        from jobs.views.doctor.terminal import json_diagnosis, terminal_diagnosis
 
         diagnosis = examine(
             model,
@@ -46,10 +46,10 @@ def doctor(
             told=note,
         )
         if as_json:
-            typer.echo(page.as_json(diagnosis))
+            typer.echo(json_diagnosis(diagnosis))
         else:
             from rich.console import Console
 
-            page.show(diagnosis, Console(highlight=False))
+            terminal_diagnosis(diagnosis, Console(highlight=False))
     if diagnosis.problems:
         raise typer.Exit(UNHEALTHY)

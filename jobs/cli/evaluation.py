@@ -52,7 +52,7 @@ def evaluate(
         check_targets(png)
         run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         run.store.check_writable()
-        from jobs.analysis.faithfulness.measuring import evaluate_run
+        from jobs.analysis.faithfulness.evaluate import evaluate_run
         from jobs.progress import make_counter
 
         with make_counter(note, quiet=quiet) as progress:
@@ -117,7 +117,7 @@ def compare(
         target = Store.open(output, storage) if output is not None else None
         if target is not None:
             target.check_writable()
-        from jobs.analysis.comparison.comparing import compare_runs
+        from jobs.analysis.comparison.compare import compare_runs
         from jobs.progress import make_counter
 
         with make_counter(note, quiet=quiet) as progress:

@@ -29,7 +29,7 @@ def report(
 
         check_targets(output)
         from jobs.run.reader import open_run
-        from jobs.views.report.making import make_report, write_report
+        from jobs.views.report.report import make_report, write_report
 
         opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
         page = make_report(opened, note, called=run_directory, seed=seed, pairs=pairs)

@@ -31,7 +31,7 @@ def stats(
 ) -> None:
     """Say what the pairs of a run have in common; the numbers go to statistics/ in the run directory."""
     with told(context):
-        from jobs.analysis.statistics.computing import compute_statistics
+        from jobs.analysis.statistics.compute import compute_statistics
         from jobs.analysis.statistics.tagging import chosen_pipeline
         from jobs.run.reader import open_run
 

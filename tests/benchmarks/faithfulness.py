@@ -56,7 +56,7 @@ def evaluate(kind: str, pairs: list[tuple[str, str]], steps: int, orders: int) -
     from transformers import BertModel
 
     from attribution_core import Attributor
-    from jobs.analysis.faithfulness.measuring import evaluate_run
+    from jobs.analysis.faithfulness.evaluate import evaluate_run
 
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     torch.manual_seed(1)

@@ -85,7 +85,7 @@ def measure(pairs: list[tuple[str, str]], asked: argparse.Namespace) -> None:
     from jobs.analysis.faithfulness.intervals import Bootstrap
     from jobs.analysis.faithfulness.judge import raw_embeddings, word_vectors
     from jobs.analysis.faithfulness.orders import Scored, of_identical_words, of_products, shuffled
-    from jobs.analysis.faithfulness.perturbing import Side
+    from jobs.analysis.faithfulness.perturbation import Side
     from jobs.analysis.faithfulness.result import short_name
     from jobs.analysis.faithfulness.sampling import generator
     from jobs.analysis.faithfulness.shapley import Game

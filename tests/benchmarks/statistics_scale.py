@@ -77,7 +77,7 @@ def measured(run: Path) -> dict[str, Any]:
 def measure(run: str) -> None:
     """Compute all statistics and print what that took as JSON."""
     from jobs.analysis.statistics import texts
-    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.compute import compute_statistics
     from jobs.analysis.statistics.tagging import Tagged, chosen_pipeline, tag_texts
     from jobs.run.reader import open_run
 

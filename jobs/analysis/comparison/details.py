@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.analysis.comparison.agreeing import MEASURES, Stored, agreement
-from jobs.analysis.comparison.aligning import Aligned, Cut, align
+from jobs.analysis.comparison.agreement import MEASURES, Stored, agreement
+from jobs.analysis.comparison.alignment import Aligned, Cut, align
 from jobs.analysis.comparison.matching import scan
 from jobs.storage.duckdb import first_row
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.analysis.comparison.agreeing import shares
-from jobs.analysis.comparison.aligning import Aligned, summed
+from jobs.analysis.comparison.agreement import shares
+from jobs.analysis.comparison.alignment import Aligned, summed
 from jobs.analysis.comparison.details import SideBySide, side_by_side
 from jobs.analysis.comparison.scores import ROUNDING
 
@@ -85,7 +85,7 @@ def find_examples(
 
 
 def _example(by: str, unit: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
-    from jobs.analysis.comparison.agreeing import agreement
+    from jobs.analysis.comparison.agreement import agreement
 
     moved = [
         *_moved("a", unit, pair.texts[0], pair.first.row_sums, pair.second.row_sums, pair.a),

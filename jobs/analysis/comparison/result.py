@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.hooks import hook
-from jobs.analysis.comparison.agreeing import MEASURES
+from jobs.analysis.comparison.agreement import MEASURES
 from jobs.analysis.comparison.examples import Example
-from jobs.analysis.comparison.grouping import Column, Group
+from jobs.analysis.comparison.groups import Column, Group
 from jobs.analysis.comparison.matching import Matched
 from jobs.analysis.comparison.scores import QUANTILES, Scores, Spread
 
@@ -28,7 +28,7 @@ class Comparison:
     """Two runs on the pairs that they share.
 
     ``first`` and ``second`` say what the runs are. Scores are those of all matched pairs; ``agreement`` (see
-    ``agreeing.agreement``) and the distances of ``groups`` are those of ``compared`` pairs, a sample by chance.
+    ``agreement.agreement``) and the distances of ``groups`` are those of ``compared`` pairs, a sample by chance.
     ``words_of_one_run`` of their words were read by one run alone and take no part in it.
     """
 

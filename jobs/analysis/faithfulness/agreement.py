@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.analysis.comparison.agreeing import cosine, ranks
+from jobs.analysis.comparison.agreement import cosine, ranks
 from jobs.analysis.faithfulness.intervals import Bootstrap, Mean
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, RULES, Scored, Values
 from jobs.analysis.faithfulness.shapley import Parts, summed

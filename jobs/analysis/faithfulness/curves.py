@@ -45,7 +45,7 @@ from jobs.analysis.faithfulness.orders import (
     of_products,
     shuffled,
 )
-from jobs.analysis.faithfulness.perturbing import Side, deletions, insertions
+from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions
 from jobs.analysis.faithfulness.sampling import generator
 from jobs.analysis.faithfulness.shapley import ORDERS, Game, Key
 

@@ -11,7 +11,7 @@ from attribution_core.model.encoder import Encoder, Role
 from attribution_core.model.static import StaticEncoder, make_encoder
 from attribution_core.pairs import SHORTEST
 from jobs.analysis.faithfulness.orders import Values
-from jobs.analysis.faithfulness.perturbing import Side
+from jobs.analysis.faithfulness.perturbation import Side
 from jobs.errors import RunError
 
 if TYPE_CHECKING:

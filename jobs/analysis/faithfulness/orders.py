@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attribution_core.results import PairAttribution
 from attribution_core.text.words import word_key
-from jobs.analysis.faithfulness.perturbing import Order, Side, numbers
+from jobs.analysis.faithfulness.perturbation import Order, Side, numbers
 
 Values = NDArray[np.float64]
 

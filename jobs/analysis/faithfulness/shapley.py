@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.analysis.faithfulness.orders import Values
-from jobs.analysis.faithfulness.perturbing import Side
+from jobs.analysis.faithfulness.perturbation import Side
 from jobs.analysis.faithfulness.sampling import generator
 
 ORDERS = 12

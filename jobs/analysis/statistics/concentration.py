@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attribution_core.topk import SHARES
+from jobs.analysis.statistics.batches import Batch, Cells, Rest
 from jobs.analysis.statistics.measure import (
     Measure,
     Result,
@@ -18,7 +19,6 @@ from jobs.analysis.statistics.measure import (
     quantiles,
     withheld,
 )
-from jobs.analysis.statistics.reading import Batch, Cells, Rest
 from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, divided, large_enough
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, mean_interval, number
-from jobs.analysis.statistics.opening import batches
-from jobs.analysis.statistics.reading import Batch
+from jobs.analysis.statistics.pairs import batches
 from jobs.analysis.statistics.schema import Figure
 
 WORST = 20

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from jobs.analysis.statistics.opening import Pairs
-    from jobs.analysis.statistics.reading import Batch
+    from jobs.analysis.statistics.batches import Batch
+    from jobs.analysis.statistics.pairs import Pairs
     from jobs.analysis.statistics.texts import Texts
     from jobs.run.reader import Run
 
@@ -114,7 +114,7 @@ class Scene:
     @property
     def pairs_a_bucket(self) -> Array:
         """How many pairs each bucket holds."""
-        from jobs.analysis.statistics.reading import bucket_of
+        from jobs.analysis.statistics.batches import bucket_of
 
         every = np.arange(self.pairs.count)
         return np.bincount(bucket_of(self.pairs, every), minlength=self.buckets).astype(np.float64)
@@ -192,7 +192,7 @@ def figure(
 
 def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tuple[float, float, float]:
     """The mean of ``values`` [pairs, by rank] over those that are ``there``, and its interval."""
-    from jobs.analysis.statistics.reading import bucket_of
+    from jobs.analysis.statistics.batches import bucket_of
 
     there = np.isfinite(values) if there is None else there
     bucket = bucket_of(scene.pairs, np.arange(scene.pairs.count))

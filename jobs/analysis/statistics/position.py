@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.texts import TEXT
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.matches import Same
 from jobs.analysis.statistics.measure import Result, Scene, Table, columns_table, figure
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array, divided, first_of_each, large_enough, quantised
 from jobs.analysis.statistics.tagging import UNIVERSAL

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from attribution_core.topk import SHARES
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, numbers
 from jobs.analysis.statistics.query_words import QueryWords
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, BucketSums
 

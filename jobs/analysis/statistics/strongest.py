@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jobs.analysis.statistics.lifted import LiftedWords
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array, first_of_each, quantised
 from jobs.analysis.statistics.texts import TEXT
+from jobs.analysis.statistics.words_by_lift import LiftedWords
 
 SHOWN, LOWEST, CANDIDATES, IN_GROUP, IN_QUERY = 100, 20, 300, 20, 5
 BINS, FEW_VALUES = 5, 10

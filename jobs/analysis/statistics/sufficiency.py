@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from attribution_core.topk import SHARES
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks, ranks_within
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.tagging import UNIVERSAL

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.analysis.statistics.opening import BATCH_ROWS, Pairs, batches
+from jobs.analysis.statistics.pairs import BATCH_ROWS, Pairs, batches
 from jobs.analysis.statistics.sums import BUCKETS, Array
 from jobs.analysis.statistics.texts import TEXT, Texts
 from jobs.errors import RunError

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jobs.analysis.statistics.batches import buckets_of, has_lifts, read_batches
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, numbers
-from jobs.analysis.statistics.opening import MEMORY, Pairs, batches, order_pairs
-from jobs.analysis.statistics.reading import buckets_of, has_lifts, read_batches
+from jobs.analysis.statistics.pairs import MEMORY, Pairs, batches, order_pairs
 from jobs.analysis.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
 from jobs.analysis.statistics.sums import Array, Resampling, quantum_for
 from jobs.analysis.statistics.texts import read_texts

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Scene, Table, columns_table
-from jobs.analysis.statistics.reading import Batch
 from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.texts import TEXT
 

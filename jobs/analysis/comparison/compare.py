@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.analysis.comparison.agreeing import MEASURES
+from jobs.analysis.comparison.agreement import MEASURES
 from jobs.analysis.comparison.details import add_agreement
 from jobs.analysis.comparison.examples import find_examples
-from jobs.analysis.comparison.grouping import compare_groups, correlate_columns
+from jobs.analysis.comparison.groups import compare_groups, correlate_columns
 from jobs.analysis.comparison.matching import match_pairs
 from jobs.analysis.comparison.result import Comparison
 from jobs.analysis.comparison.scores import compare_scores, spread

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.analysis.comparison.aligning import Aligned, summed, summed_cells
+from jobs.analysis.comparison.alignment import Aligned, summed, summed_cells
 
 Values = NDArray[np.float64]
 STRONGEST = 10

@@ -107,7 +107,7 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
 
 def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
     """The statistics of the run as it is now: those that are there, else computed first."""
-    from jobs.analysis.statistics.computing import compute_statistics
+    from jobs.analysis.statistics.compute import compute_statistics
     from jobs.analysis.statistics.schema import NAMES, SUMMARY, read_summary
     from jobs.analysis.statistics.tagging import chosen_pipeline
 

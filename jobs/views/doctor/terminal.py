@@ -19,7 +19,7 @@ BAR = 8
 WIDTH_OF_NAMES = 12
 
 
-def show(diagnosis: Diagnosis, console: Console) -> None:
+def terminal_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     """Print the page."""
     from rich.text import Text
 
@@ -43,7 +43,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def as_json(diagnosis: Diagnosis) -> str:
+def json_diagnosis(diagnosis: Diagnosis) -> str:
     """The same for machines."""
     return json.dumps(plain(diagnosis), indent=2, ensure_ascii=False)
 
