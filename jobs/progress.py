@@ -100,12 +100,15 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 class Lines(Progress):
-    """One plain line a minute through ``echo``."""
+    """A plain line when a phase begins, then one a minute, through ``echo``."""
 
     def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._echo = echo
         self._clock = clock
         self._next = clock() + SECONDS_A_LINE
+
+    def waiting(self, what: str) -> None:
+        self._echo(what)
 
     def update(self, state: Standing) -> None:
         if self._clock() >= self._next:

@@ -112,7 +112,7 @@ class StagedWorker(PretendWorker):
         facts = super().load()
         self._store = SlowStore(self._run_url)
         assert self._log is not None
-        self._journal = EventLog(Store.open(self._run_url), self._log)
+        self._events = EventLog(Store.open(self._run_url), self._log)
         return facts
 
     def run_shard(self, index: int) -> ShardReport:

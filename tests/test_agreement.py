@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.run.agreement import Agreement, read_agreement
+from jobs.run.agreement import Agreement
 from jobs.run.tables import attribution_schema, attribution_table, encoded
-from jobs.run.totals import Totals
+from jobs.run.totals import Totals, read_totals
 from jobs.storage.store import Store
 
 
@@ -38,7 +38,7 @@ def scores() -> np.ndarray[Any, Any]:
 
 
 def test_the_models_own_scores_fit(tmp_path: Path, scores: np.ndarray[Any, Any]) -> None:
-    found = read_agreement(run_with(tmp_path, scores, scores + 1e-7), "parquet")
+    found = read_totals(run_with(tmp_path, scores, scores + 1e-7), "parquet", "score").agreement
     assert found is not None
     assert found.fits
     assert (found.pairs, found.alike / found.ordered) == (400, 1.0)
@@ -51,7 +51,7 @@ def test_scores_of_another_origin_are_said(tmp_path: Path, scores: np.ndarray[An
     """Whatever the log's scale, a plain hint, and how far the two orders agree."""
     noise = np.random.default_rng(1).normal(0, 1, 400)
     logged = {"prompt": scores + 0.05 * noise, "dot": scores * 30, "bm25": 20 + 5 * noise}[change]
-    found = read_agreement(run_with(tmp_path, logged, scores), "parquet")
+    found = read_totals(run_with(tmp_path, logged, scores), "parquet", "score").agreement
     assert found is not None
     assert not found.fits
     assert found.line().endswith("another model, prompt or similarity?")
@@ -63,10 +63,10 @@ def test_scores_of_another_origin_are_said(tmp_path: Path, scores: np.ndarray[An
 
 def test_rows_without_a_score_are_left_out(tmp_path: Path, scores: np.ndarray[Any, Any]) -> None:
     logged = np.where(np.arange(400) < 100, scores, np.nan)
-    found = read_agreement(run_with(tmp_path / "some", logged, scores), "parquet")
+    found = read_totals(run_with(tmp_path / "some", logged, scores), "parquet", "score").agreement
     assert found is not None
     assert (found.pairs, found.fits) == (100, True)
-    assert read_agreement(run_with(tmp_path / "none", np.full(400, np.nan), scores), "parquet") is None
+    assert read_totals(run_with(tmp_path / "none", np.full(400, np.nan), scores), "parquet", "score").agreement is None
 
 
 def test_totals_come_back_from_what_success_holds() -> None:

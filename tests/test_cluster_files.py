@@ -20,7 +20,7 @@ from jobs.cluster.resources import worker_resources
 from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, packed, runtime_env
 from jobs.cluster.submit import job_name
 from jobs.config.job import Workers, load_job
-from jobs.engine import worker_pool
+from jobs.engine import ray_crew
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -273,14 +273,14 @@ def test_a_job_asks_the_shipped_cluster_for_gpus_that_are_to_come(
         monkeypatch.setattr(state, name, lambda: None)
     monkeypatch.setenv("HOME", str(tmp_path))
     head = [{"memory": 16.0 * (1 << 30)}]
-    assert worker_pool.Cluster(grows=True).ceiling() is None
+    assert ray_crew.Cluster(grows=True).ceiling() is None
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(validated(launcher)))
-    ceiling = worker_pool.Cluster(grows=True).ceiling()
+    ceiling = ray_crew.Cluster(grows=True).ceiling()
     assert ceiling == {"GPU": 10.0}
     resources = worker_resources(Workers(), head, 100, 0, grows=True, ceiling=ceiling)
     assert (resources.gpus, resources.cpus) == (1, 1)
     assert worker_resources(Workers(gpus=0), head, 100, 0, grows=True, ceiling=ceiling).gpus == 0
-    assert worker_pool.Cluster(grows=False).ceiling() is None, "a Ray of our own gets no machines"
+    assert ray_crew.Cluster(grows=False).ceiling() is None, "a Ray of our own gets no machines"
 
 
 def test_files_that_differ_on_the_cluster_are_refused(tmp_path: Path) -> None:

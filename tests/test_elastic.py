@@ -19,7 +19,7 @@ from pretend_worker import Place, tried
 
 from jobs.cluster.environment import ENVIRONMENT
 from jobs.cluster.session import ON_LOOPBACK, RAY_ENVIRONMENT
-from jobs.engine import run_loop, worker_pool
+from jobs.engine import ray_crew, run_loop
 from jobs.engine.driver import Outcome
 from jobs.run.status import read_status
 from jobs.storage.store import Store
@@ -49,7 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(worker_pool, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(ray_crew, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(run_loop, "SECONDS_BETWEEN_COUNTS", 0.5)
     return Place(tmp_path)
 

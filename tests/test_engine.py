@@ -15,7 +15,7 @@ from pretend_worker import COMPUTE_SECONDS, Place, StagedWorker, command, tried
 
 from attribution_core.errors import ModelError, TokenpairError
 from jobs.config.job import load_job
-from jobs.engine import worker_pool
+from jobs.engine import ray_crew
 from jobs.engine.driver import run_job
 from jobs.engine.scheduler import CRASHES, EXCEPTIONS, FAILED_STARTS
 from jobs.errors import RunError, SourceError
@@ -32,13 +32,13 @@ def ray_running() -> Iterator[None]:
         # The workers are processes of their own and must find pretend_worker.
         patch.setenv("PYTHONPATH", f"{here}:{here.parent}")
         patch.delenv("RAY_ADDRESS", raising=False)
-        with worker_pool.connected():
+        with ray_crew.connected():
             yield
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(ray_crew, "PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_what_shows_without_planning_is_told_before_it(
     place: Place, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], told: str, restart: bool
 ) -> None:
     # Planning a large input takes minutes, and --restart must not cost the old result for a typing mistake.
-    monkeypatch.setattr("jobs.plan.plan.make_plan", lambda *_: pytest.fail("it was planned"))
+    monkeypatch.setattr("jobs.engine.driver.make_plan", lambda *_: pytest.fail("it was planned"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TokenpairError, match=told) as caught:
         place.run(restart=restart, **settings)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from jobs.run.exactness import COLUMNS, ExactnessCounter, exactness_of, read_exactness
-from jobs.run.totals import Totals
+from jobs.run.exactness import COLUMNS, ExactnessCounter, exactness_of
+from jobs.run.totals import Totals, read_totals
 from jobs.storage.store import Store
 
 Rows = dict[str, NDArray[np.float32]]
@@ -74,12 +74,16 @@ def test_batches_count_as_the_whole_and_missing_numbers_do_not(rng: random.Rando
 def test_a_run_is_read_part_by_part_and_its_summary_says_so(rng: random.Random, tmp_path: Path) -> None:
     given = rows(rng, 90, reference=0.3)
     store = Store.open(tmp_path)
-    assert read_exactness(store, "parquet") is None
+    assert read_totals(store, "parquet", "difference").exactness is None
     (tmp_path / "attributions").mkdir()
     for part in range(3):
         chosen = {name: values[part * 30 : part * 30 + 30] for name, values in given.items()}
-        pq.write_table(pa.table(chosen), tmp_path / "attributions" / f"part-{part}.parquet")
-    found = read_exactness(store, "parquet")
+        chosen["error"] = np.zeros(30, "f4")
+        pq.write_table(
+            pa.table(chosen | {"error": np.zeros(30, "f4")}), tmp_path / "attributions" / f"part-{part}.parquet"
+        )
+    found = read_totals(store, "parquet", "difference").exactness
+    assert found is not None
     assert found == exactness_of(given)
     totals = Totals(pairs=90, exactness=found)
     assert found.line("difference") in totals.lines(), "what a version before wrote"

@@ -14,7 +14,7 @@ from jobs.engine.driver import run_job
 from jobs.errors import RunError
 from jobs.plan import plan
 from jobs.plan.plan import make_plan
-from jobs.run.manifest import load_plan
+from jobs.run.manifest import Plan, load_plan
 from jobs.run.record import encoded_record, wipe
 from jobs.run.tables import JOB_FILE, MANIFEST, SUCCESS, finished_shards, part_name
 from jobs.storage.store import Store
@@ -119,11 +119,11 @@ def test_a_plan_of_another_job_is_not_worked_on(place: Place, settings: dict[str
 def test_of_two_jobs_that_plan_at_once_the_second_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = place.job(), place.job(limit=5)
 
-    def beaten(job: JobConfig, run: Store) -> plan.Plan:
+    def beaten(job: JobConfig, run: Store) -> Plan:
         make_plan(other, run)
         return make_plan(job, run)
 
-    monkeypatch.setattr(plan, "make_plan", beaten)
+    monkeypatch.setattr(driver, "make_plan", beaten)
     with pytest.raises(RunError, match="plan is of another job"):
         run_job(mine, quiet=True)
     present = load_plan(Store.open(place.output))

@@ -283,7 +283,7 @@ import time
 from jobs.engine import driver
 from jobs.engine.signals import stoppable
 from jobs.storage.store import Store
-with stoppable(), driver._told_of(Store.open({str(tmp_path)!r}), {START!r}):
+with stoppable(), driver._reported(Store.open({str(tmp_path)!r}), {START!r}):
     print("there", flush=True)
     time.sleep(60)
 """

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 
+from jobs.cluster.ray_internals import dashboard_address
 from jobs.cluster.token import refusal
 from jobs.errors import ClusterError
 from jobs.storage.s3 import without_login
@@ -80,19 +81,12 @@ def dashboard_of(address: str) -> str | None:
     silent = ClusterError(f"no Ray cluster answers at {shown(address)}")
     if place is None or not listens(*place):
         raise silent
-    from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
     try:
-        with _without_stderr():
-            found = GcsClient(address=address).internal_kv_get(
-                DASHBOARD_ADDRESS.encode(), namespace=KV_NAMESPACE_DASHBOARD, timeout=ANSWER_SECONDS
-            )
+        return dashboard_address(address, ANSWER_SECONDS, _without_stderr)
     except Exception as error:
         if "uthenti" in f"{type(error).__name__} {error}":
             raise TokenRefusedError(refusal(f"the cluster at {shown(address)}")) from None
         raise silent from None
-    return found.decode() if found else None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cluster.ray_internals import gpus_of_node_groups
 from jobs.cluster.shipment import folder_here, local_inputs
 from jobs.config.job import JobConfig, load_job, parse_job
 from jobs.errors import SourceError, StoreError
@@ -60,14 +61,11 @@ NO_GPU_NOTE = "the cluster has no GPU: the job computes on its CPUs, unless mach
 
 def gpus_to_come() -> float | None:
     """The GPUs of all machines that the cluster's autoscaler may start; None where there is one that does not tell."""
+    gpus = gpus_of_node_groups()
+    if gpus is not None:
+        return gpus
     import yaml
-    from ray._private.state import state
 
-    with contextlib.suppress(Exception):
-        config = state.get_cluster_config()
-        if config is not None and config.node_group_configs:
-            groups = config.node_group_configs
-            return float(sum(one.resources.get("GPU", 0) * max(one.max_count, 0) for one in groups))
     # `ray up` leaves what it was given on the head, where this runs.
     written = Path("~/ray_bootstrap_config.yaml").expanduser()
     with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, TypeError, ValueError):

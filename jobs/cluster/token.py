@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.cluster.ray_internals import reload_settings
 from jobs.errors import ClusterError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -82,9 +83,5 @@ def restore(mode: str | None) -> None:
 
 def read_again() -> None:
     """Let a Ray that was imported before look at the environment again; it keeps what it has read."""
-    if "ray._raylet" not in sys.modules:
-        return
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    AuthenticationTokenLoader.instance().reset_cache()
-    Config.initialize("")
+    if "ray._raylet" in sys.modules:
+        reload_settings()

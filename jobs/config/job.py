@@ -146,7 +146,7 @@ class JobConfig(Settings):
         0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
     )
     memory: str = Field("2GiB", description="a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%")
-    workers: Workers = Field(default_factory=Workers, description="settings count, min, max, gpus, cpus")
+    workers: Workers = Field(default_factory=Workers, description="settings count, min, max, gpus, cpus, ray")
     storage: StorageOptions = Field(
         default_factory=StorageOptions, description="settings endpoint_url, region, profile"
     )

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    StrictBool,
     StrictInt,
     ValidationInfo,
     field_validator,
@@ -143,6 +144,11 @@ class Workers(Settings):
     )
     gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
     cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
+    ray: StrictBool | None = Field(
+        None,
+        description="true to start workers with Ray, false to run in the command's own process, or null: false for a "
+        "small job without other settings of workers",
+    )
 
     @field_validator("gpus")
     @classmethod
@@ -158,6 +164,13 @@ class Workers(Settings):
         if most is not None and least is not None and most < least:
             raise PydanticCustomError("range", "below min")
         return most
+
+    @field_validator("ray")
+    @classmethod
+    def _one_worker_without_ray(cls, ray: bool | None, given: ValidationInfo) -> bool | None:
+        if ray is False and any((given.data.get(name) or 1) > 1 for name in ("count", "min", "max")):
+            raise PydanticCustomError("workers", "false, but several workers are asked for")
+        return ray
 
 
 class StorageOptions(Settings):

@@ -9,19 +9,21 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attribution_core.errors import TokenpairError
 from jobs.config.job import JobConfig
 from jobs.engine.outcome import Outcome
+from jobs.engine.placement import in_this_process, machines
 from jobs.engine.run_loop import STATE_VERSION, RunLoop
-from jobs.engine.signals import Interrupted, starting_ray, stoppable
+from jobs.engine.signals import Interrupted, stoppable
 from jobs.engine.worker import Worker, versions
-from jobs.engine.worker_pool import connected
 from jobs.errors import RunError
+from jobs.plan.plan import make_plan
 from jobs.plan.preflight import check_before_planning
 from jobs.progress import Progress, counted, make_progress
 from jobs.run.event_log import EventLog, driver_log, new_start, state_file
+from jobs.run.manifest import MANIFEST, Plan, load_plan
 from jobs.run.record import (
     check_ours,
     check_same_inputs,
@@ -35,10 +37,8 @@ from jobs.run.record import (
 )
 from jobs.run.tables import JOB_FILE, SUCCESS, finished_shards
 from jobs.run.totals import Totals, read_totals
+from jobs.sources import input_files
 from jobs.storage.store import Store
-
-if TYPE_CHECKING:
-    from jobs.run.manifest import Plan
 
 __all__ = ["Interrupted", "Outcome", "run_job"]
 
@@ -77,31 +77,37 @@ def _run_job(
         return _finished_before(run)
     run.check_writable()
     start = new_start()
-    with _told_of(Store.open(job.output, job.storage), start) as telling:
+    with (
+        _reported(Store.open(job.output, job.storage), start) as report,
+        progress or make_progress(echo, quiet=quiet) as shown,
+    ):
+        if not run.exists(MANIFEST):
+            shown.waiting("planning: reading the input")
         plan = _plan(run, job, record, say)
-        telling.events.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
+        report.events.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
         todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
         done_before = len(plan.shards) - len(todo)
         if done_before:
             there = "is" if done_before == 1 else "are"
             say(f"going on with {run.url}: {done_before} of {counted(len(plan.shards), 'shard')} {there} there")
-        loop = RunLoop(job, run, plan, record, todo, worker_class, start=start, events=telling.events, say=say)
-        telling.loop = loop
+        loop = RunLoop(job, run, plan, record, todo, worker_class, start=start, events=report.events, say=say)
+        report.loop = loop
         if todo:
-            with progress or make_progress(echo, quiet=quiet) as shown:
+            local = in_this_process(job, plan)
+            if not local:
                 shown.waiting("starting Ray")
-                telling.events.state(loop.snapshot("starting"))
-                with starting_ray(), connected() as cluster, stoppable():
-                    loop.work(shown, cluster)
+            report.events.state(loop.snapshot("starting"))
+            with machines(local) as workplace:
+                loop.work(shown, workplace, metrics=not local)
         outcome = _reconciled(run, plan, job, loop, time.monotonic() - began)
-        telling.end("finished" if outcome.complete else "incomplete")
+        report.end("finished" if outcome.complete else "incomplete")
     tidy(run)
     return outcome
 
 
 @dataclass
-class _Telling:
-    """What the run directory is told of this start, from before its plan to its end."""
+class _Report:
+    """Writes the events and the state of this start to the run directory, from before its plan to its end."""
 
     events: EventLog
     start: str
@@ -125,24 +131,24 @@ class _Telling:
 
 
 @contextlib.contextmanager
-def _told_of(run: Store, start: str) -> Iterator[_Telling]:
-    """The events of one start; how the block ends is its last word."""
-    telling = _Telling(EventLog(run, driver_log(start), state_file(start)), start)
-    telling.events.log("start", host=platform.node(), process=os.getpid(), versions=versions())
-    telling.events.state(telling.before("planning"))
+def _reported(run: Store, start: str) -> Iterator[_Report]:
+    """The events of one start; the last one says how the block ended."""
+    report = _Report(EventLog(run, driver_log(start), state_file(start)), start)
+    report.events.log("start", host=platform.node(), process=os.getpid(), versions=versions())
+    report.events.state(report.before("planning"))
     try:
-        yield telling
+        yield report
     except KeyboardInterrupt as stop:
-        telling.end("stopped", str(stop))
+        report.end("stopped", str(stop))
         raise
     except TokenpairError as error:
-        telling.end("failed", str(error))
+        report.end("failed", str(error))
         raise
     except BaseException as error:
-        telling.end("failed", type(error).__name__)
+        report.end("failed", type(error).__name__)
         raise
     finally:
-        telling.events.close()
+        report.events.close()
 
 
 def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
@@ -150,8 +156,6 @@ def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None
 
     Whatever can be told without planning is told here, before anything is removed or written.
     """
-    from jobs.sources import input_files
-
     record = read_record(run)
     if record is None:
         check_ours(run)
@@ -176,9 +180,6 @@ def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callab
 
     RunError where another job has put its own there: ``job.yaml`` may be this one's all the same.
     """
-    from jobs.plan.plan import make_plan
-    from jobs.run.manifest import MANIFEST, load_plan
-
     plan = load_plan(run)
     if plan is None or record is None:
         if plan is not None and (plan.job != job.digest() or _other_inputs(plan, job)):
@@ -203,8 +204,6 @@ def _check_ours(run: Store, plan: Plan, job: JobConfig) -> None:
 
 
 def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
-    from jobs.sources import input_files
-
     return differing_inputs(plan.inputs, input_files(job))
 
 
@@ -248,8 +247,6 @@ def _finished_before(run: Store) -> Outcome:
 
 
 def _warnings(run: Store) -> tuple[str, ...]:
-    from jobs.run.manifest import load_plan
-
     try:
         plan = load_plan(run)
     except RunError:  # of another version; what it came to can be said all the same

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.resources import WorkerResources, worker_resources
 from jobs.config.job import JobConfig
+from jobs.engine.crew import Crew, Event, Machines
 from jobs.engine.metrics import Metrics
 from jobs.engine.scheduler import Schedule
 from jobs.engine.worker import Worker
-from jobs.engine.worker_pool import Cluster, Crew, Event
 from jobs.progress import Progress, State, counted, duration
 from jobs.run.event_log import now
 from jobs.run.facts import WorkerFacts
@@ -84,38 +84,44 @@ class RunLoop:
         """Seconds that workers were there with their model, summed over workers."""
         return self._worked + sum(time.monotonic() - since for since in self._there_since.values())
 
-    def work(self, progress: Progress, cluster: Cluster) -> None:
-        """Until every shard is committed or given up."""
+    def work(self, progress: Progress, machines: Machines, *, metrics: bool) -> None:
+        """Until every shard is committed or given up; ``metrics`` says whether Ray is there to publish them."""
         memory = self._job.memory_bytes or 0
-        nodes = cluster.nodes()
+        nodes = machines.nodes()
+        asked = machines.asked(self._job.workers)
         resources = worker_resources(
-            self._job.workers, nodes, len(self._left), memory, grows=cluster.grows, ceiling=cluster.ceiling()
+            asked, nodes, len(self._left), memory, grows=machines.grows, ceiling=machines.ceiling()
         )
-        self._events.log(
-            "cluster", machines=len(nodes), grows=cluster.grows, worker=resources.asks(), most=resources.most
-        )
-        self._metrics = Metrics(self._run.url)
+        asks = resources.asks()
+        self._events.log("cluster", machines=len(nodes), grows=machines.grows, worker=asks, most=resources.most)
+        self._metrics = Metrics(self._run.url) if metrics else None
         # Ray hides the GPUs from a worker that asked for none only in some set-ups.
         device = None if resources.gpus else "cpu"
         settings = self._job.model_dump(mode="json")
-        arguments = (settings, self._run.url, resources.threads, device, self._plan.pairs_file)
-        crew = Crew(resources, arguments, self._worker_class, start=self._start)
+        arguments = {
+            "settings": settings,
+            "run_url": self._run.url,
+            "threads": resources.threads,
+            "device": device,
+            "pairs_file": self._plan.pairs_file,
+        }
+        crew = machines.crew(resources, arguments, self._worker_class, self._start)
         progress.waiting("loading the model")
         try:
-            self._until_finished(crew, resources, cluster, progress)
+            self._until_finished(crew, resources, machines, progress)
         finally:
             self.computing_seconds = self._computed_for()
             self._worked = self.worker_seconds
             self._there_since.clear()
             crew.dismiss()
 
-    def _until_finished(self, crew: Crew, resources: WorkerResources, cluster: Cluster, progress: Progress) -> None:
+    def _until_finished(self, crew: Crew, resources: WorkerResources, machines: Machines, progress: Progress) -> None:
         patience = _Patience(self._say, resources)
         next_count = 0.0
-        nodes = cluster.nodes()
+        nodes = machines.nodes()
         while not self.schedule.finished:
             if time.monotonic() >= next_count:
-                nodes = cluster.nodes() if cluster.grows else nodes
+                nodes = machines.nodes() if machines.grows else nodes
                 next_count = time.monotonic() + SECONDS_BETWEEN_COUNTS
             crew.wanted = self._wanted = resources.wanted(nodes, len(self._left) - len(self.schedule.failed))
             self._release(crew)
@@ -130,6 +136,8 @@ class RunLoop:
                 )
                 break
             for event in crew.events(SECONDS_BETWEEN_LOOKS):
+                if event.kind == "started" and self._computing_since is None:
+                    progress.waiting(f"attributing: {counted(len(self._left), 'shard')} to do")
                 self._take(event)
             while (next_one := self.schedule.assign(crew.placed)) is not None:
                 worker, shard = next_one

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import platform
+import queue
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.config.job import parse_job
 from jobs.errors import RunError
@@ -41,6 +42,7 @@ KEPT_SHARE = 1 / 16
 # Of a traceback, for the log.
 FRAMES = 4
 
+T = TypeVar("T")
 TextKey = tuple[str, str]  # text id, role
 
 
@@ -72,6 +74,35 @@ class _Computed:
     rejects: list[dict[str, Any]] = field(default_factory=list)
 
 
+class _ComputeThread:
+    """Calls of one thread, one after the other. It is a daemon: a program that is stopped does not wait for it."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+        self._calls = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="compute", daemon=True).start()
+
+    def submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Queue ``call``; the future has its result."""
+        future: Future[T] = Future()
+        self._calls.put((future, call, arguments))
+        return future
+
+    def close(self) -> None:
+        """End the thread after the calls that are queued."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (queued := self._calls.get()) is not None:
+            future, call, arguments = queued
+            try:
+                future.set_result(call(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+            # A call's arguments and result may be large; the next call may be far away.
+            del queued, future, call, arguments
+
+
 class Worker:
     """Attributes shards of the job ``settings`` and commits them to the run directory ``run_url``.
 
@@ -96,7 +127,7 @@ class Worker:
         self._pairs_file = pairs_file
         self._log = log
         self._events: EventLog | None = None
-        self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._computing = _ComputeThread()
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
@@ -155,6 +186,10 @@ class Worker:
         told = {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items() if k != "index"}
         self._note("committed", shard=index, **told)
         return report
+
+    def close(self) -> None:
+        """End the worker's thread; no call may follow."""
+        self._computing.close()
 
     def _run_shard(self, index: int) -> ShardReport:
         from jobs.run.manifest import read_shard

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -17,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attribution_core.attribution import Attributor
 from attribution_core.completion import check_centre_size
 from jobs.config.job import JobConfig
 from jobs.errors import RunError
 from jobs.plan.text_lengths import ROLES
 from jobs.storage.store import Store
+
+if TYPE_CHECKING:
+    # torch takes seconds to import, and planning needs none of it.
+    from attribution_core.attribution import Attributor
 
 SAMPLE = 512
 MOST_BYTES = 64 << 20

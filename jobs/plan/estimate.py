@@ -7,15 +7,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from attribution_core.model.inspection import INNER_WIDTHS, LAYER_COUNTS, WIDTHS, ModelFiles
+from jobs.config.job import JobConfig
+from jobs.config.model_folder import folder_at_hand
 from jobs.errors import JobError
+from jobs.plan.plan import Plan
+from jobs.plan.sharding import Work
+from jobs.plan.text_lengths import ROLES
 from jobs.progress import counted, duration
-
-if TYPE_CHECKING:
-    from jobs.config.job import JobConfig
-    from jobs.plan.plan import Plan
-    from jobs.plan.sharding import Work
 
 # name: (dense TF32 peak in Tflop/s by the maker's data sheet, float32 where there is no TF32; a round on-demand price
 # in $ an hour). Prices differ by vendor and month: --price says yours.
@@ -172,20 +172,25 @@ def expected_nodes(job: JobConfig, sizes: LayerSizes) -> tuple[int, bool]:
 
 
 def layer_sizes(job: JobConfig) -> LayerSizes | None:
-    """The sizes of the model's layers from its description, None where that is not at hand."""
-    from jobs.plan.text_lengths import ROLES, model_description
-
-    config = model_description(job, ROLES[job.mode][-1])
-    d = config.get("hidden_size") or config.get("dim") or config.get("d_model")
-    count = config.get("num_hidden_layers") or config.get("n_layers") or config.get("num_layers")
-    if not isinstance(d, int) or not isinstance(count, int):
+    """Return the sizes of the model's layers from its description, None where that is not at hand."""
+    folder = folder_at_hand(job.model)
+    if folder is None:
         return None
-    inner: Any = config.get("intermediate_size") or config.get("hidden_dim") or config.get("d_ff") or 4 * d
+    files, role = ModelFiles(folder), ROLES[job.mode][-1]
+    d, count = files.size(role, WIDTHS), files.size(role, LAYER_COUNTS)
+    if d is None or count is None:
+        return None
     first = job.layer + count if job.layer < 0 else job.layer
-    return LayerSizes(d, int(inner), count - first)
+    return LayerSizes(d, files.size(role, INNER_WIDTHS) or 4 * d, count - first)
 
 
-def measured_rate(width: int) -> tuple[float, int]:
+def is_static(job: JobConfig) -> bool:
+    """Return whether the model is at hand and averages one vector a token: it has no layers, and costs nothing."""
+    folder = folder_at_hand(job.model)
+    return folder is not None and any(one.kind.endswith("StaticEmbedding") for one in ModelFiles(folder).modules[:1])
+
+
+def measured_rate(width: int, seconds: float = MEASURED_SECONDS) -> tuple[float, int]:
     """Floating-point operations a second of this machine's float32 products at a model's width, and its cores."""
     import torch
 
@@ -195,7 +200,7 @@ def measured_rate(width: int) -> tuple[float, int]:
     x, weight = torch.randn(4096, width), torch.randn(4 * width, width)
     times: list[float] = []
     began = time.perf_counter()
-    while not times or time.perf_counter() - began < MEASURED_SECONDS:
+    while not times or time.perf_counter() - began < seconds:
         started = time.perf_counter()
         torch.nn.functional.linear(x, weight)
         times.append(time.perf_counter() - started)

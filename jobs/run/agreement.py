@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.run.histogram import Bins
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from jobs.storage.store import Store
-
 COLUMN = "log_score"
-BATCH_ROWS = 1 << 16
 # Rows of sampled queries that orders are compared on.
 MOST_ROWS = 200_000
 # A difference of this much of the scores' own size is no rounding: half precision and other batches stay below it.
@@ -54,35 +53,36 @@ class Agreement:
         return told if self.fits else told + " — another model, prompt or similarity?"
 
 
-def read_agreement(run: Store, format: str) -> Agreement | None:
-    """The agreement over the parts that are there now, in bounded memory; None where no row has a log's score."""
-    return run.attempt("read", "attributions", lambda: _read(run, format))
+@dataclass
+class AgreementCounter:
+    """Takes the rows of a run batch by batch; ``rows`` is how many it has, to choose the sample of whole queries."""
 
+    rows: int
+    _differences: Bins = field(default_factory=Bins)
+    _sizes: Bins = field(default_factory=Bins)
+    _sampled: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
-def _read(run: Store, format: str) -> Agreement | None:
-    if not run.list("attributions"):
-        return None
-    dataset = run.dataset("attributions", format)
-    if COLUMN not in dataset.schema.names or not _is_number(dataset.schema.field(COLUMN).type):
-        return None
-    rows = dataset.count_rows()
-    # Whole queries by chance, the same ones in every run.
-    share = min(1.0, MOST_ROWS / max(rows, 1))
-    differences, sizes = Bins(), Bins()
-    sampled: list[np.ndarray[Any, Any]] = []
-    for batch in dataset.to_batches(columns=["text_a_id", "score", COLUMN], batch_size=BATCH_ROWS):
-        ours = batch.column(1).to_numpy(zero_copy_only=False).astype(np.float64)
-        logged = batch.column(2).to_numpy(zero_copy_only=False).astype(np.float64)
+    def add(self, queries: Iterable[object], scores: NDArray[Any], logged: NDArray[Any]) -> None:
+        """Count some rows: the id of each one's query, the model's score and the log's [n]."""
+        scores, logged = scores.astype(np.float64), logged.astype(np.float64)
         there = np.isfinite(logged)
-        differences.add(np.abs(ours - logged)[there])
-        sizes.add(np.abs(ours)[there])
-        keys = np.array([zlib.crc32(str(one).encode()) for one in batch.column(0).to_pylist()], np.int64)
+        self._differences.add(np.abs(scores - logged)[there])
+        self._sizes.add(np.abs(scores)[there])
+        # Whole queries by chance, the same ones in every run.
+        share = min(1.0, MOST_ROWS / max(self.rows, 1))
+        keys = np.array([zlib.crc32(str(query).encode()) for query in queries], np.int64)
         chosen = there & (keys % GRAIN < share * GRAIN)
-        sampled.append(np.stack([keys[chosen].astype(np.float64), logged[chosen], ours[chosen]]))
-    if not differences.count:
-        return None
-    ordered, alike = _order(np.concatenate(sampled, axis=1))
-    return Agreement(differences.count, differences.median(), differences.largest, sizes.median(), ordered, alike)
+        self._sampled.append(np.stack([keys[chosen].astype(np.float64), logged[chosen], scores[chosen]]))
+
+    def result(self) -> Agreement | None:
+        """What was counted so far; None where no row has a log's score."""
+        if not self._differences.count:
+            return None
+        ordered, alike = _order(np.concatenate(self._sampled, axis=1))
+        differences = self._differences
+        return Agreement(
+            differences.count, differences.median(), differences.largest, self._sizes.median(), ordered, alike
+        )
 
 
 def _order(rows: np.ndarray[Any, Any]) -> tuple[int, int]:
@@ -98,7 +98,8 @@ def _order(rows: np.ndarray[Any, Any]) -> tuple[int, int]:
     return ordered, alike
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be a log's scores."""
     import pyarrow.types as t
 
     return bool(t.is_floating(kind) or t.is_integer(kind))

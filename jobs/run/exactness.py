@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.run.histogram import Bins
 
-if TYPE_CHECKING:
-    from jobs.storage.store import Store
-
 COLUMNS = ("score", "reference_a", "reference_b", "reference_ab", "total")
 # A reference term of this much of the scores' size is rounding.
 ZERO = 1e-6
-BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -101,22 +97,3 @@ def exactness_of(columns: Mapping[str, NDArray[Any]]) -> Exactness:
     counter = ExactnessCounter()
     counter.add(columns)
     return counter.result()
-
-
-def read_exactness(run: Store, format: str) -> Exactness | None:
-    """The exactness of the parts that are there now, in bounded memory; None where there is none.
-
-    Raises:
-        StoreError: where they cannot be read.
-    """
-    return run.attempt("read", "attributions", lambda: _read(run, format))
-
-
-def _read(run: Store, format: str) -> Exactness | None:
-    if not run.list("attributions"):
-        return None
-    counter = ExactnessCounter()
-    for batch in run.dataset("attributions", format).to_batches(columns=list(COLUMNS), batch_size=BATCH_ROWS):
-        counter.add({name: batch.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS})
-    found = counter.result()
-    return found if found.pairs else None

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.run.agreement import Agreement, read_agreement
-from jobs.run.exactness import Exactness, read_exactness
+from jobs.run.agreement import COLUMN as LOG_SCORE
+from jobs.run.agreement import Agreement, AgreementCounter, is_number
+from jobs.run.exactness import COLUMNS as EXACTNESS_COLUMNS
+from jobs.run.exactness import Exactness, ExactnessCounter
 from jobs.run.histogram import Bins
 from jobs.run.record import checkpoint_of
-from jobs.run.tables import attribution_schema, reject_schema, text_schema
+from jobs.run.tables import reject_schema, text_schema
 
 if TYPE_CHECKING:
     from jobs.storage.store import Store
@@ -79,9 +81,9 @@ class Totals:
 
 
 def read_totals(run: Store, format: str, sums_to: str) -> Totals:
-    """The totals of the parts that are there now; StoreError where they cannot be read."""
+    """The totals of the parts that are there now, each folder read once; StoreError where they cannot be read."""
     # A folder is read from its beginning where the store fails in passing: hours of work end with these sums.
-    errors = run.attempt("read", "attributions", lambda: _errors(run, format))
+    errors, exactness, agreement = run.attempt("read", "attributions", lambda: _attributions(run, format))
     texts, truncated, unconverged = run.attempt("read", "texts", lambda: _texts(run, format))
     rejected = run.attempt("read", "rejects", lambda: _rejected(run, format))
     return Totals(
@@ -92,18 +94,30 @@ def read_totals(run: Store, format: str, sums_to: str) -> Totals:
         rejected=rejected,
         largest_error=errors.largest,
         median_error=errors.median(),
-        agreement=read_agreement(run, format),
-        exactness=read_exactness(run, format),
+        agreement=agreement,
+        exactness=exactness,
         sums_to=sums_to,
         checkpoint=checkpoint_of(run),
     )
 
 
-def _errors(run: Store, format: str) -> Bins:
-    errors = Bins()
-    for batch in _batches(run, "attributions", format, attribution_schema().field("error"), None):
-        errors.add(np.abs(batch.column(0).to_numpy(zero_copy_only=False).astype(np.float64)))
-    return errors
+def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None]:
+    errors, exactness = Bins(), ExactnessCounter()
+    if not run.list("attributions"):
+        return errors, None, None
+    dataset = run.dataset("attributions", format)
+    columns = ["error", *EXACTNESS_COLUMNS]
+    logged = LOG_SCORE in dataset.schema.names and is_number(dataset.schema.field(LOG_SCORE).type)
+    agreement = AgreementCounter(dataset.count_rows()) if logged else None
+    columns += ["text_a_id", LOG_SCORE] if logged else []
+    for batch in dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
+        values = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns if name != "text_a_id"}
+        errors.add(np.abs(values["error"].astype(np.float64)))
+        exactness.add(values)
+        if agreement is not None:
+            agreement.add(batch.column("text_a_id").to_pylist(), values["score"], values[LOG_SCORE])
+    found = exactness.result()
+    return errors, found if found.pairs else None, agreement.result() if agreement is not None else None
 
 
 def _texts(run: Store, format: str) -> tuple[int, int, int]:

@@ -1,20 +1,23 @@
-"""Ray actors around workers: starting Ray quietly on loopback, keeping a crew alive, telling what became of a shard."""
+"""Workers as Ray actors: a Ray session, the machines of its cluster, and a crew that replaces workers that die."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attribution_core.errors import ModelError, SettingError
+from jobs.cluster.checks import gpus_to_come
+from jobs.cluster.ray_internals import most_resources, silence_death_reports
 from jobs.cluster.resources import WorkerResources
 from jobs.cluster.session import ray_session
+from jobs.config.sections import Workers
+from jobs.engine.crew import Event, first_line
 from jobs.engine.scheduler import FAILED_STARTS, IN_FLIGHT
-from jobs.engine.worker import ShardReport, Worker
+from jobs.engine.worker import Worker
 from jobs.run.event_log import worker_log
-from jobs.run.facts import WorkerFacts
 
 ACTOR_THREADS = IN_FLIGHT
 Call = Literal["greet", "load", "run"]
@@ -30,7 +33,7 @@ def connected() -> Iterator[Cluster]:
     A Ray that runs in this process already is used and left running.
     """
     with ray_session() as grows:
-        _silence_reports()
+        silence_death_reports()
         yield Cluster(grows=grows)
 
 
@@ -39,6 +42,10 @@ class Cluster:
     """The machines of the Ray that is connected; ``grows`` says whether others may join them."""
 
     grows: bool
+
+    def asked(self, workers: Workers) -> Workers:
+        """As the job says."""
+        return workers
 
     def nodes(self) -> list[dict[str, float]]:
         """What each machine has."""
@@ -50,47 +57,33 @@ class Cluster:
         """What Ray's autoscaler may bring in all, where it or what `ray up` has left on the head says so."""
         if not self.grows:
             return None
-        from ray._private.state import state
-
-        from jobs.cluster.checks import gpus_to_come
-
-        # A part of Ray that may change, and not every autoscaler tells.
-        with contextlib.suppress(Exception):
-            found = state.get_max_resources_from_cluster_config()
-            if found is not None:
-                return {name: float(amount) for name, amount in found.items()}
+        most = most_resources()
+        if most is not None:
+            return most
         gpus = gpus_to_come()
         return {"GPU": gpus} if gpus else None
 
-
-@dataclass(frozen=True)
-class Event:
-    """Something that became of a worker or of a shard it had. ``machine`` says that its machine is lost too."""
-
-    kind: Literal["placed", "started", "refused", "not_started", "done", "raised", "crashed"]
-    worker: int
-    shard: int | None = None
-    report: ShardReport | None = None
-    facts: WorkerFacts | None = None
-    error: BaseException | None = None
-    reason: str = ""
-    machine: bool = False
+    def crew(
+        self, resources: WorkerResources, arguments: Mapping[str, Any], worker_class: type[Worker], start: str
+    ) -> RayCrew:
+        """A crew of Ray actors, none of them started yet."""
+        return RayCrew(resources, arguments, worker_class, start)
 
 
 @dataclass
-class Crew:
+class RayCrew:
     """Workers as Ray actors. One that dies is replaced, until several in a row could not be started and none is left.
 
-    ``arguments`` are those of ``worker_class`` before the name of its log, which ``start`` is part of. An actor for
+    ``arguments`` are those of ``worker_class`` but its log, which ``start`` is part of. An actor for
     which no machine has room waits in Ray's queue. That is also how more machines are asked for: Ray's autoscaler looks
     at the queue, and what waits there goes with the driver. (``ray.autoscaler.sdk.request_resources`` is one request a
     cluster: it would override another job's, and stand when the driver is gone.)
     """
 
     resources: WorkerResources
-    arguments: tuple[Any, ...]
-    worker_class: type[Worker] = Worker
-    start: str = ""
+    arguments: Mapping[str, Any]
+    worker_class: type[Worker]
+    start: str
     wanted: int = 0
     failed_starts: int = 0
     _actors: dict[int, Any] = field(default_factory=dict)
@@ -169,7 +162,7 @@ class Crew:
                 max_task_retries=0,
                 max_concurrency=ACTOR_THREADS,
             )
-            .remote(*self.arguments, worker_log(self.start, worker) if self.start else None)
+            .remote(**self.arguments, log=worker_log(self.start, worker))
         )
         self._actors[worker] = actor
         self._pending[actor.greet.remote()] = (worker, "greet", None)
@@ -201,7 +194,7 @@ class Crew:
 
     def _raised(self, worker: int, shard: int | None, error: Any) -> Event:
         cause = error.cause if isinstance(error.cause, BaseException) else error
-        reason = f"{type(cause).__name__}: {_first_line(cause)}"
+        reason = f"{type(cause).__name__}: {first_line(cause)}"
         if shard is not None:
             return Event("raised", worker, shard, error=cause, reason=reason)
         self._forget(worker)
@@ -261,16 +254,3 @@ def _death(error: BaseException) -> tuple[str, bool]:
     if "creation task" in text:
         return text.strip().splitlines()[-1].strip()[:300], False
     return "its process ended unexpectedly (killed, out of memory, or a crash in native code)", False
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _silence_reports() -> None:
-    """Ray prints the death of a worker on the driver's terminal, whatever is asked of it; tokenpair tells it itself."""
-    import ray._private.worker as driver
-
-    if hasattr(driver, "print_to_stdstream"):
-        driver.print_to_stdstream = lambda *_, **__: None
