@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from attribution_core.errors import ModelError, SettingError
 from attribution_core.memory import LayerShape, RecentTensors
 from attribution_core.model.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
-from attribution_core.model.families import Family, LayerParts, family_of, first_layer_above, hidden_of
+from attribution_core.model.families import Family, LayerParts, family_of, hidden_of
+from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above, prompt_of
 from attribution_core.model.modules import (
     POOLING_MODES,
     Role,
@@ -33,7 +34,8 @@ from attribution_core.model.modules import (
     text_lengths,
 )
 from attribution_core.text.grouping import Unit
-from attribution_core.text.tokenized import RawText, ReadText, read_text, reference_token
+from attribution_core.text.reference import reference_token
+from attribution_core.text.tokenized import RawText, ReadText, read_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -147,20 +149,8 @@ class Encoder:
         return read
 
     def prompt(self, role: Role) -> str:
-        """The prompt put before a text of this role, by the rules of encode, encode_query or encode_document.
-
-        What was asked for is the name of one of the model's prompts, or else the prompt itself.
-        """
-        asked = self.prompts.get(role)
-        if asked is not None:
-            return self.model.prompts.get(asked, asked) or ""
-        names = {"text": (), "query": ("query",), "document": ("document", "passage", "corpus")}[role]
-        for name in names:
-            if name in self.model.prompts:
-                return self.model.prompts[name] or ""
-        if self.model.default_prompt_name is not None:
-            return self.model.prompts.get(self.model.default_prompt_name) or ""
-        return ""
+        """Return the prompt put before a text of this role: the one asked for, or the model's own."""
+        return prompt_of(role, self.prompts.get(role), self.model.prompts, self.model.default_prompt_name)
 
     def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
         prompt = self.prompt(role)
@@ -382,8 +372,7 @@ class Encoder:
 
 def _inner_width(config: Any) -> int:
     """The width of a layer's feed-forward block; 0 where the configuration calls it by another name."""
-    names = ("intermediate_size", "hidden_dim", "d_ff")
-    return next((int(found) for name in names if (found := getattr(config, name, None))), 0)
+    return next((int(width) for name in INNER_WIDTHS if (width := getattr(config, name, None))), 0)
 
 
 def _scored_positions(config: Any) -> int:

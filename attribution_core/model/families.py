@@ -235,20 +235,6 @@ def family_of(transformer: Any) -> Family:
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")
 
 
-def first_layer_above(layer: int, count: int) -> int:
-    """The index 0 … count−1 of the first layer above the cut, from a possibly negative one.
-
-    Raises:
-        ModelError: when there is no such layer.
-    """
-    index = layer + count if layer < 0 else layer
-    if not 0 <= index < count:
-        raise ModelError(
-            f"layer {layer} does not exist: the model has {count} layers, so layer is {-count} … {count - 1}"
-        )
-    return index
-
-
 def hidden_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The hidden state of a layer's return value (some families return it in a tuple)."""
     return output if isinstance(output, torch.Tensor) else output[0]

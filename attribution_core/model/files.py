@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
 from attribution_core.errors import ModelError
+from attribution_core.model.inspection import ListedModule, ModelFiles
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 # A pointer is three short lines.
@@ -38,7 +38,8 @@ def check_files(name: str, folder: Path) -> None:
         ModelError: naming the file, where it is a git-lfs pointer, damaged or cut short, or missing though an index
             names it; or saying that there are no weights, or those of other libraries alone.
     """
-    for place, kind in _modules(folder):
+    for module in ModelFiles(folder).modules or [ListedModule("", "Transformer")]:
+        place = folder / module.path
         files = sorted(path for path in _inside(place, whole=place != folder) if path.is_file())
         safe = [path for path in files if path.suffix == SAFETENSORS]
         pickled = [path for path in files if path.suffix == PICKLED]
@@ -52,18 +53,8 @@ def check_files(name: str, folder: Path) -> None:
         for path in files:
             if path.name.endswith(".index.json") and (SAFETENSORS in path.name or not safe):
                 _check_index(name, folder, path)
-        if not safe and not pickled and kind.rpartition(".")[2].endswith(WITH_WEIGHTS):
+        if not safe and not pickled and module.kind.rpartition(".")[2].endswith(WITH_WEIGHTS):
             _refuse_without_weights(name, folder, place)
-
-
-def _modules(folder: Path) -> list[tuple[Path, str]]:
-    """Folder and type of every module of a model; the folder itself where it lists none."""
-    listed: Any = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        listed = json.loads((folder / "modules.json").read_bytes())
-    modules = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    found = [(folder / str(one.get("path") or ""), str(one.get("type") or "")) for one in modules]
-    return found or [(folder, "Transformer")]
 
 
 def _inside(place: Path, *, whole: bool) -> list[Path]:

@@ -19,6 +19,22 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 NO_ANSWER = {"TransportError", "ConnectionError", "Timeout", "TimeoutException"}
 
 
+def local_folder(name: str) -> Path | None:
+    """Return the folder that ``name`` stands for on this machine; None where it is a name on the hub.
+
+    Raises:
+        ModelError: where there is no such folder, or it holds no model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in DESCRIPTIONS):
+            raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise ModelError(f"there is no model folder {name}")
+    return None
+
+
 def cached_folder(name: str) -> Path | None:
     """The folder of a model of the hub in the local cache, as far as it was downloaded; None where it was not.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attribution_core.errors import ModelError
 from attribution_core.model.checkpoint import LoadingReports, check_finite
 from attribution_core.model.files import check_files
-from attribution_core.model.hub import check_available, place_of, why_not
+from attribution_core.model.hub import check_available, local_folder, place_of, why_not
 from attribution_core.model.inspection import refuse_by_description
 
 if TYPE_CHECKING:
@@ -43,16 +43,11 @@ def load_model(
         check_finite(name, model)
         return name, model
     name = str(model)
-    folder = Path(name).expanduser()
-    looks_local = folder.is_absolute() or name.startswith(".") or folder.is_dir()
-    if looks_local and not folder.is_dir():
-        raise ModelError(f"there is no model folder {name}")
-    if looks_local and not ((folder / "modules.json").is_file() or (folder / "config.json").is_file()):
-        raise ModelError(f"folder {name} holds no model: neither modules.json nor config.json is there")
-    if not looks_local:
+    local = local_folder(name) is not None
+    if not local:
         check_available(name)
     place = place_of(name)
-    if place != name or looks_local:
+    if place != name or local:
         check_files(name, Path(place))
     refuse_by_description(name)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device or _device()}
@@ -63,7 +58,7 @@ def load_model(
         with _loading, reports.recording(), contextlib.nullcontext() if pickled_weights else _safetensors_only():
             loaded = _loaded(place, arguments)
     except Exception as error:
-        raise ModelError(f"model {name} cannot be loaded: {_reason(error, name, looks_local)}") from error
+        raise ModelError(f"model {name} cannot be loaded: {_reason(error, name, local)}") from error
     reports.check(name, loaded)
     check_finite(name, loaded)
     return name, loaded

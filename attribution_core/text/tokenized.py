@@ -1,12 +1,10 @@
-"""One text as a model's tokenizer read it: tokens, what they are, the groups they form, and its reference."""
+"""One text as a model's tokenizer read it: tokens, what they are, and the groups they form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from attribution_core.errors import ModelError, SettingError
 from attribution_core.model.modules import Role
 from attribution_core.text.characters import Span, clusters_of, trimmed
 from attribution_core.text.grouping import Groups, Kind, Unit, group_tokens
@@ -118,59 +116,3 @@ def _cut(prompt: str, text: str, last: int, tokens: int, count_tokens: Callable[
     # A byte-level tokenizer may have stopped inside the last character.
     inside = not text[max(cut - 1, 0) : cut].isascii() and count_tokens(prompt + text) > tokens
     return cut if inside else None
-
-
-def blank_token(tokenizer: Any) -> tuple[int, str]:
-    """The id of the token that stands for nothing in a reference, and what to call it.
-
-    It is the padding token; where a tokenizer has none its end-of-text token, which models without a padding token are
-    padded with, or else its unknown token. A tokenizer without a padding token is given the one that was chosen.
-
-    Raises:
-        ModelError: where there is none of them.
-    """
-    for kind, name in (("padding", "pad_token"), ("end-of-text", "eos_token"), ("unknown", "unk_token")):
-        token = getattr(tokenizer, name, None)
-        if token is not None:
-            tokenizer.pad_token = token
-            return int(tokenizer.pad_token_id), f"{token} ({kind} token)"
-    raise ModelError(
-        "the tokenizer has no padding, end-of-text or unknown token, so there is no reference to attribute against"
-    )
-
-
-def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
-    """The id of the token that stands in place of every word in a reference, and what to call it.
-
-    A tokenizer without a padding token is given one, as by :func:`blank_token`.
-
-    ``asked`` is pad (:func:`blank_token`), unk or mask for the tokenizer's own, or a word that is one token.
-
-    Raises:
-        ModelError: where ``pad`` is asked for and there is no token for it.
-        SettingError: where the tokenizer has no such token, or the word is several tokens or none.
-    """
-    blank = blank_token(tokenizer)
-    if asked == "pad":
-        return blank
-    if asked in ("unk", "mask"):
-        token = getattr(tokenizer, f"{asked}_token", None)
-        kind = {"unk": "unknown", "mask": "mask"}[asked]
-        if token is None:
-            raise SettingError(f"reference {asked!r}: the model's tokenizer has no {kind} token; take 'pad' or a word")
-        return int(tokenizer.convert_tokens_to_ids(token)), f"{token} ({kind} token)"
-    # Where a space is part of a token, the word in a sentence is another token than the word that begins a text.
-    readings = [_ids_of(tokenizer, text) for text in (asked, f" {asked}")] if asked.strip() else [[]]
-    known = [ids for ids in readings if ids and ids != [tokenizer.unk_token_id]]
-    single = [ids for ids in known if len(ids) == 1]
-    if not single:
-        found = f"{len(known[0])} tokens of this model" if known else "no token of this model"
-        raise SettingError(
-            f"reference {asked!r} is {found}; needed is one: 'pad', 'unk', 'mask' or a word of one token"
-        )
-    return single[-1][0], f"{tokenizer.convert_ids_to_tokens(single[-1])[0]} (the word {asked!r})"
-
-
-def _ids_of(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    return ids

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attribution_core.errors import ModelError
 from attribution_core.model.families import family_of
 from attribution_core.model.modules import cut_modules
-from attribution_core.text.tokenized import blank_token
+from attribution_core.text.reference import blank_token
 from attribution_core.training.dropout import dropout_is_shared
 from attribution_core.training.references import (
     ReferenceCache,

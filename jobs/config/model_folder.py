@@ -6,30 +6,27 @@ import os
 from pathlib import Path
 
 from attribution_core.errors import ModelError
-from attribution_core.model.hub import DESCRIPTIONS, cached_folder, check_available
+from attribution_core.model.hub import cached_folder, check_available, local_folder
 
 
 def model_folder(model: str) -> Path | None:
-    """The folder with the model's description, None where only the workers will see it."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not any((folder / name).is_file() for name in DESCRIPTIONS):
-            raise ModelError(f"folder {model} holds no model: neither modules.json nor config.json is there")
-        return folder
-    if os.environ.get("RAY_ADDRESS"):
-        return None
-    if folder.is_absolute() or model.startswith((".", "~")):
-        raise ModelError(f"there is no model folder {model}")
-    from huggingface_hub import constants
+    """Return the folder with the model's description, None where only the workers will see it.
 
-    found = cached_folder(model)
-    if found is None and constants.HF_HUB_OFFLINE:
-        check_available(model)
-    return found
+    Raises:
+        ModelError: where this machine should have the model, and does not.
+    """
+    if _seen_by_workers_alone(model):
+        return None
+    folder = local_folder(model)
+    if folder is None:
+        folder = cached_folder(model)
+        if folder is None and _offline():
+            check_available(model)
+    return folder
 
 
 def folder_at_hand(model: str) -> Path | None:
-    """:func:`model_folder`, but None where it is wrong: whoever loads the model says what is wrong with it."""
+    """Return :func:`model_folder`, but None where it raises: whoever loads the model says what is wrong with it."""
     try:
         return model_folder(model)
     except ModelError:
@@ -37,8 +34,22 @@ def folder_at_hand(model: str) -> Path | None:
 
 
 def check_model(model: str) -> Path | None:
-    """:func:`model_folder`; ModelError too where the hub is to have the model, and does not have it or not answer."""
+    """Return :func:`model_folder`, and ask the hub for a model that is not on this machine.
+
+    Raises:
+        ModelError: where the model cannot be had.
+    """
     folder = model_folder(model)
-    if folder is None and not os.environ.get("RAY_ADDRESS"):
+    if folder is None and not _seen_by_workers_alone(model):
         check_available(model)
     return folder
+
+
+def _seen_by_workers_alone(model: str) -> bool:
+    return bool(os.environ.get("RAY_ADDRESS")) and not Path(model).expanduser().is_dir()
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants  # tokenpair status imports this file, and is quicker without
+
+    return bool(constants.HF_HUB_OFFLINE)

@@ -7,23 +7,28 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
+from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
+
+from attribution_core.attribution import Attributor
+from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
+from attribution_core.model.loading import load_model
+from attribution_core.model.modules import route_of
+from attribution_core.results import PairAttribution
+from attribution_core.topk import summarise
+from jobs.config.model_folder import folder_at_hand
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
 from jobs.doctor.sample import sample_pairs
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-    from attribution_core.attribution import Attributor
-    from attribution_core.results import PairAttribution
+from jobs.plan.missing_prompts import prompt_notes
 
 DEFAULT_LAYER = -2
 MEASURED_SECONDS = 2.0
 SENSITIVITY_NODES = 6
-# A tokenizer without a limit of its own says so with a number as large as this.
-NO_LIMIT = 1 << 20
-QUERY_NAMES, DOCUMENT_NAMES = ("query",), ("document", "passage", "corpus")
 
 Told = Callable[[str], None]
 
@@ -48,12 +53,6 @@ def examine(
     Raises:
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
-    from attribution_core.attribution import Attributor
-    from attribution_core.model.inspection import saved_by_sentence_transformers
-    from attribution_core.model.loading import load_model
-    from jobs.config.model_folder import folder_at_hand
-    from jobs.plan.missing_prompts import prompt_notes
-
     told(f"loading {name}")
     _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
     mode = mode or usual_mode(loaded)
@@ -101,9 +100,7 @@ def examine(
 
 def usual_mode(model: SentenceTransformer) -> str:
     """``retrieval`` where the model has prompts or routes for queries or documents, else ``symmetric``."""
-    from sentence_transformers.base.modules import Router
-
-    named = any(model.prompts.get(one) for one in (*QUERY_NAMES, *DOCUMENT_NAMES))
+    named = any(model.prompts.get(name) for names in PROMPT_NAMES.values() for name in names)
     routed = any(isinstance(module, Router) for module in model)
     return "retrieval" if named or routed else "symmetric"
 
@@ -117,9 +114,6 @@ def _scores(
     attributor: Attributor, loaded: SentenceTransformer, found: list[PairAttribution], pairs: list[tuple[str, str]]
 ) -> Scores:
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
-    import torch
-    from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
-
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
     differences: list[float] = []
     for model in (attributor.encoder.model, loaded):
@@ -135,8 +129,6 @@ def _scores(
 
 def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[References, Sensitivity]:
     """The sample's texts together in one padded batch, against each alone; and their terms with a reference."""
-    import numpy as np
-
     embedding = contributions = 0.0
     texts_of: list[list[Any]] = []
     for side, role in enumerate(attributor.roles):
@@ -163,8 +155,6 @@ def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[Refe
 
 def _speed(attributor: Attributor, pairs: list[tuple[str, str]]) -> Speed:
     """The sample again and again, for about two seconds; the first pass warmed everything up."""
-    import torch
-
     device = attributor.encoder.device
     texts = len({(role, pair[side]) for pair in pairs for side, role in enumerate(attributor.roles)})
     rounds, began = 0, time.perf_counter()
@@ -204,8 +194,6 @@ def _layers(
     told: Told,
 ) -> tuple[LayerCheck, ...]:
     """The default cut, the lowest, the highest, and as many of the others as there is time for."""
-    from attribution_core.topk import summarise
-
     began = time.perf_counter()
     order = dict.fromkeys([default, 0, max(count - 1, 0), *_spread(count)])
     checks: dict[int, LayerCheck] = {}
@@ -252,8 +240,6 @@ def _spread(count: int) -> list[int]:
 
 
 def _side(attributor: Attributor, role: Any) -> Side:
-    from attribution_core.model.modules import route_of
-
     encoder = attributor.encoder_of(role)
     return Side(
         role=role,

@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from attribution_core.model.inspection import CONFIG, ModelFiles
 from jobs.config.job import JobConfig
 from jobs.config.model_folder import folder_at_hand
-from jobs.plan.text_lengths import own_prompt, read_object
 
 CARD_BYTES = 1 << 20
 # Fields of a configuration and lines of a card that say which model a folder holds, or was fine-tuned from.
@@ -65,23 +65,23 @@ def prompt_notes(model: str, folder: Path | None, asked: dict[str, str | None]) 
     missing = {
         role: text
         for role, text in wanted.items()
-        if text and asked[role] is None and not (folder is not None and own_prompt(folder, role))
+        if text and asked[role] is None and not (folder is not None and ModelFiles(folder).prompt(role))
     }
     if not missing:
         return []
-    told = " and ".join(
+    wants = " and ".join(
         f"{text!r} before {'queries' if role == 'query' else 'documents'}" for role, text in missing.items()
     )
     flags = " ".join(f"--{role}-prompt {_quoted(text)}" for role, text in missing.items())
     return [
-        f"{family.family} models are trained with {told}, and neither the model's configuration nor the job has that: "
+        f"{family.family} models are trained with {wants}, and neither the model's configuration nor the job has that: "
         f"set prompts in the job file, or {flags} ('' for none, which ends this note)"
     ]
 
 
 def family_of(model: str, folder: Path | None) -> Family | None:
     """The family that a model's name, configuration or card names, where its architecture is one of the family's."""
-    config = read_object(folder / "config.json") if folder is not None else {}
+    config = ModelFiles(folder).object(CONFIG) if folder is not None else {}
     kind = config.get("model_type")
     for name in _names(model, folder, config):
         plain = re.sub(r"[\s_]+", "-", name.strip().rstrip("/").rpartition("/")[2].lower())
