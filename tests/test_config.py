@@ -71,7 +71,7 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
             {"memory": "0%"},
             "memory: found '0%'; allowed: a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%",
         ),
-        ({"workers": 3}, "workers: found 3; allowed: settings count, min, max, gpus, cpus"),
+        ({"workers": 3}, "workers: found 3; allowed: settings count, min, max, gpus, cpus, ray"),
         ({"quadrature": {"nods": 3}}, "quadrature.nods: is not a setting; did you mean nodes?"),
         (
             {"storage": {"secret": "hush"}},

@@ -101,6 +101,9 @@ def _settings(
     workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
     min_workers: Annotated[int | None, typer.Option(help="Fewest worker processes, of a number that changes.")] = None,
     max_workers: Annotated[int | None, typer.Option(help="Most worker processes; more are asked for.")] = None,
+    ray: Annotated[
+        bool | None, typer.Option("--ray/--no-ray", help="Workers by Ray, or this process; default: by the size.")
+    ] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
     endpoint_url: Endpoint = None,
@@ -148,7 +151,14 @@ def _settings(
         "seed": seed,
         "max_rejects": max_rejects,
         "memory": memory,
-        "workers": {"count": workers, "min": min_workers, "max": max_workers, "gpus": gpus, "cpus": cpus},
+        "workers": {
+            "count": workers,
+            "min": min_workers,
+            "max": max_workers,
+            "gpus": gpus,
+            "cpus": cpus,
+            "ray": ray,
+        },
         "storage": {"endpoint_url": endpoint_url, "region": region, "profile": profile},
         "trust_remote_code": trust_remote_code,
         "pickled_weights": pickled_weights,

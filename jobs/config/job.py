@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import reprlib
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     StrictInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -48,15 +43,14 @@ from jobs.config.sections import (
     parse_share,
     parse_size,
 )
+from jobs.config.validation import columns_by_header, one_line, read_settings, shown, validated
 from jobs.errors import JobError
 
 __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "load_job", "parse_job", "parse_size"]
 
-_MAX_JOB_FILE = 1 << 20  # bytes; a job file is a page, and YAML of unknown size is not read
 _SMALLEST_MEMORY = 16 << 20
 _MEANS = {"output", "workers", "memory", "storage"}
 MOST_ROWS = 10**15
-S = TypeVar("S", bound=Settings)
 
 
 class JobConfig(Settings):
@@ -219,36 +213,17 @@ def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None
     return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
 
 
-def read_settings(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a YAML file (or of none) with ``overrides`` laid over them, not yet validated."""
-    settings = _read_yaml(Path(path)) if path is not None else {}
-    # What a run adds to its job.yaml was found out and is no setting.
-    settings = {name: value for name, value in settings.items() if name != "run" or not isinstance(value, dict)}
-    return _merged(settings, overrides or {})
-
-
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
     """A validated job of plain settings; raises JobError as ``load_job`` does."""
     job = validated(JobConfig, settings, where)
     _check_together(job, where)
-    columns = columns_as_told(job.columns, job.header is not False, where)
+    columns = columns_by_header(job.columns, job.header is not False, where)
     told = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
     update: dict[str, Any] = {"columns": Columns.model_validate(columns)}
     for name in ("query_columns", "corpus_columns") if told and job.log is not None else ():
         given = getattr(job, name)
         update[name] = given.model_copy(update=told | given.model_dump(exclude_none=True, include=set(told)))
     return job.model_copy(update=update)
-
-
-def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> S:
-    """Settings as their schema has them; JobError with one line a wrong field."""
-    try:
-        return schema.model_validate(dict(settings))
-    except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(error, settings, where, schema)))
-        raise JobError("\n".join(lines)) from None
-    except RecursionError:
-        raise JobError(f"{where or 'the job'}: nested too deeply to be a job") from None
 
 
 def _check_together(job: JobConfig, where: str) -> None:
@@ -270,142 +245,21 @@ def _check_together(job: JobConfig, where: str) -> None:
         ]
     if job.log is not None and job.mode != "retrieval":
         wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts says what stands before texts)")
+    several = any((number or 1) > 1 for number in (job.workers.count, job.workers.min, job.workers.max))
+    if job.workers.ray is False and several:
+        wrong.append("workers.ray: found false beside several workers; allowed: one worker in the command's process")
     if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
         wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
     roles = ("query", "document") if job.mode == "retrieval" else ("text",)
     wrong += [
-        f"prompts.{name}: found {_shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"
+        f"prompts.{name}: found {shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"
         for name, prompt in job.prompts
         if prompt is not None and name not in roles
     ]
     if wrong:
-        prefix = f"{_one_line(where)}: " if where else ""
+        prefix = f"{one_line(where)}: " if where else ""
         raise JobError("\n".join(prefix + line for line in wrong))
 
 
 def _allowed(name: str) -> str:
     return JobConfig.model_fields[name].description or ""
-
-
-def columns_as_told(given: Settings, header: bool, where: str) -> dict[str, str | int | None]:
-    """Columns are numbers without a header and names with one; ``a: 2`` in YAML may be meant as either."""
-    columns: dict[str, str | int | None] = {}
-    for role, column in given:
-        if column is None or isinstance(column, bool):
-            columns[role] = column
-        elif header:
-            columns[role] = str(column)
-        elif str(column).isascii() and str(column).isdigit() and int(column) >= 1:
-            columns[role] = int(column)
-        else:
-            prefix = f"{where}: " if where else ""
-            raise JobError(
-                f"{prefix}columns.{role}: found {_shown(column)}; allowed: with header: false, a column's number from 1"
-            )
-    return columns
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from jobs.config.yaml import read_yaml
-
-    try:
-        if path.is_dir():
-            raise JobError(f"{path}: is a folder, not a job file")
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_JOB_FILE + 1)
-        if len(raw) > _MAX_JOB_FILE:
-            raise JobError(f"{path}: is larger than 1 MiB; this is not a job file")
-        settings = read_yaml(raw.decode("utf-8"))
-    except FileNotFoundError:
-        raise JobError(f"{path}: no such job file") from None
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from None
-    except ValueError as error:
-        raise JobError(f"{path}: is not valid YAML: {error}") from None
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise JobError(f"{path}: found {_shown(settings)}; allowed: settings such as 'model: NAME', one a line")
-    return {str(key): value for key, value in settings.items()}
-
-
-def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(settings)
-    for key, value in overrides.items():
-        if isinstance(value, Mapping):
-            below = merged.get(key)
-            inner = _merged(below if isinstance(below, Mapping) else {}, value)
-            if inner or isinstance(below, Mapping):
-                merged[key] = inner
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _explain(error: ValidationError, settings: Mapping[str, Any], where: str, schema: type[BaseModel]) -> Iterator[str]:
-    """One line for each wrong field, from pydantic's list of complaints."""
-    prefix = f"{_one_line(where)}: " if where else ""
-    for complaint in error.errors(include_url=False, include_input=False):
-        path, owner, allowed = _field_of(complaint["loc"], schema)
-        name = _one_line(".".join(path))[:200]
-        if complaint["type"] == "extra_forbidden":
-            beside = _value_at(settings, path[:-1])
-            given = beside if isinstance(beside, Mapping) else {}
-            yield f"{prefix}{name}: is not a setting{_closest(path[-1], owner, given)}"
-        elif complaint["type"] == "missing":
-            yield f"{prefix}{name}: is missing; give {allowed}"
-        elif complaint["type"] == "secret":
-            yield f"{prefix}{name}: found an address with credentials in it (not repeated here); allowed: {allowed}"
-        else:
-            yield f"{prefix}{name}: found {_shown(_value_at(settings, path))}; allowed: {allowed}"
-
-
-def _field_of(location: tuple[int | str, ...], owner: type[BaseModel]) -> tuple[list[str], type[BaseModel], str]:
-    """The setting a complaint is about: its path, the settings it is one of, and what is allowed there.
-
-    Pydantic's locations go on into list positions and union members; only names of settings are kept.
-    """
-    path: list[str] = []
-    allowed = "settings such as 'model: NAME'"
-    for step in location:
-        path.append(str(step))
-        field = owner.model_fields.get(str(step))
-        if field is None:
-            break
-        allowed = field.description or ""
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
-            break
-        if len(location) > len(path):
-            owner = field.annotation
-    return path, owner, allowed
-
-
-def _closest(name: str, owner: type[BaseModel], given: Mapping[str, object]) -> str:
-    known = list(owner.model_fields)
-    near = get_close_matches(name, known, n=len(known))
-    # A setting that must be there and is not is the likelier one meant, whatever a shorter name has in common.
-    near.sort(key=lambda field: field in given or not owner.model_fields[field].is_required())
-    return f"; did you mean {near[0]}?" if near else f"; the settings here are {', '.join(known)}"
-
-
-def _value_at(settings: object, path: list[str]) -> object:
-    for step in path:
-        settings = settings.get(step) if isinstance(settings, Mapping) else None
-    return settings
-
-
-def _shown(value: object) -> str:
-    """What was found, short, on one line and never with credentials."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, bool):
-        return str(value).lower()
-    short = reprlib.Repr()
-    short.maxstring, short.maxother, short.maxlevel = 60, 60, 2
-    return re.sub(r"//[^/'\"\s]*@", "//…@", _one_line(short.repr(value)))
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())

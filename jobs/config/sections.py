@@ -165,13 +165,6 @@ class Workers(Settings):
             raise PydanticCustomError("range", "below min")
         return most
 
-    @field_validator("ray")
-    @classmethod
-    def _one_worker_without_ray(cls, ray: bool | None, given: ValidationInfo) -> bool | None:
-        if ray is False and any((given.data.get(name) or 1) > 1 for name in ("count", "min", "max")):
-            raise PydanticCustomError("workers", "false, but several workers are asked for")
-        return ray
-
 
 class StorageOptions(Settings):
     """How an object store is reached. Credentials are never settings: they come from the usual AWS environment."""

@@ -93,8 +93,8 @@ def _listed(place: str, folder: str, settings: Mapping[str, Any], job_file: Path
 def _in_store(
     place: str, folder: str, settings: Mapping[str, Any], job_file: Path | None
 ) -> tuple[list[str], list[str]]:
-    from jobs.config.job import read_settings, validated
     from jobs.config.sections import StorageOptions
+    from jobs.config.validation import read_settings, validated
     from jobs.storage.s3 import checked_url, describe, endpoint_of, failure_of, open_s3
 
     if not folder.startswith("s3://"):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, field_validator
 
-from jobs.config.job import columns_as_told, read_settings, validated
 from jobs.config.sections import Column, Header, Place, Prompt, Real, Settings, Share, StorageOptions, Text, no_secret
+from jobs.config.validation import columns_by_header, read_settings, validated
 from jobs.errors import JobError
 
 # Columns of a file that does not name them.
@@ -116,5 +116,5 @@ def load_training(path: str | Path | None, overrides: Mapping[str, Any] | None =
             f"{prefix}workers.count: found {job.workers.count}; allowed with batch: {job.batch}: a whole number from 1 "
             f"to {job.batch}, because the workers share every batch"
         )
-    columns = columns_as_told(job.columns, job.header is not False, where)
+    columns = columns_by_header(job.columns, job.header is not False, where)
     return job.model_copy(update={"columns": LabelColumns.model_validate(columns)})
