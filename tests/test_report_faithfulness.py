@@ -9,11 +9,11 @@ import pytest
 
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, Agreement, Lead
 from jobs.analysis.faithfulness.curves import DELETION, measures_of
-from jobs.analysis.faithfulness.intervals import Mean
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
 from jobs.analysis.faithfulness.result import Faithfulness
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.faithfulness.verdict import judge_agreement
+from jobs.analysis.resampling import Mean
 from jobs.storage.store import Store
 from jobs.views.report.faithfulness import FILE, agreement, curves, judged, read_faithfulness, section
 

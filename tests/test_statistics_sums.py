@@ -6,16 +6,21 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import optimize, stats
 from statistics_runs import made_pairs, write_made
 
+from jobs.analysis.quantiles import quantiles, sql_quantiles
+from jobs.analysis.ranks import dense_ranks, mean_ranks, pearson, spearman
+from jobs.analysis.resampling import Resampling
 from jobs.analysis.statistics import correlation
 from jobs.analysis.statistics.batches import Cells, Rest
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.concentration import cubes_above, skewness
-from jobs.analysis.statistics.correlation import correlations, pearson, pearson_within, ranks, ranks_within
-from jobs.analysis.statistics.sums import BucketSums, Resampling, quantised, quantum_for
+from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks_within
+from jobs.analysis.statistics.sums import BucketSums, quantised, quantum_for
+from jobs.storage.duckdb import temporary_database
 
 
 @pytest.fixture
@@ -51,12 +56,30 @@ def test_a_bootstrap_interval_is_as_wide_as_theory_says(chance: np.random.Genera
 def test_ranks_and_correlations_are_scipys(chance: np.random.Generator) -> None:
     x, y = chance.normal(size=300).round(1), chance.normal(size=300)
     y += x
-    assert ranks(x) == pytest.approx(stats.rankdata(x))
-    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+    both = np.column_stack([x, y.round(1)])
+    assert (mean_ranks(dense_ranks(both)) == stats.rankdata(both, axis=0)).all()
+    # A resample has the ranks of its own values, not those of the sample.
+    rows = chance.integers(0, 300, 300)
+    assert (mean_ranks(dense_ranks(both)[rows]) == stats.rankdata(both[rows], axis=0)).all()
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert np.isnan([pearson(x, y * 0 + 0.1), spearman(y * 0 + 0.1, x)]).all()
     found = correlations(x[:, None], y[:, None], 20, 0)
     assert [one[0, 0, 0] for one in found] == pytest.approx(
         [stats.pearsonr(x, y).statistic, stats.spearmanr(x, y).statistic]
     )
+
+
+def test_quantiles_are_the_same_in_numpy_and_in_sql(chance: np.random.Generator) -> None:
+    values = chance.normal(size=237)
+    shares = (0.025, 0.05, 0.5, 0.9, 1.0)
+    with temporary_database() as con:
+        con.register("sample", pa.table({"value": [*values, None]}))
+        (in_sql,) = con.execute(f"SELECT {sql_quantiles('value', shares)} FROM sample").fetchone()
+    assert quantiles(np.append(values, np.nan), shares) == pytest.approx(in_sql, abs=1e-12)
+    columns = quantiles(np.column_stack([values, np.full(237, np.nan)]))
+    assert columns[:, 0] == pytest.approx(quantiles(values))
+    assert np.isnan(columns[:, 1]).all()
 
 
 def test_intervals_of_many_pairs_shrink_with_their_number(
@@ -142,7 +165,7 @@ def test_no_values_within_their_bounds_leave_a_correlations_bounds(chance: np.ra
     ranked = ranks_within(x, at_least, at_most)
     for bounds, other, kind in (
         ((x, at_least, at_most), y, stats.pearsonr),
-        (ranked, ranks(y), stats.spearmanr),
+        (ranked, stats.rankdata(y), stats.spearmanr),
     ):
         low, high = pearson_within(*bounds, other)
         assert -1 < low < high <= 1

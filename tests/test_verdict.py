@@ -8,10 +8,10 @@ import pytest
 
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, SPEARMAN, WORD_PAIRS, WORDS, Agreement, Lead
 from jobs.analysis.faithfulness.curves import measures_of
-from jobs.analysis.faithfulness.intervals import Mean
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.faithfulness.verdict import Verdict, judge_agreement
+from jobs.analysis.resampling import Mean
 
 YES, NONE, LESS, WIDE = Mean(0.13, 0.09, 0.17), Mean(0.0, -0.01, 0.01), Mean(-0.1, -0.12, -0.08), Mean(0.05, -0.1, 0.2)
 FAR = Mean(0.8, 0.7, 0.9)

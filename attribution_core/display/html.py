@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from attribution_core.display.colours import STEPS, level, style_of
 from attribution_core.display.view import (
@@ -23,9 +25,6 @@ from attribution_core.display.view import (
     unit_words,
     warns,
 )
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
@@ -174,8 +173,6 @@ def pair_style() -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
 
 

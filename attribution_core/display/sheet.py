@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from attribution_core.display.view import MISSING, largest, printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Background per step away from zero; the first step, hardly more than nothing, has none. All of about the same
 # lightness, so that a cell stands out from a white and from a black terminal alike, and strength is told by saturation
@@ -41,8 +39,6 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 def plain_console(file: TextIO, width: int = 100) -> Console:
     """A console that prints the same in a terminal, a pipe and a notebook: everything that rich would otherwise find
     out about its surroundings is said here."""
-    from rich.console import Console
-
     return Console(
         file=file,
         width=width,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from attribution_core.display.sheet import STEPS, Sheet, runs, set_right
@@ -26,11 +26,7 @@ from attribution_core.display.view import (
     unit_words,
     warns,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from attribution_core.results import Cell, ExplainedText
+from attribution_core.results import Cell, ExplainedText
 
 MOST_ROWS, MATRIX_LINES = 24, 40
 

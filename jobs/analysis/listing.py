@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from jobs.errors import RunError
+from jobs.run.reader import Run
 from jobs.run.status import read_status
 from jobs.run.untrusted import as_written
 from jobs.storage.duckdb import readable, temporary_database
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.run.reader import Run
 
 COLUMNS = ("file", "row", "pair_id", "reason", "row_text")
 ROWS_AT_ONCE = 1000

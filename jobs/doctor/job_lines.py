@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import yaml
 
 from attribution_core.display.view import printable
-
-if TYPE_CHECKING:
-    from jobs.doctor.findings import Diagnosis
+from jobs.doctor.findings import Diagnosis
 
 
 def job_lines(diagnosis: Diagnosis) -> list[str]:
     """What to write into the job file: what is not a default, and where the pairs and the result go."""
-    import yaml
-
     job: dict[str, object] = {"model": diagnosis.model, "mode": diagnosis.mode, "similarity": diagnosis.similarity}
     if diagnosis.cuts != (0,) or any(side.layers for side in diagnosis.sides):
         job["layer"] = diagnosis.speed.layer - len(diagnosis.cuts)

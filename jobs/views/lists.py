@@ -7,18 +7,16 @@ import io
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from attribution_core.display.sheet import Sheet
 from attribution_core.display.view import printable
 from jobs.analysis.listing import COLUMNS, PairList, Rejects
 from jobs.progress import counted
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Ids wider than this get a line of their own, so that both texts have room.
 WIDEST_ID = 32

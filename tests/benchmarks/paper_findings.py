@@ -12,9 +12,9 @@ import argparse
 import numpy as np
 
 from attribution_core.topk import SHARES
+from jobs.analysis.resampling import Resampling
 from jobs.analysis.statistics.results import Statistics
 from jobs.analysis.statistics.schema import Figure
-from jobs.analysis.statistics.sums import Resampling
 from jobs.run.reader import Run, open_run
 
 CLEAR = 0.3  # a score above it is one that there is something to explain of

@@ -80,15 +80,15 @@ def measure(pairs: list[tuple[str, str]], asked: argparse.Namespace) -> None:
 
     from attribution_core import Attributor
     from attribution_core.completion import Completion
+    from attribution_core.display.view import model_words
     from attribution_core.model.loading import load_model
     from jobs.analysis.faithfulness.agreement import Gold, agreements
-    from jobs.analysis.faithfulness.intervals import Bootstrap
     from jobs.analysis.faithfulness.judge import raw_embeddings, word_vectors
     from jobs.analysis.faithfulness.orders import Scored, of_identical_words, of_products, shuffled
     from jobs.analysis.faithfulness.perturbation import Side
-    from jobs.analysis.faithfulness.result import short_name
     from jobs.analysis.faithfulness.sampling import generator
     from jobs.analysis.faithfulness.shapley import Game
+    from jobs.analysis.resampling import Bootstrap
 
     name = asked.model
     if name is None:
@@ -98,7 +98,7 @@ def measure(pairs: list[tuple[str, str]], asked: argparse.Namespace) -> None:
     loaded = load_model(name, device="cpu")[1]
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     print(
-        f"\n{short_name(name)}, {len(pairs)} pairs of {asked.pairs or asked.log}, {asked.orders} orders\n", flush=True
+        f"\n{model_words(name)}, {len(pairs)} pairs of {asked.pairs or asked.log}, {asked.orders} orders\n", flush=True
     )
 
     sides: dict[str, Side] = {}

@@ -32,7 +32,7 @@ from attribution_core.completion import Completion
 from attribution_core.model.encoder import ReadText
 from attribution_core.results import Contributions
 from jobs.analysis.comparison.agreement import cosine, spearman
-from jobs.analysis.faithfulness.intervals import Bootstrap, few_draws
+from jobs.analysis.resampling import Bootstrap, few_draws
 
 Values = NDArray[np.float64]
 MEASURES = ("words, Pearson", "words, Spearman", "word pairs, Pearson", "word pairs, Spearman")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.analysis import ranks
 from jobs.analysis.comparison.alignment import Aligned, summed, summed_cells
 
 Values = NDArray[np.float64]
@@ -78,19 +80,9 @@ def cosine(one: Values, other: Values) -> float | None:
 
 
 def spearman(one: Values, other: Values) -> float | None:
-    """The correlation of ranks; None below three values, or where one side has no order."""
-    if len(one) < 3:
-        return None
-    first, second = ranks(one), ranks(other)
-    first, second = first - first.mean(), second - second.mean()
-    return cosine(first, second)
-
-
-def ranks(values: Values) -> Values:
-    """Ranks from 0, equals sharing the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts + 1) / 2)[place.ravel()], np.float64)
+    """The correlation of ranks; None below three values, or where one side does not vary."""
+    value = ranks.spearman(one, other) if len(one) >= 3 else math.nan
+    return None if math.isnan(value) else value
 
 
 def overlap(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> float | None:

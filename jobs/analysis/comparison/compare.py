@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from jobs.analysis.comparison.agreement import MEASURES
 from jobs.analysis.comparison.details import add_agreement
@@ -15,14 +17,11 @@ from jobs.analysis.comparison.matching import match_pairs
 from jobs.analysis.comparison.result import Comparison
 from jobs.analysis.comparison.scores import compare_scores, spread
 from jobs.errors import JobError
+from jobs.progress import Counter
+from jobs.run.reader import Run
+from jobs.run.tables import JOB_FILE
 from jobs.storage.duckdb import connect, first_row
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.progress import Counter
-    from jobs.run.reader import Run
-    from jobs.storage.store import Store
+from jobs.storage.store import Store
 
 
 def compare_runs(
@@ -47,8 +46,6 @@ def compare_runs(
         JobError: where there is no such column, or ``output`` is a run.
         RunError: where the runs share no pair.
     """
-    from jobs.run.tables import JOB_FILE
-
     if output is not None and output.exists(JOB_FILE):
         raise JobError(f"--output {output.url}: is a run; give a folder of its own")
     with tempfile.TemporaryDirectory(prefix="tokenpair-") as room, contextlib.closing(connect(Path(room))) as con:

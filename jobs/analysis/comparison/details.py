@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.analysis.comparison.agreement import MEASURES, Stored, agreement
 from jobs.analysis.comparison.alignment import Aligned, Cut, align
 from jobs.analysis.comparison.matching import scan
+from jobs.progress import Counter
+from jobs.run.reader import Run
 from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.progress import Counter
-    from jobs.run.reader import Run
 
 PAIRS_AT_ONCE = 2048
 # Cells of whole matrices held at once, of both runs together.
@@ -48,8 +46,6 @@ def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progr
 
     ``alone`` is how many words of the pair only one of the runs read.
     """
-    import pyarrow as pa
-
     columns = ", ".join(f"{name} FLOAT" for name in MEASURES)
     measures = [(name, pa.float32()) for name in MEASURES]
     schema = pa.schema([("n", pa.int64()), *measures, ("alone", pa.int32()), ("words", pa.int32())])
@@ -121,9 +117,6 @@ def side_by_side(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Ite
 
 def _load(con: duckdb.DuckDBPyConnection, run: Run, number: int, whole: bool) -> int:
     """Tables ``stored_N`` and ``read_N``: the rows and texts of the chosen pairs; how many are to be held at once."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     columns = {name: pc.field(name) for name in ("pair_id", "row_sums", "col_sums", "top")}
     extra, size = "", PAIRS_AT_ONCE
     if whole:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.analysis.comparison.agreement import shares
+from jobs.analysis.comparison.agreement import agreement, shares
 from jobs.analysis.comparison.alignment import Aligned, summed
 from jobs.analysis.comparison.details import SideBySide, side_by_side
 from jobs.analysis.comparison.scores import ROUNDING
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 WORDS_SHOWN = 4
 SMALLEST = 0.005
@@ -85,8 +81,6 @@ def find_examples(
 
 
 def _example(by: str, unit: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
-    from jobs.analysis.comparison.agreement import agreement
-
     moved = [
         *_moved("a", unit, pair.texts[0], pair.first.row_sums, pair.second.row_sums, pair.a),
         *_moved("b", unit, pair.texts[1], pair.first.col_sums, pair.second.col_sums, pair.b),

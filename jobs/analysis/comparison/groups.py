@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow.types as t
 
 from jobs.analysis.comparison.matching import kept_columns, kept_names
 from jobs.analysis.comparison.scores import rank_correlation
 from jobs.errors import JobError
+from jobs.run.reader import Run
 from jobs.storage.duckdb import first_row
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.run.reader import Run
 
 QUERY = "query"
 # A column with more different values than this is no label; of a column asked for, and of queries, those that differ
@@ -46,8 +44,6 @@ class Group:
 
 def correlate_columns(con: duckdb.DuckDBPyConnection, first: Run) -> tuple[Column, ...]:
     """Every passed-through column of numbers with more than two values."""
-    import pyarrow.types as t
-
     found = []
     called = kept_names(first)
     for field in kept_columns(first):

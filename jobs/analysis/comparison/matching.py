@@ -7,17 +7,17 @@ same two texts are matched instead, the first with the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as t
 
 from jobs.errors import RunError
+from jobs.run.reader import Run
 from jobs.run.tables import reserved_names
 from jobs.storage.duckdb import first_row, readable
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.run.reader import Run
 
 BATCH_ROWS = 1 << 14
 # What pyarrow reads ahead by itself.
@@ -112,8 +112,6 @@ def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matc
 
 def kept_columns(run: Run) -> list[pa.Field]:
     """The columns passed through whose values are text, numbers or truth values."""
-    import pyarrow.types as t
-
     own = reserved_names()
     scalar = (t.is_string, t.is_large_string, t.is_integer, t.is_floating, t.is_boolean)
     return [f for f in run.dataset().schema if f.name not in own and any(is_one(f.type) for is_one in scalar)]
@@ -126,8 +124,6 @@ def kept_names(run: Run) -> dict[str, str]:
 
 
 def _load(con: duckdb.DuckDBPyConnection, run: Run, number: int) -> None:
-    import pyarrow.compute as pc
-
     role_a, role_b = run.roles
     scan(
         con,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
 
 from attribution_core.hooks import hook
 from jobs.analysis.comparison.agreement import MEASURES
 from jobs.analysis.comparison.examples import Example
 from jobs.analysis.comparison.groups import Column, Group
 from jobs.analysis.comparison.matching import Matched
-from jobs.analysis.comparison.scores import QUANTILES, Scores, Spread
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.storage.store import Store
+from jobs.analysis.comparison.scores import Scores, Spread
+from jobs.analysis.quantiles import SPREAD
+from jobs.storage.store import Store
 
 FORMAT = 2
 BATCH_ROWS = 1 << 16
@@ -52,7 +52,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in ``comparison.json``; the fields of the dataclasses of this room."""
-        return {"format": FORMAT, "quantiles": list(QUANTILES), "one_sum": self.one_sum, **asdict(self)}
+        return {"format": FORMAT, "quantiles": list(SPREAD), "one_sum": self.one_sum, **asdict(self)}
 
     def write(self, con: duckdb.DuckDBPyConnection, room: Path, output: Store) -> None:
         """Write both files in place of older ones.
@@ -61,8 +61,6 @@ class Comparison:
         ``text_b_id`` (of the first), ``score_1``, ``score_2``, ``difference``, ``total_1``, ``total_2``, and the
         measures of agreement, null for pairs whose attributions were not compared.
         """
-        import pyarrow.parquet as pq
-
         aside = room / "pairs.parquet"
         reader = con.sql(
             "SELECT pair_1 AS pair_id, pair_2 AS pair_id_2, text_a AS text_a_id, text_b AS text_b_id, "

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import duckdb
+
+from jobs.analysis.quantiles import sql_quantiles
 from jobs.storage.duckdb import first_row
 
-if TYPE_CHECKING:
-    import duckdb
-
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 20
 # Scores of one model that differ by no more were computed in other batches.
 ROUNDING = 1e-5
@@ -18,7 +16,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Spread:
-    """How values are spread over ``count`` pairs; ``quantiles`` are those of QUANTILES."""
+    """How values are spread over ``count`` pairs; ``quantiles`` are those of SPREAD."""
 
     count: int
     mean: float
@@ -44,10 +42,9 @@ class Scores:
 
 def spread(con: duckdb.DuckDBPyConnection, table: str, value: str) -> Spread | None:
     """The spread of an expression over a table, nulls left out; None where nothing is left."""
-    quantiles = ", ".join(map(str, QUANTILES))
     row = first_row(
         con,
-        f"SELECT count(v), avg(v), coalesce(stddev_pop(v), 0), quantile_cont(v, [{quantiles}]), min(v), max(v) "
+        f"SELECT count(v), avg(v), coalesce(stddev_pop(v), 0), {sql_quantiles('v')}, min(v), max(v) "
         f"FROM (SELECT ({value})::DOUBLE AS v FROM {table}) WHERE v IS NOT NULL AND NOT isnan(v)",
     )
     if row is None or not row[0]:

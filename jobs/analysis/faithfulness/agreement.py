@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.analysis.comparison.agreement import cosine, ranks
-from jobs.analysis.faithfulness.intervals import Bootstrap, Mean
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, RULES, Scored, Values
 from jobs.analysis.faithfulness.shapley import Parts, summed
+from jobs.analysis.ranks import pearson, spearman
+from jobs.analysis.resampling import Bootstrap, Mean
 
 WORDS, WORD_PAIRS = "words", "word pairs"
 SPEARMAN, PEARSON = "spearman", "pearson"
@@ -62,9 +62,8 @@ def _mean(sides: list[tuple[Values, Values]], kind: str) -> float:
 
 def correlation(one: Values, other: Values, kind: str) -> float:
     """Pearson's or Spearman's correlation; 0 where one of the two does not vary."""
-    if kind == SPEARMAN:
-        one, other = ranks(one), ranks(other)
-    return cosine(one - one.mean(), other - other.mean()) or 0.0
+    value = spearman(one, other) if kind == SPEARMAN else pearson(one, other)
+    return 0.0 if np.isnan(value) else value
 
 
 @dataclass(frozen=True)

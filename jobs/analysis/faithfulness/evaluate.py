@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
+from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import FEWEST_WORDS
 from jobs.analysis.faithfulness.curves import PairCurves, Prepared, measure, prepare
 from jobs.analysis.faithfulness.judge import Judge
@@ -13,12 +15,8 @@ from jobs.analysis.faithfulness.sampling import Sample, sample_pairs
 from jobs.analysis.faithfulness.shapley import ORDERS, Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.errors import JobError, RunError
-from jobs.progress import counted
-
-if TYPE_CHECKING:
-    from attribution_core.results import PairAttribution
-    from jobs.progress import Counter
-    from jobs.run.reader import Run
+from jobs.progress import Counter, counted
+from jobs.run.reader import Run
 
 # Pairs read at once, and changed texts encoded at once: what bounds the memory.
 PAIRS_AT_ONCE = 256
@@ -95,8 +93,6 @@ def fit_pairs(run: Run, drawn: Sample) -> list[str]:
     Raises:
         RunError: where they have too few different first texts for an interval.
     """
-    import pyarrow.compute as pc
-
     fit: dict[str, str] = {}
     for at in range(0, len(drawn.pair_ids), PAIRS_AT_ONCE):
         ids = list(drawn.pair_ids[at : at + PAIRS_AT_ONCE])
@@ -126,8 +122,6 @@ def fit_pairs(run: Run, drawn: Sample) -> list[str]:
 
 def _words_of(run: Run, text_ids: set[str], role: str) -> dict[str, int]:
     """How many words (groups of kind ``text``) each text has."""
-    import pyarrow.compute as pc
-
     wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
     rows = run.rows(wanted, "texts", columns=["text_id", "kinds"]).to_pylist()
     return {row["text_id"]: row["kinds"].count("text") for row in rows}
@@ -138,8 +132,6 @@ def read_pairs(run: Run, pair_ids: Sequence[str]) -> Iterator[tuple[PairAttribut
 
     Pairs of an unfinished run whose texts are not written yet are left out.
     """
-    import pyarrow.compute as pc
-
     for at in range(0, len(pair_ids), PAIRS_AT_ONCE):
         ids = pair_ids[at : at + PAIRS_AT_ONCE]
         rows = {row["pair_id"]: row for row in run.rows(pc.field("pair_id").isin(list(ids))).to_pylist()}

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attribution_core.model.encoder import Encoder, Role
+from attribution_core.model.loading import load_model
 from attribution_core.model.static import StaticEncoder, make_encoder
 from attribution_core.pairs import SHORTEST
+from attribution_core.text.tokenized import ReadText
 from jobs.analysis.faithfulness.orders import Values
 from jobs.analysis.faithfulness.perturbation import Side
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from attribution_core.text.tokenized import ReadText
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 BATCH_TEXTS = 64
 
@@ -34,8 +33,6 @@ class Judge:
     """
 
     def __init__(self, run: Run, model: str | None = None, *, trust_remote_code: bool = False) -> None:
-        from attribution_core.model.loading import load_model
-
         self.own = model is None
         own = run.setting("model")
         if self.own and not own:
@@ -84,8 +81,6 @@ def units(embeddings_ND: Values) -> Values:
 
 def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
     """Embeddings [D] of texts in their order, for cosine without the Normalize at a model's end."""
-    import torch
-
     found: dict[int, Values] = {}
     read = encoder.read(texts, role, "token")
     # A prompt's length is one for a role, and texts of like length waste no padding.

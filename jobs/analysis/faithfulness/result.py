@@ -11,26 +11,24 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from attribution_core.display.view import model_words
 from attribution_core.hooks import hook
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
 from jobs.analysis.faithfulness.curves import DELETION, PairCurves, area, measures_of, shares_of
-from jobs.analysis.faithfulness.intervals import Bootstrap
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES
+from jobs.analysis.faithfulness.judge import Judge
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES, Values
+from jobs.analysis.faithfulness.sampling import Sample
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.faithfulness.verdict import Verdict, judge_agreement
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.analysis.faithfulness.judge import Judge
-    from jobs.analysis.faithfulness.orders import Values
-    from jobs.analysis.faithfulness.sampling import Sample
-    from jobs.run.reader import Run
-    from jobs.storage.store import Store
+from jobs.analysis.resampling import Bootstrap
+from jobs.run.reader import Run
+from jobs.storage.store import Store
 
 # 2: agreement with Shapley values, the verdict after it, and what the word pairs sum to.
 FORMAT = 2
@@ -109,8 +107,6 @@ class Faithfulness:
 
     def to_table(self) -> pa.Table:
         """One row a pair, curve and order."""
-        import pyarrow as pa
-
         rows: dict[str, list[Any]] = {name: [] for name in curve_schema().names}
         for one in self.found:
             advantages = advantages_of(one)
@@ -125,8 +121,6 @@ class Faithfulness:
 
     def to_agreement_table(self) -> pa.Table:
         """One row a pair and rule."""
-        import pyarrow as pa
-
         rows: list[dict[str, Any]] = []
         for one in self.found:
             words_a, words_b = one.words
@@ -138,8 +132,6 @@ class Faithfulness:
 
     def write(self, run: Store) -> list[str]:
         """Write the three files into the run; their names."""
-        import pyarrow.parquet as pq
-
         name = f"{FOLDER}/faithfulness" + ("" if self.own_judge else f"-by-{self.judge_fingerprint[:8]}")
         tables = {f"{name}.parquet": self.to_table(), f"{name}-agreement.parquet": self.to_agreement_table()}
         for file, table in tables.items():
@@ -161,8 +153,6 @@ def curve_schema() -> pa.Schema:
     """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry for each of the curve's ``shares``;
     ``scores`` are the model's own where ``values`` are what pairs contribute together, and the same elsewhere;
     ``words_a`` and ``words_b`` count the words put into order."""
-    import pyarrow as pa
-
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
     fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
     fields += [(name, pa.string()) for name in ("level", "operation", "method")]
@@ -174,8 +164,6 @@ def curve_schema() -> pa.Schema:
 def agreement_schema() -> pa.Schema:
     """Columns of ``faithfulness-agreement.parquet``: of each rule (``method``) the correlations with Shapley values
     within the pair, ``words_spearman`` to ``word_pairs_pearson``; null where not all word pairs were stored."""
-    import pyarrow as pa
-
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
     fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
     return pa.schema([*fields, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
@@ -260,12 +248,6 @@ def summarise_curves(
         leads=leads,
         curves=tuple(curves),
         overall=tuple(overall),
-        verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else short_name(judge.name)),
+        verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else model_words(judge.name)),
         found=tuple(found),
     )
-
-
-def short_name(model: str) -> str:
-    """Of a model that is a folder the last two parts of its path."""
-    parts = model.replace("\\", "/").rstrip("/").split("/")
-    return model if parts[0] and len(parts) <= 2 else "/".join(parts[-2:])

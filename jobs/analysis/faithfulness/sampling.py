@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 BATCH_ROWS = 1 << 16
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.analysis.faithfulness.intervals import Mean
+from jobs.analysis.resampling import Mean
 
 
 @dataclass(frozen=True)

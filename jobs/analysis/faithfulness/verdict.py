@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS
+from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS, Agreement, Lead
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED
-
-if TYPE_CHECKING:
-    from jobs.analysis.faithfulness.agreement import Agreement, Lead
-    from jobs.analysis.faithfulness.intervals import Mean
-    from jobs.analysis.faithfulness.summaries import Against, Curve
+from jobs.analysis.faithfulness.summaries import Against, Curve
+from jobs.analysis.resampling import Mean
 
 Grade = Literal["faithful", "partly", "no better than a simple rule", "no better than chance", "undecided"]
 # An interval that is narrower than this, in units of a correlation, and holds 0, shows that there is no lead.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
 from attribution_core.text.grouping import Groups, Unit
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
+from jobs.run.reader import Run
 from jobs.run.tables import LIFTS, stored_lift
-
-if TYPE_CHECKING:
-    from jobs.run.reader import Run
 
 OWN = ("pair_id", "text_b_id", "score", "rows", "cols", "row_sums", "col_sums", "top")
 # Columns of a log that were passed through, where the log has them.
@@ -29,8 +28,6 @@ def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
     ``by`` is lift or share; None takes the lift where the run has it. SettingError where it is neither, and for lift
     where the run has none.
     """
-    import pyarrow.compute as pc
-
     if by is not None and by not in BY:
         raise SettingError(f"by must be lift or share, not {by!r}")
     there = run.dataset().schema.names

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
+import pandas as pd
 
 from attribution_core.hooks import hook
 from attribution_core.results import Cell, ExplainedText, Floats
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from jobs.run.export import pandas
 
 FEW_IDS = 5
 By = Literal["lift", "share"]
@@ -152,8 +151,6 @@ class QueryResult(Sequence[QueryDocument]):
         ``row_sums`` and ``row_lift`` are for ``words``; ``top`` holds the stored word pairs and ``spans`` the
         document's words, both as lists of dicts. Raises ExportError where pandas is not installed.
         """
-        from jobs.run.export import pandas
-
         rows = [
             {
                 "rank": one.rank,

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
+from jobs.analysis.resampling import BUCKETS
 from jobs.analysis.statistics.pairs import BATCH_ROWS, Pairs, batches
-from jobs.analysis.statistics.sums import BUCKETS, Array
+from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.texts import TEXT, Texts
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 LIFTS = ("row_lift", "col_lift")
 SCALARS = ("score", "total", "error", "positive", "negative", "special", "exact")
@@ -144,8 +141,6 @@ def _bucket(draw: Array, draws: int) -> Array:
 
 def has_lifts(run: Run) -> bool:
     """Whether the run's pairs have lifts: not those of an old run, nor those of a dot product."""
-    import pyarrow as pa
-
     dataset = run.dataset()
     if LIFTS[0] not in dataset.schema.names:
         return False
@@ -179,8 +174,6 @@ def read_batches(
         if not len(used):
             continue
         if len(used) < len(table):
-            import pyarrow as pa
-
             table = table.take(pa.array(used))
         yield _batch(run, texts, table, rank[used], bucket_of(pairs, rank[used]), a, b)
 
@@ -212,8 +205,6 @@ def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: A
 
 
 def _flat(column: pa.Array) -> Array:
-    import pyarrow as pa
-
     flat = column.flatten() if pa.types.is_list(column.type) else column
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
 

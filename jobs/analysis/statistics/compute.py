@@ -5,24 +5,33 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
+import pyarrow.parquet as pq
+import pyarrow.types as types
 
+from jobs.analysis.resampling import Resampling
 from jobs.analysis.statistics.batches import buckets_of, has_lifts, read_batches
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, numbers
 from jobs.analysis.statistics.pairs import MEMORY, Pairs, batches, order_pairs
-from jobs.analysis.statistics.schema import FOLDER, NAMES, SUMMARY, VERSION, RunFacts, Statistic, Summary, TableInfo
-from jobs.analysis.statistics.sums import Array, Resampling, quantum_for
-from jobs.analysis.statistics.texts import read_texts
+from jobs.analysis.statistics.schema import (
+    FOLDER,
+    NAMES,
+    SUMMARY,
+    VERSION,
+    RunFacts,
+    Statistic,
+    Summary,
+    TableInfo,
+    read_summary,
+)
+from jobs.analysis.statistics.sums import Array, quantum_for
+from jobs.analysis.statistics.texts import Texts, read_texts
 from jobs.errors import JobError, RunError
+from jobs.run.reader import Run
+from jobs.run.tables import reserved_names
 from jobs.storage.duckdb import temporary_database
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from jobs.analysis.statistics.texts import Texts
-    from jobs.run.reader import Run
 
 RESAMPLES = 1000
 # Columns that are a gold label where they have numbers, the likeliest first.
@@ -84,10 +93,6 @@ def gold_column(run: Run, asked: str | None) -> str | None:
 
 def _numeric(run: Run) -> list[str]:
     """Columns of numbers that the job passed through: of a name that we know, somebody else's may hold text."""
-    import pyarrow.types as types
-
-    from jobs.run.tables import reserved_names
-
     own = reserved_names()
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
     return [f.name for f in run.dataset().schema if f.name not in own and any(is_of(f.type) for is_of in kinds)]
@@ -115,7 +120,7 @@ def _scene(
         con=con,
         texts=texts,
         pairs=pairs,
-        resampling=Resampling.drawn(buckets_of(pairs), resamples, seed),
+        resampling=Resampling.drawn(buckets_of(pairs), resamples, [seed, 1]),
         quantum=quantum_for(pairs.mass),
         seed=seed,
         resamples=resamples,
@@ -207,8 +212,6 @@ def _info(table: Table) -> TableInfo:
 
 def _write(run: Run, summary: Summary, tables: Sequence[Table], told: Callable[[str], None]) -> Summary:
     """Write tables, then the summary that names them; statistics that an earlier call made of the same pairs stay."""
-    from jobs.analysis.statistics.schema import read_summary
-
     try:
         earlier = read_summary(run.store)
     except RunError:
@@ -232,8 +235,6 @@ def _files(summary: Summary) -> set[str]:
 
 
 def _parquet(table: Table) -> bytes:
-    import pyarrow.parquet as pq
-
     meanings = table.meanings()
     schema = table.data.schema
     for at, name in enumerate(table.data.column_names):

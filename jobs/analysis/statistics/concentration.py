@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pyarrow as pa
 
 from attribution_core.topk import SHARES
+from jobs.analysis.quantiles import quantiles
+from jobs.analysis.resampling import LEAST_TOTAL, divided, large_enough
 from jobs.analysis.statistics.batches import Batch, Cells, Rest
 from jobs.analysis.statistics.measure import (
     Measure,
@@ -16,13 +17,9 @@ from jobs.analysis.statistics.measure import (
     columns_table,
     figure,
     mean_interval,
-    quantiles,
     withheld,
 )
-from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, divided, large_enough
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from jobs.analysis.statistics.sums import Array
 
 EXAMPLES = 5
 

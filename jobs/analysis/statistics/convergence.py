@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jobs.analysis.quantiles import quantiles, sql_quantiles
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, mean_interval, number
 from jobs.analysis.statistics.pairs import batches
@@ -48,17 +49,17 @@ class Convergence(Measure):
         source = "FROM (SELECT DISTINCT ON (role, text_id) * FROM computed ORDER BY role, text_id, nodes)"
         cost = "sum(nodes * tokens::BIGINT)"
         measures = (
-            "count(*) AS texts, count(*) FILTER (converged) AS converged, quantile_cont(residual, 0.5) AS residual, "
-            f"max(residual) AS residual_max, avg(tokens::DOUBLE) AS tokens, avg(groups::DOUBLE) AS groups, "
-            f"{cost} / sum({cost}) OVER () AS cost"
+            "count(*) AS texts, count(*) FILTER (converged) AS converged, "
+            f"{sql_quantiles('residual', (0.5,))}[1] AS residual, max(residual) AS residual_max, "
+            f"avg(tokens::DOUBLE) AS tokens, avg(groups::DOUBLE) AS groups, {cost} / sum({cost}) OVER () AS cost"
         )
         by_nodes = con.sql(f"SELECT nodes, {measures} {source} GROUP BY nodes ORDER BY nodes").to_arrow_table()
         by_way = con.sql(
             f"SELECT role, way, {measures}, avg(nodes) AS nodes {source} GROUP BY role, way ORDER BY role, way"
         ).to_arrow_table()
-        every = con.sql(f"SELECT {measures}, quantile_cont(nodes, 0.5) AS nodes {source}").fetchall()[0]
+        every = con.sql(f"SELECT {measures}, {sql_quantiles('nodes', (0.5,))}[1] AS nodes {source}").fetchall()[0]
         texts, converged, residual, residual_max, *_, nodes = every
-        at = np.quantile(self.error, (0.5, 0.9, 0.99, 1.0)) if len(self.error) else np.full(4, np.nan)
+        at = quantiles(self.error, (0.5, 0.99, 1.0))
         exact, cosine = EXACT[self.scene.sums_to], str(self.scene.run.setting("similarity") or "cosine") == "cosine"
         unit = "in units of the score" if cosine else "as a part of ‖e(a)‖‖e(b)‖"
         unit += ", with o the mean embedding of a sample" if self.scene.sums_to == "centred" else ""
@@ -70,8 +71,8 @@ class Convergence(Measure):
             _plain("residual_max", residual_max, "largest residual of a text"),
             figure("error_mean", "error of a pair's sum, mean", mean_interval(self.scene, self.error), ""),
             _plain("error_median", at[0], "error of a pair's sum, median"),
-            _plain("error_99", at[2], "error of a sum that 99 % of pairs stay below"),
-            _plain("error_max", at[3], "largest error of a pair's sum"),
+            _plain("error_99", at[1], "error of a sum that 99 % of pairs stay below"),
+            _plain("error_max", at[2], "largest error of a pair's sum"),
         ]
         worst = np.argsort(-self.error, kind="stable")[:WORST]
         examples = columns_table(pair_id=self.scene.pairs.ids(worst.tolist()), error=self.error[worst])

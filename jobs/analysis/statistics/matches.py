@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from jobs.analysis.resampling import divided, large_enough
 from jobs.analysis.statistics.batches import Batch, flat_words
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
-from jobs.analysis.statistics.sums import Array, divided, large_enough, quantised
+from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.tagging import NEGATION, NUMBER
 from jobs.analysis.statistics.texts import PROMPT, PUNCTUATION, SPECIAL, TEXT, Texts
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 
+from jobs.analysis.resampling import LEAST_TOTAL, Resampling, large_enough
+from jobs.analysis.statistics.batches import Batch, bucket_of
+from jobs.analysis.statistics.pairs import Pairs
 from jobs.analysis.statistics.schema import Figure, whole_of
-from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, BucketSums, Resampling, large_enough, quantum_for
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.analysis.statistics.batches import Batch
-    from jobs.analysis.statistics.pairs import Pairs
-    from jobs.analysis.statistics.texts import Texts
-    from jobs.run.reader import Run
+from jobs.analysis.statistics.sums import Array, BucketSums, quantum_for
+from jobs.analysis.statistics.texts import Texts
+from jobs.run.reader import Run
 
 # Sums of lifts come out the same in any order as long as a pair's do not add up to more than this in absolute value.
 LIFTS_A_PAIR = 16.0
@@ -114,8 +112,6 @@ class Scene:
     @property
     def pairs_a_bucket(self) -> Array:
         """How many pairs each bucket holds."""
-        from jobs.analysis.statistics.batches import bucket_of
-
         every = np.arange(self.pairs.count)
         return np.bincount(bucket_of(self.pairs, every), minlength=self.buckets).astype(np.float64)
 
@@ -192,8 +188,6 @@ def figure(
 
 def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tuple[float, float, float]:
     """The mean of ``values`` [pairs, by rank] over those that are ``there``, and its interval."""
-    from jobs.analysis.statistics.batches import bucket_of
-
     there = np.isfinite(values) if there is None else there
     bucket = bucket_of(scene.pairs, np.arange(scene.pairs.count))
     above = np.bincount(bucket, np.where(there, values, 0.0), scene.buckets)
@@ -215,8 +209,6 @@ def withheld(scene: Scene, total: Any, mass: Any) -> list[str]:
 
 def columns_table(**columns: Any) -> pa.Table:
     """A table of columns; NaN in floats becomes null."""
-    import pyarrow as pa
-
     made = {}
     for name, values in columns.items():
         values = np.asarray(values) if not isinstance(values, (pa.Array, list)) else values
@@ -229,13 +221,4 @@ def columns_table(**columns: Any) -> pa.Table:
 
 def numbers(column: Any) -> Array:
     """A column as float64, NaN for null."""
-    import pyarrow as pa
-
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
-
-
-def quantiles(values: Array) -> list[Array]:
-    """The 5, 25, 50, 75 and 95 % quantiles, over the first axis; NaN where there is nothing."""
-    if not len(values):
-        return [np.full(values.shape[1:], np.nan)] * 5
-    return list(np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.analysis.statistics.sums import Array
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 # Of the database; what does not fit goes to disk.
 MEMORY = "1GB"
@@ -24,8 +22,6 @@ BATCH_ROWS = 1 << 14
 
 def batches(run: Run, columns: Sequence[str], rows: int = BATCH_ROWS, folder: str = "attributions") -> Iterator[Any]:
     """The rows of a folder's parts in the order in which they lie, read little ahead."""
-    import pyarrow as pa
-
     dataset = run.dataset(folder)
     try:
         with run.store.guard("read", folder):
@@ -58,8 +54,6 @@ class Pairs:
 
     def ids(self, ranks: Sequence[int]) -> list[str]:
         """The ids of pairs by their ranks."""
-        import pyarrow as pa
-
         places = pa.array(np.arange(len(ranks), dtype=np.int64))
         self.con.register("wanted", pa.table([places, pa.array(list(ranks), pa.int64())], names=["place", "rank"]))
         found = self.con.execute(
@@ -74,9 +68,6 @@ def order_pairs(
 ) -> Pairs:
     """Read the ids of all pairs and put them in order; ``places`` are the text ids of either role in table order,
     ``sample`` keeps only so many pairs by chance. RunError where no pair is there."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     con.execute("CREATE TABLE ids (n INTEGER, pair_id VARCHAR, hash UBIGINT, whole BOOLEAN)")
     found: dict[str, list[Array]] = {"a": [], "b": [], "mass": []}
     n = 0
@@ -115,8 +106,6 @@ def order_pairs(
 
 def _queries(con: duckdb.DuckDBPyConnection, ids: pa.Array, a: Array, seed: int) -> Array:
     """Of each pair, whose query is number ``a`` of ``ids``, the place of that query in the order of a hash, [pairs]."""
-    import pyarrow as pa
-
     used = np.flatnonzero(np.bincount(a, minlength=len(ids)))
     con.register("queries", pa.table([pa.array(used), ids.take(pa.array(used))], names=["n", "id"]))
     order = con.execute(f"SELECT n FROM queries ORDER BY md5_number_lower('{int(seed)}:' || id), id").fetchnumpy()["n"]

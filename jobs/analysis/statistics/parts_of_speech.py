@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from jobs.analysis.resampling import divided, large_enough
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
 from jobs.analysis.statistics.schema import Figure
-from jobs.analysis.statistics.sums import Array, divided, large_enough, quantised
+from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.tagging import UNIVERSAL
 from jobs.analysis.statistics.texts import TEXT
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from jobs.analysis.resampling import divided, large_enough
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.matches import Same
 from jobs.analysis.statistics.measure import Result, Scene, Table, columns_table, figure
 from jobs.analysis.statistics.schema import Figure
-from jobs.analysis.statistics.sums import Array, divided, first_of_each, large_enough, quantised
+from jobs.analysis.statistics.sums import Array, first_of_each, quantised
 from jobs.analysis.statistics.tagging import UNIVERSAL
 from jobs.analysis.statistics.texts import PUNCTUATION, TEXT
 
@@ -133,8 +135,6 @@ class QueryWords:
         )
 
     def _terms(self, at: Array) -> Table:
-        import pyarrow as pa
-
         texts = self.scene.texts
         word = at + self.begin
         known = self.why_not is None
@@ -159,8 +159,6 @@ class QueryWords:
         return Table("query_terms", meaning, data, DESCRIBED)
 
     def _lost(self, at: Array) -> Table:
-        import pyarrow as pa
-
         texts = self.scene.texts
         lift = divided(self.lift[at], self.documents[at])
         # Words lie in the order of their queries: of equal lifts the first query's is first.

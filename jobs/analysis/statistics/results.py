@@ -6,16 +6,14 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from attribution_core.hooks import hook
 from jobs.analysis.statistics.schema import Figure, Statistic, Summary, read_summary
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,6 @@ class Statistics:
 
     def table(self, name: str) -> pa.Table:
         """One table; RunError where there is none of that name."""
-        import pyarrow.parquet as pq
-
         for statistic in self.summary.statistics.values():
             for info in statistic.tables:
                 if info.name == name:

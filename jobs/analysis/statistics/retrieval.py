@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from attribution_core.topk import SHARES
+from jobs.analysis.resampling import LEAST_TOTAL
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, numbers
 from jobs.analysis.statistics.query_words import QueryWords
 from jobs.analysis.statistics.schema import Figure
-from jobs.analysis.statistics.sums import LEAST_TOTAL, Array, BucketSums
+from jobs.analysis.statistics.sums import Array, BucketSums
 
 RELEVANCE = ("relevant", "not relevant", "not judged")
 RANKS = (*range(1, 21), 21, 51, 101, 1 << 30)

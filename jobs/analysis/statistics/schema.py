@@ -16,14 +16,10 @@ of scores, which may be near zero or negative, is less than a tenth of the sum o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    from jobs.storage.store import Store
+from jobs.storage.store import Store
 
 FOLDER = "statistics"
 SUMMARY = f"{FOLDER}/summary.json"
@@ -145,8 +141,6 @@ class Summary(_Frozen):
 
 def read_summary(store: Store) -> Summary:
     """The statistics of a run directory; RunError where there are none, or where another version wrote them."""
-    from pydantic import ValidationError
-
     if not store.exists(SUMMARY):
         raise RunError(f"{store.url}: has no statistics yet; make them with: tokenpair stats {store.url}")
     try:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from jobs.analysis.quantiles import quantiles
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
 from jobs.analysis.statistics.schema import Figure
@@ -81,8 +83,6 @@ class Strongest(Measure):
     ) -> None:
         """Sums by ``joint`` key of one batch; of the strongest cell its pair too, the first in order of several equal
         ones. ``split`` gives the two columns that a joint key stands for."""
-        import pyarrow as pa
-
         if not len(joint):
             return
         # No sum here depends on the order of its terms, so the sort need not be stable.
@@ -219,8 +219,6 @@ class Strongest(Measure):
         ).fetchnumpy()
         words, others = np.divmod(rows["key"].astype(np.int64), base)
         pairs = 2**32 - 1 - (rows["best"].astype(np.uint64) & np.uint64(2**32 - 1)).astype(np.int64)
-        import pyarrow as pa
-
         names = pa.array(texts.names)
         data = columns_table(
             query_id=texts.text_ids.take(pa.array(rows["query"])),
@@ -315,7 +313,7 @@ def groups_of(scene: Scene) -> tuple[list[str], Array]:
     if len(values) <= FEW_VALUES:
         labels = [f"{scene.gold_name} {value:g}" for value in values]
         return labels, np.where(there, np.searchsorted(values, np.where(there, gold, values[0])), -1).astype(np.int8)
-    edges = np.unique(np.quantile(gold[there], np.arange(1, BINS) / BINS))
+    edges = np.unique(quantiles(gold[there], [at / BINS for at in range(1, BINS)]))
     group = np.where(there, np.searchsorted(edges, np.where(there, gold, 0), "right"), -1).astype(np.int8)
     ends = [values[0], *edges, values[-1]]
     labels = [f"{scene.gold_name} {low:g} to {high:g}" for low, high in itertools.pairwise(ends)]

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from attribution_core.topk import SHARES
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks, ranks_within
+from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks_within
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array
@@ -145,7 +146,7 @@ class Sufficiency(Measure):
             one["ends"] = [{} for _ in CHOSEN]
         if kept is None or scene.whole:
             return found
-        in_ranks = [ranks(column) for column in y.T]
+        in_ranks = rankdata(y, axis=0).T
         for at in range(len(CHOSEN)):
             value, low, high = kept[:, at].T
             in_order = ranks_within(value, low, high)

@@ -6,24 +6,24 @@ words are aligned to the groups that were attributed by their character offsets.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from attribution_core.text.words import word_key
 from jobs.analysis.statistics.schema import FOLDER, Pipeline
 from jobs.analysis.statistics.sums import Array
 from jobs.errors import ExportError, JobError, RunError
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.storage.store import Store
+from jobs.storage.store import Store
 
 # Universal Dependencies, version 2.
 UNIVERSAL = (
@@ -181,15 +181,11 @@ def aligned(texts: pa.RecordBatch, starts: Array, ends: Array, offsets: Array) -
         best[touching] = word[order][begins]
         flag[touching] = np.bitwise_or.reduceat(flags[word], begins)
         tag[touching] = pos[best[touching]]
-    import pyarrow as pa
-
     found = lemmas.take(pa.array(best, pa.int64(), mask=best < 0))
     return tag, found, flag
 
 
 def _tags(nlp: Any, texts: list[str]) -> pa.Table:
-    import pyarrow as pa
-
     code = {name: number for number, name in enumerate(UNIVERSAL)}
     code |= {name: code[merged] for name, merged in MERGED.items()}
     columns: dict[str, list[Any]] = {name: [] for name in ("starts", "ends", "pos", "lemmas", "flags")}
@@ -205,8 +201,6 @@ def _tags(nlp: Any, texts: list[str]) -> pa.Table:
                 for word in words
             ]
         )
-    import hashlib
-
     keys = [hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for text in texts]
     offsets, small = pa.list_(pa.int32()), pa.list_(pa.uint8())
     types = {"starts": offsets, "ends": offsets, "pos": small, "lemmas": pa.list_(pa.string()), "flags": small}
@@ -226,10 +220,6 @@ def _of_size(reader: pa.RecordBatchReader, size: int) -> Iterator[list[str]]:
 
 
 def _encoded(table: pa.Table) -> bytes:
-    import io
-
-    import pyarrow.parquet as pq
-
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -6,21 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from attribution_core.text.words import word_key
+from jobs.analysis.statistics.schema import Pipeline
 from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.tagging import NEGATION, NUMBER, UNIVERSAL, Tagged, aligned, tag_texts
 from jobs.errors import RunError
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from jobs.analysis.statistics.schema import Pipeline
-    from jobs.run.reader import Run
+from jobs.run.reader import Run
 
 TEXT, SPECIAL, PROMPT = 0, 1, 2
 KINDS = ("text", "special", "prompt")
@@ -69,8 +67,6 @@ class Texts:
     @property
     def text_ids(self) -> pa.Array:
         """The ids of all texts, in the order of the table; those of both roles where a pair's texts have different."""
-        import pyarrow as pa
-
         return self.ids[0] if self.role_start[1] == 0 else pa.concat_arrays(self.ids)
 
     @cached_property
@@ -151,8 +147,6 @@ class _Reader:
 
     def _numbered(self, words: pa.Array) -> Array:
         """A number for each word, one for those of the same :func:`word_key`; -1 for a null."""
-        import pyarrow as pa
-
         coded = words.dictionary_encode() if not pa.types.is_dictionary(words.type) else words
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.combine_chunks()
@@ -162,8 +156,6 @@ class _Reader:
         return np.append(np.array(table, np.int32), np.int32(-1))[codes]
 
     def texts(self, roles: tuple[str, str], tagged: Tagged | None) -> Texts:
-        import pyarrow as pa
-
         together = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         offsets = np.concatenate([[0], np.cumsum(together.pop("sizes"))])
         names = list(self.numbers)
@@ -229,8 +221,5 @@ def _flags(name: str, facts: Pipeline | None) -> int:
 
 def _codes(values: pa.Array, names: tuple[str, ...]) -> Array:
     """Numbers of ``names``; a name that is not among them counts as the last."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found = pc.fill_null(pc.index_in(values, value_set=pa.array(names)), len(names) - 1)
     return found.to_numpy(zero_copy_only=False).astype(np.uint8)

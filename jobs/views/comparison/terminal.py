@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobs.analysis.comparison.examples import SCORE
-from jobs.analysis.comparison.scores import ROUNDING
-from jobs.analysis.faithfulness.result import short_name
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from jobs.analysis.comparison.examples import Example
-    from jobs.analysis.comparison.result import Comparison
-    from jobs.analysis.comparison.scores import Scores
+from attribution_core.display.view import model_words, printable
+from jobs.analysis.comparison.examples import SCORE, Example
+from jobs.analysis.comparison.result import Comparison
+from jobs.analysis.comparison.scores import ROUNDING, Scores
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LONGEST = 160
@@ -51,8 +50,6 @@ SHARED = "(a: and b: words of the two texts, with their shares in either run.)"
 
 def comparison_text(comparison: Comparison) -> str:
     """The comparison as plain text, 110 characters wide."""
-    from rich.console import Console
-
     sink = io.StringIO()
     terminal_comparison(comparison, Console(file=sink, width=TEXT_WIDTH, force_terminal=False, color_system=None))
     return sink.getvalue()
@@ -60,16 +57,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 def terminal_comparison(found: Comparison, console: Console) -> None:
     """Print a comparison."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
 
     def line(text: str = "", style: str = "") -> None:
         console.print(Text(_clean(text), style=style))
 
     for name, facts in (("first", found.first), ("second", found.second)):
         line(f"{name:<7}{facts['run']}")
-        model = short_name(str(facts["model"] or "?"))
+        model = model_words(str(facts["model"] or "?"))
         line(f"       {model}, layer {facts['layer']}, {facts['groups']} groups, {facts['similarity']}, "
              f"sums to {facts['sums_to']}{_reference(found, facts)}")  # fmt: skip
     matched = found.matched
@@ -122,9 +116,6 @@ def terminal_comparison(found: Comparison, console: Console) -> None:
 
 
 def _scores(scores: Scores, console: Console, line: Callable[..., None]) -> None:
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("", "mean", "5 %", "median", "95 %", "least", "most"):
         table.add_column(column, justify="right" if column else "left")
@@ -138,10 +129,6 @@ def _scores(scores: Scores, console: Console, line: Callable[..., None]) -> None
 
 
 def _groups(found: Comparison, console: Console) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     for by in dict.fromkeys(group.by for group in found.groups):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for column in (_clean(by), "pairs", "second − first", "|second − first|", "distance"):
@@ -202,6 +189,4 @@ def _short(text: str, longest: int = LONGEST) -> str:
 
 
 def _clean(text: str) -> str:
-    from attribution_core.display.view import printable
-
     return printable(text) if text else ""

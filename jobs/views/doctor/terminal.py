@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from attribution_core.display.view import printable
 from jobs.doctor.findings import Diagnosis, LayerCheck, Side
 from jobs.doctor.job_lines import job_lines, plain
 from jobs.progress import duration
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
 
 BAR = 8
 WIDTH_OF_NAMES = 12
@@ -21,8 +20,6 @@ WIDTH_OF_NAMES = 12
 
 def terminal_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     """Print the page."""
-    from rich.text import Text
-
     console.print(_facts([("model", diagnosis.model), *_what(diagnosis)]))
     console.print()
     console.print(_facts([("scores", _scores(diagnosis)), ("sums", _sums(diagnosis))]))
@@ -49,9 +46,6 @@ def json_diagnosis(diagnosis: Diagnosis) -> str:
 
 
 def _facts(rows: list[tuple[str, str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=WIDTH_OF_NAMES)
     table.add_column(overflow="fold")
@@ -142,9 +136,6 @@ def _memory(diagnosis: Diagnosis) -> str:
 
 def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """Nodes by layer as bars, with residuals and errors beside them."""
-    from rich.table import Table
-    from rich.text import Text
-
     yield Text("Nodes that the default tolerance (2e-3 of ‖e‖) takes, by layer", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("layer", "nodes", "", "residual", "|error|", "largest", "special", "s a pair", "converged"):

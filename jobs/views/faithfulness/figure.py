@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS
 from jobs.analysis.faithfulness.curves import BOTH, DELETION, INSERTION, measures_of
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, PAIRS, RANDOM, RULES, SHUFFLED
+from jobs.analysis.faithfulness.result import Faithfulness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jobs.analysis.faithfulness.result import Faithfulness
 
 # (colour, line style) apart by both, so that print and colour-blind readers can tell the orders apart.
 STYLES = {

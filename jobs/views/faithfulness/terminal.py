@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
+from rich import box
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from attribution_core.display.view import model_words, printable
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, PEARSON, SPEARMAN
 from jobs.analysis.faithfulness.curves import BOTH_SHARE, PAIRS, measures_of
-from jobs.analysis.faithfulness.intervals import few_draws
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
-from jobs.analysis.faithfulness.result import short_name
-
-if TYPE_CHECKING:
-    from rich.box import Box
-    from rich.console import Console
-    from rich.table import Table
-
-    from jobs.analysis.faithfulness.intervals import Mean
-    from jobs.analysis.faithfulness.result import Faithfulness
+from jobs.analysis.faithfulness.result import Faithfulness
+from jobs.analysis.resampling import Mean, few_draws
 
 HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
 KINDS = {SPEARMAN: "ranks", PEARSON: "values"}
@@ -36,18 +34,15 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def terminal_faithfulness(found: Faithfulness, console: Console) -> None:
     """Print an evaluation."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
 
     def line(text: str, style: str = "") -> None:
         console.print(Text(_clean(text), style=style), soft_wrap=False)
 
     measures = measures_of(found.sums_to)
     line(
-        f"{found.pairs:,} of {found.of:,} pairs, {short_name(found.model)}, layer {found.layer}, {found.groups} groups"
+        f"{found.pairs:,} of {found.of:,} pairs, {model_words(found.model)}, layer {found.layer}, {found.groups} groups"
     )
-    line(f"What is judged: {SUMS[found.sums_to]}{'' if found.own_judge else f', by {short_name(found.judge)}'}.")
+    line(f"What is judged: {SUMS[found.sums_to]}{'' if found.own_judge else f', by {model_words(found.judge)}'}.")
     line("")
     line(found.verdict.text, "bold")
     if caveat := few_draws(found.draws):
@@ -118,8 +113,6 @@ def _table(table: type[Table], box: Box) -> Table:
 
 def faithfulness_text(found: Faithfulness, width: int = 110) -> str:
     """The same as plain text."""
-    from rich.console import Console
-
     sink = io.StringIO()
     terminal_faithfulness(found, Console(file=sink, width=width, force_terminal=False, color_system=None))
     return sink.getvalue()
@@ -138,6 +131,4 @@ def _with_half(found: Mean) -> str:
 
 
 def _clean(text: str) -> str:
-    from attribution_core.display.view import printable
-
     return printable(text) if text else ""

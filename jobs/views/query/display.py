@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
 
-    from jobs.analysis.query.result import QueryResult
+from attribution_core.display.sheet import plain_console
+from jobs.analysis.query.result import QueryResult
+from jobs.views.query.page import html_of
+from jobs.views.query.terminal import QuerySheet
 
 DOCUMENTS = 10
 
@@ -22,20 +24,12 @@ def terminal_query(
     Written to standard output, or to ``console``; within 80 columns, wider where the terminal is, and readable
     without colour. ``special`` shows special and prompt tokens of the query too. Texts are printed literally.
     """
-    from rich.console import Console as RichConsole
-
-    from jobs.views.query.terminal import QuerySheet
-
-    QuerySheet(console or RichConsole()).print_query(result, top, special)
+    QuerySheet(console or Console()).print_query(result, top, special)
 
 
 def query_text(result: QueryResult, *, top: int = DOCUMENTS) -> str:
     """What ``terminal_query`` prints as plain text, without colour and without a line feed at the end, at most 100
     columns wide, the same everywhere."""
-    import io
-
-    from attribution_core.display.sheet import plain_console
-
     file = io.StringIO()
     terminal_query(result, plain_console(file), top=top)
     return file.getvalue().rstrip("\n")
@@ -44,6 +38,4 @@ def query_text(result: QueryResult, *, top: int = DOCUMENTS) -> str:
 def query_html(result: QueryResult, *, top: int = DOCUMENTS, special: bool = False) -> str:
     """The same as a self-contained HTML fragment with the whole documents folded away: no scripts, its own style, light
     and dark, all text escaped."""
-    from jobs.views.query.page import html_of
-
     return html_of(result, top, special)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from attribution_core.display.colours import STEPS, level, style_of
 from attribution_core.display.view import decimals_for, model_words, number, printable, shortened, step, warns
@@ -12,9 +14,6 @@ from jobs.analysis.query.result import QueryDocument, QueryResult, Span
 from jobs.analysis.query.snippet import Snippet, snippet, whole
 from jobs.views.query.view import Bars, bars_of, document_notes, heading, query_notes, strongest
 from jobs.views.query.wording import aim, facts, kept_kinds, marks, more_on_marks, row_sums_to, special_sum
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 BAR_EM = 4.5
 SNIPPET, MOST_TEXT, LONGEST_LABEL, LONGEST_ID = 320, 20_000, 40, 80
@@ -156,8 +155,6 @@ def query_style() -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
 
 

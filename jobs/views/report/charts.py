@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from attribution_core.display.view import printable
+from jobs.analysis.statistics.schema import RunFacts, Statistic
 from jobs.views.report import plots
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.analysis.statistics.schema import RunFacts, Statistic
 
 MOST_BARS, MOST_PAIRS, MOST_LIFTED = 14, 12, 8
 Rows = list[dict[str, Any]]

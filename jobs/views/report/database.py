@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobs.run.reader import Run
 from jobs.storage.duckdb import readable, temporary_database
-
-if TYPE_CHECKING:
-    from jobs.run.reader import Run
 
 MEMORY = "1GB"
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobs.analysis.faithfulness.intervals import few_draws
+from jobs.analysis.resampling import few_draws
+from jobs.storage.store import Store
 from jobs.views.report import plots
 from jobs.views.report.trust import State, Trust
-
-if TYPE_CHECKING:
-    from jobs.storage.store import Store
 
 FILE = "statistics/faithfulness.json"
 FORMAT = 2

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as types
+
 from attribution_core.display.view import printable, shortened
+from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
+from jobs.errors import RunError
+from jobs.storage.store import Store
 from jobs.views.report.charts import charts_of
 from jobs.views.statistics.view import IN_SCORES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
-    from jobs.storage.store import Store
 
 MOST_ROWS = 20
 LONGEST_CELL = 80
@@ -91,11 +92,6 @@ class Findings:
 
 def read_table(store: Store, info: TableInfo) -> pa.Table:
     """The first ``MOST_READ`` rows of a table of the statistics; RunError where it is not there or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from jobs.errors import RunError
-
     try:
         with store.guard("read", info.file), store.open_input(info.file) as raw:
             file = pq.ParquetFile(raw)
@@ -138,8 +134,6 @@ def certainty(one: Figure) -> str:
 
 def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict[str, Any]:
     """The first rows of a table, ids linked to their pair where it is on the page."""
-    import pyarrow.types as types
-
     names = [name for name in table.column_names if name not in UNTOLD]
     heads = [
         (name.replace("_", " "), types.is_string(table.schema.field(name).type), info.columns.get(name, ""))

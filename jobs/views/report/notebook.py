@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from attribution_core.display.colours import style_of
 from attribution_core.display.view import model_words, printable, shortened
+from jobs.run.reader import Run
 from jobs.run.totals import read_totals
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-    from jobs.run.reader import Run
 
 SCOPE = "tokenpair-run"
 FIRST = 5
@@ -85,6 +83,4 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from jobs.run.reader import Run
 from jobs.run.totals import Totals, read_totals
 from jobs.views.report.database import connected, one_row
-
-if TYPE_CHECKING:
-    from jobs.run.reader import Run
 
 BINS = 2000
 

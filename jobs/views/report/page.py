@@ -6,14 +6,13 @@ import base64
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from attribution_core.display.colours import style_of
 from attribution_core.display.html import pair_style
 from jobs.views.query.page import query_style
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 SCOPE = "tokenpair-report"
 
@@ -40,7 +39,5 @@ def _file(name: str) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_file("report.html.j2"))

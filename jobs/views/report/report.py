@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
+from jobs.analysis.query.result import QueryResult
+from jobs.analysis.statistics.compute import compute_statistics
+from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summary
+from jobs.analysis.statistics.tagging import chosen_pipeline
 from jobs.errors import RunError, StoreError
+from jobs.run.reader import Run
 from jobs.views.query.page import html_of
 from jobs.views.report import plots, summary
 from jobs.views.report.explorer import Explorer
@@ -21,11 +27,6 @@ from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
 from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
-
-if TYPE_CHECKING:
-    from jobs.analysis.query.result import QueryResult
-    from jobs.analysis.statistics.schema import Summary
-    from jobs.run.reader import Run
 
 NAME = "report.html"
 # With the statistics' tables and plots a report stays below 5 MB whatever the run is.
@@ -107,10 +108,6 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
 
 def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
     """The statistics of the run as it is now: those that are there, else computed first."""
-    from jobs.analysis.statistics.compute import compute_statistics
-    from jobs.analysis.statistics.schema import NAMES, SUMMARY, read_summary
-    from jobs.analysis.statistics.tagging import chosen_pipeline
-
     found = None
     why = "the run has no statistics yet"
     if run.store.exists(SUMMARY):
@@ -265,8 +262,6 @@ def _sql(run: Run, called: str) -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version("tokenpair")
     except PackageNotFoundError:

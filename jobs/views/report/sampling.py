@@ -7,12 +7,12 @@ the same choice whatever the shards are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow.types as types
+
+from jobs.run.reader import Run
 from jobs.views.report.database import connected, one_row
-
-if TYPE_CHECKING:
-    from jobs.run.reader import Run
 
 MOST_DOCUMENTS = 1000
 
@@ -82,8 +82,6 @@ def rejected(run: Run, reasons: int, examples: int) -> list[dict[str, Any]]:
 
 def _numeric(run: Run, *columns: str) -> bool:
     """Whether the run passed columns of these names through, and they hold numbers."""
-    import pyarrow.types as types
-
     schema = run.dataset().schema
     kinds = [schema.field(name).type for name in columns if name in schema.names]
     return len(kinds) == len(columns) and all(types.is_integer(kind) or types.is_floating(kind) for kind in kinds)

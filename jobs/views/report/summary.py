@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attribution_core.display.view import printable
-from jobs.views.report.findings import PERCENT, worded
+from jobs.analysis.statistics.schema import Figure
+from jobs.views.report.findings import PERCENT, Findings, worded
 from jobs.views.report.overview import Overview
 from jobs.views.report.trust import Trust
-
-if TYPE_CHECKING:
-    from jobs.analysis.statistics.schema import Figure
-    from jobs.views.report.findings import Findings
 
 # The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2

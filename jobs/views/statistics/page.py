@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+from jinja2 import Environment, StrictUndefined, Template
 
 from attribution_core.display.colours import style_of
 from attribution_core.display.view import printable, shortened
 from jobs.analysis.statistics.schema import FOLDER, NAMES, RunFacts, Statistic, Summary
 from jobs.views.statistics.view import Shown, head_lines, shown_figures, shown_tables
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from jinja2 import Template
 
 LONGEST = 60
 
@@ -83,8 +82,6 @@ def html_of(summary: Summary, tables: Mapping[str, pa.Table], only: Sequence[str
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
 
 

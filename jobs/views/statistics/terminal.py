@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from attribution_core.display.sheet import Sheet, plain_console
 from jobs.analysis.statistics.schema import FOLDER, NAMES, RunFacts, Statistic, Summary
 from jobs.views.statistics.view import Column, Shown, head_lines, shown_figures, shown_tables
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from rich.console import Console
 
 BAR = 20
 NARROWEST_BAR = 6
@@ -36,9 +34,7 @@ def print_summary(
 
     ``tables`` are the statistics' tables by name. Texts are printed literally; it reads well without colour.
     """
-    from rich.console import Console as RichConsole
-
-    sheet = StatisticsSheet(console or RichConsole())
+    sheet = StatisticsSheet(console or Console())
     sheet.head(summary)
     for name in NAMES:
         if name in summary.statistics and (not only or name in only):
