@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,62 +34,87 @@ if "TOKENPAIR_CACHE" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="tokenpair-tests-")
     os.environ["TOKENPAIR_CACHE"] = _cache.name
 
-SEED = int(os.environ.get("TOKENPAIR_TEST_SEED") or random.SystemRandom().randrange(1 << 16))
+DEFAULT_SEED = 0
 
 
-# Few tests that take long, most of them waiting for Ray: begun last, one would leave the other processes idle.
-LONGEST_FIRST = (
-    "test_cli",
-    "test_chaos",
-    "test_submit",
-    "test_faithful_model",
-    "test_train",
-    "test_real_model",
-    "test_elastic",
-    "test_engine",
-    "test_local_ray",
-    "test_explained_log",
-    "test_demo",
-)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--seed``: a failure of a random seed is repeated with its number."""
+    parser.addoption(
+        "--seed",
+        default=str(DEFAULT_SEED),
+        metavar="NUMBER|random",
+        help=f"seed of random texts and weights; 'random' takes a fresh one (default: {DEFAULT_SEED})",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let pytest-xdist, where it is used, hand files out in the order of collection."""
-    if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = False
+    """A random seed is drawn once, before pytest-xdist hands the options to its processes."""
+    if config.option.seed == "random":
+        config.option.seed = str(random.SystemRandom().randrange(1 << 16))
+    # Read by tests/fuzzing.py when its examples are declared.
+    os.environ["TOKENPAIR_TEST_SEED"] = config.option.seed
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first."""
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test marked ``rotates(n)`` about one combination in n stays by default; the others are ``long``."""
+    families: dict[tuple[Path, str], list[pytest.Function]] = defaultdict(list)
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("rotates"):
+            families[item.path, item.originalname].append(item)
+    for (_, name), combinations in families.items():
+        marker = combinations[0].get_closest_marker("rotates")
+        assert marker is not None
+        chosen = chosen_combinations(combinations, marker.args[0], random.Random(f"{config.option.seed}:{name}"))
+        for item in combinations:
+            if item not in chosen:
+                item.add_marker(pytest.mark.long)
 
 
-def pytest_report_header() -> str:
-    return f"random texts and weights: repeat with TOKENPAIR_TEST_SEED={SEED}"
+def chosen_combinations(
+    combinations: list[pytest.Function], one_in: int, draw: random.Random
+) -> list[pytest.Function]:
+    """One combination in ``one_in``, and as many more as it takes for every value of every parameter to occur."""
+    shuffled = draw.sample(combinations, len(combinations))
+    chosen: list[pytest.Function] = []
+    seen: set[tuple[str, str]] = set()
+    for least in (-(-len(shuffled) // one_in), None):
+        for item in shuffled:
+            values = {(name, repr(value)) for name, value in item.callspec.params.items()}
+            if item not in chosen and (len(chosen) < least if least is not None else not values <= seen):
+                chosen.append(item)
+                seen |= values
+    return chosen
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"random texts and weights: --seed {config.option.seed}"
 
 
 @pytest.fixture(scope="session")
-def seed() -> int:
-    """The seed of this run: fresh every time unless TOKENPAIR_TEST_SEED is set."""
-    return SEED
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this session."""
+    return int(request.config.option.seed)
 
 
 @pytest.fixture
-def rng(request: pytest.FixtureRequest) -> random.Random:
+def rng(request: pytest.FixtureRequest, seed: int) -> random.Random:
     """Random numbers of one test: the same whichever other tests run before it."""
-    print(f"TOKENPAIR_TEST_SEED={SEED}")
-    return random.Random(f"{SEED}:{request.node.name}")
+    print(f"--seed {seed}")
+    return random.Random(f"{seed}:{request.node.name}")
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    """Tiny random encoders, built once a session."""
+    """Tiny random encoders, built once a session for all of its processes."""
     import torch
     from tiny_models import TinyModels
 
     torch.set_num_threads(1)  # matrices this small only make threads wait for each other
-    return TinyModels(tmp_path_factory.mktemp("models"))
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    (shared / "models").mkdir(exist_ok=True)
+    return TinyModels(shared / "models")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the fuzz tests share: how many examples, and what a user may see of any of them.
 
-``TOKENPAIR_FUZZ=10000`` makes so many examples in all; without it a few hundred are made. ``TOKENPAIR_TEST_SEED``
+``TOKENPAIR_FUZZ=10000`` makes so many examples in all; without it a few hundred are made. ``pytest --seed NUMBER``
 chooses other ones.
 """
 

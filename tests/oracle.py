@@ -1,7 +1,7 @@
 """The paper's formula as slow loops in float64: the judge of every faster way.
 
-Shares no code with ``attribution_core``. The whole transformers model is run on ids and reference ids, with the hidden
-state replaced at the input of layer L; full Jacobians come from D backward passes; right-hand Riemann sums; and the
+Computes nothing with ``attribution_core``. The whole transformers model is run on ids and reference ids, with the
+hidden state replaced at the input of layer L; full Jacobians come from D backward passes; right-hand Riemann sums; and the
 pair attribution is summed over hidden widths (Möller, Nikolaev, Padó 2023, equations 8 to 10):
 
     A_st = Σ_{d,e} (x_a − r_a)_sd [J_aᵀ J_b]_{sd,te} (x_b − r_b)_te / norm,    J = 1/N Σ_k ∂e/∂γ(k/N)
@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
 from torch import Tensor, nn
+
+from attribution_core.results import PairAttribution
 
 # The layers in the order in which they are called.
 LAYER_LISTS = {
@@ -208,3 +211,23 @@ class Oracle:
             out = module(out)
         embedding: Tensor = out["sentence_embedding"]
         return seen[self.earlier].detach(), embedding[:, : self.model.truncate_dim]
+
+
+def check_pair(pair: PairAttribution, judge: OraclePair, tolerance: float = 1e-5) -> None:
+    """Matrix and all terms equal, in units of ‖e(a)‖‖e(b)‖ where the similarity is dot."""
+    unit = 1.0 if pair.similarity == "cosine" else judge.norms
+    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token, pair.sums_to) / unit
+    # What float32 can resolve of matrices whose cells cancel.
+    allowed = tolerance * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(pair.matrix / unit, expected, atol=allowed, rtol=0)
+    np.testing.assert_allclose(pair.row_sums / unit, expected.sum(1), atol=10 * allowed, rtol=0)
+    for name in ("score", "reference_a", "reference_b", "reference_ab"):
+        assert getattr(pair, name) / unit == pytest.approx(getattr(judge, name) / unit, abs=tolerance), name
+    assert pair.total / unit == pytest.approx(expected.sum(), abs=20 * allowed)
+
+
+def grouped(side: Side, of_token: tuple[int, ...]) -> Doubles:
+    """The oracle's token contributions summed over groups: [G, D]."""
+    out = np.zeros((max(of_token) + 1, side.contributions_SD.shape[1]))
+    np.add.at(out, np.array(of_token), side.contributions_SD)
+    return out

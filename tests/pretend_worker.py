@@ -143,8 +143,8 @@ class Place:
 
     def job(self, **settings: Any) -> JobConfig:
         given = {"model": str(self.faults), "input": str(self.input), "output": str(self.output), "shards": 8}
-        # Starting a process takes seconds: one worker unless the test is about two.
-        return load_job(None, given | {"workers": {"count": 1}} | settings)
+        # Starting a process takes seconds: in this one, unless the test is about those that die.
+        return load_job(None, given | {"workers": {"ray": False}} | settings)
 
     def run(self, *, restart: bool = False, worker_class: type[Worker] = PretendWorker, **settings: Any) -> Outcome:
         self.said = []

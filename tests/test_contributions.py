@@ -44,6 +44,7 @@ def check_identity(pair: PairAttribution) -> None:
 # What they sum to --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rotates(3)
 @pytest.mark.parametrize("weights", ["matched", "the rule's own"])
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,6 +76,7 @@ def test_contributions_sum_to_embedding_difference(
         assert found.explained.converged or found.explained.nodes == 256, found.explained
 
 
+@pytest.mark.rotates(3)
 @pytest.mark.parametrize("sums_to", ["score", "difference"])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,6 +133,7 @@ def test_pair_matrix_of_swapped_texts_is_the_transpose(tiny: TinyModels, rng: ra
 # What must not change them -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rotates(3)
 @pytest.mark.parametrize("nodes", [6, None], ids=["fixed", "chosen"])
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("family", FAMILIES)

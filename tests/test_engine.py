@@ -24,6 +24,9 @@ from jobs.run.status import read_status
 from jobs.run.tables import finished_shards
 from jobs.storage.store import Store
 
+# A worker that ends its process would end this one.
+RAY: dict[str, Any] = {"workers": {"count": 1}}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_running() -> Iterator[None]:
@@ -81,7 +84,7 @@ def test_shard_that_raises_is_named_and_the_rest_done(place: Place) -> None:
 def test_shard_that_kills_its_process_fails_alone(place: Place) -> None:
     # Would catch a shard being failed for a neighbour's crash, and one that is retried for ever.
     command(place.faults, "crash-5", 100)
-    outcome = place.run()
+    outcome = place.run(**RAY)
     assert set(outcome.failed) == {5}
     assert "died" in outcome.failed[5]
     assert CRASHES <= tried(place.faults).count("5") <= CRASHES + 1
@@ -99,7 +102,7 @@ def test_passing_faults_leave_no_trace(place: Place) -> None:
 
 def test_workers_that_cannot_start_end_the_run(place: Place) -> None:
     command(place.faults, "start", 100)
-    outcome = place.run()
+    outcome = place.run(**RAY)
     assert outcome.exit_code == 1
     assert set(outcome.failed) == set(range(8))
     assert tried(place.faults) == ["start"] * FAILED_STARTS
@@ -120,7 +123,7 @@ def test_model_that_one_worker_has_is_tried_again_for_the_next(place: Place) -> 
     """A GPU without room, or a hub that was busy, under one late worker ended a run that others were computing."""
     command(place.faults, "crash-3", 1)
     command(place.faults, "refuse-later", 2)
-    assert place.run().exit_code == 0
+    assert place.run(**RAY).exit_code == 0
     assert tried(place.faults).count("start") == 4
     assert sum("could not be started: ModelError: model pretend" in line for line in place.said) == 2
 
@@ -128,7 +131,7 @@ def test_model_that_one_worker_has_is_tried_again_for_the_next(place: Place) -> 
 def test_model_that_no_later_worker_gets_leaves_the_rest_undone(place: Place) -> None:
     command(place.faults, "crash-3", 1)
     command(place.faults, "refuse-later", 100)
-    outcome = place.run()
+    outcome = place.run(**RAY)
     assert outcome.exit_code == 1
     assert "no worker could be started: ModelError" in outcome.failed[3]
     assert tried(place.faults).count("start") == 1 + FAILED_STARTS
@@ -282,7 +285,7 @@ def test_reading_and_writing_overlap_computing_while_workers_fail(place: Place) 
     """Would catch stages one after another, two shards computed at once in a process, and rows lost between them."""
     for fault in ("crash-3", "crash-9", "raise-5", "raise-11"):
         command(place.faults, fault, 1)
-    outcome = place.run(shards=24, worker_class=StagedWorker)
+    outcome = place.run(**RAY, shards=24, worker_class=StagedWorker)
     assert outcome.exit_code == 0
     assert len(place.pair_ids()) == len(set(place.pair_ids())) == 24
     assert outcome.retries >= 4
@@ -337,7 +340,7 @@ def test_changed_model_files_of_a_finished_run_are_noticed(place: Place) -> None
 def test_a_run_leaves_its_log_and_tells_its_end(place: Place) -> None:
     command(place.faults, "raise-2", 100)
     command(place.faults, "crash-4", 1)
-    outcome = place.run()
+    outcome = place.run(**RAY)
     assert any(line.startswith("cost ") for line in outcome.lines())
     found = read_status(Store.open(place.output))
     assert (found.state, found.done, set(found.failed)) == ("incomplete", 7, {2})
@@ -376,7 +379,7 @@ def test_metrics_add_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.util.metrics.Counter", Metric)
     monkeypatch.setattr("ray.util.metrics.Gauge", Metric)
     command(place.faults, "raise-2", 1)
-    place.run()
+    place.run(**RAY)
     assert counted["tokenpair_pairs"] == 24
     assert counted["tokenpair_retries"] == 1
     assert counted["tokenpair_shards_left"] == 0

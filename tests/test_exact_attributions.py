@@ -71,6 +71,7 @@ def test_every_way_of_multiplying_sees_the_shift(tiny: TinyModels, rng: random.R
         assert max(abs(one.reference_a), abs(one.reference_b), abs(one.reference_ab)) < 1e-9
 
 
+@pytest.mark.rotates(3)
 @pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_sums_to_the_score_and_to_the_difference_are_the_same(

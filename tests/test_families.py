@@ -1,25 +1,19 @@
-"""Every family against the paper's formula, in every way of multiplying, and unmoved by padding and batch-mates.
-
-Each test takes one combination of cut, grouping, pooling and similarity a family and run, another with another seed;
-``TOKENPAIR_EVERY_COMBINATION=1`` runs them all, which takes long.
-"""
+"""Every family: scores, sums, padding and batch-mates, and names that share code; test_oracle has the formula."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Oracle, OraclePair
-from sentence_transformers import SentenceTransformer
+from oracle import Oracle, check_pair
 from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
-from tiny_models import LAYERS, POOLINGS, TinyModels, random_text
+from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
 
-from attribution_core import Attributor, ModelError, PairAttribution, integrator
+from attribution_core import Attributor, ModelError, integrator
 from attribution_core.quadrature.calibration import SAMPLE
 
 NODES = 6
@@ -33,9 +27,6 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"normalize": True},
     {"dense": (10, "tanh")},
     {"dense": (16, "identity"), "normalize": True},  # Sentence-T5 and GTR
-)
-EVERY = pytest.mark.skipif(
-    os.environ.get("TOKENPAIR_EVERY_COMBINATION") != "1", reason="takes long: set TOKENPAIR_EVERY_COMBINATION=1"
 )
 
 
@@ -51,53 +42,6 @@ def pooling_of(family: str, turn: int) -> str | tuple[str, ...]:
     return "lasttoken" if decoder and turn % 2 else POOLINGS[turn % len(POOLINGS)]
 
 
-def check_pair(pair: PairAttribution, judge: OraclePair) -> None:
-    unit = 1.0 if pair.similarity == "cosine" else judge.norms
-    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token, pair.sums_to) / unit
-    # What float32 can tell of matrices whose cells cancel.
-    allowed = 1e-5 * max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(pair.matrix / unit, expected, atol=allowed, rtol=0)
-    for name in ("score", "reference_a", "reference_b", "reference_ab"):
-        assert getattr(pair, name) / unit == pytest.approx(getattr(judge, name) / unit, abs=1e-5), name
-
-
-def check_against_formula(
-    model: SentenceTransformer, texts: tuple[str, str], layer: int, unit: str, similarity: str, casts: bool | None
-) -> None:
-    """All ways in float32, and contributions in float64 where ``casts`` says what float64 means in this family."""
-    oracle = Oracle(model, layer=layer, similarity=similarity, nodes=NODES)
-    judge = oracle.pair(*texts)
-    settings: dict[str, Any] = {"layer": layer, "groups": unit, "quadrature": "riemann", "nodes": NODES}
-    for at, way in enumerate(WAYS):
-        # The cut alternates from one test to the next, so that each way meets both sums.
-        sums_to = ("score", "difference")[(at + layer) % 2]
-        pair = Attributor(model, similarity=similarity, way=way, sums_to=sums_to, **settings).attribute(*texts)
-        assert way in (pair.a.way, pair.b.way)
-        assert pair.layer == layer % LAYERS
-        check_pair(pair, judge)
-    if casts is None:
-        return
-    precise = Attributor(model, similarity=similarity, dtype="float64", **settings)
-    for text, found in zip(texts, precise.contributions(precise.read(texts, "text")), strict=True):
-        of_token = found.explained.groups.of_token
-        expected = np.zeros_like(found.values_GD)
-        np.add.at(expected, np.array(of_token), oracle.side(text).contributions_SD)
-        size = float(np.abs(expected).max())
-        np.testing.assert_allclose(found.values_GD, expected, rtol=0, atol=(1e-5 if casts else 1e-11) * max(1.0, size))
-
-
-@pytest.mark.parametrize("family", MORE_FAMILIES)
-def test_every_way_equals_the_papers_formula(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
-    """A wrong mask, bias, position, final norm or call order of any layer above the cut would show here."""
-    turn = MORE_FAMILIES.index(family) + seed
-    layer, unit, similarity = CUTS[turn % 4], rng.choice(UNITS), rng.choice(SIMILARITIES)
-    head, pooling = rng.choice(HEADS), pooling_of(family, seed)
-    print(f"layer {layer}, {unit}, {similarity}, {pooling}, {head}")
-    model = tiny.load(family, pooling=pooling, seed=seed % 3, similarity=similarity, **head)
-    casts = Attributor(model).encoder.family.casts
-    check_against_formula(model, (random_text(rng, 4), random_text(rng, 8)), layer, unit, similarity, casts)
-
-
 @pytest.mark.parametrize("family", ALIASES)
 def test_other_names_of_the_same_layers_work_too(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
     """mT5 is T5, Llama, Mistral and Qwen2 are like Qwen3, CamemBERT is a RoBERTa: one look each."""
@@ -105,19 +49,6 @@ def test_other_names_of_the_same_layers_work_too(family: str, tiny: TinyModels, 
     judge = Oracle(model, layer=1, nodes=NODES).pair("rain falls", "The coffee is bad.")
     attributor = Attributor(model, layer=1, quadrature="riemann", nodes=NODES)
     check_pair(attributor.attribute("rain falls", "The coffee is bad."), judge)
-
-
-@pytest.mark.slow
-@EVERY
-@pytest.mark.parametrize("family", MORE_FAMILIES)
-def test_every_combination_equals_the_papers_formula(
-    family: str, tiny: TinyModels, rng: random.Random, seed: int
-) -> None:
-    """The same for each pooling, cut, grouping and similarity."""
-    for pooling, layer, unit, similarity in itertools.product(POOLINGS, CUTS, UNITS, SIMILARITIES):
-        print(f"layer {layer}, {unit}, {similarity}, {pooling}")
-        model = tiny.load(family, pooling=pooling, seed=seed % 3, similarity=similarity, **rng.choice(HEADS))
-        check_against_formula(model, (random_text(rng, 4), random_text(rng, 8)), layer, unit, similarity, None)
 
 
 @pytest.mark.parametrize("family", MORE_FAMILIES)

@@ -1,116 +1,98 @@
-"""Equal to the paper's formula, completed and as it is, for every family, pooling, cut, similarity, grouping and way.
+"""Equal to the paper's formula, completed and as it is: the one place where every family meets the oracle.
 
-Weights, texts and the combinations beyond family × pooling are drawn anew each run from the printed seed.
+Each family × pooling takes one combination of cut, grouping, similarity, head and sums, drawn from ``--seed``. By
+default one pair of them in six is run, so that every family and every pooling occurs; ``-m long`` has the others.
 """
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Oracle, OraclePair, Side
-from tiny_models import FAMILIES, POOLINGS, TinyModels, random_text
+from oracle import Oracle, check_pair, grouped
+from tiny_families import FAST, MORE_FAMILIES
+from tiny_models import FAMILIES, LAYERS, POOLINGS, TinyModels, random_text
 
-from attribution_core import Attributor, PairAttribution
+from attribution_core import Attributor
 
 PRODUCTS = ("generic", "structured")
 WAYS = ("forward", "reverse", "partner")
-LAYERS = (0, 1, -2, -1)
+CUTS = (0, 1, -2, -1)
 UNITS = ("token", "word", "sentence")
+SIMILARITIES = ("cosine", "dot")
 SUMS_TO = ("difference", "score")
-NODES = 50
+HEADS: tuple[dict[str, Any], ...] = (
+    {},
+    {"normalize": True},
+    {"dense": (10, "tanh")},
+    {"dense": (16, "identity"), "normalize": True},  # Sentence-T5 and GTR
+)
+# The rule is the same whatever its number of nodes: a wrong one shows with few.
+NODES = 8
 
 
-def check_pair(pair: PairAttribution, judge: OraclePair, tolerance: float) -> None:
-    """Matrix and all terms equal, in units of ‖e(a)‖‖e(b)‖ where the similarity is dot."""
-    unit = 1.0 if pair.similarity == "cosine" else judge.norms
-    expected = judge.grouped(pair.a.groups.of_token, pair.b.groups.of_token, pair.sums_to)
-    np.testing.assert_allclose(pair.matrix / unit, expected / unit, atol=tolerance, rtol=0)
-    np.testing.assert_allclose(pair.row_sums / unit, expected.sum(1) / unit, atol=10 * tolerance, rtol=0)
-    for name in ("score", "reference_a", "reference_b", "reference_ab"):
-        assert getattr(pair, name) / unit == pytest.approx(getattr(judge, name) / unit, abs=tolerance), name
-    assert pair.total / unit == pytest.approx(expected.sum() / unit, abs=20 * tolerance)
+def pooling_of(family: str, pooling: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Decoders are pooled by their last token, in place of the first."""
+    decoder = family.startswith(("qwen", "gemma", "llama", "mistral"))
+    return "lasttoken" if decoder and pooling == "cls" else pooling
 
 
-def grouped(side: Side, of_token: tuple[int, ...]) -> np.ndarray:
-    """The oracle's token contributions summed over groups."""
-    out = np.zeros((max(of_token) + 1, side.contributions_SD.shape[1]))
-    for row, group in zip(side.contributions_SD, of_token, strict=True):
-        out[group] += row
-    return out
-
-
+@pytest.mark.rotates(6)
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
 def test_matrix_equals_the_papers_formula(
     family: str, pooling: str | tuple[str, ...], tiny: TinyModels, rng: random.Random, seed: int
 ) -> None:
-    """A wrong factor, node, layer, mask or pooling weight in any way of multiplying would show here."""
-    turn = FAMILIES.index(family) + POOLINGS.index(pooling) + seed
-    layer = LAYERS[turn % 4]
-    similarity = ("cosine", "dot")[turn // 4 % 2]
-    head: dict[str, object] = rng.choice(
-        [{}, {"dense": (10, "tanh")}, {"normalize": True}, {"dense": (16, "identity"), "normalize": True}]
-    )
-    model = tiny.load(family, pooling=pooling, seed=seed % 7 + 1, similarity=similarity, **head)
+    """A wrong factor, node, layer, mask, bias, norm or pooling weight in any direction would show here."""
+    pooling = pooling_of(family, pooling)
+    layer, unit, similarity, head = rng.choice(CUTS), rng.choice(UNITS), rng.choice(SIMILARITIES), rng.choice(HEADS)
+    print(f"layer {layer}, {unit}, {similarity}, {pooling}, {head}")
+    model = tiny.load(family, pooling=pooling, seed=seed % 3, similarity=similarity, **head)
     a, b = random_text(rng, 5, sentences=True), random_text(rng, 8, sentences=True)
-    print(f"layer {layer}, {similarity}, head {head}, texts {a!r} and {b!r}")
-    judge = Oracle(model, layer=layer, similarity=similarity, nodes=NODES).pair(a, b)
-    for products in PRODUCTS if isinstance(pooling, str) else PRODUCTS[:1]:
+    oracle = Oracle(model, layer=layer, similarity=similarity, nodes=NODES)
+    judge = oracle.pair(a, b)
+    settings: dict[str, Any] = {"layer": layer, "groups": unit, "quadrature": "riemann", "nodes": NODES}
+    fast = isinstance(pooling, str) and (family in FAMILIES or family in FAST)
+    for products in PRODUCTS if fast else PRODUCTS[:1]:
         for way in WAYS:
-            unit, sums_to = UNITS[turn % 3], SUMS_TO[turn % 2]
-            turn += 1
-            attributor = Attributor(
-                model,
-                layer=layer,
-                groups=unit,
-                quadrature="riemann",
-                nodes=NODES,
-                products=products,
-                way=way,
-                sums_to=sums_to,
-            )
+            sums_to = rng.choice(SUMS_TO)
+            attributor = Attributor(model, products=products, way=way, sums_to=sums_to, **settings)
             pair = attributor.attribute(a, b)
             assert way in (pair.a.way, pair.b.way)
             assert pair.a.nodes == pair.b.nodes == NODES
-            assert pair.layer == layer % 4
-            check_pair(pair, judge, 1e-5)
+            assert pair.layer == layer % LAYERS
+            check_pair(pair, judge)
 
 
-@pytest.mark.parametrize("products", PRODUCTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
 def test_contributions_equal_the_formula_in_float64(
-    family: str, products: str, tiny: TinyModels, rng: random.Random, seed: int
+    family: str, tiny: TinyModels, rng: random.Random, seed: int
 ) -> None:
     """To 1e-10: an approximation that float32 hides, or a constant of the wrong type, would show."""
-    turn = FAMILIES.index(family) + seed
-    layer, similarity = LAYERS[turn % 4], ("cosine", "dot")[turn // 4 % 2]
-    model = tiny.load(
-        family, pooling=POOLINGS[turn % 5], seed=seed % 7 + 1, dense=(12, "tanh"), normalize=True, similarity=similarity
-    )
+    layer, similarity = rng.choice(CUTS), rng.choice(SIMILARITIES)
+    pooling = pooling_of(family, rng.choice(POOLINGS[:5]))
+    model = tiny.load(family, pooling=pooling, seed=seed % 3, dense=(12, "tanh"), normalize=True, similarity=similarity)
     texts = [random_text(rng, 4), random_text(rng, 9, sentences=True)]
     oracle = Oracle(model, layer=layer, similarity=similarity, nodes=NODES)
-    sides = [oracle.side(text) for text in texts]
-    for way, unit in zip(WAYS[:2], rng.sample(UNITS, 2), strict=True):
-        attributor = Attributor(
-            model,
-            layer=layer,
-            groups=unit,
-            quadrature="riemann",
-            nodes=NODES,
-            dtype="float64",
-            products=products,
-            way=way,
-        )
-        for text, side in zip(attributor.contributions(attributor.read(texts, "text")), sides, strict=True):
-            assert text.values_GD.dtype == np.float64
-            expected = grouped(side, text.explained.groups.of_token)
-            np.testing.assert_allclose(text.values_GD, expected, atol=1e-10, rtol=1e-10)
-            np.testing.assert_allclose(text.embedding_D, side.embedding_D, atol=1e-10)
-            np.testing.assert_allclose(text.reference_D, side.reference_D, atol=1e-10)
+    # Some families compute parts of themselves in float32 whatever they are asked for.
+    casts = Attributor(model).encoder.family.casts
+    for products in PRODUCTS if family in FAMILIES else PRODUCTS[:1]:
+        for way, unit in zip(WAYS[:2], rng.sample(UNITS, 2), strict=True):
+            settings: dict[str, Any] = {"layer": layer, "groups": unit, "quadrature": "riemann", "nodes": NODES}
+            attributor = Attributor(model, dtype="float64", products=products, way=way, **settings)
+            for text, own in zip(attributor.contributions(attributor.read(texts, "text")), texts, strict=True):
+                side = oracle.side(own)
+                assert text.values_GD.dtype == np.float64
+                expected = grouped(side, text.explained.groups.of_token)
+                allowed = (1e-5 if casts else 1e-10) * max(1.0, float(np.abs(expected).max()))
+                np.testing.assert_allclose(text.values_GD, expected, rtol=0, atol=allowed)
+                np.testing.assert_allclose(text.embedding_D, side.embedding_D, atol=allowed)
+                np.testing.assert_allclose(text.reference_D, side.reference_D, atol=allowed)
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("include_prompt", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_matrix_behind_a_prompt_equals_the_formula(
@@ -139,7 +121,7 @@ def test_matrix_behind_a_prompt_equals_the_formula(
         )
         pair = attributor.attribute(a, b)
         assert "prompt" in pair.a.groups.kinds
-        check_pair(pair, judge, 1e-5)
+        check_pair(pair, judge)
 
 
 def test_gauss_converges_to_the_integral_of_the_formula(tiny: TinyModels, rng: random.Random) -> None:

@@ -15,6 +15,7 @@ from attribution_core.directions import layer
 POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
 
 
+@pytest.mark.rotates(5)
 @pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
 @pytest.mark.parametrize("layer", [0, -3, -2, -1])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,6 +41,7 @@ def test_structured_equals_generic(
             assert found.a.residual == pytest.approx(expected.a.residual, abs=20 * tolerance)
 
 
+@pytest.mark.rotates(3)
 @pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_what_fits_the_caches_changes_no_result(

@@ -6,8 +6,10 @@ uniform and the path from reference to text far from straight.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -76,7 +78,7 @@ class Shape:
 
 
 class TinyModels:
-    """Builds models below one folder, each once."""
+    """Builds models below one folder, each once, whichever process of a session needs it first."""
 
     def __init__(self, room: Path) -> None:
         self.room = room
@@ -86,9 +88,10 @@ class TinyModels:
         wanted = Shape(**shape)
         key = zlib.crc32(json.dumps(asdict(wanted), sort_keys=True).encode())
         folder = self.room / f"{family}-{wanted.seed}-{key:08x}"
-        if not folder.exists():
-            _build(family, wanted, self._backbone(family, wanted)).save(str(folder), create_model_card=False)
-        return folder
+        backbone = self._backbone(family, wanted)
+        return _published(
+            folder, lambda aside: _build(family, wanted, backbone).save(str(aside), create_model_card=False)
+        )
 
     def load(self, family: str, **shape: Any) -> SentenceTransformer:
         """A model read from its folder, as a user would."""
@@ -97,14 +100,26 @@ class TinyModels:
         )
 
     def _backbone(self, family: str, shape: Shape) -> Path:
-        folder = self.room / f"backbone-{family}-{shape.seed}-{shape.layers}"
-        if not folder.exists():
+        def build(aside: Path) -> None:
             tokenizer = _tokenizer(family)
             model = _transformer(family, tokenizer, shape.layers)
             randomise(model, shape.seed)
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+
+        return _published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
+
+
+def _published(folder: Path, build: Callable[[Path], None]) -> Path:
+    """``folder``, built aside and renamed, so that another process sees all of it or nothing."""
+    if folder.exists():
         return folder
+    aside = Path(tempfile.mkdtemp(dir=folder.parent)) / folder.name
+    build(aside)
+    # Another process may have been first: its folder has the same content.
+    with contextlib.suppress(OSError):
+        aside.rename(folder)
+    return folder
 
 
 def random_text(rng: random.Random, words: int, *, sentences: bool = False) -> str:
