@@ -1,8 +1,8 @@
 """The paper's formula as slow loops in float64: the judge of every faster way.
 
 Computes nothing with ``attribution_core``. The whole transformers model is run on ids and reference ids, with the
-hidden state replaced at the input of layer L; full Jacobians come from D backward passes; right-hand Riemann sums; and the
-pair attribution is summed over hidden widths (Möller, Nikolaev, Padó 2023, equations 8 to 10):
+hidden state replaced at the input of layer L; full Jacobians come from D backward passes; right-hand Riemann sums;
+and the pair attribution is summed over hidden widths (Möller, Nikolaev, Padó 2023, equations 8 to 10):
 
     A_st = Σ_{d,e} (x_a − r_a)_sd [J_aᵀ J_b]_{sd,te} (x_b − r_b)_te / norm,    J = 1/N Σ_k ∂e/∂γ(k/N)
 
