@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from attribution_core.completion import SUMS_TO, Completion, check_centre_size
-from attribution_core.contribution_cache import KeptContributions
+from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
 from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
@@ -184,45 +184,39 @@ class Attributor:
         Raises:
             TextError: where a text has nothing to attribute, naming the pair.
         """
-        sides: list[list[ReadText]] = []
-        index: list[list[int]] = []
+        read: list[dict[str, ReadText]] = []
         for side, role in enumerate(self.roles):
             distinct = list(dict.fromkeys(_checked(pair[side], at, side) for at, pair in enumerate(pairs)))
-            place = {text: at for at, text in enumerate(distinct)}
-            sides.append(self.read(distinct, role))
-            index.append([place[pair[side]] for pair in pairs])
-        for at, (i, j) in enumerate(zip(*index, strict=True)):
-            for name, read in (("first", sides[0][i]), ("second", sides[1][j])):
-                if read.problem is not None:
-                    raise TextError(f"pair {at}: the {name} text has {read.problem}: {read.text[:60]!r}")
-        found: list[PairAttribution] = []
-        for at, one in enumerate(self.pairs(sides[0], sides[1], list(zip(*index, strict=True)))):
+            read.append(dict(zip(distinct, self.read(distinct, role), strict=True)))
+        texts = [(read[0][a], read[1][b]) for a, b in pairs]
+        for at, pair in enumerate(texts):
+            for name, text in zip(("first", "second"), pair, strict=True):
+                if text.problem is not None:
+                    raise TextError(f"pair {at}: the {name} text has {text.problem}: {text.text[:60]!r}")
+        explained: list[PairAttribution] = []
+        for at, one in enumerate(self.pairs(texts)):
             if isinstance(one, Undefined):
                 raise TextError(f"pair {at}: {why_undefined(one, pairs[at])}")
-            found.append(one)
-        return found
+            explained.append(one)
+        return explained
 
     def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
         return self._route(role).encoder.read(texts, role, self.groups)
 
-    def contributions(self, texts: Sequence[ReadText], kept: KeptContributions | None = None) -> list[Contributions]:
-        """Contributions of texts, in their order; equal texts share one result, and ``kept`` ones are not computed."""
+    def contributions(self, texts: Sequence[ReadText], cache: ContributionCache | None = None) -> list[Contributions]:
+        """Contributions of texts, in their order; equal texts share one result, and cached ones are not computed."""
         distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
-        found = dict(zip(distinct, self._by_themselves(list(distinct.values()), kept), strict=True))
-        return [found[text.role, text.text] for text in texts]
+        computed = dict(zip(distinct, self._by_themselves(list(distinct.values()), cache), strict=True))
+        return [computed[text.role, text.text] for text in texts]
 
     def pairs(
-        self,
-        a: Sequence[ReadText],
-        b: Sequence[ReadText],
-        index: Sequence[tuple[int, int]],
-        kept: KeptContributions | None = None,
+        self, pairs: Sequence[tuple[ReadText, ReadText]], cache: ContributionCache | None = None
     ) -> list[PairAttribution | Undefined]:
-        """Explain the pairs (a[i], b[j]) of texts that have been read, in the order of ``index``.
+        """Explain pairs of texts that have been read, in their order; each distinct text is computed once.
 
-        ``kept`` contributions of earlier calls are used, and added to. A pair with an embedding of norm zero has no
-        cosine, and comes back as undefined.
+        Contributions that ``cache`` holds are used, and others are put there. A pair with an embedding of norm zero has
+        no cosine, and comes back as undefined.
 
         Raises:
             SettingError: where sums are to be centred, and nothing says on what.
@@ -231,26 +225,23 @@ class Attributor:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
         numbers: dict[tuple[str, str], int] = {}
         distinct: list[ReadText] = []
-        for text in (*a, *b):
+        for text in (*(a for a, _ in pairs), *(b for _, b in pairs)):
             if numbers.setdefault((text.role, text.text), len(distinct)) == len(distinct):
                 distinct.append(text)
-        of_a = [numbers[text.role, text.text] for text in a]
-        of_b = [numbers[text.role, text.text] for text in b]
-        edges = [(of_a[i], of_b[j]) for i, j in index]
-        found = self._explain(distinct, edges, kept)
+        edges = [(numbers[a.role, a.text], numbers[b.role, b.text]) for a, b in pairs]
+        explained = self._explain(distinct, edges, cache)
         if self.quadrature.nodes is None:
-            for at, (i, j) in enumerate(edges):
-                found[at] = self._refined(distinct[i], distinct[j], found[at])
-        return found
+            return [self._refined(a, b, one) for (a, b), one in zip(pairs, explained, strict=True)]
+        return explained
 
     def _explain(
-        self, texts: list[ReadText], edges: list[tuple[int, int]], kept: KeptContributions | None
+        self, texts: list[ReadText], edges: list[tuple[int, int]], cache: ContributionCache | None
     ) -> list[PairAttribution | Undefined]:
-        """Pairs of distinct texts: first the texts by a way of their own, then those that go through their partners."""
+        """Pairs of distinct texts: first the texts that are computed by themselves, then those that need partners."""
         loads = [TextLoad(len(text), len(text.groups)) for text in texts]
         ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
-        known = dict(zip(alone, self._by_themselves([texts[at] for at in alone], kept), strict=True))
+        known = dict(zip(alone, self._by_themselves([texts[at] for at in alone], cache), strict=True))
         products = PartnerProducts(self._maker, known, [at for at in range(len(texts)) if ways[at] == "partner"], edges)
         products.add(self._projections([texts[at] for at in products.pulled], products.cotangents))
         return [products.pair(i, j) for i, j in edges]
@@ -307,16 +298,16 @@ class Attributor:
         """Contributions of texts of any role, each by its role's route, in their order."""
         return self._by_route(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
 
-    def _by_themselves(self, texts: Sequence[ReadText], kept: KeptContributions | None) -> list[Contributions]:
-        """Contributions of distinct texts, in their order, of which those ``kept`` are not computed again."""
-        if kept is None:
+    def _by_themselves(self, texts: Sequence[ReadText], cache: ContributionCache | None) -> list[Contributions]:
+        """Contributions of distinct texts, in their order, of which those in ``cache`` are not computed again."""
+        if cache is None:
             return self._contributions(texts)
-        found = {at: one for at, text in enumerate(texts) if (one := kept.find(text)) is not None}
-        fresh = [at for at in range(len(texts)) if at not in found]
+        computed = {at: one for at, text in enumerate(texts) if (one := cache.get(text)) is not None}
+        fresh = [at for at in range(len(texts)) if at not in computed]
         for at, one in zip(fresh, self._contributions([texts[at] for at in fresh]), strict=True):
-            found[at] = one
-            kept.put(texts[at], one)
-        return [found[at] for at in range(len(texts))]
+            computed[at] = one
+            cache.put(texts[at], one)
+        return [computed[at] for at in range(len(texts))]
 
     def _projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
         """Products of texts' contributions with their cotangents [K, D], likewise."""

@@ -1,9 +1,10 @@
-"""Contributions kept for texts that will be asked for again, such as a query that stands in many shards of a log."""
+"""Contributions of texts that will be asked for again, such as a query that stands in many shards of a log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from attribution_core.memory import ByteCache
 from attribution_core.model.encoder import ReadText
 from attribution_core.results import Contributions
 
@@ -13,47 +14,41 @@ BYTES_A_GROUP = 400
 Key = tuple[str, str]  # role, text
 
 
-class KeptContributions:
-    """Contributions of the texts that are ``wanted``; those used last are kept, within ``budget`` bytes.
+class ContributionCache:
+    """Contributions of the texts that were admitted; those used last stay, within ``budget`` bytes.
 
-    Only what a text has by itself is kept, at the tolerance of its attributor. Whether something was kept decides
-    neither the way of a text nor its nodes, so results differ by no more than rounding.
+    Only what a text has by itself is cached, at the tolerance of its attributor. Whether something was cached decides
+    neither the direction of a text nor its nodes, so results differ by no more than rounding.
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.wanted: set[Key] = set()
-        self.hits = 0
-        self._held: dict[Key, Contributions] = {}
-        self._bytes = 0
+        self.admitted: set[Key] = set()
+        self._held: ByteCache[Key, Contributions] = ByteCache(budget, _bytes)
 
-    def want(self, keys: Iterable[Key]) -> None:
-        """From now on keep these; what is held of others stays until its room is needed."""
-        self.wanted = set(keys)
+    def admit(self, keys: Iterable[Key]) -> None:
+        """Cache the texts ``keys`` and no others from now on; what is held of others goes as room is needed."""
+        self.admitted = set(keys)
 
-    def find(self, text: ReadText) -> Contributions | None:
-        """What is held of a text, if anything."""
+    def get(self, text: ReadText) -> Contributions | None:
+        """Return what is held of a text, if anything."""
+        return self._held.get((text.role, text.text))
+
+    def put(self, text: ReadText, one: Contributions) -> None:
+        """Cache ``one`` if its text is admitted and it fits at all, in place of what was not used for longest."""
         key = (text.role, text.text)
-        found = self._held.pop(key, None)
-        if found is not None:
-            self._held[key] = found
-            self.hits += 1
-        return found
+        if key in self.admitted and key not in self._held and _bytes(one) <= self._held.budget:
+            self._held[key] = one
+            self._held.shrink()
 
-    def put(self, text: ReadText, found: Contributions) -> None:
-        """Keep ``found`` if the text is wanted, in place of what was not used for longest."""
-        key = (text.role, text.text)
-        if key not in self.wanted or key in self._held or _bytes(found) > self.budget:
-            return
-        self._held[key] = found
-        self._bytes += _bytes(found)
-        while self._bytes > self.budget:
-            self._bytes -= _bytes(self._held.pop(next(iter(self._held))))
+    @property
+    def budget(self) -> int:
+        """The most bytes that are held."""
+        return self._held.budget
 
     @property
     def held_bytes(self) -> int:
-        """About what is taken of the budget."""
-        return self._bytes
+        """About how many bytes are held."""
+        return self._held.held_bytes
 
 
 def _bytes(one: Contributions) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from attribution_core.directions import Products
 from attribution_core.directions.precision import Precision
 from attribution_core.integrator import Goal, Integrator
-from attribution_core.memory import USABLE, RecentTensors
+from attribution_core.memory import USABLE, ByteCache
 from attribution_core.model.batch import TextBatch
 from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
 from attribution_core.quadrature.adaptive import panel_rule
@@ -68,7 +68,7 @@ class Contributor:
         self.shape = replace(encoder.layer_shape(), whole=products.whole)
         self.integrator = Integrator(encoder, products, self.shape, quadrature.rule, budget, way, precision)
         self._mesh: CalibratedMesh | None = None
-        self._known = RecentTensors(REFERENCE_BYTES)
+        self._known: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
 
     @property
     def mesh(self) -> CalibratedMesh:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution_core.errors import ModelError, SettingError
-from attribution_core.memory import LayerShape, RecentTensors
+from attribution_core.memory import ByteCache, LayerShape
 from attribution_core.model.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
 from attribution_core.model.families import Family, LayerParts, family_of, hidden_of
 from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above, prompt_of
@@ -82,8 +82,8 @@ class Encoder:
         self.prompts = prompts or {}
         self.similarity: Similarity = similarity_of(model, similarity)
         self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
-        self._references = RecentTensors(REFERENCE_BYTES)
-        self._shifts = RecentTensors(REFERENCE_BYTES)
+        self._references: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
+        self._shifts: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
         self.shifted = is_shifted([self.transformer])
         self.reference = reference
         self._cut(layer)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from attribution_core.memory import RecentTensors
+from attribution_core.memory import ByteCache
 
 KEPT_BYTES = 256 << 20
 # The features of a batch that a layer call can see and that have one value a token.
@@ -79,7 +79,7 @@ class ReferenceCache:
     """
 
     def __init__(self) -> None:
-        self._known = RecentTensors(KEPT_BYTES)
+        self._known: ByteCache[Layout, Tensor] = ByteCache(KEPT_BYTES)
         self._state: Hashable = None
         self._lock = threading.Lock()
 
@@ -107,7 +107,8 @@ class ReferenceCache:
                 self._state = state
             fresh = [one for one in dict.fromkeys(wanted) if one not in self._known]
             if fresh:
-                self._known.update(zip(fresh, compute(fresh), strict=True))
+                for one, embedding in zip(fresh, compute(fresh), strict=True):
+                    self._known[one] = embedding
             found = [self._known[one] for one in wanted]
             self._known.shrink()
             return found

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from attribution_core.attribution import Attributor
-    from attribution_core.contribution_cache import KeptContributions
+    from attribution_core.contribution_cache import ContributionCache
     from attribution_core.model.encoder import ReadText
-    from attribution_core.pairs import Undefined
     from attribution_core.results import ExplainedText, PairAttribution
     from jobs.run.manifest import Plan, Shard
 
@@ -38,7 +37,7 @@ MOST_PAIRS_AT_ONCE = 8192
 # Matrices wait as float32 and once more as float64 while they are summed up.
 BYTES_A_CELL = 32
 # Of the memory budget, for contributions of texts that other shards need too. Computing takes three quarters of it.
-KEPT_SHARE = 1 / 16
+CACHE_SHARE = 1 / 16
 # Of a traceback, for the log.
 FRAMES = 4
 
@@ -131,7 +130,7 @@ class Worker:
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
-        self._kept: KeptContributions | None = None
+        self._cache: ContributionCache | None = None
         self._record: bytes | None = None
 
     def greet(self) -> None:
@@ -308,10 +307,11 @@ class Worker:
                 reject(at, problems)
             else:
                 readable.append(at)
-        self._want(shard)
+        self._choose_cached(shard)
         ids = shard.pairs["pair_id"].to_pylist()
         for part in _slices(readable, of_a, of_b, read, self._attributor.contributor.integrator.budget):
-            for at, pair in zip(part, self._attribute(part, of_a, of_b, read), strict=True):
+            pairs = self._attributor.pairs([(read[of_a[at]], read[of_b[at]]) for at in part], self._cache)
+            for at, pair in zip(part, pairs, strict=True):
                 if isinstance(pair, Undefined):
                     reject(at, [(side, EMBEDS_TO_ZERO) for side in pair.sides])
                     continue
@@ -337,28 +337,15 @@ class Worker:
             read.update({(text_id, role): text for (text_id, _), text in zip(found, texts, strict=True)})
         return read
 
-    def _attribute(
-        self, part: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText]
-    ) -> list[PairAttribution | Undefined]:
-        assert self._attributor is not None
-        place_a = {key: n for n, key in enumerate(dict.fromkeys(of_a[at] for at in part))}
-        place_b = {key: n for n, key in enumerate(dict.fromkeys(of_b[at] for at in part))}
-        return self._attributor.pairs(
-            [read[key] for key in place_a],
-            [read[key] for key in place_b],
-            [(place_a[of_a[at]], place_b[of_b[at]]) for at in part],
-            self._kept,
-        )
-
-    def _want(self, shard: Shard) -> None:
-        """Keep the contributions of the texts of ``shard`` that other shards need as well."""
-        from attribution_core.contribution_cache import KeptContributions
+    def _choose_cached(self, shard: Shard) -> None:
+        """Cache the contributions of the texts of ``shard`` that other shards need as well."""
+        from attribution_core.contribution_cache import ContributionCache
 
         assert self._attributor is not None
-        if self._kept is None:
-            self._kept = KeptContributions(int(self._attributor.contributor.integrator.budget * KEPT_SHARE))
+        if self._cache is None:
+            self._cache = ContributionCache(int(self._attributor.contributor.integrator.budget * CACHE_SHARE))
         columns = zip(*(shard.texts[name].to_pylist() for name in ("role", "text", "shared")), strict=True)
-        self._kept.want((role, text) for role, text, shared in columns if shared)
+        self._cache.admit((role, text) for role, text, shared in columns if shared)
 
     def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
         from attribution_core.topk import summarise
@@ -381,7 +368,7 @@ class Worker:
         rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
         owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
         lone = [key for key in owned if key not in explained]
-        alone = self._attributor.contributions([read[key] for key in lone], self._kept) if lone else []
+        alone = self._attributor.contributions([read[key] for key in lone], self._cache) if lone else []
         explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
         return {key: explained[key] for key in owned}
 
