@@ -1,4 +1,4 @@
-"""What a user of a job can cause and mend; every text is one line, names the place, and holds no secret."""
+"""Errors that a user can cause and fix. Each message names the file, field or address, and contains no credentials."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from attribution_core.errors import SettingError, TokenpairError
 
 
 class JobError(SettingError):
-    """The job file or a flag is wrong; one line a wrong field."""
+    """The job file or a flag is invalid; the message has one line for each invalid field."""
 
 
 class SourceError(TokenpairError):
-    """The input cannot be read as pairs: no such file, no such column, not the format its name says."""
+    """The input cannot be read as pairs: a file or a column is missing, or the format is not what the name says."""
 
 
 class StoreError(TokenpairError):
@@ -18,12 +18,12 @@ class StoreError(TokenpairError):
 
 
 class RunError(TokenpairError):
-    """A run directory does not hold what was asked of it."""
+    """A run directory lacks the requested data, is damaged, or belongs to another job."""
 
 
 class ExportError(TokenpairError):
-    """A package that only an export needs is not installed."""
+    """An optional package that an export needs is not installed."""
 
 
 class ClusterError(TokenpairError):
-    """Ray cannot be started or reached, or the cluster cannot do what the job asks for."""
+    """Ray cannot be started or reached, or the cluster lacks what the job needs."""

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, one plain line a minute elsewhere, nothing when asked to be quiet."""
+"""Shows the progress of a command: a bar in a terminal, one line a minute elsewhere, nothing with ``--quiet``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, Protocol
 SECONDS_A_LINE = 60.0
 
 
-class Standing(Protocol):
-    """Where some work stands: how much of it is done, and that as one plain line."""
+class ProgressState(Protocol):
+    """How much of some work is done, as numbers of pairs and as one line of text."""
 
     @property
     def pairs(self) -> int: ...
@@ -27,9 +27,9 @@ class Standing(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands. ``pairs`` and ``shards`` include what earlier starts of the same run had finished.
+    """The progress of a run. ``pairs`` and ``shards`` include what earlier starts of the same run finished.
 
-    ``pairs_now`` and ``texts`` are of this start.
+    ``pairs_now``, ``texts`` and ``seconds`` count since this start.
     """
 
     shards: int
@@ -44,16 +44,16 @@ class State:
 
     @property
     def rate(self) -> float:
-        """Pairs a second since this start."""
+        """Pairs per second since this start; 0 before the first one."""
         return self.pairs_now / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """By the rate so far; None until there is one."""
+        """Estimated seconds until the run ends, from :attr:`rate`; None while the rate is 0."""
         return (self.all_pairs - self.pairs) / self.rate if self.rate > 0 else None
 
     def line(self) -> str:
-        """The state as one plain line."""
+        """Return the progress as one line of text."""
         words = [
             f"{self.shards}/{counted(self.all_shards, 'shard')}",
             f"{self.pairs:,}/{counted(self.all_pairs, 'pair')}",
@@ -71,13 +71,13 @@ class State:
 
 
 def counted(number: int, what: str) -> str:
-    """A number with what it counts: 1 row, 2 rows, 12,000 rows."""
+    """Return a number with the noun that it counts, such as "1 row", "2 rows" or "12,000 rows"."""
     plural = what if number == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
     return f"{number:,} {plural}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    """Return ``seconds`` in a readable form, such as "4.2 s", "3 min 05 s" or "2 h 10 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -85,7 +85,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Takes the state of a run whenever it changes, and about once a second; this one shows nothing."""
+    """Receives the progress of a run at every change and about once a second. This base class shows nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,14 +93,14 @@ class Progress(AbstractContextManager["Progress"]):
         return None
 
     def waiting(self, what: str) -> None:
-        """Something is going on that has no measure, such as a model being loaded."""
+        """Show that a phase ``what`` of unknown length begins, such as the loading of a model."""
 
-    def update(self, state: Standing) -> None:
-        """The run stands at ``state``."""
+    def update(self, state: ProgressState) -> None:
+        """Show ``state``."""
 
 
 class Lines(Progress):
-    """A plain line when a phase begins, then one a minute, through ``echo``."""
+    """Passes one line to ``echo`` when a phase begins, and then one line a minute."""
 
     def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._echo = echo
@@ -110,17 +110,17 @@ class Lines(Progress):
     def waiting(self, what: str) -> None:
         self._echo(what)
 
-    def update(self, state: Standing) -> None:
+    def update(self, state: ProgressState) -> None:
         if self._clock() >= self._next:
             self._next = self._clock() + SECONDS_A_LINE
             self._echo(state.line())
 
 
 class Bar(Progress):
-    """A bar that is rewritten in place, on standard error."""
+    """A progress bar on standard error, redrawn in place."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console  # `tokenpair --help` would start slower
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
@@ -146,21 +146,21 @@ class Bar(Progress):
     def waiting(self, what: str) -> None:
         self._bar.update(self._task, description=what)
 
-    def update(self, state: Standing) -> None:
+    def update(self, state: ProgressState) -> None:
         self._bar.update(
             self._task, description="", total=max(state.all_pairs, 1), completed=state.pairs, state=state.line()
         )
 
 
 def make_progress(echo: Callable[[str], None], *, quiet: bool) -> Progress:
-    """What fits: nothing when quiet, a bar where standard error is a terminal, else a line a minute."""
+    """Return a display that shows nothing if ``quiet``, a bar if standard error is a terminal, else lines."""
     if quiet:
         return Progress()
     return Bar() if sys.stderr.isatty() else Lines(echo)
 
 
 class Counter(AbstractContextManager["Counter"]):
-    """How far a command is that counts one kind of thing; this one shows nothing."""
+    """Receives the progress of a command that counts items of one kind. This base class shows nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -168,14 +168,14 @@ class Counter(AbstractContextManager["Counter"]):
         return None
 
     def start(self, what: str, total: int | None) -> None:
-        """From here on ``total`` of ``what`` are counted; None where it has no measure."""
+        """Begin to count ``total`` items, named by the plural ``what``; None for an unknown number."""
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Add ``count`` finished items."""
 
 
 class CounterLines(Counter):
-    """One plain line a minute through ``echo``."""
+    """Passes one line a minute to ``echo``."""
 
     def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._echo, self._clock = echo, clock
@@ -193,10 +193,10 @@ class CounterLines(Counter):
 
 
 class CounterBar(Counter):
-    """A bar on standard error that is gone at the end."""
+    """A progress bar on standard error, removed at the end."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console  # `tokenpair --help` would start slower
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
@@ -227,7 +227,7 @@ class CounterBar(Counter):
 
 
 def make_counter(echo: Callable[[str], None], *, quiet: bool) -> Counter:
-    """What fits: nothing when quiet, a bar where standard error is a terminal, else a line a minute."""
+    """Return a counter that shows nothing if ``quiet``, a bar if standard error is a terminal, else lines."""
     if quiet:
         return Counter()
     return CounterBar() if sys.stderr.isatty() else CounterLines(echo)

@@ -223,7 +223,7 @@ def test_rejects_of_the_plan_and_of_the_shards_are_one_table(tmp_path: Path, for
         ("7", "column 'sentence1' is empty"),
         ("1", "no token to attribute"),
     }
-    with pytest.raises(RunError, match=r"'1' was turned away: no token to attribute \(pairs.csv, row 2\)"):
+    with pytest.raises(RunError, match=r"'1' was rejected: no token to attribute \(pairs.csv, row 2\)"):
         found.pair("1")
 
 

@@ -69,7 +69,8 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, name: str, call: str
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ExportError, match=rf"{name} is not installed: pip install 'tokenpair\[export\]' brings it"):
+    message = rf"{name} is not installed: install it with pip install 'tokenpair\[export\]'"
+    with pytest.raises(ExportError, match=message):
         getattr(run, call)()
 
 

@@ -297,7 +297,7 @@ def test_a_damaged_part_is_told_in_one_line(tmp_path: Path, folder: str, part: i
     run = write_run(tmp_path / "run", QUERIES, small_log())
     (tmp_path / "run" / folder / f"part-{part:05d}.parquet").write_bytes(b"junk")
     for query in ("q1", "q9"):
-        with pytest.raises(RunError, match=r"run: (a part of it is damaged|there is no query 'q9')"):
+        with pytest.raises(RunError, match=r"run: (a part of the run is damaged|there is no query 'q9')"):
             open_run(run.url).query(query)
 
 
@@ -380,6 +380,6 @@ def test_prompt_tokens_are_no_words_of_the_query(prompted: QueryResult) -> None:
     assert prompted.text == "how do I copy file"
     assert "question" not in str(prompted)
     assert "question" not in prompted._repr_html_()
-    from jobs.views.query.display import query_html
+    from jobs.views.query.page import query_html
 
     assert "question" in query_html(prompted, special=True)

@@ -1,1 +1,1 @@
-"""The run directory: its names, tables, record and event log, and the reader of all of them."""
+"""The run directory: file names, tables, ``job.yaml``, event log and status; read with ``jobs.run.reader.Run``."""

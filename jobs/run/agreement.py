@@ -1,4 +1,4 @@
-"""How far a log's own scores are from the model's: another model, prompt or similarity shows up here."""
+"""Compares the scores of a retrieval log with the model's, to detect another model, prompt or similarity."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMN = "log_score"
-# Rows of sampled queries that orders are compared on.
+# The orders of documents are compared on about this many rows, a sample of whole queries.
 MOST_ROWS = 200_000
-# A difference of this much of the scores' own size is no rounding: half precision and other batches stay below it.
+# A median difference above this share of the median score is no rounding: half precision and other batch sizes stay
+# below it.
 FITTING = 0.01
-GRAIN = 1 << 20
-# Pairs of documents are compared all with all.
+# Resolution of the sampling by hash.
+HASH_BUCKETS = 1 << 20
+# Documents of a query that are compared, each with each other one.
 MOST_DOCUMENTS = 1000
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """``pairs`` rows had a score in the log; ``median`` and ``largest`` are absolute differences to the model's.
+    """The log's scores compared with the model's, in the unit of the score (cosine or dot product).
 
-    ``size`` is the median absolute score of the model. ``ordered`` document pairs of one query that the log tells
-    apart were looked at, of all queries or of a sample, and ``alike`` of them stand in the model's order as well.
+    ``pairs`` is the number of rows with a score in the log. ``median`` and ``largest`` are absolute differences,
+    ``size`` is the model's median absolute score. ``ordered`` counts pairs of documents of one query with different
+    log scores, over all queries or a sample of them; ``alike`` counts those that the model orders the same.
     """
 
     pairs: int = 0
@@ -42,20 +45,23 @@ class Agreement:
 
     @property
     def fits(self) -> bool:
-        """Whether the log's scores can be this model's."""
+        """Whether this model can have produced the log's scores: they differ by no more than rounding."""
         return self.median <= FITTING * max(self.size, 1e-12)
 
     def line(self) -> str:
-        """The finding as a user reads it."""
-        told = f"log      scores differ from the model's by {self.median:.1e} at the median, {self.largest:.1e} at most"
+        """Return the comparison as a line of the summary."""
+        line = f"log      scores differ from the model's by {self.median:.1e} at the median, {self.largest:.1e} at most"
         if self.ordered:
-            told += f"; {self.alike / self.ordered:.0%} of a query's document pairs in the same order"
-        return told if self.fits else told + " — another model, prompt or similarity?"
+            line += f"; {self.alike / self.ordered:.0%} of a query's document pairs in the same order"
+        return line if self.fits else line + " — another model, prompt or similarity?"
 
 
 @dataclass
 class AgreementCounter:
-    """Takes the rows of a run batch by batch; ``rows`` is how many it has, to choose the sample of whole queries."""
+    """Computes an :class:`Agreement` from the rows of a run, batch by batch.
+
+    ``rows`` is the number of rows of the run; it decides the share of queries in the sample.
+    """
 
     rows: int
     _differences: Bins = field(default_factory=Bins)
@@ -63,19 +69,19 @@ class AgreementCounter:
     _sampled: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
     def add(self, queries: Iterable[object], scores: NDArray[Any], logged: NDArray[Any]) -> None:
-        """Count some rows: the id of each one's query, the model's score and the log's [n]."""
+        """Add n rows: their query ids, the model's scores [n] and the log's scores [n] (NaN where it has none)."""
         scores, logged = scores.astype(np.float64), logged.astype(np.float64)
-        there = np.isfinite(logged)
-        self._differences.add(np.abs(scores - logged)[there])
-        self._sizes.add(np.abs(scores)[there])
-        # Whole queries by chance, the same ones in every run.
+        finite = np.isfinite(logged)
+        self._differences.add(np.abs(scores - logged)[finite])
+        self._sizes.add(np.abs(scores)[finite])
+        # A sample of whole queries by the hash of their ids, so that every run samples the same ones.
         share = min(1.0, MOST_ROWS / max(self.rows, 1))
         keys = np.array([zlib.crc32(str(query).encode()) for query in queries], np.int64)
-        chosen = there & (keys % GRAIN < share * GRAIN)
+        chosen = finite & (keys % HASH_BUCKETS < share * HASH_BUCKETS)
         self._sampled.append(np.stack([keys[chosen].astype(np.float64), logged[chosen], scores[chosen]]))
 
     def result(self) -> Agreement | None:
-        """What was counted so far; None where no row has a log's score."""
+        """Return the comparison of all rows added so far; None if none of them has a score in the log."""
         if not self._differences.count:
             return None
         ordered, alike = _order(np.concatenate(self._sampled, axis=1))
@@ -86,7 +92,10 @@ class AgreementCounter:
 
 
 def _order(rows: np.ndarray[Any, Any]) -> tuple[int, int]:
-    """Document pairs of one query that the log orders, and how many of them the model orders alike; [3, n]."""
+    """Return the number of document pairs that the log orders, and of those that the model orders the same.
+
+    ``rows`` [3, n] has the hash of the query, the log's score and the model's score of each row.
+    """
     rows = rows[:, np.argsort(rows[0], kind="stable")]
     starts = np.flatnonzero(np.diff(rows[0], prepend=np.nan) != 0)
     ordered = alike = 0
@@ -99,7 +108,7 @@ def _order(rows: np.ndarray[Any, Any]) -> tuple[int, int]:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be a log's scores."""
-    import pyarrow.types as t
+    """Return whether a column of this type can hold the scores of a log."""
+    import pyarrow.types as t  # `tokenpair status` imports this file and does not need it
 
     return bool(t.is_floating(kind) or t.is_integer(kind))

@@ -1,9 +1,9 @@
-"""What a process says of its work in the run directory: structured lines, and a small state that is replaced.
+"""The event log of a run: structured lines about what each process did, and a small file with the current state.
 
-``logs/driver-<start>.jsonl`` has a JSON object a line for everything that a start of the run did, its workers write
-``logs/worker-<start>-<n>.jsonl``, and ``logs/state-<start>.json`` says where the run stands. On a file system lines are
-appended as they come; an object store knows no append, so there a file is replaced as a whole, at a bounded rate, and
-a full one is followed by another (``….1.jsonl``). A journal never stops a run: what cannot be written is left out.
+``logs/driver-<start>.jsonl`` has one JSON object a line for each event of a start of the run. Its workers write
+``logs/worker-<start>-<n>.jsonl``. ``logs/state-<start>.json`` has the current progress. On a file system, lines are
+appended at once. An object store cannot append: there the file is replaced as a whole every few seconds, and a full
+one is continued in the next (``….1.jsonl``). A failure to write the event log never stops a run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REMOTE_SECONDS = 10.0
 FIRST_SECONDS = 0.2
 SEGMENT_BYTES = 256 << 10
 CLOSING_SECONDS = 10.0
-LONGEST_WORD = 2000
+LONGEST_TEXT = 2000
 SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -42,34 +42,35 @@ SECRETS = (
 
 
 def new_start() -> str:
-    """A name for one start of a run: when, and four digits by chance; names sort by time."""
+    """Return a name for a start of a run: the time and four random hex digits, so that names sort by time."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(2)
 
 
 def driver_log(start: str) -> str:
-    """The name of the driver's log."""
+    """Return the name of the driver's log file in the run directory."""
     return f"{FOLDER}/driver-{start}.jsonl"
 
 
 def worker_log(start: str, worker: int) -> str:
-    """The name of a worker's log."""
+    """Return the name of a worker's log file in the run directory."""
     return f"{FOLDER}/worker-{start}-{worker:03d}.jsonl"
 
 
 def state_file(start: str) -> str:
-    """The name of the state of a start."""
+    """Return the name of the file with the current state of a start."""
     return f"{FOLDER}/state-{start}.json"
 
 
 def now() -> str:
-    """The time as logs have it: UTC, to the millisecond."""
+    """Return the current time in UTC as ISO 8601 with milliseconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 class EventLog:
-    """The log ``name`` of this process, and its ``state`` where it has one.
+    """Writes this process's log file ``name`` and, if given, its state file ``state``.
 
-    ``run`` is for this journal alone: it is asked without patience, so that a store that is away holds nobody up.
+    Nothing else may use the store ``run``: its retries are switched off, so that an outage of the store does not
+    delay the process.
     """
 
     def __init__(self, run: Store, name: str, state: str | None = None) -> None:
@@ -85,11 +86,11 @@ class EventLog:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._keep_writing, name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name="event log", daemon=True)
         self._thread.start()
 
     def log(self, event: str, **fields: Any) -> None:
-        """A line: the time, ``event``, and ``fields``."""
+        """Append a line with the time, ``event`` and ``fields``; does nothing after :meth:`close`."""
         line = self._encoded({"time": now(), "event": event, **fields}) + b"\n"
         with self._lock:
             if self._closed:
@@ -103,13 +104,13 @@ class EventLog:
             self._unsaved = True
 
     def state(self, state: Mapping[str, Any]) -> None:
-        """Where the run stands. It is written every few seconds with the time beside it, as a sign of life."""
+        """Replace the current state. A thread writes it every few seconds with the time, as a heartbeat."""
         assert self._state_name is not None
         with self._lock:
             self._state = dict(state)
 
     def close(self) -> None:
-        """Write what is left, and wait for that a little while."""
+        """Write what is not written yet, and wait for that up to ``CLOSING_SECONDS``."""
         with self._lock:
             if self._closed:
                 return
@@ -133,13 +134,12 @@ class EventLog:
             if self._handle is None:
                 path = self._local.path(self._name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # A name that nobody has had: a link that was put there instead is not followed.
+                # O_EXCL: a symbolic link that another user placed at this name is not followed.
                 self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             os.write(self._handle, line)
 
     def _keep_writing(self) -> None:
         while True:
-            # The first state is written at once.
             with self._lock:
                 closed, state = self._closed, self._state
                 lines, segment = (b"".join(self._lines), self._segment) if self._unsaved else (None, 0)
@@ -151,6 +151,7 @@ class EventLog:
                 self._replace(self._state_name, self._encoded(state | {"updated": now()}))
             if closed:
                 return
+            # The first state is written at once, so it is looked for more often.
             self._wake.wait(self._seconds if state is not None or self._state_name is None else FIRST_SECONDS)
             self._wake.clear()
 
@@ -158,21 +159,21 @@ class EventLog:
         return self._name if segment == 0 else self._name.removesuffix(".jsonl") + f".{segment}.jsonl"
 
     def _replace(self, name: str, data: bytes) -> bool:
-        # Whatever the reason: without its thread a run that goes on would look lost.
+        # Any exception: if this thread ended, a run that continues would look as if its driver had died.
         try:
             self._run.replace(name, data)
         except Exception as error:
-            logger.debug("journal: %r", error)
+            logger.debug("event log: %r", error)
             return False
         return True
 
 
 def _short(value: Any) -> Any:
-    """``value`` with every text cut to a bearable length."""
+    """Return ``value`` with every text cut to ``LONGEST_TEXT`` characters."""
     if isinstance(value, str):
-        return value if len(value) <= LONGEST_WORD else value[:LONGEST_WORD] + "…"
+        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
     if isinstance(value, Mapping):
-        return {str(key): _short(one) for key, one in value.items()}
+        return {str(key): _short(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_short(one) for one in value]
+        return [_short(item) for item in value]
     return value

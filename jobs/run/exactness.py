@@ -1,7 +1,7 @@
-"""What the sum of a run's attributions means: the score, the paper's difference of four scores, or what is centred.
+"""Reports what the attributions of a pair sum to: the score, a difference of four scores, or a centred score.
 
-The difference is Σ A = f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b). In a shifted model the three terms with a
-reference are zero, and then it is the score (Möller et al. 2023, section 2.2).
+The difference is Σ A = f(a, b) − f(a, r_b) − f(r_a, b) + f(r_a, r_b), for reference texts r_a and r_b. In a shifted
+model the three terms with a reference are zero, so it equals the score (Möller et al. 2023, section 2.2).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from jobs.run.histogram import Bins
 
 COLUMNS = ("score", "reference_a", "reference_b", "reference_ab", "total")
-# A reference term of this much of the scores' size is rounding.
+# A reference term up to this share of the median score (at least of 1) counts as zero.
 ZERO = 1e-6
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """Sizes over ``pairs`` rows, all absolute values in the unit of the score (a cosine, or a dot product).
+    """Absolute values over ``pairs`` rows, in the unit of the score (cosine or dot product).
 
-    ``reference_a``, ``reference_b`` and ``reference_ab`` are the medians of f(a, r_b), f(r_a, b) and f(r_a, r_b),
-    ``reference`` is the largest of any of them; ``gap`` is |score − Σ A| at the median, ``largest_gap`` at most.
-    ``size`` is the median score.
+    ``reference_a``, ``reference_b`` and ``reference_ab`` are the medians of f(a, r_b), f(r_a, b) and f(r_a, r_b);
+    ``reference`` is the largest value of the three. ``gap`` and ``largest_gap`` are the median and the maximum of
+    |score − Σ A|. ``size`` is the median score.
     """
 
     pairs: int = 0
@@ -40,14 +40,14 @@ class Exactness:
 
     @property
     def exact(self) -> bool:
-        """Whether the reference terms are zero, so that the difference is the score."""
+        """Whether all reference terms are zero, so that the attributions sum to the score."""
         return self.pairs > 0 and self.reference <= ZERO * max(1.0, self.size)
 
     def sentence(self, sums_to: str) -> str:
-        """What the sum of attributions means in this run, for a reader who knows no formula."""
+        """Return a sentence, without formulas, about what the attributions of this run sum to."""
         if sums_to == "centred":
             return (
-                f"a pair's attributions sum to its score less what average texts share ({self.gap:.2g} at the median)"
+                f"a pair's attributions sum to its score minus what average texts share ({self.gap:.2g} at the median)"
             )
         if self.exact:
             size = f"{self.reference:.0e}"
@@ -61,26 +61,26 @@ class Exactness:
         )
 
     def line(self, sums_to: str) -> str:
-        """The sentence as a line of a summary."""
+        """Return :meth:`sentence` as a line of the summary."""
         return f"sum      {self.sentence(sums_to)}"
 
 
 @dataclass
 class ExactnessCounter:
-    """Takes the rows of a run batch by batch, in fixed memory."""
+    """Computes an :class:`Exactness` from the rows of a run, batch by batch, in constant memory."""
 
     _bins: dict[str, Bins] = field(default_factory=lambda: {name: Bins() for name in ("gap", *COLUMNS[:4])})
 
     def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Count some rows; ``columns`` has the five of ``COLUMNS``, each [n]."""
+        """Add n rows; ``columns`` has an array [n] for each name in ``COLUMNS``."""
         values = {name: np.asarray(columns[name], np.float64) for name in COLUMNS}
-        there = np.isfinite(np.stack(list(values.values()))).all(0)
+        finite = np.isfinite(np.stack(list(values.values()))).all(0)
         for name in COLUMNS[:4]:
-            self._bins[name].add(np.abs(values[name][there]))
-        self._bins["gap"].add(np.abs(values["score"] - values["total"])[there])
+            self._bins[name].add(np.abs(values[name][finite]))
+        self._bins["gap"].add(np.abs(values["score"] - values["total"])[finite])
 
     def result(self) -> Exactness:
-        """What was counted so far."""
+        """Return the values of all rows added so far."""
         terms = COLUMNS[1:4]
         return Exactness(
             pairs=self._bins["gap"].count,
@@ -93,7 +93,7 @@ class ExactnessCounter:
 
 
 def exactness_of(columns: Mapping[str, NDArray[Any]]) -> Exactness:
-    """The exactness of rows in memory; ``columns`` has the five of ``COLUMNS``, each [n]."""
+    """Return the exactness of n rows; ``columns`` has an array [n] for each name in ``COLUMNS``."""
     counter = ExactnessCounter()
     counter.add(columns)
     return counter.result()

@@ -1,4 +1,4 @@
-"""A run's rows for pandas and for Hugging Face's datasets, both optional."""
+"""Converts tables of a run for pandas and for Hugging Face datasets, which are optional packages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 
 def pandas() -> Any:
-    """The module; ExportError where it is not installed."""
+    """Return the module pandas; raises ExportError if it is not installed."""
     return _optional("pandas")
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """``table`` as a DataFrame; ExportError where pandas is not installed."""
+    """Return ``table`` as a DataFrame; raises ExportError if pandas is not installed."""
     pandas()
     return table.to_pandas()
 
 
 def dataset_of(table: pa.Table) -> datasets.Dataset:
-    """``table`` as a Dataset, without copying it; ExportError where datasets is not installed."""
-    found = _optional("datasets")
-    return found.Dataset(found.table.InMemoryTable(table))
+    """Return ``table`` as a Dataset without a copy; raises ExportError if datasets is not installed."""
+    module = _optional("datasets")
+    return module.Dataset(module.table.InMemoryTable(table))
 
 
 def _optional(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise ExportError(f"{name} is not installed: pip install 'tokenpair[export]' brings it") from None
+        raise ExportError(f"{name} is not installed: install it with pip install 'tokenpair[export]'") from None

@@ -1,4 +1,4 @@
-"""What a worker found out about its model, which a run records."""
+"""Properties of a worker's model and process that a run records."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker is, once its model is loaded.
+    """Properties of a worker, known when its model is loaded.
 
-    ``reference`` names what stands in place of a word in a reference, by role; ``own_precision`` says how far a
-    half-precision checkpoint's scores are from the float32 copy's.
+    ``reference`` has, by role, the token that replaces each word in a reference text. ``own_precision`` compares the
+    scores of a half-precision checkpoint with those of its float32 copy; None for a float32 checkpoint.
     """
 
     fingerprint: str

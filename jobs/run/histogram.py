@@ -1,4 +1,4 @@
-"""Medians of any number of positive values in fixed memory."""
+"""Computes medians of any number of non-negative values in constant memory, from a histogram."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-# Bins a hundredth of a decade wide: the median is right to 2.4 %, whatever the number of values.
+# A bin is a hundredth of a decade wide, so the relative error of a median is at most 2.4 %.
 LOWEST, HIGHEST, BINS_A_DECADE = -12, 4, 100
 
 
 class Bins:
-    """Counts of values by their logarithm; everything up to 1e-12 counts as 0."""
+    """A histogram with logarithmic bins; values up to 1e-12 count as 0."""
 
     def __init__(self) -> None:
         self._bins = np.zeros((HIGHEST - LOWEST) * BINS_A_DECADE + 1, np.int64)
@@ -19,17 +19,17 @@ class Bins:
 
     @property
     def count(self) -> int:
-        """How many values were added."""
+        """The number of values added."""
         return int(self._bins.sum())
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
-        """Take some values, none negative."""
+        """Add non-negative values [n]."""
         self.largest = max(self.largest, float(values.max(initial=0.0)))
         place = (np.log10(np.maximum(values, 10.0**LOWEST)) - LOWEST) * BINS_A_DECADE
         self._bins += np.bincount(np.clip(place, 0, len(self._bins) - 1).astype(np.int64), minlength=len(self._bins))
 
     def median(self) -> float:
-        """The middle value; 0 where there is none."""
+        """Return the median, to within 2.4 %; 0 if no value was added."""
         if self.count == 0:
             return 0.0
         middle = int(np.searchsorted(np.cumsum(self._bins), (self.count + 1) // 2))

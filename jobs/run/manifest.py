@@ -1,4 +1,4 @@
-"""The plan that a run directory holds: its shards, what became of the input, and how both are read again."""
+"""Reads the plan that a run directory holds: its shards, its input files, and the rows rejected while planning."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION = 5
-# Versions up to this one wrote attributions that sum to a difference from the reference, and no lifts.
+# Plans up to this version have attributions that sum to a difference from reference texts, and no lifts.
 DIFFERENCES = 4
-# Of a manifest; it grows with the number of shards and of input files.
+# The largest manifest that is read; it grows with the number of shards and of input files.
 MOST_BYTES = 512 << 20
-# Columns of a shard's pairs that come before those passed through.
+# Columns of a shard's pairs; the columns passed through follow them.
 PAIR_COLUMNS = ("ordinal", "pair_id", "text_a_id", "text_b_id", "file", "row")
-# Of a text's length where its tokenizer was not at hand.
+# Assumed lengths of texts where the tokenizer is not available while planning.
 ASSUMED_CHARACTERS = 400
 ASSUMED_WIDTH = 384
 ASSUMED_LIMIT = 512
@@ -33,11 +33,11 @@ __all__ = ["MANIFEST", "Calibration", "Plan", "Rate", "Shard", "ShardInfo", "Wor
 
 @dataclass(frozen=True)
 class Rate:
-    """What one role's texts come to. Rates are hundredths, so that plans are whole numbers throughout.
+    """Lengths of the texts of one role. Rates are per hundred tokens, so that plans contain only whole numbers.
 
-    ``characters`` are characters a hundred tokens, ``groups`` the groups of a hundred tokens, ``extra`` the tokens of
-    prompt and special ones, ``limit`` the most tokens that the model reads. ``sampled`` texts were measured, and
-    ``truncated`` of them were longer than the limit; 0 where the rates are assumed.
+    ``characters`` and ``groups`` are per hundred tokens. ``extra`` is the number of prompt and special tokens of a
+    text, ``limit`` the largest number of tokens that the model reads. ``sampled`` texts were measured, of which
+    ``truncated`` were longer than the limit; both are 0 if the rates are assumed.
     """
 
     characters: int = ASSUMED_CHARACTERS
@@ -50,24 +50,24 @@ class Rate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rates by role, in the order of the roles' numbers; ``width`` is the most directions that a text may take."""
+    """Rates by role, in the order of the roles' numbers; ``width`` is the largest number of directions of a text."""
 
     rates: dict[str, Rate]
     width: int = ASSUMED_WIDTH
 
     @property
     def measured(self) -> bool:
-        """Whether the rates were measured, and not assumed."""
+        """Whether the rates were measured on the input rather than assumed."""
         return any(rate.sampled for rate in self.rates.values())
 
     def tokens_sql(self) -> str:
-        """SQL for the tokens of a text of ``role`` with so many ``characters``."""
+        """Return an SQL expression of the number of tokens of a text, from the columns ``role`` and ``characters``."""
         return self._by_role(
             lambda r: f"least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit})"
         )
 
     def groups_sql(self) -> str:
-        """SQL for the groups of a text, of the same columns."""
+        """Return an SQL expression of the number of groups of a text, from the same columns."""
         return self._by_role(
             lambda r: (
                 f"greatest((least((characters * 100 + {r.characters - 1}) // {r.characters} + {r.extra}, {r.limit}) "
@@ -80,18 +80,18 @@ class Calibration:
         return f"(CASE role {cases} END)::BIGINT"
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for the manifest."""
+        """Return the calibration as plain values for the manifest."""
         return {"width": self.width, "rates": {role: asdict(rate) for role, rate in self.rates.items()}}
 
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Calibration:
-        """The calibration that :meth:`plain` gave."""
+        """Return the calibration of the values that :meth:`plain` returned."""
         return Calibration({role: Rate(**rate) for role, rate in plain["rates"].items()}, int(plain["width"]))
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a shard holds; ``texts`` counts distinct texts, also those that other shards hold as well."""
+    """The size of a shard. ``texts`` counts its distinct texts, including those that other shards need as well."""
 
     index: int
     pairs: int
@@ -102,10 +102,10 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Work:
-    """Sums over all texts of all shards, from which floating-point work follows.
+    """Sums over all texts of all shards, from which the floating-point operations are estimated.
 
-    ``tokens`` and ``squares`` are Σ S and Σ S²; ``moved`` and ``moved_squares`` the same with each text counted once a
-    direction.
+    ``tokens`` and ``squares`` are Σ S and Σ S² over texts of S tokens. ``moved`` and ``moved_squares`` are the same
+    sums with each text counted once for each of its directions.
     """
 
     texts: int
@@ -117,13 +117,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. ``texts`` counts distinct (text, role); ``rejected`` counts planned rejects by reason.
+    """The plan of a run.
 
-    ``job`` is the digest of the job that it was made for. ``inputs`` has a dict a file: file, size, modified,
-    fingerprint. ``centre_file`` has the sample of texts that a job with centred sums takes the mean of, by role.
-    ``kept`` is the schema of the columns passed through, under their names in the output. ``calibration``
-    is by what rates lengths were taken for costs, ``lengths`` the characters of distinct texts by role and percentile,
-    ``work`` what it all takes. ``warnings`` are the notices that the summary repeats.
+    ``job`` is the digest of its job. ``texts`` counts distinct (text, role). ``rejected`` counts the rows rejected
+    while planning, by reason. ``inputs`` has a dict for each input file: file, size, modified, fingerprint.
+    ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts. ``kept``
+    is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
+    costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
+    for the estimate. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str
@@ -149,10 +150,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shard:
-    """``pairs``: ordinal, pair_id, text_a_id, text_b_id, file, row and the kept columns, by ordinal.
+    """The pairs and texts of a shard.
 
-    ``texts``: text_id, role, text, owner (this shard writes its row), shared (other shards need it as well); every
-    text of the pairs once.
+    ``pairs`` has ordinal, pair_id, text_a_id, text_b_id, file, row and the columns passed through, sorted by ordinal.
+    ``texts`` has each text of the pairs once: text_id, role, text, owner (whether this shard writes its row), shared
+    (whether other shards need it as well).
     """
 
     index: int
@@ -161,38 +163,38 @@ class Shard:
 
 
 def load_plan(run: Store) -> Plan | None:
-    """The plan of a run, or None where none was finished; RunError when it cannot be understood."""
-    import pyarrow as pa
+    """Return the plan of a run, or None if planning is not finished; raises RunError if it cannot be read."""
+    import pyarrow as pa  # `tokenpair status` of a finished run does not need it
 
     if not run.exists(MANIFEST):
         return None
     try:
-        found = json.loads(run.read(MANIFEST, most=MOST_BYTES))
-        if found["version"] not in (DIFFERENCES, VERSION):
-            raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {found['version']})")
-        kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["kept"])))
-        shards = tuple(ShardInfo(**{k: int(v) for k, v in one.items()}) for one in found["shards"])
+        manifest = json.loads(run.read(MANIFEST, most=MOST_BYTES))
+        if manifest["version"] not in (DIFFERENCES, VERSION):
+            raise RunError(f"{run.url}: was planned by another version of tokenpair (plan {manifest['version']})")
+        kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(manifest["kept"])))
+        shards = tuple(ShardInfo(**{k: int(v) for k, v in shard.items()}) for shard in manifest["shards"])
         names = ("job", "pairs_file", "texts_file")
-        if not all(isinstance(found[name], str) for name in names):
+        if not all(isinstance(manifest[name], str) for name in names):
             raise TypeError("names are text")
         same = (*names, "pairs", "texts", "characters", "mode", "rejected", "inputs", "notices")
         return Plan(
             shards=shards,
             kept=kept,
-            calibration=Calibration.of(found["calibration"]),
-            lengths={role: {k: int(v) for k, v in one.items()} for role, one in found["lengths"].items()},
-            work=Work(**{k: int(v) for k, v in found["work"].items()}),
-            centre_file=None if found.get("centre_file") is None else str(found["centre_file"]),
-            warnings=[str(line) for line in found.get("warnings", [])],
-            version=int(found["version"]),
-            **{key: found[key] for key in same},
+            calibration=Calibration.of(manifest["calibration"]),
+            lengths={role: {k: int(v) for k, v in lengths.items()} for role, lengths in manifest["lengths"].items()},
+            work=Work(**{k: int(v) for k, v in manifest["work"].items()}),
+            centre_file=None if manifest.get("centre_file") is None else str(manifest["centre_file"]),
+            warnings=[str(line) for line in manifest.get("warnings", [])],
+            version=int(manifest["version"]),
+            **{key: manifest[key] for key in same},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, pa.ArrowException):
         raise RunError(f"{run.url}/{MANIFEST}: is not a plan of tokenpair") from None
 
 
 def read_shard(run: Store, plan: Plan, index: int) -> Shard:
-    """The pairs and texts of shard ``index``; RunError when the plan's files do not hold it."""
+    """Return the pairs and texts of shard ``index``; raises RunError if the plan's files are damaged or lack it."""
     return Shard(index, _row_group(run, plan, plan.pairs_file, index), _row_group(run, plan, plan.texts_file, index))
 
 
@@ -202,7 +204,7 @@ def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
 
     def read() -> pa.Table:
         with run.open_input(name) as raw:
-            # The footer grows with the number of shards: once a process is enough.
+            # The footer grows with the number of shards, so each process reads it only once.
             parquet = pq.ParquetFile(raw, metadata=plan._footers.get(name))
             plan._footers[name] = parquet.metadata
             if not 0 <= index < parquet.num_row_groups:
@@ -216,7 +218,7 @@ def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
 
 
 def encoded(plan: Plan) -> bytes:
-    """The plan as the bytes of its manifest."""
+    """Return the plan as the bytes of its manifest."""
     typed = ("shards", "kept", "calibration", "work")
     fields = {k: v for k, v in vars(plan).items() if k not in typed and not k.startswith("_")}
     fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()

@@ -1,4 +1,4 @@
-"""A run directory opened for reading: its pairs as attributions again, its tables, its state."""
+"""Reads a run directory: its pairs as attributions, its tables, its settings and its state."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import numpy as np
 from attribution_core.hooks import hook
 from attribution_core.results import ExplainedText, PairAttribution
 from attribution_core.text.grouping import Groups
+from jobs.config.yaml import read_yaml
 from jobs.errors import RunError
+from jobs.run.export import dataset_of, frame_of
 from jobs.run.manifest import DIFFERENCES, Plan, load_plan
 from jobs.run.tables import (
     JOB_FILE,
+    JOB_FILE_MOST_BYTES,
     LIFTS,
+    MANIFEST,
     SUCCESS,
     attribution_schema,
     finished_shards,
@@ -38,17 +42,20 @@ if TYPE_CHECKING:
 
     from attribution_core.model.modules import Role
 
-# Rows looked at for examples of what a column holds.
+# Rows that are read for examples of the values of a column.
 FIRST_ROWS = 10_000
 
 
 class Run:
-    """What a job has written so far; everything is read when asked for, and a part that is there is whole."""
+    """The results that a job has written so far. Each is read when it is asked for; its parts are never incomplete.
+
+    Raises RunError if ``store`` is not a run directory.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.url = store.url
-        if not (store.exists(JOB_FILE) or store.exists("plan/manifest.json")):
+        if not (store.exists(JOB_FILE) or store.exists(MANIFEST)):
             raise RunError(f"{store.url}: is not a run of tokenpair (it has no {JOB_FILE})")
 
     def __repr__(self) -> str:
@@ -59,55 +66,58 @@ class Run:
 
     @cached_property
     def job(self) -> dict[str, Any]:
-        """What `job.yaml` says: the settings, versions and the model's fingerprint; empty where it is missing."""
-        from jobs.config.yaml import read_yaml
-        from jobs.run.record import MOST_BYTES
+        """The content of ``job.yaml``: settings, versions, the model's fingerprint; empty if it is missing.
 
+        Raises RunError if it is not a job file.
+        """
         if not self.store.exists(JOB_FILE):
             return {}
         try:
-            found = read_yaml(self.store.read(JOB_FILE, most=MOST_BYTES))
+            job = read_yaml(self.store.read(JOB_FILE, most=JOB_FILE_MOST_BYTES))
         except ValueError:
             raise RunError(f"{self.url}/{JOB_FILE}: is not valid YAML") from None
-        if not isinstance(found, dict):
+        if not isinstance(job, dict):
             raise RunError(f"{self.url}/{JOB_FILE}: is not a job of tokenpair")
-        return found
+        return job
 
     @cached_property
     def plan(self) -> Plan | None:
-        """The plan, or None where planning was not finished."""
+        """The plan, or None if planning is not finished; raises RunError if it cannot be read."""
         return load_plan(self.store)
 
     @property
     def statistics(self) -> Any:
-        """What ``tokenpair stats`` found of this run, a Statistics; RunError where it has not been run."""
+        """The results of ``tokenpair stats``, a Statistics; raises RunError if it was not run."""
         return hook("statistics_of_run")(self)
 
     @property
     def finished(self) -> bool:
-        """Whether every planned shard is there."""
+        """Whether the run has committed all of its planned shards."""
         return self.store.exists(SUCCESS)
 
     @property
     def unfinished(self) -> str:
-        """A sentence for a reader of a run that has more to come, else ""."""
+        """A warning that the run is not finished; "" if it is."""
         if self.finished:
             return ""
-        there = f", {len(self.finished_shards())} of {len(self.plan.shards)} shards are there" if self.plan else ""
-        return f"The run is not finished{there}: documents may be missing."
+        done = f", {len(self.finished_shards())} of {len(self.plan.shards)} shards are done" if self.plan else ""
+        return f"The run is not finished{done}: documents may be missing."
 
     def finished_shards(self) -> set[int]:
-        """Numbers of the shards that are there."""
+        """Return the numbers of the committed shards."""
         return finished_shards(self.store)
 
     def dataset(self, folder: str = "attributions") -> pyarrow.dataset.Dataset:
-        """The parts of ``attributions``, ``texts`` or ``rejects`` so far as one pyarrow dataset."""
+        """Return the parts of ``attributions``, ``texts`` or ``rejects`` written so far as one pyarrow dataset."""
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
         with self._reading():
             return self.store.dataset(folder, self.format, empty)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """`attributions` as a table, one row a pair; all columns, or those named."""
+        """Return ``attributions`` as a table with one row for each pair and all columns, or those named.
+
+        Raises RunError if the run has no such column.
+        """
         dataset = self.dataset()
         missing = [name for name in columns or () if name not in dataset.schema.names]
         if missing:
@@ -115,29 +125,25 @@ class Run:
         return self._table(dataset, columns=list(columns) if columns is not None else None)
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """:meth:`to_table` as a pandas DataFrame, lists as arrays; ExportError where pandas is not installed."""
-        from jobs.run.export import frame_of
-
+        """Return :meth:`to_table` as a DataFrame with lists as arrays; raises ExportError if pandas is missing."""
         return frame_of(self.to_table(columns))
 
     def to_datasets(self, columns: Sequence[str] | None = None) -> datasets.Dataset:
-        """:meth:`to_table` as a Dataset of Hugging Face; ExportError where the package datasets is not installed."""
-        from jobs.run.export import dataset_of
-
+        """Return :meth:`to_table` as a Hugging Face Dataset; raises ExportError if datasets is not installed."""
         return dataset_of(self.to_table(columns))
 
     def texts(self) -> pa.Table:
-        """One row a distinct (text, role) that has been explained."""
+        """Return a table with one row for each distinct (text, role) explained so far."""
         return self._table(self.dataset("texts"))
 
     def rejects(self) -> pa.Table:
-        """The rows that were turned away, with place and reason."""
+        """Return the rejected rows with file, row number and reason."""
         return self._table(self.dataset("rejects"))
 
     def pair(self, pair_id: str) -> PairAttribution:
-        """One pair's attribution; its matrix is NaN where a cell was not stored, its sums are exact.
+        """Return the attribution of one pair. Its matrix is NaN where a word pair was not stored; its sums are exact.
 
-        RunError when the run has no such pair, or not yet, or turned it away.
+        Raises RunError if the run has no such pair, has not written it yet, or rejected it.
         """
         with as_written(self.url):
             return self._pair(str(pair_id))
@@ -149,7 +155,7 @@ class Run:
         return self.attribution(row, a, b)
 
     def attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
-        """A row of `attributions` as a pair again, with its two texts."""
+        """Return the pair that a row of ``attributions`` and its two texts describe."""
         own = reserved_names()
         return PairAttribution(
             a=a,
@@ -170,7 +176,10 @@ class Run:
         )
 
     def pairs(self, pair_ids: Collection[str]) -> dict[str, PairAttribution]:
-        """The attributions of those pairs that are there with both their texts; each part is read once."""
+        """Return the attributions by pair id, without the pairs that are not written with both texts.
+
+        Each part is read once.
+        """
         import pyarrow.compute as pc
 
         table = self.rows(pc.field("pair_id").isin(list(pair_ids)))
@@ -178,29 +187,29 @@ class Run:
             self.explained(set(table[f"text_{side}_id"].to_pylist()), role)
             for side, role in zip("ab", self.roles, strict=True)
         ]
-        found: dict[str, PairAttribution] = {}
+        pairs: dict[str, PairAttribution] = {}
         for row in table.to_pylist():
             a, b = (texts.get(row[f"text_{side}_id"]) for side, texts in zip("ab", sides, strict=True))
             if a is not None and b is not None:
-                found[row["pair_id"]] = self.attribution(row, a, b)
-        return found
+                pairs[row["pair_id"]] = self.attribution(row, a, b)
+        return pairs
 
     def query(self, query_id: str, by: str | None = None) -> Any:
-        """A query and its documents in rank order, a QueryResult, with what each word adds to their scores.
+        """Return a query and its documents in rank order, a QueryResult, with what each word adds to their scores.
 
-        ``query_id`` is the first text's id, as the log gave it. ``by`` says which words of the documents are marked:
-        those with the largest ``lift``, or the largest ``share`` of the sum; by default the lift where the run has it.
-        Only the rows of that query are read. RunError when the run has no such query, or none of its rows yet;
-        SettingError for a ``by`` that is neither, and for ``lift`` where the run has none.
+        ``query_id`` is the id of the first text, as in the log. ``by`` selects the words of the documents to mark:
+        those with the largest ``lift`` or the largest ``share`` of the sum; by default the lift if the run has it.
+        Only the rows of that query are read. Raises RunError if the run has no such query or has not written it yet,
+        and SettingError for another ``by`` and for ``lift`` if the run has none.
         """
         with as_written(self.url):
             return hook("query_of_run")(self, str(query_id), by)
 
     def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows that meet the pyarrow expression ``wanted``.
+        """Return the rows that meet the pyarrow expression ``wanted``, with all columns or those named.
 
-        Rows are wide and what is asked of them is narrow: the columns of ``wanted`` are read first, and then the rest
-        of those parts alone that hold such a row, one after the other.
+        Rows are wide, so only the columns of ``wanted`` are read first. Then the other columns are read, one part at
+        a time, of the parts that have such a row.
         """
         import pyarrow as pa
 
@@ -217,25 +226,25 @@ class Run:
         return pa.concat_tables(parts)
 
     def first(self, column: str, count: int) -> list[Any]:
-        """Up to ``count`` different values of a column of `attributions`, from its first rows."""
+        """Return up to ``count`` distinct values of a column of ``attributions``, from its first rows."""
         with self._reading():
             head = self.dataset().head(FIRST_ROWS, columns=[column])
         return list(dict.fromkeys(head[column].to_pylist()))[:count]
 
     def head(self, count: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Those columns of the first ``count`` rows of `attributions`, in the order of its parts."""
+        """Return ``columns`` of the first ``count`` rows of ``attributions``, in the order of its parts."""
         with self._reading():
             return cast("list[dict[str, Any]]", self.dataset().head(count, columns=list(columns)).to_pylist())
 
     def written_texts(self, text_ids: Collection[str], role: str) -> dict[str, str]:
-        """The texts of those ids as they were given; those that are not written yet are left out."""
+        """Return the texts by id, as in the input; texts that are not written yet are missing."""
         import pyarrow.compute as pc
 
         wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
         return {row["text_id"]: row["text"] for row in self.rows(wanted, "texts", ("text_id", "text")).to_pylist()}
 
     def explained(self, text_ids: Collection[str], role: str) -> dict[str, ExplainedText]:
-        """The texts of those ids, as the model read them; those that are not written yet are left out."""
+        """Return the texts by id, as the model read them; texts that are not written yet are missing."""
         import pyarrow.compute as pc
 
         wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
@@ -243,18 +252,21 @@ class Run:
 
     @property
     def roles(self) -> tuple[Role, Role]:
-        """The roles of a pair's two texts, as they stand in `texts`."""
+        """The roles of the two texts of a pair, as in the column ``role`` of ``texts``."""
         return ("query", "document") if self._mode == "retrieval" else ("text", "text")
 
     def setting(self, name: str) -> Any:
-        """A setting of the job, or None; what was found out in the run (a layer counted from below, the model's own
-        similarity) before what was asked."""
-        found = self.job.get("run")
-        return found[name] if isinstance(found, dict) and name in found else self.job.get(name)
+        """Return a setting of the job, or None if it has none of that name.
+
+        The value that the run resolved (a layer counted from 0, the model's own similarity) takes precedence over the
+        one that was asked for.
+        """
+        resolved = self.job.get("run")
+        return resolved[name] if isinstance(resolved, dict) and name in resolved else self.job.get(name)
 
     @property
     def sums_to(self) -> str:
-        """What a pair's cells sum to: score, difference or centred; a run of a version before has differences."""
+        """What the word pairs sum to: score, difference or centred. Runs of plan version 4 and older: difference."""
         if "sums_to" in self.job:
             return str(self.job["sums_to"])
         return "score" if self.plan is not None and self.plan.version > DIFFERENCES else "difference"
@@ -263,22 +275,22 @@ class Run:
         import pyarrow.compute as pc
 
         wanted = pc.field("pair_id") == pair_id
-        found = self.rows(wanted).slice(0, 1).to_pylist()
-        if found:
-            return cast("dict[str, Any]", found[0])
-        turned_away = self._table(self.dataset("rejects"), filter=wanted).to_pylist()
-        if turned_away:
-            one = turned_away[0]
-            raise RunError(f"pair {pair_id!r} was turned away: {one['reason']} ({one['file']}, row {one['row']})")
+        rows = self.rows(wanted).slice(0, 1).to_pylist()
+        if rows:
+            return cast("dict[str, Any]", rows[0])
+        rejects = self._table(self.dataset("rejects"), filter=wanted).to_pylist()
+        if rejects:
+            reject = rejects[0]
+            raise RunError(f"pair {pair_id!r} was rejected: {reject['reason']} ({reject['file']}, row {reject['row']})")
         state = "" if self.finished else "; the run is not finished"
         raise RunError(f"{self.url}: there is no pair {pair_id!r}{state}")
 
     def _text(self, text_id: str, role: str) -> ExplainedText:
-        found = self.explained([text_id], role)
-        if not found:
-            state = "lacks it" if self.finished else "has not written it yet"
-            raise RunError(f"{self.url}: the pair's text {text_id!r} ({role}) is not there: the run {state}")
-        return found[text_id]
+        texts = self.explained([text_id], role)
+        if not texts:
+            state = "lacks" if self.finished else "has not written yet"
+            raise RunError(f"{self.url}: the run {state} the pair's text {text_id!r} ({role})")
+        return texts[text_id]
 
     def _explained(self, row: dict[str, Any]) -> ExplainedText:
         row = dict(row)
@@ -288,7 +300,7 @@ class Run:
             starts=tuple(row.pop("starts")),
             ends=tuple(row.pop("ends")),
             kinds=tuple(row.pop("kinds")),
-            of_token=(),  # not kept on disk: groups, not tokens, are what was attributed
+            of_token=(),  # not stored, because attributions are per group and not per token
         )
         row.pop("text_id")
         return ExplainedText(groups=groups, tokens=tuple(row.pop("tokens")), **row)
@@ -299,7 +311,7 @@ class Run:
 
     @cached_property
     def format(self) -> str:
-        """parquet or arrow: what the parts are written in."""
+        """The file format of the parts: parquet or arrow."""
         for folder in ("attributions", "texts", "rejects"):
             for name in self.store.list(folder):
                 return "arrow" if name.endswith(".arrow") else "parquet"
@@ -321,16 +333,16 @@ class Run:
             with self.store.guard("read", ""):
                 yield
         except pa.ArrowException:
-            raise RunError(f"{self.url}: a part of it is damaged") from None
+            raise RunError(f"{self.url}: a part of the run is damaged") from None
 
 
 def open_run(path: str | os.PathLike[str], storage: StorageSettings | None = None) -> Run:
-    """A finished or unfinished run at a local path or ``s3://…``; RunError when there is none."""
+    """Open a finished or unfinished run at a local path or ``s3://…``; raises RunError if there is none."""
     return Run(Store.open(path, storage))
 
 
 def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The cells that were stored, [rows, cols]; NaN elsewhere."""
+    """Return the stored contributions [rows, cols] of the word pairs, NaN where they were not stored."""
     shape = (row["rows"], row["cols"])
     check_cells(*shape, *(len(row[name]) for name in ("row_sums", "col_sums")))
     if row.get("row_lift") is not None:

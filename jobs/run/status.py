@@ -1,4 +1,4 @@
-"""Where a run stands, told from its run directory alone: what is committed, and what its starts wrote of themselves."""
+"""Reads the progress of a run from its run directory alone: the committed shards and the states that drivers wrote."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from jobs.run.tables import JOB_FILE, SUCCESS, finished_shards
 from jobs.run.totals import Totals
 from jobs.storage.store import Store
 
-# Longer than a start takes to say again that it is there, a store that was away for a while included.
+# A driver whose last heartbeat is older than this is gone; a short outage of the store is allowed for.
 ALIVE_SECONDS = 45.0
 AT_WORK = ("planning", "starting", "running")
 STARTS_READ = 4
-# Many times what a start or a finished run writes of itself; more is from elsewhere and is not read.
+# Many times the size of a state or summary; a larger file is from another program and is not read.
 MOST_BYTES = 16 << 20
 SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands.
+    """The progress of a run.
 
     ``state`` is planning, starting, running, finished, incomplete (ended with shards missing), stopped (by a signal),
-    failed (of ``reason``), lost (its driver is gone without a word) or unknown (nobody wrote of it). ``seen_seconds``
-    ago the driver gave its last sign of life; ``drivers`` are at work. Rate, workers and retries are of the last start.
+    failed (because of ``reason``), lost (the driver ended without writing a state) or unknown (there is no state).
+    ``seen_seconds`` is the age of the driver's last heartbeat in seconds, ``drivers`` the number of drivers at work,
+    ``rate`` the pairs per second. ``rate``, ``workers`` and ``retries`` are of the last start.
     """
 
     url: str
@@ -57,11 +58,11 @@ class Status:
     totals: Totals | None = None
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for ``--json``."""
+        """Return the status as plain values for ``--json``."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """What a user reads."""
+        """Return the status as lines for the user."""
         lines = [f"run      {self.url}", f"state    {self._sentence()}"]
         if self.totals is not None:
             return [*lines, *self.totals.lines()]
@@ -85,7 +86,7 @@ class Status:
             lines.append(f"workers  {', '.join(words) or 'none'}")
         if self.retries:
             lines.append(f"retries  {counted(self.retries, 'shard')} had to be tried again")
-        lines += [f"error    {one.get('time', '')}  {one.get('what', '')}" for one in self.errors]
+        lines += [f"error    {error.get('time', '')}  {error.get('what', '')}" for error in self.errors]
         lines += [f"FAILED   shard {shard}: {reason}" for shard, reason in list(self.failed.items())[:SHOWN]]
         if len(self.failed) > SHOWN:
             lines.append(f"FAILED   and {counted(len(self.failed) - SHOWN, 'further shard')}")
@@ -108,23 +109,23 @@ class Status:
 
 
 def read_status(run: Store) -> Status:
-    """Where ``run`` stands; RunError where there is none."""
+    """Return the status of ``run``; raises RunError if the directory is not a run."""
     states = _states(run)
     finished = run.exists(SUCCESS)
     if not (states or finished or run.exists(JOB_FILE) or run.exists(MANIFEST)):
         raise RunError(f"{run.url}: is not a run of tokenpair (it has no {JOB_FILE})")
-    alive = [one for one in states if _phase(one) in AT_WORK and _age(one) < ALIVE_SECONDS]
+    alive = [state for state in states if _phase(state) in AT_WORK and _age(state) < ALIVE_SECONDS]
     last = (alive or states or [{}])[0]
     if finished:
         return Status(run.url, "finished", totals=_totals(run), **_who(last))
-    # The plan before the parts, so that a part is never of a plan that came later.
+    # The plan is read before the parts: if the run is restarted in between, no part belongs to a later plan.
     plan = load_plan(run)
     done = finished_shards(run)
     phase = _phase(last)
     state = "lost" if phase in AT_WORK and not alive else phase or "unknown"
-    told = _mapping(last, "shards")
-    failed = {int(k): str(v) for k, v in _mapping(told, "failed").items() if re.fullmatch(r"[0-9]{1,9}", k)}
-    running = [n for n in _listed(told, "running") if isinstance(n, int) and n not in done] if alive else []
+    shards = _mapping(last, "shards")
+    failed = {int(k): str(v) for k, v in _mapping(shards, "failed").items() if re.fullmatch(r"[0-9]{1,9}", k)}
+    running = [n for n in _listed(shards, "running") if isinstance(n, int) and n not in done] if alive else []
     rate = _number(last, "rate")
     pairs_done = _pairs(plan, done)
     left = (plan.pairs - pairs_done) / rate if plan is not None and rate > 0 and state == "running" else math.inf
@@ -143,23 +144,23 @@ def read_status(run: Store) -> Status:
         seconds_left=left if math.isfinite(left) else None,
         workers={k: int(v) for k, v in _mapping(last, "workers").items() if isinstance(v, int)},
         retries=int(_number(last, "retries")),
-        errors=[{str(k): str(v) for k, v in one.items()} for one in _listed(last, "errors") if isinstance(one, dict)],
+        errors=[{str(k): str(v) for k, v in e.items()} for e in _listed(last, "errors") if isinstance(e, dict)],
         **_who(last),
     )
 
 
 def _states(run: Store) -> list[dict[str, Any]]:
-    """What the last starts wrote of themselves, the newest first; names sort by time."""
+    """Return the states that the last starts wrote, the newest first; their file names sort by time."""
     names = [name for name in run.list(FOLDER) if re.fullmatch(rf"{FOLDER}/state-[\w-]+\.json", name)]
-    found: list[dict[str, Any]] = []
+    states: list[dict[str, Any]] = []
     for name in sorted(names, reverse=True)[:STARTS_READ]:
         try:
             state = json.loads(run.read(name, most=MOST_BYTES))
         except (ValueError, RecursionError):
             continue
         if isinstance(state, dict):
-            found.append(state)
-    return found
+            states.append(state)
+    return states
 
 
 def _who(state: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def _phase(state: dict[str, Any]) -> str:
 
 
 def _age(state: dict[str, Any]) -> float:
-    """Seconds since a state was written, by this machine's clock."""
+    """Return the seconds since a state was written, by this machine's clock; infinite if that is unknown."""
     try:
         then = datetime.fromisoformat(str(state.get("updated")))
         return (datetime.now(UTC) - then).total_seconds()
@@ -196,23 +197,23 @@ def _totals(run: Store) -> Totals:
         return Totals()
 
 
-# A run directory may have been written by anybody: what is not of the kind it should be counts as nothing.
+# Others may have written the run directory: a value of another type than expected counts as empty.
 
 
 def _mapping(state: dict[str, Any], name: str) -> dict[str, Any]:
-    found = state.get(name)
-    return found if isinstance(found, dict) else {}
+    value = state.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _listed(state: dict[str, Any], name: str) -> list[Any]:
-    found = state.get(name)
-    return found if isinstance(found, list) else []
+    value = state.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _number(state: dict[str, Any], name: str) -> float:
-    found = state.get(name)
+    value = state.get(name)
     try:
-        number = float(found) if isinstance(found, int | float) and not isinstance(found, bool) else 0.0
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
     except OverflowError:
         return 0.0
     return number if math.isfinite(number) else 0.0

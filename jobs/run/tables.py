@@ -1,4 +1,7 @@
-"""The result of a run on disk: Arrow schemas, how a shard is committed."""
+"""The tables of a run on disk: their Arrow schemas, their rows, and the commit of a shard.
+
+pyarrow is imported inside functions, because ``tokenpair status`` of a finished run does not need it.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,19 @@ if TYPE_CHECKING:
 
 SUCCESS = "_SUCCESS"
 JOB_FILE = "job.yaml"
+# The largest job.yaml that is read; it grows with the number of input files.
+JOB_FILE_MOST_BYTES = 64 << 20
 MANIFEST = "plan/manifest.json"
-# For cosine; null for dot, and not there in runs of versions before.
+# Columns for cosine similarity: null for dot product, absent in runs of plan version 4 and older.
 LIFTS = ("row_lift", "col_lift")
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow"}
 
 
 def attribution_schema(store: str = "top", kept: pa.Schema | None = None) -> pa.Schema:
-    """Columns of `attributions`, one row a pair; with ``store`` full also the matrix, then the kept columns."""
+    """Return the schema of ``attributions``, with one row for each pair.
+
+    ``kept`` has the columns passed through, which come last. ``store="full"`` adds the matrix of all word pairs.
+    """
     import pyarrow as pa
 
     cell = pa.struct(
@@ -44,7 +52,10 @@ def attribution_schema(store: str = "top", kept: pa.Schema | None = None) -> pa.
 
 
 def text_schema() -> pa.Schema:
-    """Columns of `texts`, one row a distinct (text, role); `starts` and `ends` are character offsets in `text`."""
+    """Return the schema of ``texts``, with one row for each distinct (text, role).
+
+    ``starts`` and ``ends`` are character offsets in ``text``.
+    """
     import pyarrow as pa
 
     words, offsets = pa.list_(pa.string()), pa.list_(pa.int32())
@@ -70,7 +81,7 @@ def text_schema() -> pa.Schema:
 
 
 def reject_schema() -> pa.Schema:
-    """Columns of `rejects`: the row turned away as text, where it stood (``row`` from 1), and why."""
+    """Return the schema of ``rejects``: file and row number (from 1) of each rejected row, the reason, its text."""
     import pyarrow as pa
 
     names = {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64()}
@@ -78,19 +89,19 @@ def reject_schema() -> pa.Schema:
 
 
 def stored_lift(row: dict[str, Any], name: str) -> Floats | None:
-    """A row's lift [G] under one of ``LIFTS``; None where the run has none."""
+    """Return the lift [G] of a row's G groups, from one of the columns ``LIFTS``; None if the run has none."""
     return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
 def reserved_names() -> set[str]:
-    """Names of `attributions` that a column passed through must not take."""
+    """Return the column names of ``attributions`` that a column passed through must not have."""
     return set(attribution_schema("full").names)
 
 
 def attribution_row(
     pair: PairAttribution, sums: PairSums, *, pair_id: str, text_a_id: str, text_b_id: str, store: str = "top"
 ) -> dict[str, Any]:
-    """One row of `attributions` without the kept columns."""
+    """Return a row of ``attributions`` without the columns passed through."""
     rows, cols = pair.matrix.shape
     row: dict[str, Any] = {
         "pair_id": pair_id,
@@ -115,7 +126,7 @@ def attribution_row(
         "top": [cell._asdict() for cell in sums.top],
     }
     if store == "full":
-        # float16 reaches down to 6e-8 and up to 65504: scaled to at most 1, the cells that count keep 11 bits.
+        # float16 has values from 6e-8 to 65504. Scaled to at most 1, the large values keep 11 bits of precision.
         scale = float(np.abs(pair.matrix).max(initial=0.0)) or 1.0
         row["matrix"] = (pair.matrix / scale).astype(np.float16).ravel()
         row["matrix_scale"] = scale
@@ -123,7 +134,10 @@ def attribution_row(
 
 
 def attribution_table(rows: Sequence[dict[str, Any]], kept: pa.Table | None = None, store: str = "top") -> pa.Table:
-    """Rows of :func:`attribution_row` as a table, beside the kept columns of the same pairs in the same order."""
+    """Return rows of :func:`attribution_row` as a table.
+
+    ``kept`` has the columns passed through, of the same pairs in the same order.
+    """
     import pyarrow as pa
 
     own = attribution_schema(store)
@@ -135,7 +149,7 @@ def attribution_table(rows: Sequence[dict[str, Any]], kept: pa.Table | None = No
 
 
 def text_row(text: ExplainedText, text_id: str) -> dict[str, Any]:
-    """One row of `texts`."""
+    """Return a row of ``texts``."""
     row = {
         name: getattr(text, name)
         for name in text_schema().names
@@ -152,27 +166,27 @@ def text_row(text: ExplainedText, text_id: str) -> dict[str, Any]:
 
 
 def text_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows of :func:`text_row` as a table."""
+    """Return rows of :func:`text_row` as a table."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(list(rows), schema=text_schema())
 
 
 def reject_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rejects (pair_id, file, row, reason, row_text) as a table."""
+    """Return rejects, each with pair_id, file, row, reason and row_text, as a table."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(list(rows), schema=reject_schema())
 
 
 def part_name(folder: str, part: int | str, format: str) -> str:
-    """The name of a part; shards have numbers, the planner's own rejects are ``plan``."""
+    """Return the file name of a part: of a shard by its number, of the rejects of planning by ``plan``."""
     label = f"{part:05d}" if isinstance(part, int) else part
     return f"{folder}/part-{label}{SUFFIXES[format]}"
 
 
 def encoded(table: pa.Table, format: str) -> bytes:
-    """The table as the bytes of a Parquet (zstd) or Arrow IPC file."""
+    """Return the table as the bytes of a Parquet or Arrow IPC file, compressed with zstd."""
     sink = io.BytesIO()
     _write_tables(sink, [table], table.schema, format)
     return sink.getvalue()
@@ -197,7 +211,10 @@ def _write_tables(sink: Any, tables: Iterable[pa.Table], schema: pa.Schema, form
 def commit_shard(
     run: Store, index: int, attributions: pa.Table, texts: pa.Table, rejects: pa.Table, format: str = "parquet"
 ) -> bool:
-    """Write the parts of a shard, `attributions` last: it alone means done. False when another writer had done so."""
+    """Write the parts of a shard, ``attributions`` last, because its existence marks the shard as done.
+
+    Returns False if another process committed the shard first.
+    """
     for folder, table in (("texts", texts), ("rejects", rejects)):
         if len(table):
             run.commit(part_name(folder, index, format), encoded(table, format))
@@ -205,7 +222,7 @@ def commit_shard(
 
 
 def write_rejects(run: Store, part: int | str, tables: Iterable[pa.Table], format: str) -> None:
-    """Write one part of `rejects` in place of an earlier one; none where there is no row."""
+    """Replace one part of ``rejects``, or remove it if the tables have no row."""
     sink = io.BytesIO()
     name = part_name("rejects", part, format)
     if _write_tables(sink, tables, reject_schema(), format):
@@ -215,8 +232,6 @@ def write_rejects(run: Store, part: int | str, tables: Iterable[pa.Table], forma
 
 
 def finished_shards(run: Store) -> set[int]:
-    """The shards whose `attributions` are there."""
-    names = run.list("attributions")
-    return {
-        int(found[1]) for name in names if (found := re.fullmatch(r"attributions/part-(\d+)\.(?:parquet|arrow)", name))
-    }
+    """Return the numbers of the shards whose ``attributions`` are written."""
+    pattern = re.compile(r"attributions/part-(\d+)\.(?:parquet|arrow)")
+    return {int(match[1]) for name in run.list("attributions") if (match := pattern.fullmatch(name))}

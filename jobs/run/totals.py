@@ -1,4 +1,4 @@
-"""What a whole run came to, read from its parts in one pass and bounded memory."""
+"""Summarizes a run: counts, errors and rejects, read from its parts in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of a run. ``rejected`` is by reason; errors are in units of ‖e(a)‖‖e(b)‖.
+    """Counts of a run. ``rejected`` is by reason; errors are absolute, in units of ‖e(a)‖‖e(b)‖.
 
-    ``sums_to`` says what a pair's attributions sum to; what a version before wrote has no such entry: a difference.
-    ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference of its own scores.
+    ``sums_to`` is what the attributions of a pair sum to. Runs of plan version 4 and older have no such entry: a
+    difference. ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference
+    between its scores and those of its float32 copy; None for a float32 checkpoint.
     """
 
     pairs: int = 0
@@ -42,7 +43,7 @@ class Totals:
     checkpoint: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
-        """The counts as a user reads them."""
+        """Return the counts as the lines of the summary."""
         texts = f"texts    {self.texts:,} distinct"
         if self.truncated:
             texts += f", {self.truncated:,} longer than the model reads (cut)"
@@ -64,25 +65,26 @@ class Totals:
 
     @staticmethod
     def of(plain: dict[str, Any]) -> Totals:
-        """The totals that ``dataclasses.asdict`` made plain values of; TypeError where they are none."""
+        """Return the totals of the values of ``dataclasses.asdict``; raises TypeError if they are not totals."""
         if not isinstance(plain, dict):
             raise TypeError("totals are named")
         agreement, exactness = plain.get("agreement"), plain.get("exactness")
-        found = {
+        typed = {
             "agreement": None if agreement is None else Agreement(**agreement),
             "exactness": None if exactness is None else Exactness(**exactness),
         }
-        totals = Totals(**plain | found)
+        totals = Totals(**plain | typed)
         try:
             totals.lines()
         except (ValueError, AttributeError, OverflowError, LookupError) as error:
-            raise TypeError(str(error)) from None  # a word where a number should be
+            raise TypeError(str(error)) from None  # such as a string in place of a number
         return totals
 
 
 def read_totals(run: Store, format: str, sums_to: str) -> Totals:
-    """The totals of the parts that are there now, each folder read once; StoreError where they cannot be read."""
-    # A folder is read from its beginning where the store fails in passing: hours of work end with these sums.
+    """Return the totals of the parts written so far. Each folder is read once; raises StoreError if that fails."""
+    # After a transient failure of the store a folder is read again from its beginning, because these totals are the
+    # last step of hours of work.
     errors, exactness, agreement = run.attempt("read", "attributions", lambda: _attributions(run, format))
     texts, truncated, unconverged = run.attempt("read", "texts", lambda: _texts(run, format))
     rejected = run.attempt("read", "rejects", lambda: _rejected(run, format))
@@ -116,12 +118,12 @@ def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agre
         exactness.add(values)
         if agreement is not None:
             agreement.add(batch.column("text_a_id").to_pylist(), values["score"], values[LOG_SCORE])
-    found = exactness.result()
-    return errors, found if found.pairs else None, agreement.result() if agreement is not None else None
+    sums = exactness.result()
+    return errors, sums if sums.pairs else None, agreement.result() if agreement is not None else None
 
 
 def _texts(run: Store, format: str) -> tuple[int, int, int]:
-    """How many texts there are, how many were cut, and how many missed the tolerance."""
+    """Return the number of texts, of truncated texts, and of texts that missed the tolerance."""
     texts, truncated, unconverged = 0, 0, 0
     for batch in _batches(run, "texts", format, text_schema().field("truncated"), "converged"):
         texts += len(batch)
@@ -131,16 +133,16 @@ def _texts(run: Store, format: str) -> tuple[int, int, int]:
 
 
 def _rejected(run: Store, format: str) -> dict[str, int]:
-    """Rejects by reason, the most frequent first."""
+    """Return the number of rejects by reason, the most frequent first."""
     rejected: dict[str, int] = {}
     for batch in _batches(run, "rejects", format, reject_schema().field("reason"), None):
-        for found in batch.column(0).value_counts().to_pylist():
-            rejected[found["values"]] = rejected.get(found["values"], 0) + found["counts"]
+        for reason in batch.column(0).value_counts().to_pylist():
+            rejected[reason["values"]] = rejected.get(reason["values"], 0) + reason["counts"]
     return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _batches(run: Store, folder: str, format: str, first: Any, second: str | None) -> Any:
-    """Batches of one or two columns of a folder's parts; none where it has no part."""
+    """Yield record batches of one or two columns of a folder's parts; none if it has no part."""
     if run.list(folder):
         columns = [first.name] + ([second] if second else [])
         yield from run.dataset(folder, format).to_batches(columns=columns, batch_size=BATCH_ROWS)

@@ -1,4 +1,4 @@
-"""Rows that may come from anybody: a run directory says it is tokenpair's, and need not be."""
+"""Validates rows read from run directories, which other programs or people may have written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from attribution_core.errors import TokenpairError
 from jobs.errors import RunError
 
-# No model reads texts whose matrix is larger.
+# No model reads texts so long that their matrix has more word pairs.
 MOST_CELLS = 1 << 28
 
 
 @contextlib.contextmanager
 def as_written(url: str) -> Iterator[None]:
-    """RunError for rows of the run at ``url`` whose columns, types or sizes no run writes."""
+    """Raise RunError if reading rows of the run at ``url`` fails inside the block, because no run writes such rows."""
     try:
         yield
     except TokenpairError:
@@ -24,6 +24,6 @@ def as_written(url: str) -> Iterator[None]:
 
 
 def check_cells(rows: int, cols: int, row_sums: int, col_sums: int) -> None:
-    """ValueError unless a matrix of ``rows`` and ``cols`` is what so many sums belong to, and is of a size to hold."""
+    """Raise ValueError unless a matrix [rows, cols] has these numbers of sums and a size that fits into memory."""
     if rows != row_sums or cols != col_sums or rows * cols > MOST_CELLS:
         raise ValueError(f"a matrix of {rows} rows and {cols} columns")
