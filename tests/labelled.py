@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tiny_models import WORDS, random_text
 
-from attribution_core.training.finetune import LabelledPairs
+from attribution_core.training.recipe import LabelledPairs
 
 
 def labelled_pairs(rng: random.Random, count: int) -> LabelledPairs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from labelled import labelled_pairs, write_csv
+from s3_server import S3Server
 from tiny_models import TinyModels
 from typer.testing import CliRunner
 
@@ -23,10 +26,12 @@ from attribution_core.attribution import Attributor
 from attribution_core.errors import TokenpairError
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import is_shifted
-from attribution_core.training.finetune import LabelledPairs
+from attribution_core.training.recipe import LabelledPairs
 from jobs.cli.main import app
 from jobs.errors import JobError, RunError, SourceError
+from jobs.storage.store import Store
 from jobs.training.config import TrainConfig, load_training
+from jobs.training.folders import files_below, publish_checkpoints
 from jobs.training.run import Trained, run_training
 from jobs.training.worse import is_worse
 
@@ -55,6 +60,11 @@ def weights(folder: str) -> list[Any]:
     return [value.detach().numpy() for value in load_model(Path(folder) / "model", device="cpu")[1].parameters()]
 
 
+def checkpoints(out: Path) -> list[Path]:
+    """The complete ones."""
+    return list(out.glob("checkpoints/*/trainer_state.json"))
+
+
 def training_with_a_checkpoint(job: Job, room: Path) -> subprocess.Popen[str]:
     """The command at work on the job, as soon as it has written a checkpoint."""
     file = room / "job.yaml"
@@ -69,7 +79,7 @@ def training_with_a_checkpoint(job: Job, room: Path) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     until = time.monotonic() + 240
-    while not (room / "out" / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < until:
+    while not checkpoints(room / "out") and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     return process
 
@@ -84,9 +94,18 @@ def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) ->
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["_SUCCESS", "job.yaml", "model"]
     card = (out / "model" / "README.md").read_text()
-    for told in ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv", "(kept)", "Loading"):
-        assert told in card, told
+    ours = ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv", "(kept)")
+    of_the_library = (
+        "generated_from_trainer",
+        "`num_train_epochs`: 2",
+        "## Training Details",
+        "trust_remote_code=True",
+    )
+    for words in (*ours, *of_the_library):
+        assert words in card, words
     assert str(tmp_path) not in card
+    with open(tmp_path / "train.csv", encoding="utf-8") as rows:
+        assert not [row for row in csv.DictReader(rows) if row["sentence1"] in card], "a pair's text is in the card"
     assert "every reference embeds to zero" in " ".join(card.split())
     attributor = Attributor(str(out / "model"), tolerance=1e-4, sums_to="difference")
     pair = attributor.attribute("a red dog", "the dog is red and not a ball")
@@ -151,6 +170,63 @@ def test_without_a_shift_the_model_stays_of_its_kind(job: Job) -> None:
     assert type(model[2]).__name__ == "Normalize"
 
 
+def cut_after_a_checkpoint(job: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the training and stop it as Ctrl-C would, once its first epoch was saved."""
+
+    def publish_and_stop(*args: Any) -> None:
+        publish_checkpoints(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.training.work.publish_checkpoints", publish_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(job, quiet=True)
+
+
+def goes_on_to_the_same_weights(job: TrainConfig, undisturbed: str) -> None:
+    notes: list[str] = []
+    run_training(job, echo=notes.append)
+    assert "going on from the checkpoint" in notes
+    assert not [note for note in notes if note.startswith(("before training", "epoch 1"))], "said again"
+    assert [note for note in notes if note.startswith("epoch 2: loss")]
+    run = Store.open(job.output, job.storage)
+    assert not files_below(run, "checkpoints")
+    with tempfile.TemporaryDirectory() as aside:
+        for name in files_below(run, "model"):
+            path = Path(aside) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(run.read(name))
+        for one, other in zip(weights(aside), weights(undisturbed), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_same_command_goes_on_from_the_checkpoint(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(load(job, output=str(tmp_path / "undisturbed")), quiet=True)
+    cut_after_a_checkpoint(load(job), monkeypatch)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    moved = tmp_path / "moved"
+    (tmp_path / "out").rename(moved)
+    goes_on_to_the_same_weights(load(job, output=str(moved)), str(tmp_path / "undisturbed"))
+
+
+def test_a_training_on_s3_goes_on_from_the_checkpoint(
+    job: Job, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever machine: nothing of the first start is left there."""
+    for name, value in s3.admin.items():
+        monkeypatch.setenv(name, value)
+    run_training(load(job, output=str(tmp_path / "undisturbed")), quiet=True)
+    on_s3 = load(job, output=f"s3://{s3.bucket}/{tmp_path.name}/exact")
+    cut_after_a_checkpoint(on_s3, monkeypatch)
+    assert "checkpoints/checkpoint-6/trainer_state.json" in files_below(
+        Store.open(on_s3.output, on_s3.storage), "checkpoints"
+    )
+    goes_on_to_the_same_weights(on_s3, str(tmp_path / "undisturbed"))
+
+
+@pytest.mark.long
 def test_the_same_command_goes_on_after_a_kill(job: Job, tmp_path: Path) -> None:
     """kill -9 at a random moment after the first checkpoint; the model is the one of an undisturbed run."""
     undisturbed = job | {"output": str(tmp_path / "undisturbed"), "epochs": 6}
@@ -159,12 +235,12 @@ def test_the_same_command_goes_on_after_a_kill(job: Job, tmp_path: Path) -> None
     process = training_with_a_checkpoint(killed, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert (tmp_path / "out" / "checkpoint.pt").exists(), "the run was over, or had not begun, when it was to be killed"
+    assert checkpoints(tmp_path / "out"), "the run was over, or had not begun, when it was to be killed"
     notes: list[str] = []
     run_training(load(killed), echo=notes.append)
     assert "going on from the checkpoint" in notes
-    for found, wanted in zip(weights(killed["output"]), weights(undisturbed["output"]), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for one, other in zip(weights(killed["output"]), weights(undisturbed["output"]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_another_job_is_not_written_over(job: Job, tmp_path: Path, rng: random.Random) -> None:
@@ -182,9 +258,16 @@ def test_another_job_is_not_written_over(job: Job, tmp_path: Path, rng: random.R
     with pytest.raises(RunError, match=r"thesis\.txt"):
         run_training(load(job, output=str(mine)), quiet=True)
     (Path(job["output"]) / "_SUCCESS").unlink()
-    (Path(job["output"]) / "checkpoint.pt").write_bytes(b"PK half a file")
-    with pytest.raises(RunError, match="restart"):
+    bad = Path(job["output"]) / "checkpoints" / "checkpoint-1" / "trainer_state.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{}")
+    with pytest.raises(RunError, match=r"training cannot go on from it .*--restart begins anew"):
         run_training(load(job, dev=None, epochs=1), quiet=True)
+    (Path(job["output"]) / "checkpoint.pt").write_bytes(b"of a version that had a loop of its own")
+    with pytest.raises(RunError, match="an earlier version of tokenpair wrote it"):
+        run_training(load(job, dev=None, epochs=1), quiet=True)
+    run_training(load(job, dev=None, epochs=1), quiet=True, restart=True)
+    assert sorted(path.name for path in Path(job["output"]).iterdir()) == ["_SUCCESS", "job.yaml", "model"]
 
 
 def test_a_restart_that_cannot_begin_leaves_the_model_there(job: Job, tmp_path: Path) -> None:
@@ -283,7 +366,7 @@ def test_two_ray_workers_stop_at_a_signal(job: Job, tmp_path: Path, how: signal.
     assert process.returncode == 128 + how, errors
     assert "the same command goes on where it stopped" in errors
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert (tmp_path / "out" / "checkpoint.pt").exists()
+    assert checkpoints(tmp_path / "out")
 
 
 @pytest.mark.long

@@ -1,97 +1,135 @@
-"""Fine-tuning an encoder on labelled pairs, by the paper's recipe, in steps that can be resumed anywhere.
+"""Fine-tuning an encoder on labelled pairs by the paper's recipe, with the trainer of sentence-transformers.
 
-One forward pass reads both texts of every pair of a batch, and what happens at a step is a function of the seed and the
-step's number alone: a run that was killed goes on as if it had not been, and workers that share a batch among
-them do together what one does alone.
+The trainer has the loop, the optimiser, the schedule and the checkpoints. This module has what the recipe adds: the
+loss over shared dropout, batches of texts of like length, workers that share every batch, and checkpoints by the clock.
+What happens at a step is a function of the seed and the step's number alone. So a run that was killed goes on as if it
+had not been, and workers that share a batch do together what one does alone.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import sort_checkpoints
 
 from attribution_core.errors import SettingError
 from attribution_core.training.dropout import shared_dropout
+from attribution_core.training.recipe import Epoch, LabelledPairs, Loss, Recipe, TrainingState, check_libraries
+from attribution_core.training.references import is_per_row
 
-Loss = Literal["cosine", "dot"]
 # Batches that are shuffled as one before their pairs are sorted by length: padding is then a few per cent.
 BATCHES_TOGETHER = 64
 READ_AT_ONCE = 256
+# The file of a checkpoint that the trainer writes last: a checkpoint that has it is complete.
+STATE_FILE = "trainer_state.json"
 
 
-@dataclass(frozen=True)
-class LabelledPairs:
-    """Pairs of texts and how similar they are, from 0 to 1."""
+class PairLoss(nn.Module):
+    """The mean squared difference of similarities and labels, and of it the share of one of ``world`` workers.
 
-    a: Sequence[str]
-    b: Sequence[str]
-    similarity: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is fine-tuned; the defaults are the paper's (EMNLP 2023, section 3).
-
-    ``loss`` is the mean squared difference of the cosine (or the dot product) and the label; ``warmup`` the share of
-    all steps over which the learning rate grows, after which it falls to 0 linearly; ``keep`` says whether the model is
-    that of the epoch that was best on the dev set, or of the last one.
+    Every worker gets the whole batch, so that all pad to the same length and drop the same units, and embeds each
+    ``world``-th pair from ``rank`` on.
     """
 
-    loss: Loss = "cosine"
-    epochs: int = 5
-    batch: int = 16
-    learning_rate: float = 2e-5
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    largest_gradient: float = 1.0
-    keep: Literal["best", "last"] = "best"
-    seed: int = 0
+    def __init__(self, model: SentenceTransformer, similarity: Loss, rank: int, world: int) -> None:
+        super().__init__()
+        self.model = model
+        self.similarity = similarity
+        self.rank, self.world = rank, world
+
+    def forward(self, features: Sequence[dict[str, Any]], labels: Tensor) -> Tensor:
+        """The loss of a batch; ``features`` are those of the first texts and those of the second, ``labels`` [P]."""
+        p = len(labels)
+        mine = torch.arange(self.rank, p, self.world, device=labels.device)
+        idle = not len(mine)
+        if idle:
+            # Fewer pairs than workers: every worker takes part in the averaging, this one with gradients of 0.
+            mine = mine.new_zeros(1)
+        shares = [{n: v[mine] if is_per_row(v, p) else v for n, v in side.items()} for side in features]
+        with shared_dropout():
+            a_Pd, b_Pd = embed_columns(self.model, shares, separate_first=False)
+        score_P = F.cosine_similarity(a_Pd, b_Pd) if self.similarity == "cosine" else (a_Pd * b_Pd).sum(1)
+        # Gradients are averaged over workers: the share's sum over the mean share is the batch's mean in the end.
+        share = 0.0 if idle else self.world / p
+        return (score_P - labels[mine]).square().sum() * share
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What the model card says of the loss."""
+        return {"similarity": self.similarity}
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training pairs; epoch 0 is the model before it. ``spearman`` is of the dev set, in [-1, 1]."""
+class LikeLengths(DefaultBatchSampler):
+    """Row numbers of the batches of one epoch; every row once, in another order each epoch, of like length in a batch.
 
-    epoch: int
-    loss: float | None
-    spearman: float | None
-    seconds: float
+    ``length_P2`` has the tokens of each pair's longer and shorter text.
+    """
 
+    def __init__(self, length_P2: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        super().__init__(length_P2, batch_size=batch_size, drop_last=False, seed=seed)
+        self.length_P2 = length_P2
 
-@dataclass
-class State:
-    """Where a fine-tuning stands."""
+    def __len__(self) -> int:
+        return math.ceil(len(self.length_P2) / self.batch_size)
 
-    step: int = 0
-    loss: float = 0.0
-    epochs: list[Epoch] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch that was best on the dev set so far; epoch 0 is not one."""
-        told = [one for one in self.epochs if one.spearman is not None and one.epoch > 0]
-        return max(told, key=lambda one: one.spearman or 0.0, default=None)
+    def __iter__(self) -> Iterator[list[int]]:
+        draw = np.random.default_rng([self.seed, self.epoch])
+        order = draw.permutation(len(self.length_P2))
+        batches: list[list[int]] = []
+        for low in range(0, len(order), self.batch_size * BATCHES_TOGETHER):
+            some = order[low : low + self.batch_size * BATCHES_TOGETHER]
+            some = some[np.lexsort((self.length_P2[some, 1], self.length_P2[some, 0]))]
+            batches += [some[at : at + self.batch_size].tolist() for at in range(0, len(some), self.batch_size)]
+        return iter([batches[at] for at in draw.permutation(len(batches))])
 
 
-class FineTuner:
-    """Fine-tunes ``model`` in place.
+class DevEvaluator(EmbeddingSimilarityEvaluator):
+    """Spearman correlation of a model's similarities and the dev set's labels; 0 where one side is constant."""
 
-    ``rank`` and ``world`` say which share of every batch is this worker's; ``parallel`` then wraps the model so that
-    gradients are averaged over the workers. Worker 0 alone evaluates.
+    def __init__(self, pairs: LabelledPairs, similarity: Loss) -> None:
+        super().__init__(
+            list(pairs.a),
+            list(pairs.b),
+            pairs.similarity.tolist(),
+            batch_size=64,
+            main_similarity=similarity,
+            write_csv=False,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = super().__call__(*args, **kwargs)
+        return {name: 0.0 if math.isnan(value) else float(value) for name, value in metrics.items()}
+
+
+class PairTrainer(SentenceTransformerTrainer):
+    """Fine-tunes ``model`` in place, and goes on from the newest complete checkpoint in ``folder``.
+
+    ``rank`` and ``world`` say which share of every batch is this worker's. Checkpoints are written after every epoch
+    and every ``save_seconds``. ``report`` gets the state after every step and epoch, ``saved`` is called after every
+    checkpoint.
+
+    Raises:
+        SettingError: where a library is missing, or the best epoch is to be kept without a dev set.
     """
 
     def __init__(
@@ -100,179 +138,217 @@ class FineTuner:
         train: LabelledPairs,
         dev: LabelledPairs | None,
         recipe: Recipe,
+        folder: Path,
         *,
         rank: int = 0,
         world: int = 1,
-        parallel: Callable[[nn.Module], nn.Module] = lambda model: model,
+        save_seconds: float = math.inf,
+        report: Callable[[TrainingState], None] = lambda state: None,
+        saved: Callable[[], None] = lambda: None,
     ) -> None:
+        check_libraries()
         if recipe.keep == "best" and dev is None:
             raise SettingError("the best epoch can only be kept with a dev set; give one, or keep the last epoch")
+        # An optional library, checked above.
+        from datasets import Dataset
+
         assert len(train) > 0
-        self.model = model.float()
-        self.train = train
-        self.dev = dev
         self.recipe = recipe
-        self.rank, self.world = rank, world
-        self.parallel = parallel(model)
-        self.state = State()
-        self.optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
-        self._best: dict[str, Tensor] | None = None
-        self._lengths: NDArray[np.int64] | None = None
-        self._batches: tuple[int, list[NDArray[np.int64]]] = (-1, [])
-        self._losses: list[float] = []
+        self.has_dev = dev is not None
+        self.checkpoint = last_checkpoint(folder)
+        self.steps_an_epoch = math.ceil(len(train) / recipe.batch)
+        self.loss_now = 0.0
+        self.metric = f"eval_spearman_{recipe.loss}"
+        self.clock: _Clock = _Clock(self, save_seconds, report, saved)
+        model = model.float()
+        super().__init__(
+            model=model,
+            args=self._arguments(model, folder),
+            train_dataset=Dataset.from_dict(
+                {"sentence1": list(train.a), "sentence2": list(train.b), "score": train.similarity}
+            ),
+            loss=PairLoss(model, recipe.loss, rank, world),
+            evaluator=None if dev is None else DevEvaluator(dev, recipe.loss),
+            callbacks=[self.clock],
+        )
+        self.remove_callback(PrinterCallback)
+        lengths = [_lengths(model, texts) for texts in (train.a, train.b)]
+        self.batches = LikeLengths(np.sort(np.stack(lengths, axis=1))[:, ::-1], recipe.batch, recipe.seed)
 
-    @property
-    def steps_an_epoch(self) -> int:
-        """Batches an epoch; the last may be smaller."""
-        return math.ceil(len(self.train) / self.recipe.batch)
+    def _arguments(self, model: SentenceTransformer, folder: Path) -> SentenceTransformerTrainingArguments:
+        recipe = self.recipe
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=math.ceil(self.steps_an_epoch * recipe.epochs * recipe.warmup),
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.largest_gradient,
+            seed=recipe.seed,
+            prompts=prompt_of(model),
+            logging_strategy="epoch",
+            save_strategy="epoch",
+            # The newest, the one before (the newest may be half written) and the best.
+            save_total_limit=2,
+            eval_strategy="epoch" if self.has_dev else "no",
+            eval_on_start=self.has_dev and self.checkpoint is None,
+            load_best_model_at_end=recipe.keep == "best",
+            metric_for_best_model=self.metric if recipe.keep == "best" else None,
+            greater_is_better=True if recipe.keep == "best" else None,
+            use_cpu=model.device.type == "cpu",
+            # Parts such as an unused pooler get no gradient.
+            ddp_find_unused_parameters=True,
+            report_to="none",
+            disable_tqdm=True,
+        )
+        # One worker uses one device; the trainer would split a batch over all GPUs that it sees, by torch's old way.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        return arguments
 
-    @property
-    def steps(self) -> int:
-        """All steps."""
-        return self.steps_an_epoch * self.recipe.epochs
+    def run(self) -> TrainingState:
+        """Train to the end; the model then has the weights to keep.
 
-    # Going on where a run stopped ---------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that going on needs, as tensors and plain values."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": self._best,
-            "losses": list(self._losses),
-            "state": asdict(self.state),
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self._best = saved["best"]
-        self._losses = list(saved["losses"])
-        plain = saved["state"]
-        self.state = State(**{**plain, "epochs": [Epoch(**one) for one in plain["epochs"]]})
-
-    # The work -----------------------------------------------------------------------------------------------------
-
-    def run(
-        self,
-        *,
-        save: Callable[[FineTuner], None] = lambda tuner: None,
-        save_seconds: float = math.inf,
-        told: Callable[[FineTuner], None] = lambda tuner: None,
-    ) -> State:
-        """Train to the end, or from where the loaded state stopped; the model then has the weights to keep.
-
-        ``save`` is called after every epoch and every ``save_seconds``, ``told`` after every step and epoch.
+        Raises:
+            SettingError: where the loss is no number.
         """
-        before, saved = time.monotonic(), time.monotonic()
-        earlier = self.state.seconds
-        if not self.state.epochs:
-            self._end_epoch(0, None)
-            told(self)
-        while self.state.step < self.steps:
-            self._losses.append(self._step(self.state.step))
-            self.state.step += 1
-            self.state.loss = self._losses[-1]
-            self.state.seconds = earlier + time.monotonic() - before
-            epoch, within = divmod(self.state.step, self.steps_an_epoch)
-            if within == 0:
-                self._end_epoch(epoch, float(np.mean(self._losses)))
-                self._losses = []
-            told(self)
-            if within == 0 or time.monotonic() - saved >= save_seconds:
-                self.state.seconds = earlier + time.monotonic() - before
-                save(self)
-                saved = time.monotonic()
-        self.state.seconds = earlier + time.monotonic() - before
-        if self._best is not None:
-            self.model.load_state_dict(self._best)
+        self.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
         self.model.eval()
-        return self.state
+        return self.progress
 
-    def evaluate(self) -> float | None:
-        """Spearman correlation of the model's similarities and the dev set's labels; None without a dev set."""
-        return None if self.dev is None else spearman_on(self.model, self.dev, self.recipe.loss)
+    @property
+    def progress(self) -> TrainingState:
+        """Where the training stands."""
+        return TrainingState(
+            step=self.state.global_step,
+            steps=self.steps_an_epoch * self.recipe.epochs,
+            batch=self.recipe.batch,
+            loss=self.loss_now,
+            seconds=self.clock.seconds,
+            steps_now=self.state.global_step - self.clock.first_step,
+            epochs=tuple(self._epochs()),
+        )
 
-    def _end_epoch(self, epoch: int, loss: float | None) -> None:
-        if self.rank != 0:
-            self.state.epochs.append(Epoch(epoch, loss, None, self.state.seconds))
-            return
-        found = Epoch(epoch, loss, self.evaluate(), self.state.seconds)
-        self.state.epochs.append(found)
-        if self.recipe.keep == "best" and self.state.best == found:
-            self._best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+    def _epochs(self) -> Iterator[Epoch]:
+        """The epochs that ended, as they were logged: a mean loss since the entry before, and the dev set's metric."""
+        losses: list[float] = []
+        last = 0
+        loss: float | None = None
+        for entry in self.state.log_history:
+            step = int(entry["step"])
+            epoch, within = divmod(step, self.steps_an_epoch)
+            if "loss" in entry:
+                losses += [entry["loss"]] * (step - last)
+                last = step
+                if within == 0:
+                    loss, losses = float(np.mean(losses)), []
+            if within == 0 and (self.metric in entry if self.has_dev else "loss" in entry):
+                yield Epoch(epoch, loss, entry.get(self.metric), entry["seconds"])
 
-    def _step(self, step: int) -> float:
-        """One step on this worker's share of its batch; the loss of that share, as a part of the batch's mean."""
-        rows = self._batch(step)
-        self.model.train()
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * schedule(step, self.steps, self.recipe.warmup)
-        # All of the batch is read, so that every worker pads to the same length and drops the same units.
-        features = self._read([self.train.a[row] for row in rows] + [self.train.b[row] for row in rows])
-        mine = torch.arange(self.rank, len(rows), self.world)
-        idle = not len(mine)
-        if idle:
-            # Fewer pairs than workers: every worker takes part in the averaging, this one with gradients of 0.
-            mine = torch.zeros(1, dtype=torch.long)
-        part = _rows(features, torch.cat([mine, mine + len(rows)]), 2 * len(rows))
-        label_P = torch.tensor(self.train.similarity[rows], dtype=torch.float32)[mine].to(self.model.device)
-        with shared_dropout():
-            embedding_RD = self.parallel(part)["sentence_embedding"]
-        a_PD, b_PD = embedding_RD.chunk(2)
-        score_P = F.cosine_similarity(a_PD, b_PD) if self.recipe.loss == "cosine" else (a_PD * b_PD).sum(1)
-        # Gradients are averaged over workers: the share's sum over the mean share is the batch's mean in the end.
-        loss = (score_P - label_P).square().sum() * self.world / len(rows)
-        if idle:
-            loss = loss * 0.0
-        if not math.isfinite(float(loss.detach())):
+    # What the trainer asks of its class ------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Whole batches for every worker: :class:`PairLoss` takes its share."""
+        # An optional library, checked when the trainer was made.
+        from accelerate.data_loader import prepare_data_loader
+
+        loader: Any = DataLoader(
+            cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator
+        )
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a step.
+
+        Raises:
+            SettingError: where it is no number.
+        """
+        loss: Any = super().compute_loss(*args, **kwargs)
+        self.loss_now = float(loss.detach())
+        if not math.isfinite(self.loss_now):
             raise SettingError(
-                f"the loss is not a number at step {step + 1}: training diverged; try a smaller learning_rate than "
-                f"{self.recipe.learning_rate:g}"
+                f"the loss is not a number at step {self.state.global_step + 1}: training diverged; try a smaller "
+                f"learning_rate than {self.recipe.learning_rate:g}"
             )
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.largest_gradient)
-        self.optimizer.step()
-        return float(loss.detach())
+        return loss
 
-    def _read(self, texts: list[str]) -> dict[str, Any]:
-        features: dict[str, Any] = self.model.preprocess(texts, prompt=prompt_of(self.model))
-        return {name: v.to(self.model.device) if isinstance(v, Tensor) else v for name, v in features.items()}
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Every entry of the log says when it was made."""
+        super().log(logs | {"seconds": self.clock.seconds}, start_time)
 
-    def _batch(self, step: int) -> NDArray[np.int64]:
-        """The pairs of a step: shuffled anew every epoch, of like length within a batch."""
-        epoch, within = divmod(step, self.steps_an_epoch)
-        if self._lengths is None:
-            self._lengths = self._measure()
-        if self._batches[0] != epoch:
-            self._batches = epoch, batches(self._lengths, self.recipe.batch, self.recipe.seed, epoch)
-        return self._batches[1][within]
-
-    def _measure(self) -> NDArray[np.int64]:
-        """Tokens of each pair's longer and shorter text, [P, 2]."""
-        sides = [_lengths(self.model, texts) for texts in (self.train.a, self.train.b)]
-        return np.sort(np.stack(sides, axis=1))[:, ::-1]
+    def _load_best_model(self) -> None:
+        # The library's own logs an error and keeps the last epoch's weights where the best ones cannot be read.
+        step = self.state.best_global_step
+        assert step is not None
+        self.model.model_card_data.set_best_model_step(step)
+        self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{step}"))
 
 
-def batches(length_P2: NDArray[np.int64], size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Row numbers of the batches of one epoch, in their order; every row once."""
-    draw = np.random.default_rng([seed, epoch])
-    order = draw.permutation(len(length_P2))
-    found: list[NDArray[np.int64]] = []
-    for low in range(0, len(order), size * BATCHES_TOGETHER):
-        some = order[low : low + size * BATCHES_TOGETHER]
-        some = some[np.lexsort((length_P2[some, 1], length_P2[some, 0]))]
-        found += [some[at : at + size] for at in range(0, len(some), size)]
-    return [found[at] for at in draw.permutation(len(found))]
+class _Clock(TrainerCallback):
+    """Seeds every step, saves by the clock and reports the state."""
+
+    def __init__(
+        self,
+        trainer: PairTrainer,
+        save_seconds: float,
+        report: Callable[[TrainingState], None],
+        saved: Callable[[], None],
+    ) -> None:
+        self.trainer = trainer
+        self.save_seconds = save_seconds
+        self.report, self.saved = report, saved
+        self.first_step = 0
+        self._earlier = 0.0
+        self._began: float | None = None
+        self._saved_at = 0.0
+
+    @property
+    def began(self) -> bool:
+        """Whether the first step came, before which the checkpoint, if any, was read."""
+        return self._began is not None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first step, those of earlier starts included."""
+        return self._earlier + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.first_step = state.global_step
+        self._earlier = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        if state.best_global_step is not None:
+            # As it was called where the run began: the folder may have another name now.
+            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
+        self.report(self.trainer.progress)
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._began is None:
+            self._began = self._saved_at = time.monotonic()
+        torch.manual_seed(self.trainer.recipe.seed * 1_000_003 + state.global_step)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # The end of an epoch saves by itself, after the dev set was measured.
+        due = time.monotonic() - self._saved_at >= self.save_seconds
+        if due and state.global_step % self.trainer.steps_an_epoch:
+            # With the mean loss so far, which a checkpoint does not have otherwise.
+            control.should_log = control.should_save = True
+        self.report(self.trainer.progress)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.report(self.trainer.progress)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
+        self.saved()
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rate at a step: linear warm-up, then linear decay to 0."""
-    rising = math.ceil(steps * warmup)
-    return (step + 1) / rising if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder; a process that was killed may have left one that is not."""
+    for name in reversed(sort_checkpoints(str(folder)) if folder.is_dir() else []):
+        with suppress(OSError, ValueError):
+            json.loads((Path(name) / STATE_FILE).read_text("utf-8"))
+            return Path(name)
+    return None
 
 
 def prompt_of(model: SentenceTransformer) -> str | None:
@@ -280,53 +356,10 @@ def prompt_of(model: SentenceTransformer) -> str | None:
     return (model.prompts.get(model.default_prompt_name) or None) if model.default_prompt_name is not None else None
 
 
-@torch.no_grad()
-def spearman_on(model: SentenceTransformer, pairs: LabelledPairs, similarity: Loss = "cosine") -> float:
-    """Spearman rank correlation of a model's similarities with labels, in [-1, 1]."""
-    training = model.training
-    model.eval()
-    distinct = list(dict.fromkeys([*pairs.a, *pairs.b]))
-    place = {text: at for at, text in enumerate(distinct)}
-    embedding_BD = model.encode(distinct, batch_size=64, convert_to_tensor=True, show_progress_bar=False).float()
-    a_PD = embedding_BD[[place[text] for text in pairs.a]]
-    b_PD = embedding_BD[[place[text] for text in pairs.b]]
-    score_P = F.cosine_similarity(a_PD, b_PD) if similarity == "cosine" else (a_PD * b_PD).sum(1)
-    model.train(training)
-    return spearman(score_P.cpu().double().numpy(), pairs.similarity)
-
-
-def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Pearson's correlation of ranks, ties sharing their mean rank; 0 where one side is constant."""
-    of_x, of_y = _ranks(x), _ranks(y)
-    if min(of_x.std(), of_y.std()) == 0.0:
-        return 0.0
-    return float(np.corrcoef(of_x, of_y)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, of_value, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[of_value]
-
-
 def _lengths(model: SentenceTransformer, texts: Sequence[str]) -> NDArray[np.int64]:
-    found: list[int] = []
+    """Tokens of each text."""
+    lengths: list[int] = []
     for low in range(0, len(texts), READ_AT_ONCE):
         read = model.preprocess(list(texts[low : low + READ_AT_ONCE]))
-        found += read["attention_mask"].sum(1).tolist()
-    return np.array(found, np.int64)
-
-
-def _rows(features: dict[str, Any], index: Tensor, b: int) -> dict[str, Any]:
-    """Some rows of a batch's features."""
-    return {
-        name: value[index.to(value.device)] if isinstance(value, Tensor) and value.ndim and len(value) == b else value
-        for name, value in features.items()
-    }
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay, biases and normalisations do not."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        lengths += read["attention_mask"].sum(1).tolist()
+    return np.array(lengths, np.int64)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
+from attribution_core.training.recipe import TrainingState, check_libraries
 from jobs.config.model_folder import check_model
 from jobs.engine.signals import starting_ray, stoppable
 from jobs.errors import RunError, StoreError
@@ -21,17 +22,18 @@ from jobs.run.record import encoded_record, read_record, tidy
 from jobs.run.tables import JOB_FILE, SUCCESS
 from jobs.storage.store import Store
 from jobs.training.config import TrainConfig
+from jobs.training.folders import CHECKPOINTS, STATE_FILE, files_below, remove_folder
 from jobs.training.pairs import Labelled, read_labelled
-from jobs.training.work import CHECKPOINT, MODEL, PROGRESS, Standing, Task, read_standing, work
+from jobs.training.work import MODEL, PROGRESS, Standing, Task, read_progress, work, write_progress
 from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-    from attribution_core.training.finetune import Epoch, State
-
 KIND = "training"
-OWN = (SUCCESS, CHECKPOINT, PROGRESS, JOB_FILE)
+# The checkpoint of a version of tokenpair that trained by a loop of its own.
+OLD_CHECKPOINT = "checkpoint.pt"
+OWN = (SUCCESS, OLD_CHECKPOINT, PROGRESS, JOB_FILE)
 RAY_FOLDER = "ray"
 # How often Ray Train starts its workers again; each start goes on from the checkpoint.
 CRASHES = 3
@@ -100,66 +102,72 @@ def run_training(
         _check_same(run, job, record)
     if record is not None and not anew and run.exists(SUCCESS):
         return _trained(run, record["run"]["result"] | {"already_finished": True})
+    check_libraries()
     check_model(job.model)
     train = read_labelled(job, job.train, "train", say)
     dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
-    task = Task(job, train, dev, train.digest() + (dev.digest() if dev is not None else ""))
+    digest = train.digest() + (dev.digest() if dev is not None else "")
     run.check_writable()
     if anew:
         # Only now: a mistyped place or model must not cost the model that is there.
         _wipe(run, job)
         record = None
-    found: dict[str, Any] = {"kind": KIND, "versions": _versions(), "pairs": task.digest}
-    if record is not None and record["run"].get("pairs") != task.digest:
+    found: dict[str, Any] = {"kind": KIND, "versions": _versions(), "pairs": digest}
+    if record is not None and record["run"].get("pairs") != digest:
         raise RunError(f"{run.url}: was begun with other pairs; choose another output, or --restart to begin anew")
+    if run.exists(OLD_CHECKPOINT):
+        raise RunError(
+            f"{run.url}/{OLD_CHECKPOINT}: an earlier version of tokenpair wrote it, and this one cannot go on from it; "
+            "--restart begins anew"
+        )
     run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found}))
-    if run.exists(CHECKPOINT):
+    if any(name.endswith(STATE_FILE) for name in files_below(run, CHECKPOINTS)):
         say("going on from the checkpoint")
     with make_progress(say, quiet=quiet) as progress:
         progress.waiting("loading the model")
-        state, workers = _work(task, run, _Teller(say, progress))
+        state, workers = _work(Task(job, train, dev), run, _Reports(say, progress))
     result = _result(job, state, train, dev, workers)
     run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found | {"result": result}}))
     run.replace(SUCCESS, b"")
-    for name in (CHECKPOINT, PROGRESS):
-        run.remove(name)
+    run.remove(PROGRESS)
+    for folder in (CHECKPOINTS, RAY_FOLDER):
+        remove_folder(run, folder)
     tidy(run)
     return _trained(run, result)
 
 
-class _Teller:
+class _Reports:
     """Says each epoch once, as it ends, and keeps the bar at where the training stands."""
 
     def __init__(self, say: Callable[[str], None], progress: Progress) -> None:
         self._say = say
         self._progress = progress
-        self._told: int | None = None
+        self._said: int | None = None
 
-    def __call__(self, standing: Standing) -> None:
-        if self._told is None:
-            # What an earlier start has told already.
-            self._told = len(standing.epochs) if standing.step and standing.steps_now == 0 else 0
-        before = standing.epochs[0]["spearman"] if standing.epochs else None
-        for one in standing.epochs[self._told :]:
-            words = [f"epoch {one['epoch']}"] if one["epoch"] else ["before training"]
-            words += [f"loss {one['loss']:.4f}"] if one["loss"] is not None else []
-            words += [f"dev Spearman {100 * one['spearman']:.2f}"] if one["spearman"] is not None else []
-            words += ["worse than before training"] if one["epoch"] and is_worse(before, one["spearman"]) else []
-            self._say(": ".join([words[0], ", ".join(words[1:])]) + f" ({duration(one['seconds'])})")
-        self._told = len(standing.epochs)
-        self._progress.update(standing)
+    def __call__(self, state: TrainingState) -> None:
+        if self._said is None:
+            # What an earlier start has said already.
+            self._said = len(state.epochs) if state.step and state.steps_now == 0 else 0
+        for one in state.epochs[self._said :]:
+            words = [f"loss {one.loss:.4f}"] if one.loss is not None else []
+            words += [f"dev Spearman {100 * one.spearman:.2f}"] if one.spearman is not None else []
+            words += ["worse than before training"] if one.epoch and is_worse(state.before, one.spearman) else []
+            which = f"epoch {one.epoch}" if one.epoch else "before training"
+            self._say(f"{which}: {', '.join(words)} ({duration(one.seconds)})")
+        self._said = len(state.epochs)
+        self._progress.update(Standing(state))
 
 
-def _work(task: Task, run: Store, told: Callable[[Standing], None]) -> tuple[State, int]:
+def _work(task: Task, run: Store, report: Callable[[TrainingState], None]) -> tuple[TrainingState, int]:
     """The training in this process, or by Ray Train where there are several workers or a cluster."""
     workers = task.job.workers
     if workers.count == 1 and not os.environ.get("RAY_ADDRESS"):
-        return work(task, told), 1
-    return _work_on_ray(task, run, told), workers.count
+        return work(task, report), 1
+    return _work_on_ray(task, run, report), workers.count
 
 
-def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> State:
-    from jobs.engine.worker_pool import connected
+def _work_on_ray(task: Task, run: Store, report: Callable[[TrainingState], None]) -> TrainingState:
+    from jobs.engine.ray_crew import connected
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with starting_ray(), connected() as cluster, stoppable():
@@ -191,14 +199,14 @@ def _work_on_ray(task: Task, run: Store, told: Callable[[Standing], None]) -> St
             ),
         )
         ended = _fit(trainer)
-        _watch(run, told, ended)
+        _watch(run, report, ended)
         if (error := ended.exception()) is not None:
             raise _blamed(error) from None
-    standing = read_standing(run)
-    if standing is None:
+    state = read_progress(run)
+    if state is None:
         raise RunError(f"{run.url}: the workers ended without a word")
-    told(standing)
-    return _state(standing)
+    report(state)
+    return state
 
 
 def _fit(trainer: TorchTrainer) -> Future[Any]:
@@ -222,35 +230,30 @@ def _fit(trainer: TorchTrainer) -> Future[Any]:
 def _ray_worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each of its workers."""
     import ray.train
-    from ray.train.torch import prepare_model
+    from ray.train.huggingface.transformers import prepare_trainer
 
     task: Task = settings["task"]
     context = ray.train.get_context()
     run = Store.open(task.job.output, task.job.storage)
-
-    def told(standing: Standing) -> None:
-        import json
-        from dataclasses import asdict
-
-        run.replace(PROGRESS, json.dumps(asdict(standing)).encode())
-
-    def parallel(model: Any) -> Any:
-        # Parts such as an unused pooler get no gradient.
-        return prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
-
-    work(task, told, rank=context.get_world_rank(), world=context.get_world_size(), parallel=parallel)
+    work(
+        task,
+        lambda state: write_progress(run, state),
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        prepared=prepare_trainer,
+    )
 
 
-def _watch(run: Store, told: Callable[[Standing], None], ended: Future[Any]) -> None:
-    """Tell how far the training is, until it has ended."""
-    last: Standing | None = None
+def _watch(run: Store, report: Callable[[TrainingState], None], ended: Future[Any]) -> None:
+    """Report how far the training is, until it has ended."""
+    last: TrainingState | None = None
     while not wait([ended], timeout=SECONDS_BETWEEN_LOOKS).done:
-        standing = None
+        state = None
         with contextlib.suppress(StoreError):  # the workers say it better, if the store stays away
-            standing = read_standing(run)
-        if standing is not None and standing != last:
-            last = standing
-            told(standing)
+            state = read_progress(run)
+        if state is not None and state != last:
+            last = state
+            report(state)
 
 
 def _blamed(error: BaseException) -> BaseException:
@@ -265,22 +268,17 @@ def _blamed(error: BaseException) -> BaseException:
     return RunError(f"training failed after {CRASHES} new starts; the same command goes on: {lines[0][:300]}")
 
 
-def _state(standing: Standing) -> State:
-    from attribution_core.training.finetune import Epoch, State
-
-    epochs = [Epoch(**one) for one in standing.epochs]
-    return State(step=standing.step, loss=standing.loss, epochs=epochs, seconds=standing.seconds)
-
-
-def _result(job: TrainConfig, state: State, train: Labelled, dev: Labelled | None, workers: int) -> dict[str, Any]:
-    kept: Epoch | None = state.best if job.kept == "best" else state.epochs[-1]
+def _result(
+    job: TrainConfig, state: TrainingState, train: Labelled, dev: Labelled | None, workers: int
+) -> dict[str, Any]:
+    kept = state.best if job.kept == "best" else state.epochs[-1]
     assert kept is not None, "keep is best only with a dev set"
     return {
         "shift": job.shift,
         "epochs": job.epochs,
         "keep": job.kept,
         "steps": state.step,
-        "before": state.epochs[0].spearman,
+        "before": state.before,
         "kept_epoch": kept.epoch,
         "kept": kept.spearman,
         "best_epoch": state.best.epoch if state.best is not None else 0,
@@ -329,15 +327,8 @@ def _wipe(run: Store, job: TrainConfig) -> None:
     """
     if Path(job.model).is_relative_to(Path(run.url).resolve()):
         raise RunError(f"{run.url}: holds the model that is to be trained, which --restart would remove; copy it first")
-    for name in (SUCCESS, CHECKPOINT, PROGRESS, *_model_files(run), JOB_FILE):
+    for name in (SUCCESS, OLD_CHECKPOINT, PROGRESS):
         run.remove(name)
-
-
-def _model_files(run: Store) -> list[str]:
-    """Every file of the model, those of its modules' folders too."""
-    from pyarrow.fs import FileSelector, FileType
-
-    system, root = run._arrow()
-    selector = FileSelector(f"{root}/{MODEL}", allow_not_found=True, recursive=True)
-    found = run.attempt("list", MODEL, lambda: system.get_file_info(selector))
-    return [one.path.removeprefix(f"{root}/") for one in found if one.type == FileType.File]
+    for folder in (CHECKPOINTS, RAY_FOLDER, MODEL):
+        remove_folder(run, folder)
+    run.remove(JOB_FILE)

@@ -1,8 +1,7 @@
-"""What one worker of a training job does: the model, its steps, and a checkpoint that the next start goes on from."""
+"""What one worker of a training job does: the model, its steps, and checkpoints that the next start goes on from."""
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import time
@@ -10,22 +9,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from attribution_core.errors import TokenpairError
+from attribution_core.training.recipe import Epoch, LabelledPairs, Recipe, TrainingState
 from jobs.cluster.environment import quiet_libraries
 from jobs.errors import RunError, StoreError
 from jobs.progress import duration
 from jobs.storage.store import Store
-from jobs.training.card import model_card
+from jobs.training.card import describe_training, model_card
 from jobs.training.config import TrainConfig
+from jobs.training.folders import checkpoint_folder, copy_folder, publish_checkpoints
 from jobs.training.pairs import Labelled
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from attribution_core.training.finetune import FineTuner, LabelledPairs, State
+    from attribution_core.training.finetune import PairTrainer
 
-CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.json"
 MODEL = "model"
 SECONDS_BETWEEN_REPORTS = 2.0
@@ -38,47 +39,46 @@ class Task:
     job: TrainConfig
     train: Labelled
     dev: Labelled | None
-    digest: str
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a training stands; ``epochs`` are those that ended, the first being the model as it was."""
+    """The state of a training as the progress bar takes it."""
 
-    step: int
-    steps: int
-    batch: int
-    loss: float
-    seconds: float
-    steps_now: int
-    epochs: tuple[dict[str, Any], ...]
+    state: TrainingState
 
     @property
     def pairs(self) -> int:
-        """Pairs that were gone through, each once an epoch."""
-        return self.step * self.batch
+        """Pairs that were trained on, each once an epoch."""
+        return self.state.step * self.state.batch
 
     @property
     def all_pairs(self) -> int:
         """Those of all epochs."""
-        return self.steps * self.batch
+        return self.state.steps * self.state.batch
 
     def line(self) -> str:
         """As one plain line."""
-        words = [f"step {self.step:,}/{self.steps:,}"]
-        if self.step:
-            words.append(f"loss {self.loss:.4f}")
-        if self.steps_now and self.step < self.steps:
-            words.append(f"{duration(self.seconds / self.step * (self.steps - self.step))} left")
+        state = self.state
+        words = [f"step {state.step:,}/{state.steps:,}"]
+        if state.step:
+            words.append(f"loss {state.loss:.4f}")
+        if state.steps_now and state.step < state.steps:
+            words.append(f"{duration(state.seconds / state.step * (state.steps - state.step))} left")
         return ", ".join(words)
 
 
-def read_standing(run: Store) -> Standing | None:
+def write_progress(run: Store, state: TrainingState) -> None:
+    """Say how far the first worker is, for the process that started it."""
+    run.replace(PROGRESS, json.dumps(asdict(state)).encode())
+
+
+def read_progress(run: Store) -> TrainingState | None:
     """What the first worker last said; None before it did."""
     with suppress(StoreError, ValueError, TypeError, KeyError):
         if run.exists(PROGRESS):
             plain = json.loads(run.read(PROGRESS))
-            return Standing(**plain | {"epochs": tuple(plain["epochs"])})
+            return TrainingState(**plain | {"epochs": tuple(Epoch(**one) for one in plain["epochs"])})
     return None
 
 
@@ -92,7 +92,8 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     from attribution_core.model.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
-    _, model = load_model(job.model, trust_remote_code=job.trust_remote_code)
+    device = "cpu" if job.workers.gpus == 0 else None
+    _, model = load_model(job.model, device=device, trust_remote_code=job.trust_remote_code)
     cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts
@@ -107,12 +108,12 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
 
 def work(
     task: Task,
-    told: Callable[[Standing], None],
+    report: Callable[[TrainingState], None],
     *,
     rank: int = 0,
     world: int = 1,
-    parallel: Callable[[Any], Any] = lambda model: model,
-) -> State:
+    prepared: Callable[[PairTrainer], PairTrainer] = lambda trainer: trainer,
+) -> TrainingState:
     """Train from where the job's checkpoint stopped to the end; worker 0 writes checkpoints and the model.
 
     Raises:
@@ -121,7 +122,7 @@ def work(
     quiet_libraries()
     import torch
 
-    from attribution_core.training.finetune import FineTuner, Recipe
+    from attribution_core.training.finetune import PairTrainer
 
     job = task.job
     if job.workers.cpus is not None:
@@ -137,75 +138,51 @@ def work(
         keep=job.kept,
         seed=job.seed,
     )
-    dev = None if task.dev is None else _pairs(task.dev)
-    tuner = FineTuner(prepare(job), _pairs(task.train), dev, recipe, rank=rank, world=world, parallel=parallel)
-    _resume(tuner, run, task.digest)
-    began, last = tuner.state.step, 0.0
+    model = prepare(job)
+    describe_training(job, model, task.train)
+    last, epochs = 0.0, 0
 
-    def tell(tuner: FineTuner) -> None:
-        nonlocal last
-        ended = tuner.state.step % tuner.steps_an_epoch == 0
+    def report_some(state: TrainingState) -> None:
+        nonlocal last, epochs
+        ended = len(state.epochs) != epochs
         if rank == 0 and (ended or time.monotonic() - last >= SECONDS_BETWEEN_REPORTS):
-            last = time.monotonic()
-            told(_standing(tuner, began))
+            last, epochs = time.monotonic(), len(state.epochs)
+            report(state)
 
-    def save(tuner: FineTuner) -> None:
-        if rank == 0:
-            buffer = io.BytesIO()
-            torch.save(tuner.state_dict() | {"digest": task.digest}, buffer)
-            run.replace(CHECKPOINT, buffer.getvalue())
-
-    state = tuner.run(save=save, save_seconds=60 * job.checkpoint_minutes, told=tell)
+    with checkpoint_folder(run) as folder:
+        trainer = PairTrainer(
+            model,
+            _pairs(task.train),
+            None if task.dev is None else _pairs(task.dev),
+            recipe,
+            folder,
+            rank=rank,
+            world=world,
+            save_seconds=60 * job.checkpoint_minutes,
+            report=report_some,
+            saved=lambda: publish_checkpoints(run, folder) if rank == 0 else None,
+        )
+        try:
+            state = prepared(trainer).run()
+        except (TokenpairError, MemoryError):
+            raise
+        except Exception as error:
+            if trainer.checkpoint is None or trainer.clock.began:
+                raise
+            raise RunError(
+                f"{trainer.checkpoint}: training cannot go on from it ({type(error).__name__}); --restart begins anew"
+            ) from None
     if rank == 0:
-        _save_model(tuner.model, run, model_card(job, tuner.model, task.train, task.dev, state))
+        _save_model(model, run, model_card(job, model, task.train, task.dev, state))
     return state
 
 
-def _standing(tuner: FineTuner, began: int) -> Standing:
-    state = tuner.state
-    return Standing(
-        step=state.step,
-        steps=tuner.steps,
-        batch=tuner.recipe.batch,
-        loss=state.loss,
-        seconds=state.seconds,
-        steps_now=state.step - began,
-        epochs=tuple(asdict(one) for one in state.epochs),
-    )
-
-
 def _pairs(read: Labelled) -> LabelledPairs:
-    from attribution_core.training.finetune import LabelledPairs
-
     return LabelledPairs(read.a, read.b, read.similarity)
-
-
-def _resume(tuner: FineTuner, run: Store, digest: str) -> None:
-    """Go on from the checkpoint where there is one."""
-    import torch
-
-    if not run.exists(CHECKPOINT):
-        return
-    try:
-        saved = torch.load(io.BytesIO(run.read(CHECKPOINT)), map_location="cpu", weights_only=True)
-        same = saved.pop("digest") == digest
-        if same:
-            tuner.load_state_dict(saved)
-    except (StoreError, MemoryError):
-        raise
-    except Exception as error:
-        raise RunError(
-            f"{run.url}/{CHECKPOINT}: cannot be gone on from ({type(error).__name__}); --restart begins anew"
-        ) from None
-    if not same:
-        raise RunError(f"{run.url}/{CHECKPOINT}: was made with other training pairs; --restart begins anew")
 
 
 def _save_model(model: SentenceTransformer, run: Store, card: str) -> None:
     with tempfile.TemporaryDirectory() as aside:
-        folder = Path(aside)
-        model.save(str(folder), create_model_card=False)
-        (folder / "README.md").write_text(card, "utf-8")
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                run.replace(f"{MODEL}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        model.save(aside, create_model_card=False)
+        (Path(aside) / "README.md").write_text(card, "utf-8")
+        copy_folder(run, Path(aside), MODEL)
