@@ -20,11 +20,11 @@ _PLACES = {"load_job": "jobs.config.job", "open_run": "jobs.run.reader", "run_jo
 register(
     run_html="jobs.views.report.notebook:run_html",
     query_of_run="jobs.analysis.query.reader:read_query",
-    query_text="jobs.views.query.display:query_text",
-    query_html="jobs.views.query.display:query_html",
+    query_text="jobs.views.query.terminal:query_text",
+    query_html="jobs.views.query.page:query_html",
     statistics_of_run="jobs.analysis.statistics.results:statistics_of",
     statistics_text="jobs.views.statistics.terminal:statistics_text",
-    statistics_html="jobs.views.statistics.page:html_of",
+    statistics_html="jobs.views.statistics.page:statistics_html",
     comparison_text="jobs.views.comparison.terminal:comparison_text",
     faithfulness_text="jobs.views.faithfulness.terminal:faithfulness_text",
 )

@@ -14,11 +14,20 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
 
-from attribution_core.display.colours import DARK, LIGHT
+from attribution_core.display.colours import (
+    DARK,
+    LIGHT,
+    NEGATIVE_16,
+    NEGATIVE_256,
+    POSITIVE_16,
+    POSITIVE_256,
+    TERMINAL_INK,
+    TERMINAL_NEGATIVE,
+    TERMINAL_POSITIVE,
+    TERMINAL_STEPS,
+)
 from attribution_core.display.colours import STEPS as HTML_STEPS
 from attribution_core.display.pair import pair_html, pair_text, plot_pair, terminal_pair
-from attribution_core.display.sheet import INK, NEGATIVE, NEGATIVE_16, NEGATIVE_256, POSITIVE, POSITIVE_16, POSITIVE_256
-from attribution_core.display.sheet import STEPS as TERMINAL_STEPS
 from attribution_core.display.view import number, printable, step
 from attribution_core.results import PairAttribution
 
@@ -236,7 +245,8 @@ def test_weak_cells_beside_one_strong_cell_have_shades_of_their_own(steps: int) 
     places = [step(value, 0.45, steps) for value in (0.001, 0.04, 0.07, 0.11, 0.45)]
     assert places[0] == 0
     assert len(set(places)) == len(places)
-    assert all(len(set(scale)) == steps for palette in (LIGHT, DARK) for scale in palette.values())
+    scales = [scale.split() for theme in (LIGHT, DARK) for scale in (theme.positive, theme.negative)]
+    assert all(len(set(scale)) == steps for scale in scales)
 
 
 @pytest.mark.parametrize("system", ["truecolor", "256", "standard"])
@@ -262,9 +272,11 @@ def test_signs_and_strengths_differ_in_every_terminal(system: str) -> None:
 
 def test_every_ink_is_readable_on_its_background() -> None:
     """Would catch a colour on which the number can hardly be read (contrast below 4.5)."""
-    pairs = [f"{colour} {INK}" for colour in (*POSITIVE, *NEGATIVE)]
+    pairs = [f"{colour} {TERMINAL_INK}" for colour in (*TERMINAL_POSITIVE, *TERMINAL_NEGATIVE)]
     pairs += [f"{Color.from_ansi(place).get_truecolor().hex} #ffffff" for place in (*POSITIVE_256, *NEGATIVE_256)]
-    pairs += [colour for scale in (LIGHT, DARK) for sign in scale.values() for colour in sign]
+    for theme in (LIGHT, DARK):
+        for scale in (theme.positive, theme.negative):
+            pairs += [f"{colour} {ink}" for colour, ink in zip(scale.split(), theme.inks.split(), strict=True)]
     for pair in pairs:
         brighter, darker = sorted((_luminance(colour) for colour in pair.split()), reverse=True)
         assert (brighter + 0.05) / (darker + 0.05) >= 4.5, pair
@@ -272,9 +284,9 @@ def test_every_ink_is_readable_on_its_background() -> None:
 
 def test_palettes_of_a_terminal_are_as_long_as_its_steps() -> None:
     """Would catch an index error for the strongest cell of a terminal with few colours."""
-    palettes = (POSITIVE, NEGATIVE, POSITIVE_256, NEGATIVE_256, POSITIVE_16, NEGATIVE_16)
+    palettes = (TERMINAL_POSITIVE, TERMINAL_NEGATIVE, POSITIVE_256, NEGATIVE_256, POSITIVE_16, NEGATIVE_16)
     assert {len(palette) for palette in palettes} == {TERMINAL_STEPS - 1}
-    assert not {*POSITIVE, *POSITIVE_256, *POSITIVE_16} & {*NEGATIVE, *NEGATIVE_256, *NEGATIVE_16}
+    assert not {*TERMINAL_POSITIVE, *POSITIVE_256, *POSITIVE_16} & {*TERMINAL_NEGATIVE, *NEGATIVE_256, *NEGATIVE_16}
 
 
 def _luminance(colour: str) -> float:

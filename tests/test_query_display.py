@@ -22,9 +22,8 @@ from rich.console import Console
 
 from jobs.analysis.query.result import QueryDocument, QueryResult
 from jobs.run.reader import open_run
-from jobs.views.query.display import query_html, query_text, terminal_query
-from jobs.views.query.page import BAR_EM
-from jobs.views.query.terminal import BAR
+from jobs.views.query.page import BAR_EM, query_html
+from jobs.views.query.terminal import BAR, query_text, terminal_query
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 

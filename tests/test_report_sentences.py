@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -53,7 +54,7 @@ class Given(Findings):
 
 def overview(**terms: Any) -> Overview:
     means = {"score": 0.5, "total": 0.5, "special": 0.04, "reference_a": 0.0, "reference_b": 0.0, "reference_ab": 0.0}
-    scores = Scores(0.0, 1.0, (1,) * 2000)
+    scores = Scores.of(np.linspace(0, 1, 2000))
     kept = terms.pop("kept", "special tokens")
     return Overview(Totals(pairs=10, texts=20), scores, terms.pop("sums_to", "score"), kept, **(means | terms))
 

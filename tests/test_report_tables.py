@@ -26,7 +26,8 @@ def words_of(name: str, **columns: list[Any]) -> list[list[str]]:
     """The words in the cells of a table of that name."""
     table = pa.table(columns)
     info = TableInfo(name=name, file="f", rows=len(table), exact=True, meaning="m", columns={})
-    return [[cell["words"] for cell in row] for row in shown_table(info, table, ())["rows"]]
+    columns = [column.texts for column in shown_table(info, table, ()).columns]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def test_a_row_is_in_one_unit() -> None:
@@ -89,6 +90,6 @@ def test_of_a_table_of_every_query_only_the_first_rows_are_held(
     assert {len(held.tables[name]) for name in ("query_terms", "strongest_by_query")} == {4}
     examples = dict(held.examples())
     assert examples["Retrieval: what each word of each query added to the scores of its documents. Exact"] == ids[1:4]
-    notes = [table["note"] for section in held.sections(()) for table in section["tables"]]
+    notes = [table["note"] for section in held.sections(()) for table in section["numbers"]]
     assert any("The first 2 of 5 rows; all are in statistics/query_terms.parquet" in note for note in notes)
     assert "by bootstrap over queries" in held.notes()[-1]

@@ -16,13 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.cells import cell_len
 
+from attribution_core.display.colours import HEATMAP, HEATMAP_MISSING
 from attribution_core.display.view import View, decimals_for, model_words, names, number, printable, shortened
 
-# Orange, white, blue: told apart with every common colour blindness, and darker is stronger also in grey print.
-SCALE = LinearSegmentedColormap.from_list(
-    "tokenpair", ["#7f3b08", "#c9660f", "#f5b870", "#fafafa", "#92c0ea", "#2b76c2", "#0b3c78"]
-)
-NOT_STORED = "#d9d9d9"
+SCALE = LinearSegmentedColormap.from_list("tokenpair", HEATMAP)
 LONGEST_LABEL, LONGEST_TEXT = 18, 100
 # Rows and columns drawn at most: with them a figure of its own is at most about 20 inches wide.
 MOST_SHOWN = 60
@@ -66,7 +63,7 @@ def draw(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
         room = float(ax.get_position().width * parent.get_figwidth())
     figure = cast(Figure, ax.get_figure(root=True))
     limit = view.limit or 1.0
-    colours = SCALE.with_extremes(bad=NOT_STORED)
+    colours = SCALE.with_extremes(bad=HEATMAP_MISSING)
     # An empty matrix, of a text without words, is drawn as one cell that is not stored.
     cells = view.cells if view.cells.size else np.full((1, 1), np.nan, np.float32)
     image = ax.imshow(np.ma.masked_invalid(cells), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")

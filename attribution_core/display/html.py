@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from attribution_core.display.colours import STEPS, level, style_of
+from attribution_core.display.colours import STEPS, level
+from attribution_core.display.page import render, style_of
 from attribution_core.display.view import (
     View,
     beside,
@@ -29,31 +27,21 @@ from attribution_core.display.view import (
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
 STYLE = """\
-.tokenpair-pair{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:12px;
- max-width:100%;box-sizing:border-box;text-align:left}
-.tokenpair-pair p{margin:4px 0;overflow-wrap:anywhere}
-.tokenpair-pair .faint{color:var(--faint)}
-.tokenpair-pair .scroll{overflow:auto;max-height:36em;margin:12px 0}
-.tokenpair-pair table{border-collapse:separate;border-spacing:0;margin:12px 0;color:inherit;font-size:13px}
-.tokenpair-pair .scroll table{margin:0}
-.tokenpair-pair caption{text-align:left;font-weight:600;padding:0 0 6px;color:inherit;white-space:nowrap}
-.tokenpair-pair caption span{font-weight:400;color:var(--faint)}
-.tokenpair-pair tr,.tokenpair-pair tbody tr:nth-child(odd),.tokenpair-pair tr:hover{background:none}
-.tokenpair-pair th,.tokenpair-pair td{padding:3px 7px;border:0;text-align:right;white-space:nowrap;
- font-variant-numeric:tabular-nums;background:var(--paper);color:inherit}
-.tokenpair-pair th{font-weight:600;max-width:16em;overflow:hidden;text-overflow:ellipsis}
-.tokenpair-pair .left{text-align:left;font-weight:400}
-.tokenpair-pair .matrix td,.tokenpair-pair .matrix thead th{text-align:center}
-.tokenpair-pair .matrix thead th{position:sticky;top:0;z-index:1}
-.tokenpair-pair .matrix tbody th{position:sticky;left:0}
-.tokenpair-pair .other{font-weight:400;font-style:italic}
-.tokenpair-pair .sum td{border-top:1px solid var(--rule)}
-.tokenpair-pair .bar{width:14em}
-.tokenpair-pair .bar span{display:block;height:.8em;min-width:1px}
-.tokenpair-pair .matrix td.p8,.tokenpair-pair .matrix td.n8{font-weight:600}
+& .scroll{max-height:36em}
+& table{margin:12px 0}
+& .scroll table{margin:0}
+& caption{white-space:nowrap}
+& caption span{font-weight:400;color:var(--faint)}
+& th{max-width:16em;overflow:hidden;text-overflow:ellipsis}
+& th.left{font-weight:400}
+& .matrix td,& .matrix thead th{text-align:center}
+& .matrix thead th{position:sticky;top:0;z-index:1}
+& .matrix tbody th{position:sticky;left:0}
+& .sum td{border-top:1px solid var(--rule)}
+& .bar{width:14em}
+& .matrix td.p8,& .matrix td.n8{font-weight:600}
 """
 TEMPLATE = """\
-{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
 <section class="tokenpair-pair" aria-label="Attribution of one pair of texts">
 <style>
 {{ style | safe }}
@@ -163,17 +151,12 @@ def html_of(view: View) -> str:
             for cell in strongest
         ],
     }
-    return _template().render(context)
+    return render(TEMPLATE, context)
 
 
 def pair_style() -> str:
     """The CSS of everything inside the class ``tokenpair-pair``, colours included."""
-    return f"{style_of('tokenpair-pair')}\n{STYLE}"
-
-
-@cache
-def _template() -> Template:
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    return style_of("tokenpair-pair", STYLE)
 
 
 def _head(label: str, kind: str) -> dict[str, Any]:

@@ -40,14 +40,9 @@ def terminal_pair(
 def pair_text(pair: PairAttribution, *, top: int = 5) -> str:
     """What ``terminal_pair(compact=True)`` prints, as plain text: without colour, at most 100 columns wide, without a
     line feed at the end, the same in a terminal, a pipe and a notebook."""
-    import io
+    from attribution_core.display.sheet import plain_text
 
-    from attribution_core.display.sheet import plain_console
-
-    file = io.StringIO()
-    console = plain_console(file)
-    terminal_pair(pair, console, top=top, compact=True)
-    return file.getvalue().rstrip("\n")
+    return plain_text(lambda console: terminal_pair(pair, console, top=top, compact=True))
 
 
 def pair_html(pair: PairAttribution, *, special: bool = False) -> str:

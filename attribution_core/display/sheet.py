@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TextIO
+import io
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +11,20 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from attribution_core.display import colours
 from attribution_core.display.view import MISSING, largest, printable
 
-# Background per step away from zero; the first step, hardly more than nothing, has none. All of about the same
-# lightness, so that a cell stands out from a white and from a black terminal alike, and strength is told by saturation
-# and hue; white text has a contrast of 4.5 or more on each. Blue against orange and red is told apart with every
-# common colour blindness.
-POSITIVE = ("#5f767e", "#4b758d", "#39729d", "#2a6dac", "#1d67bb", "#185ecd", "#2351de")
-NEGATIVE = ("#7a705e", "#826b49", "#8d6334", "#995721", "#a44914", "#ae3815", "#b71a18")
-STEPS = len(POSITIVE) + 1
-INK = "#ffffff"
-# The same for 256 colours, as numbers in that palette, where rounding would make neighbours equal; 231 is white.
-POSITIVE_256 = (60, 24, 25, 26, 26, 27, 21)
-NEGATIVE_256 = (95, 94, 130, 124, 124, 160, 160)
-INK_256 = 231
-# The same for the basic 16: names, because each terminal has its own idea of what they look like.
-POSITIVE_16 = (*["black on cyan"] * 3, *["bright_white on blue"] * 4)
-NEGATIVE_16 = (*["black on yellow"] * 3, *["bright_white on red"] * 4)
-# Text and bars in these are readable on white and on black.
-BAR_POSITIVE, BAR_NEGATIVE = "#2f7fd0", "#d0661a"
-BAR_POSITIVE_16, BAR_NEGATIVE_16 = "bright_blue", "red"
+STEPS = colours.TERMINAL_STEPS
 WIDEST = 160
 SHORTEST_LABEL, USUAL_LABEL = 7, 12
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def plain_console(file: TextIO, width: int = 100) -> Console:
-    """A console that prints the same in a terminal, a pipe and a notebook: everything that rich would otherwise find
-    out about its surroundings is said here."""
-    return Console(
+def plain_text(draw: Callable[[Console], object], width: int = 100) -> str:
+    """What ``draw`` prints on a console, as plain text without a line feed at the end: the same in a terminal, a pipe
+    and a notebook, because everything that rich would find out about its surroundings is said here."""
+    file = io.StringIO()
+    console = Console(
         file=file,
         width=width,
         color_system=None,
@@ -48,6 +33,8 @@ def plain_console(file: TextIO, width: int = 100) -> Console:
         legacy_windows=False,
         _environ={},
     )
+    draw(console)
+    return file.getvalue().rstrip("\n")
 
 
 class Sheet:
@@ -95,8 +82,7 @@ class Sheet:
 
     def ink(self, value: float) -> str:
         """The colour of a bar for ``value``."""
-        styles = (BAR_POSITIVE_16, BAR_NEGATIVE_16) if self.basic else (BAR_POSITIVE, BAR_NEGATIVE)
-        return styles[value < 0]
+        return (colours.BARS_16 if self.basic else colours.BARS)[value < 0]
 
     def background(self, strength: int) -> str:
         """The colours of a cell or word ``strength`` steps (-STEPS to STEPS) away from zero; "" for weak ones."""
@@ -104,10 +90,12 @@ class Sheet:
         if place < 0 or not self.coloured:
             return ""
         if self.basic:
-            return (POSITIVE_16 if strength > 0 else NEGATIVE_16)[place]
+            return (colours.POSITIVE_16 if strength > 0 else colours.NEGATIVE_16)[place]
         if self.console.color_system == "256":
-            return f"color({INK_256}) on color({(POSITIVE_256 if strength > 0 else NEGATIVE_256)[place]})"
-        return f"{INK} on {(POSITIVE if strength > 0 else NEGATIVE)[place]}"
+            number = (colours.POSITIVE_256 if strength > 0 else colours.NEGATIVE_256)[place]
+            return f"color({colours.INK_256}) on color({number})"
+        ground = (colours.TERMINAL_POSITIVE if strength > 0 else colours.TERMINAL_NEGATIVE)[place]
+        return f"{colours.TERMINAL_INK} on {ground}"
 
     def safe(self, text: str) -> str:
         """``text`` without anything that the terminal would obey or that its encoding cannot show."""
@@ -129,7 +117,7 @@ class Sheet:
         left = (width - cell_len(text) + 1) // 2
         return " " * left + text + " " * (width - left - cell_len(text))
 
-    def line(self, text: str, style: str) -> None:
+    def line(self, text: str, style: str = "") -> None:
         """A sentence, wrapped to the width."""
         for piece in Text(self.safe(text), style).wrap(self.console, self.width):
             self.put(piece)

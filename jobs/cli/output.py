@@ -62,7 +62,8 @@ def show_query(result: QueryResult, *, special: bool, top: int, html: Path | Non
     """Print the ``top`` best documents of a query and write its page where asked for; StoreError where that fails."""
     from rich.console import Console
 
-    from jobs.views.query.display import query_html, terminal_query
+    from jobs.views.query.page import query_html
+    from jobs.views.query.terminal import terminal_query
 
     terminal_query(result, Console(), top=top, special=special)
     if html is not None:

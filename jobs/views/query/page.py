@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from attribution_core.display.colours import STEPS, level, style_of
+from attribution_core.display.colours import STEPS, level
+from attribution_core.display.page import render, style_of
 from attribution_core.display.view import decimals_for, model_words, number, printable, shortened, step, warns
 from jobs.analysis.query.result import QueryDocument, QueryResult, Span
 from jobs.analysis.query.snippet import Snippet, snippet, whole
+from jobs.views.query.terminal import DOCUMENTS
 from jobs.views.query.view import Bars, bars_of, document_notes, heading, query_notes, strongest
 from jobs.views.query.wording import aim, facts, kept_kinds, marks, more_on_marks, row_sums_to, special_sum
 
@@ -19,33 +18,21 @@ BAR_EM = 4.5
 SNIPPET, MOST_TEXT, LONGEST_LABEL, LONGEST_ID = 320, 20_000, 40, 80
 
 STYLE = """\
-.tokenpair-query{background:var(--paper);color:var(--ink);font:14px/1.5 system-ui,sans-serif;padding:12px;
- max-width:100%;box-sizing:border-box;text-align:left}
-.tokenpair-query p,.tokenpair-query article{margin:4px 0;overflow-wrap:anywhere;max-width:52em}
-.tokenpair-query article{border-top:1px solid var(--rule);padding:10px 0 6px}
-.tokenpair-query .faint{color:var(--faint);font-weight:400}
-.tokenpair-query .piece{display:inline-block;max-width:100%}
-.tokenpair-query .scroll{overflow:auto;margin:12px 0}
-.tokenpair-query table{border-collapse:separate;border-spacing:0;margin:0;color:inherit;font-size:13px}
-.tokenpair-query caption{text-align:left;font-weight:600;padding:0 0 6px;color:inherit}
-.tokenpair-query tr,.tokenpair-query tbody tr:nth-child(odd),.tokenpair-query tr:hover{background:none}
-.tokenpair-query th,.tokenpair-query td{padding:3px 6px;border:0;text-align:right;white-space:nowrap;
- font-variant-numeric:tabular-nums;background:var(--paper);color:inherit;vertical-align:bottom}
-.tokenpair-query th{font-weight:600}
-.tokenpair-query .word{text-align:left;max-width:9em;overflow:hidden;text-overflow:ellipsis}
-.tokenpair-query .value{text-align:left;padding:4px 6px}
-.tokenpair-query .value span{display:block;height:.4em;min-width:1px;margin-top:1px}
-.tokenpair-query tbody th{position:sticky;left:0}
-.tokenpair-query .other{font-weight:400;font-style:italic}
-.tokenpair-query mark{border-radius:2px;padding:0 1px}
-.tokenpair-query details{margin:4px 0}
-.tokenpair-query summary{cursor:pointer;color:var(--faint)}
-.tokenpair-query a{color:inherit}
-.tokenpair-query .hidden{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden;white-space:nowrap}
+& p,& article{max-width:52em}
+& article{margin:4px 0;border-top:1px solid var(--rule);padding:10px 0 6px}
+& .piece{display:inline-block;max-width:100%}
+& th,& td{padding:3px 6px;vertical-align:bottom}
+& .word{text-align:left;max-width:9em;overflow:hidden;text-overflow:ellipsis}
+& .value{text-align:left;padding:4px 6px}
+& .value span{display:block;height:.4em;min-width:1px;margin-top:1px}
+& tbody th{position:sticky;left:0}
+& mark{border-radius:2px;padding:0 1px}
+& details{margin:4px 0}
+& summary{cursor:pointer;color:var(--faint)}
+& a{color:inherit}
+& .hidden{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden;white-space:nowrap}
 """
-
 TEMPLATE = """\
-{% macro text(words) %}<bdi>{{ words }}</bdi>{% endmacro -%}
 {% macro passage(shown) %}{% if shown.before %}… {% endif %}
 {%- for piece in shown.pieces %}{% if piece.level %}<mark class="{{ piece.level }}" title="{{ piece.title }}">
 {{- piece.text }}</mark>{% else %}{{ piece.text }}{% endif %}{% endfor %}
@@ -103,13 +90,19 @@ TEMPLATE = """\
 """
 
 
-def html_of(
-    result: QueryResult, top: int, special: bool, *, links: Mapping[str, str] | None = None, styled: bool = True
+def query_html(
+    result: QueryResult,
+    *,
+    top: int = DOCUMENTS,
+    special: bool = False,
+    links: Mapping[str, str] | None = None,
+    styled: bool = True,
 ) -> str:
-    """The ``top`` first documents of ``result`` as one ``<section>``; every piece of text in it is escaped.
+    """The ``top`` first documents of ``result`` as one ``<section>``, whole documents folded away: no scripts, light
+    and dark, all text escaped. ``special`` shows special and prompt tokens of the query too.
 
     ``links`` has addresses by pair id, for the documents that have a page of their own; without ``styled`` the page
-    around it brings :func:`query_style`.
+    around it has :func:`query_style`.
     """
     documents = result.documents[: max(top, 0)]
     bars = bars_of(result.query, documents, special)
@@ -145,17 +138,12 @@ def html_of(
         "layer": result.layer,
         "similarity": printable(result.similarity),
     }
-    return _template().render(context)
+    return render(TEMPLATE, context)
 
 
 def query_style() -> str:
     """The CSS of everything inside the class ``tokenpair-query``, colours included."""
-    return f"{style_of('tokenpair-query')}\n{STYLE}"
-
-
-@cache
-def _template() -> Template:
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    return style_of("tokenpair-query", STYLE)
 
 
 def _row(result: QueryResult, document: QueryDocument, bars: Bars, at: int) -> dict[str, Any]:

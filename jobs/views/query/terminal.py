@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
-from attribution_core.display.sheet import STEPS, Sheet, runs
+from attribution_core.display.sheet import STEPS, Sheet, plain_text, runs
 from attribution_core.display.view import decimals_for, number, step, warns
 from jobs.analysis.query.result import QueryDocument, QueryResult
 from jobs.analysis.query.snippet import Snippet, snippet
@@ -18,6 +19,28 @@ SNIPPET_LINES = 3
 INDENT = 3
 # Blocks of columns below each other, for the words of a long query: so many, and so many lines in all.
 MOST_BLOCKS, MOST_BLOCK_LINES = 4, 48
+
+
+DOCUMENTS = 10
+
+
+def terminal_query(
+    result: QueryResult, console: Console | None = None, *, top: int = DOCUMENTS, special: bool = False
+) -> None:
+    """Print how much each word of the query adds to the score of each of the ``top`` best documents, as small bars,
+    and the part of each document that lifts the score most (or adds most to it, as ``result.by`` says), its words
+    marked by strength. What each row sums to is said beside it.
+
+    Written to standard output, or to ``console``; within 80 columns, wider where the terminal is, and readable
+    without colour. ``special`` shows special and prompt tokens of the query too. Texts are printed literally.
+    """
+    QuerySheet(console or Console()).print_query(result, top, special)
+
+
+def query_text(result: QueryResult, *, top: int = DOCUMENTS) -> str:
+    """What ``terminal_query`` prints as plain text, without colour and without a line feed at the end, at most 100
+    columns wide, the same everywhere."""
+    return plain_text(lambda console: terminal_query(result, console, top=top))
 
 
 class QuerySheet(Sheet):

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.analysis.resampling import few_draws
 from jobs.storage.store import Store
 from jobs.views.report import plots
-from jobs.views.report.trust import State, Trust
+from jobs.views.report.summary import State, Trust
 
 FILE = "statistics/faithfulness.json"
 FORMAT = 2
@@ -69,8 +69,7 @@ def section(found: dict[str, Any]) -> dict[str, Any]:
         "the score falls when words are deleted in each order, and comes back when they are put back.",
         "notes": notes,
         "plots": agreement(found) + curves(found),
-        "figures": [],
-        "tables": [],
+        "numbers": [],
     }
 
 

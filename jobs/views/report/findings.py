@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,15 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 
-from attribution_core.display.view import printable, shortened
 from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
 from jobs.errors import RunError
 from jobs.storage.store import Store
+from jobs.views.kit.page import html_table
+from jobs.views.kit.table import Column, Table, column
 from jobs.views.report.charts import charts_of
 from jobs.views.statistics.view import IN_SCORES
 
 MOST_ROWS = 20
-LONGEST_CELL = 80
+LONGEST_CELL, LONGEST_MEANING = 80, 400
 # Pairs of a table of examples that are shown, of each kind.
 FEW, EXAMPLES = 6, {"strongest": MOST_ROWS}
 # Rows of a table that are held: of a large log some have one for every word of a query.
@@ -29,7 +31,7 @@ MOST_READ = 10_000
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
 MEASURED = {"value", "low", "high"}
 PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
-UNTOLD = {"order", "exact"}
+LEFT_OUT = {"order", "exact"}
 
 
 class Findings:
@@ -78,15 +80,14 @@ class Findings:
         tables = [
             shown_table(info, self.tables[info.name], shown) for info in one.tables if len(self.tables[info.name])
         ]
-        figures = [figures_table(one, self.summary.run.drawn)] if one.figures else []
+        figures = [html_table(figures_table(one, self.summary.run.drawn), LONGEST_MEANING)] if one.figures else []
         return {
             "id": f"found-{one.name.replace('_', '-')}",
             "title": one.title,
             "meaning": one.meaning,
             "notes": list(one.notes),
             "plots": charts_of(one, self.tables, self.summary.run),
-            "figures": figures,
-            "tables": tables,
+            "numbers": figures + [html_table(table, LONGEST_CELL) for table in tables] if tables else [],
         }
 
 
@@ -102,26 +103,21 @@ def read_table(store: Store, info: TableInfo) -> pa.Table:
         ) from None
 
 
-def figures_table(statistic: Statistic, drawn: str) -> dict[str, Any]:
-    """The figures of a statistic, one a row, with interval and certainty."""
-    rows = []
-    for one in statistic.figures:
-        between = f"{worded(one.low, one.unit)} to {worded(one.high, one.unit)}" if one.low is not None else ""
-        rows.append(
-            [
-                _cell(one.meaning or one.name, True),
-                _cell(worded(one.value, one.unit)),
-                _cell(between),
-                _cell(certainty(one), True),
-            ]
-        )
-    heads = [
-        ("figure", True, ""),
-        ("value", False, ""),
-        ("95 % interval", False, f"bootstrap over {drawn}"),
-        ("certainty", True, ""),
+def figures_table(statistic: Statistic, drawn: str) -> Table:
+    """The figures of a statistic, one a row, with interval and certainty; ``drawn`` is what the bootstrap draws."""
+    figures = statistic.figures
+    interval = column("95 % interval", figures, _interval)
+    columns = [
+        column("figure", figures, lambda one: one.meaning or one.name, label=True),
+        column("value", figures, lambda one: worded(one.value, one.unit)),
+        replace(interval, meaning=f"bootstrap over {drawn}"),
+        column("certainty", figures, certainty, label=True),
     ]
-    return _table(statistic.title, heads, rows)
+    return Table(statistic.title, columns)
+
+
+def _interval(one: Figure) -> str:
+    return "" if one.low is None else f"{worded(one.low, one.unit)} to {worded(one.high, one.unit)}"
 
 
 def certainty(one: Figure) -> str:
@@ -132,19 +128,18 @@ def certainty(one: Figure) -> str:
     return f"estimate; for certain {ends[0]} to {ends[1]}"
 
 
-def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> dict[str, Any]:
+def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> Table:
     """The first rows of a table, ids linked to their pair where it is on the page."""
-    names = [name for name in table.column_names if name not in UNTOLD]
-    heads = [
-        (name.replace("_", " "), types.is_string(table.schema.field(name).type), info.columns.get(name, ""))
-        for name in names
-    ]
-    rows = []
-    for row in table.slice(0, MOST_ROWS).to_pylist():
-        rows.append([_value(name, row[name], number_unit(info.name, name, row), shown) for name in names])
+    rows = table.slice(0, MOST_ROWS).to_pylist()
+    columns = []
+    for name in (name for name in table.column_names if name not in LEFT_OUT):
+        texts = [_text(row[name], number_unit(info.name, name, row)) for row in rows]
+        links = [_link(row[name], shown) for row in rows] if name == "pair_id" else []
+        label = types.is_string(table.schema.field(name).type)
+        columns.append(Column(name.replace("_", " "), texts, label, info.columns.get(name, ""), links))
     more = f" The first {MOST_ROWS} of {info.rows:,} rows; all are in {info.file}." if info.rows > MOST_ROWS else ""
-    meanings = "; ".join(f"{head}: {meaning}" for head, _, meaning in heads if meaning)
-    return _table(info.meaning, heads, rows, f"{meanings}.{more}" if meanings else more.strip())
+    meanings = "; ".join(f"{column.head}: {column.meaning}" for column in columns if column.meaning)
+    return Table(info.meaning, columns, note=f"{meanings}.{more}" if meanings else more.strip())
 
 
 def worded(value: float | None, unit: str = "") -> str:
@@ -169,14 +164,16 @@ def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:
     return "share" if column in SHARES or (table, column) == ("concentration_examples", "value") else ""
 
 
-def _value(name: str, value: Any, unit: str, shown: Container[str]) -> dict[str, Any]:
+def _text(value: Any, unit: str) -> str:
     if isinstance(value, bool):
-        return _cell("yes" if value else "no")
+        return "yes" if value else "no"
     if isinstance(value, int | float):
-        return _cell(worded(float(value), unit))
-    words = shortened(printable(str(value)), LONGEST_CELL) if value is not None and value != "" else "–"
-    link = f"#pair={quote(value, safe='')}" if name == "pair_id" and value in shown else ""
-    return _cell(words, isinstance(value, str), link)
+        return worded(float(value), unit)
+    return str(value) if value is not None and value != "" else "–"
+
+
+def _link(pair_id: Any, shown: Container[str]) -> str:
+    return f"#pair={quote(pair_id, safe='')}" if pair_id in shown else ""
 
 
 def _examples(info: TableInfo, table: pa.Table) -> dict[str, list[str]]:
@@ -191,12 +188,3 @@ def _examples(info: TableInfo, table: pa.Table) -> dict[str, list[str]]:
         if pair_id is not None and len(ids) < most:
             ids.append(pair_id)
     return {what: ids for what, ids in kinds.items() if ids}
-
-
-def _cell(words: str, text: bool = False, link: str = "") -> dict[str, Any]:
-    return {"words": words, "text": text, "link": link}
-
-
-def _table(caption: str, heads: Sequence[tuple[str, bool, str]], rows: list[Any], note: str = "") -> dict[str, Any]:
-    columns = [{"name": name, "text": text, "meaning": meaning} for name, text, meaning in heads]
-    return {"caption": caption, "columns": columns, "rows": rows, "note": note}

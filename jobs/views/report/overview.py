@@ -1,40 +1,43 @@
-"""What a run is and what its scores are made of, read in two passes over narrow columns."""
+"""What a run is and what its scores are made of, read from narrow columns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.analysis.quantiles import quantiles
 from jobs.run.reader import Run
 from jobs.run.totals import Totals, read_totals
 from jobs.views.report.database import connected, one_row
 
-BINS = 2000
+BINS = 25
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How the scores of all pairs are distributed: ``counts`` of ``BINS`` equal steps from ``low`` to ``high``."""
+    """How the scores of all pairs are distributed: their ``quartiles``, and ``counts`` of equal steps between
+    ``edges``."""
 
-    low: float
-    high: float
+    quartiles: tuple[float, float, float]
+    edges: tuple[float, ...]
     counts: tuple[int, ...]
 
-    def quantile(self, share: float) -> float:
-        """The score below which that share of the pairs lies, to a step."""
-        wanted, seen = share * sum(self.counts), 0
-        for at, count in enumerate(self.counts):
-            seen += count
-            if seen >= wanted and count:
-                return self.low + (at + 0.5) * (self.high - self.low) / len(self.counts)
-        return self.high
+    @staticmethod
+    def of(values: NDArray[Any]) -> Scores:
+        """The distribution of some scores [n]."""
+        values = np.asarray(values, np.float64)
+        counts, edges = np.histogram(values, BINS)
+        low, middle, high = (float(one) for one in quantiles(values, (0.25, 0.5, 0.75)))
+        return Scores((low, middle, high), tuple(edges.tolist()), tuple(counts.tolist()))
 
-    def coarse(self, bins: int) -> list[tuple[float, float, int]]:
-        """(from, to, count) of ``bins`` equal steps; ``bins`` must divide ``BINS``."""
-        per, width = len(self.counts) // bins, (self.high - self.low) / bins
-        return [
-            (self.low + at * width, self.low + (at + 1) * width, sum(self.counts[at * per : (at + 1) * per]))
-            for at in range(bins)
-        ]
+    @property
+    def bins(self) -> list[tuple[float, float, int]]:
+        """(from, to, count) of each step."""
+        return [(low, high, count) for (low, high), count in zip(pairwise(self.edges), self.counts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,14 @@ def read_overview(run: Run, format: str) -> Overview:
     """The overview of what the run holds now, at least one pair; RunError where a part is damaged."""
     terms = ("score", "total", "special", "reference_a", "reference_b", "reference_ab")
     with connected(run, "attributions", terms) as con:
-        means = ", ".join(f"avg({name}::DOUBLE) AS {name}" for name in terms)
-        found = one_row(con, f"SELECT min(score) AS low, max(score) AS high, {means} FROM attributions")
-    low, high = float(found.pop("low")), float(found.pop("high"))
-    counts = [0] * BINS
+        means = one_row(
+            con, f"SELECT {', '.join(f'avg({name}::DOUBLE) AS {name}' for name in terms)} FROM attributions"
+        )
     with connected(run, "attributions", ["score"]) as con:
-        step = (high - low) / BINS or 1.0
-        place = f"least(greatest(floor((score::DOUBLE - {low!r}) / {step!r}), 0), {BINS - 1})::INTEGER"
-        for at, count in con.execute(f"SELECT {place} AS place, count(*) FROM attributions GROUP BY place").fetchall():
-            counts[at] = int(count)
+        # Four bytes a pair, as the statistics hold many more of.
+        scores = Scores.of(con.execute("SELECT score FROM attributions").fetchnumpy()["score"])
     totals = read_totals(run.store, format, run.sums_to)
-    return Overview(totals, Scores(low, high, tuple(counts)), run.sums_to, _kept(run), **found)
+    return Overview(totals, scores, run.sums_to, _kept(run), **means)
 
 
 def _kept(run: Run) -> str:

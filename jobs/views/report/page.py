@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from attribution_core.display.colours import style_of
 from attribution_core.display.html import pair_style
+from attribution_core.display.page import style_of
+from jobs.views.kit.page import render
 from jobs.views.query.page import query_style
-
-SCOPE = "tokenpair-report"
 
 
 def page(context: dict[str, Any]) -> str:
     """The whole page; ``context`` has what the template names beside the style, the script and the policy."""
-    style = "\n".join((style_of(SCOPE), pair_style(), query_style(), _file("report.css")))
+    style = "\n".join((style_of("tokenpair-report"), pair_style(), query_style(), _file("report.css")))
     script = _file("explorer.js")
-    return _template().render(**context, style=style, script=script, policy=policy(script))
+    given = context | {"style": style, "script": script, "policy": policy(script)}
+    return render(_file("report.html.j2"), given, trim=True)
 
 
 def policy(script: str) -> str:
@@ -35,9 +32,3 @@ def policy(script: str) -> str:
 
 def _file(name: str) -> str:
     return resources.files("jobs.views.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_file("report.html.j2"))

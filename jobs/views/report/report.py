@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summar
 from jobs.analysis.statistics.tagging import chosen_pipeline
 from jobs.errors import RunError, StoreError
 from jobs.run.reader import Run
-from jobs.views.query.page import html_of
+from jobs.views.kit.page import html_table
+from jobs.views.kit.table import Table, table_of
+from jobs.views.query.page import query_html
 from jobs.views.report import plots, summary
 from jobs.views.report.explorer import Explorer
 from jobs.views.report.faithfulness import judged, read_faithfulness, section
@@ -32,7 +35,7 @@ NAME = "report.html"
 # With the statistics' tables and plots a report stays below 5 MB whatever the run is.
 PAIRS_ROOM, QUERIES_ROOM = 2_500_000, 1_000_000
 QUERIES, DOCUMENTS = 5, 10
-REASONS, EXAMPLES = 12, 3
+REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
 
 Told = Callable[[str], None]
 
@@ -164,7 +167,7 @@ def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, A
             for document in one.documents
             if document.pair_id in explorer
         }
-        html = html_of(one, DOCUMENTS, False, links=links, styled=False)
+        html = query_html(one, top=DOCUMENTS, links=links, styled=False)
         if len(html.encode()) <= room:
             room -= len(html.encode())
             drawn.append({"title": shortened(printable(one.text or one.id), 120), "html": Markup(html)})
@@ -176,9 +179,11 @@ def _rejects(run: Run) -> dict[str, Any]:
     for one in rejected(run, REASONS, EXAMPLES):
         places = ", ".join(f"{printable(e['file'] or '')}:{e['row']}" for e in one["examples"])
         said = "; ".join(shortened(printable(e["text"] or ""), 80) for e in one["examples"])
-        rows.append([printable(one["reason"]), f"{one['count']:,}", shortened(places, 160), said])
-    columns = [("reason", True), ("rows", False), ("such as", True), ("which said", True)]
-    return summary.table_of(columns, rows, "By reason", "All of them, with file and row, are in the run's rejects.")
+        rows.append((one["reason"], f"{one['count']:,}", shortened(places, 160), said))
+    table = table_of(("reason", "rows", "such as", "which said"), rows, "By reason", labels=4)
+    columns = [replace(column, label=column.head != "rows") for column in table.columns]
+    note = "All of them, with file and row, are in the run's rejects."
+    return html_table(Table(table.title, columns, note=note), LONGEST_REJECT)
 
 
 def _facts(overview: Overview) -> list[dict[str, str]]:
@@ -186,7 +191,7 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
     facts = [
         ("pairs", f"{totals.pairs:,}"),
         ("distinct texts", f"{totals.texts:,}"),
-        ("median score", f"{overview.scores.quantile(0.5):.3f}"),
+        ("median score", f"{overview.scores.quartiles[1]:.3f}"),
         ("largest error", summary.small(totals.largest_error)),
         ("rejected rows", f"{sum(totals.rejected.values()):,}"),
     ]
@@ -212,7 +217,7 @@ def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
         {
             "title": "The scores",
             "note": "how many pairs have which score",
-            "svg": plots.histogram("The scores of all pairs", overview.scores.coarse(25), "score"),
+            "svg": plots.histogram("The scores of all pairs", overview.scores.bins, "score"),
         },
         {
             "title": "What an average score is made of",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import Figure
 from jobs.views.report.findings import PERCENT, Findings, worded
 from jobs.views.report.overview import Overview
-from jobs.views.report.trust import Trust
 
 # The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2
@@ -20,13 +20,25 @@ MANY_REJECTED, MANY_CUT = 0.01, 0.1
 FEW_WITHOUT_EFFECT = 0.001
 
 
+State = Literal["good", "warn", "open", "note"]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """One reason to trust the numbers of a run, or not: ``about`` is its headline."""
+
+    state: State
+    about: str
+    words: str
+
+
 def scored(overview: Overview, log: bool) -> str:
     """The first sentence: how much was looked at, and which scores there are."""
     scores, totals = overview.scores, overview.totals
     what = "pairs of a query and a document" if log else "pairs of texts"
     return (
         f"The model scored {totals.pairs:,} {what}, made from {totals.texts:,} distinct texts; half of the scores lie "
-        f"between {scores.quantile(0.25):.2f} and {scores.quantile(0.75):.2f}, with {scores.quantile(0.5):.2f} in the "
+        f"between {scores.quartiles[0]:.2f} and {scores.quartiles[2]:.2f}, with {scores.quartiles[1]:.2f} in the "
         "middle."
     )
 
@@ -268,10 +280,3 @@ def small(value: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def table_of(columns: list[tuple[str, bool]], rows: list[list[str]], caption: str, note: str = "") -> dict[str, Any]:
-    """A table as the template wants it; ``columns`` are (name, whether it holds text)."""
-    heads = [{"name": name, "text": is_text, "meaning": ""} for name, is_text in columns]
-    cells = [[{"words": words, "text": heads[at]["text"], "link": ""} for at, words in enumerate(row)] for row in rows]
-    return {"caption": caption, "columns": heads, "rows": cells, "note": note}

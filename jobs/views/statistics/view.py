@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from jobs.analysis.statistics.schema import Figure, RunFacts, Statistic, Summary
+from jobs.views.kit.table import Column, Table, column
 
 Row = Mapping[str, Any]
 ROWS, MOST_READ = 12, 50_000
 # Measures of a log that are in units of the score; the others are shares.
 IN_SCORES = ("score", "total")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column as it is shown; labels stand at the left, numbers at the right of their column."""
-
-    head: str
-    texts: list[str]
-    label: bool = False
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table as it is shown; ``drawn`` holds the values that bars stand for, none where it is empty."""
-
-    title: str
-    columns: list[Column]
-    drawn: list[float | None] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.columns[0].texts) if self.columns else 0
 
 
 # What the sum over a pair's word pairs is, by the run's sums_to.
@@ -57,10 +36,10 @@ def shown_value(figure: Figure) -> str:
     return _with_interval(row, "value", percent=percent)
 
 
-def shown_tables(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Shown]:
+def shown_tables(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Table]:
     """The parts of a statistic that are shown, without those that its tables do not have."""
     there = {info.name: tables[info.name] for info in statistic.tables if info.name in tables}
-    made: list[Shown] = []
+    made: list[Table] = []
     for table, make in _SHOWN[statistic.name]:
         if table in there and len(there[table]):
             made += make(there[table].slice(0, MOST_READ).to_pylist(), facts)
@@ -123,66 +102,62 @@ def _with_interval(row: Row, name: str, low: str = "low", high: str = "high", *,
     return text
 
 
-def _column(head: str, rows: Sequence[Row], write: Callable[[Row], str], *, label: bool = False) -> Column:
-    return Column(head, [write(row) for row in rows], label)
-
-
-def _shares(title: str, rows: Sequence[Row], names: Sequence[tuple[str, str]], whole: str, draw: str = "lift") -> Shown:
+def _shares(title: str, rows: Sequence[Row], names: Sequence[tuple[str, str]], whole: str, draw: str = "lift") -> Table:
     """Rows with a share of ``whole``, a frequency and a lift, under the columns ``names`` (column, head)."""
-    columns = [_column(head, rows, lambda row, c=column: str(row[c]), label=True) for column, head in names]  # type: ignore[misc]
+    columns = [column(head, rows, lambda row, name=name: str(row[name]), label=True) for name, head in names]  # type: ignore[misc]
     columns += [
-        _column(f"% of {whole}", rows, lambda row: _with_interval(row, "share")),
-        _column("% of word pairs", rows, lambda row: _percent(row["frequency"])),
-        _column("ratio", rows, lambda row: "-" if row["lift"] is None else f"{row['lift']:.2f}"),
+        column(f"% of {whole}", rows, lambda row: _with_interval(row, "share")),
+        column("% of word pairs", rows, lambda row: _percent(row["frequency"])),
+        column("ratio", rows, lambda row: "-" if row["lift"] is None else f"{row['lift']:.2f}"),
     ]
     if rows and "mean" in rows[0]:
-        columns.append(_column("mean a pair", rows, lambda row: _plain(row["mean"])))
-    return Shown(title, columns, [row[draw] for row in rows])
+        columns.append(column("mean a pair", rows, lambda row: _plain(row["mean"])))
+    return Table(title, columns, [row[draw] for row in rows])
 
 
-def _concentration(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _concentration(rows: list[Row], facts: RunFacts) -> list[Table]:
     columns = [
-        _column(
+        column(
             "largest word pairs",
             rows,
             lambda row: f"{row['percent']} % ({row['cells']:,.1f} a pair)",
             label=True,
         ),
-        _column(f"% of {facts.whole}", rows, lambda row: _with_interval(row, "share")),
-        _column("half of pairs between", rows, lambda row: f"{_percent(row['p25'])} and {_percent(row['p75'])}"),
+        column(f"% of {facts.whole}", rows, lambda row: _with_interval(row, "share")),
+        column("half of pairs between", rows, lambda row: f"{_percent(row['p25'])} and {_percent(row['p75'])}"),
     ]
     title = f"Share of the {facts.whole} that the largest word pairs give"
-    return [Shown(title, columns, [row["share"] for row in rows])]
+    return [Table(title, columns, [row["share"] for row in rows])]
 
 
-def _parts_of_speech(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _parts_of_speech(rows: list[Row], facts: RunFacts) -> list[Table]:
     both = sorted((row for row in rows if row["side"] == "both"), key=lambda row: -(row["mean"] or 0))
     return [_shares("By part of speech, both texts, special tokens left out", both, [("pos", "")], facts.whole)]
 
 
-def _pos_pairs(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _pos_pairs(rows: list[Row], facts: RunFacts) -> list[Table]:
     names = [("pos_a", "a"), ("pos_b", "b")]
     return [_shares("By pair of parts of speech, special tokens left out", rows[:ROWS], names, facts.whole)]
 
 
-def _matches(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _matches(rows: list[Row], facts: RunFacts) -> list[Table]:
     title = "Words that are the same, or nearly, special tokens left out"
     return [_shares(title, rows, [("match", "match")], facts.whole)]
 
 
-def _meetings(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _meetings(rows: list[Row], facts: RunFacts) -> list[Table]:
     rows = [row for row in rows if row["cells"] and row["meeting"] != "other"]
     title = "Numbers, punctuation and negations, special tokens left out"
     return [_shares(title, rows, [("meeting", "meeting")], facts.whole)] if rows else []
 
 
-def _word_kinds(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _word_kinds(rows: list[Row], facts: RunFacts) -> list[Table]:
     return [
         _shares("By kind of word, special tokens included", rows, [("kind", "kind"), ("side", "text")], facts.whole)
     ]
 
 
-def _sufficiency(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _sufficiency(rows: list[Row], facts: RunFacts) -> list[Table]:
     made = []
     for kind, said in SUFFICIENT.get(facts.sums_to, {}).items():
         own = [row for row in rows if row["sum"] == kind]
@@ -198,12 +173,12 @@ def _sufficiency(rows: list[Row], facts: RunFacts) -> list[Shown]:
             columns.append(Column(f"with {name}", texts))
         drawn = [by[p, against[-1]]["spearman"] for p in percents] if against else []
         made.append(
-            Shown(f"{said}: Spearman's correlation (bars: with {against[-1] if against else ''})", columns, drawn)
+            Table(f"{said}: Spearman's correlation (bars: with {against[-1] if against else ''})", columns, drawn)
         )
     return made
 
 
-def _sufficiency_words(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _sufficiency_words(rows: list[Row], facts: RunFacts) -> list[Table]:
     against = list(dict.fromkeys(row["against"] for row in rows))
     words = list(dict.fromkeys(row["words"] for row in rows))
     by = {(row["words"], row["against"]): row for row in rows}
@@ -211,50 +186,50 @@ def _sufficiency_words(rows: list[Row], facts: RunFacts) -> list[Shown]:
     for name in against:
         found = [by[w, name] for w in words]
         columns.append(
-            _column(
+            column(
                 f"with {name}",
                 [{**row, "at_least": row["spearman_at_least"], "at_most": row["spearman_at_most"]} for row in found],
                 lambda row: _with_interval(row, "spearman", "spearman_low", "spearman_high", percent=False),
             )
         )
-    return [Shown("Sum of word pairs of chosen parts of speech: Spearman's correlation", columns)]
+    return [Table("Sum of word pairs of chosen parts of speech: Spearman's correlation", columns)]
 
 
-def _strongest(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _strongest(rows: list[Row], facts: RunFacts) -> list[Table]:
     made = []
     for by, title in (("total", "Word pairs by sum over all pairs of texts"), ("mean", "Word pairs by mean")):
         own = [row for row in rows if row["by"] == by][:ROWS]
         columns = [
-            _column("a", own, lambda row: str(row["a"]), label=True),
-            _column("b", own, lambda row: str(row["b"]), label=True),
-            _column("sum", own, lambda row: _with_interval(row, "total", percent=False)),
-            _column("mean", own, lambda row: _plain(row["mean"])),
-            _column("times", own, lambda row: f"{row['occurrences']:,}"),
-            _column("largest in", own, lambda row: str(row["pair_id"]), label=True),
+            column("a", own, lambda row: str(row["a"]), label=True),
+            column("b", own, lambda row: str(row["b"]), label=True),
+            column("sum", own, lambda row: _with_interval(row, "total", percent=False)),
+            column("mean", own, lambda row: _plain(row["mean"])),
+            column("times", own, lambda row: f"{row['occurrences']:,}"),
+            column("largest in", own, lambda row: str(row["pair_id"]), label=True),
         ]
         if own:
-            made.append(Shown(title, columns, [row[by] for row in own]))
+            made.append(Table(title, columns, [row[by] for row in own]))
     return made
 
 
-def _words_by_lift(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _words_by_lift(rows: list[Row], facts: RunFacts) -> list[Table]:
     made = []
     for side in dict.fromkeys(row["side"] for row in rows):
         of = {"a": "Query words", "b": "Document words"}.get(side, "Words")
         for by, what in (("total", "lift scores most"), ("lowest", "dilute scores most")):
             own = [row for row in rows if (row["side"], row["by"]) == (side, by)][: ROWS // 2]
             columns = [
-                _column("word", own, lambda row: str(row["word"]), label=True),
-                _column("sum of lifts", own, lambda row: _plain(row["total"])),
-                _column("mean lift", own, lambda row: _plain(row["mean"])),
-                _column("times", own, lambda row: f"{row['occurrences']:,}"),
+                column("word", own, lambda row: str(row["word"]), label=True),
+                column("sum of lifts", own, lambda row: _plain(row["total"])),
+                column("mean lift", own, lambda row: _plain(row["mean"])),
+                column("times", own, lambda row: f"{row['occurrences']:,}"),
             ]
             if own:
-                made.append(Shown(f"{of} that {what}, over all pairs of texts", columns, [row["total"] for row in own]))
+                made.append(Table(f"{of} that {what}, over all pairs of texts", columns, [row["total"] for row in own]))
     return made
 
 
-def _position(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _position(rows: list[Row], facts: RunFacts) -> list[Table]:
     made = []
     for side in "ab":
         own = [row for row in rows if row["side"] == side]
@@ -262,8 +237,8 @@ def _position(rows: list[Row], facts: RunFacts) -> list[Shown]:
     return made
 
 
-def _by_group(title: str) -> Callable[[list[Row], RunFacts], list[Shown]]:
-    def make(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _by_group(title: str) -> Callable[[list[Row], RunFacts], list[Table]]:
+    def make(rows: list[Row], facts: RunFacts) -> list[Table]:
         groups = list(dict.fromkeys(row["group"] for row in rows))
         by = {(row["group"], row["measure"]): row for row in rows}
         measures = list(dict.fromkeys(row["measure"] for row in rows))
@@ -273,47 +248,47 @@ def _by_group(title: str) -> Callable[[list[Row], RunFacts], list[Shown]]:
             percent = measure not in IN_SCORES
             texts = [_with_interval(by[group, measure], "value", percent=percent) for group in groups]
             columns.append(Column(MEASURED.get(measure, "{}").format(facts.whole), texts))
-        return [Shown(title, columns)]
+        return [Table(title, columns)]
 
     return make
 
 
-def _words_without_effect(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _words_without_effect(rows: list[Row], facts: RunFacts) -> list[Table]:
     own = rows[:ROWS]
     columns = [
-        _column("word", own, lambda row: str(row["word"]), label=True),
-        _column("query", own, lambda row: str(row["query_id"]), label=True),
-        _column("mean lift", own, lambda row: _plain(row["mean_lift"])),
-        _column("documents", own, lambda row: f"{row['documents']:,}"),
+        column("word", own, lambda row: str(row["word"]), label=True),
+        column("query", own, lambda row: str(row["query_id"]), label=True),
+        column("mean lift", own, lambda row: _plain(row["mean_lift"])),
+        column("documents", own, lambda row: f"{row['documents']:,}"),
     ]
     title = "Query words without effect: the model gained nothing from them"
-    return [Shown(title, columns, [row["mean_lift"] for row in own])]
+    return [Table(title, columns, [row["mean_lift"] for row in own])]
 
 
-def _convergence_nodes(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _convergence_nodes(rows: list[Row], facts: RunFacts) -> list[Table]:
     columns = [
-        _column("nodes", rows, lambda row: f"{row['nodes']}"),
-        _column("texts", rows, lambda row: f"{row['texts']:,}"),
-        _column("median residual", rows, lambda row: _plain(row["residual"])),
-        _column("% of cost", rows, lambda row: _percent(row["cost"])),
+        column("nodes", rows, lambda row: f"{row['nodes']}"),
+        column("texts", rows, lambda row: f"{row['texts']:,}"),
+        column("median residual", rows, lambda row: _plain(row["residual"])),
+        column("% of cost", rows, lambda row: _percent(row["cost"])),
     ]
-    return [Shown("Texts by integration nodes", columns, [row["texts"] for row in rows])]
+    return [Table("Texts by integration nodes", columns, [row["texts"] for row in rows])]
 
 
-def _convergence_ways(rows: list[Row], facts: RunFacts) -> list[Shown]:
+def _convergence_ways(rows: list[Row], facts: RunFacts) -> list[Table]:
     columns = [
-        _column("role", rows, lambda row: str(row["role"]), label=True),
-        _column("way", rows, lambda row: str(row["way"]), label=True),
-        _column("texts", rows, lambda row: f"{row['texts']:,}"),
-        _column("converged", rows, lambda row: f"{row['converged']:,}"),
-        _column("nodes", rows, lambda row: f"{row['nodes']:.1f}"),
-        _column("tokens", rows, lambda row: f"{row['tokens']:.1f}"),
-        _column("% of cost", rows, lambda row: _percent(row["cost"])),
+        column("role", rows, lambda row: str(row["role"]), label=True),
+        column("way", rows, lambda row: str(row["way"]), label=True),
+        column("texts", rows, lambda row: f"{row['texts']:,}"),
+        column("converged", rows, lambda row: f"{row['converged']:,}"),
+        column("nodes", rows, lambda row: f"{row['nodes']:.1f}"),
+        column("tokens", rows, lambda row: f"{row['tokens']:.1f}"),
+        column("% of cost", rows, lambda row: _percent(row["cost"])),
     ]
-    return [Shown("Ways taken", columns)]
+    return [Table("Ways taken", columns)]
 
 
-_SHOWN: dict[str, list[tuple[str, Callable[[list[Row], RunFacts], list[Shown]]]]] = {
+_SHOWN: dict[str, list[tuple[str, Callable[[list[Row], RunFacts], list[Table]]]]] = {
     "concentration": [("concentration", _concentration)],
     "parts_of_speech": [("parts_of_speech", _parts_of_speech), ("pos_pairs", _pos_pairs)],
     "matches": [("matches", _matches), ("meetings", _meetings), ("word_kinds", _word_kinds)],
