@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from attribution_core.errors import ModelError
 from jobs.config.job import JobConfig, load_job
 from jobs.engine.driver import Outcome, run_job
-from jobs.engine.worker import ShardReport, Worker, _Computed, versions
+from jobs.engine.shard_rows import ShardRows
+from jobs.engine.worker import ShardReport, Worker, versions
 from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
 from jobs.run.manifest import Shard, read_shard
@@ -119,13 +120,13 @@ class StagedWorker(PretendWorker):
         self._try(str(index))
         return Worker.run_shard(self, index)
 
-    def _compute(self, shard: Shard) -> _Computed:
+    def _compute(self, shard: Shard) -> ShardRows:
         time.sleep(COMPUTE_SECONDS)
         if self._due(f"crash-{shard.index}"):
             os._exit(1)
         if self._due(f"raise-{shard.index}"):
             raise ArithmeticError(f"shard {shard.index} does not add up")
-        return _Computed(rows=zero_rows(shard), kept=list(range(len(shard.pairs))))
+        return ShardRows(rows=zero_rows(shard), attributed=list(range(len(shard.pairs))))
 
 
 class Place:

@@ -15,7 +15,7 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core.contributions import Contributor
 from jobs.config.job import load_job
-from jobs.engine import worker
+from jobs.engine import shard_rows
 from jobs.engine.worker import Worker
 from jobs.plan.plan import make_plan
 from jobs.run.manifest import read_shard
@@ -87,7 +87,7 @@ def test_rows_are_the_same_with_and_without(
     assert set(computed.values()) == {1}, "a query was computed twice"
     assert len(computed) == QUERIES
     computed.clear()
-    monkeypatch.setattr(worker, "CACHE_SHARE", 0)
+    monkeypatch.setattr(shard_rows, "CACHE_SHARE", 0)
     without, texts_without = log("not-kept", quadrature=quadrature)
     assert max(computed.values()) > 1, "the test would prove nothing"
     for name in ("pair_id", "text_a_id", "text_b_id", "rows", "cols"):
@@ -105,16 +105,17 @@ def test_what_is_kept_stays_within_its_budget(
     with_it, _ = log("kept", quadrature={"nodes": 6})
     computed.clear()
     # Room for about two queries.
-    monkeypatch.setattr(worker, "CACHE_SHARE", 10_000 / (2 << 30))
+    monkeypatch.setattr(shard_rows, "CACHE_SHARE", 10_000 / (2 << 30))
     held: list[int] = []
     compute = Worker._compute
 
     def looking(self: Worker, shard: Any) -> Any:
         found = compute(self, shard)
-        assert self._cache is not None
-        held.append(self._cache.held_bytes)
-        assert self._cache.held_bytes <= self._cache.budget
-        assert sum(one.values_GD.nbytes for one in self._cache._held._values.values()) <= self._cache.held_bytes
+        assert self._computer is not None
+        cache = self._computer.cache
+        held.append(cache.held_bytes)
+        assert cache.held_bytes <= cache.budget
+        assert sum(one.values_GD.nbytes for one in cache._held._values.values()) <= cache.held_bytes
         return found
 
     monkeypatch.setattr(Worker, "_compute", looking)

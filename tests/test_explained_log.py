@@ -107,7 +107,7 @@ def test_a_finished_log_is_resumed_and_another_corpus_is_refused(log: Path, mode
     from jobs.errors import RunError
 
     places = {name: str(log / file) for name, file in FILES.items()}
-    settings = {"model": str(model), "output": str(log / "run"), **places, "depth": 1, "workers": {"count": 1}}
+    settings = {"model": str(model), "output": str(log / "run"), **places, "depth": 1}
     assert run_job(parse_job(settings), quiet=True).exit_code == 0
     assert run_job(parse_job(settings), quiet=True).already_finished
     with open(log / "corpus.jsonl", "a", encoding="utf-8") as file:

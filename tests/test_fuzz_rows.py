@@ -263,7 +263,7 @@ def test_any_row_ends_in_a_result_or_a_reject(
             return
         plan = make_plan(parse_job(settings), run)
         worker = Worker(settings, run.url, 1, "cpu")
-        worker._attributor, worker._store = loaded._attributor, run
+        worker._computer, worker._store = loaded._computer, run
         for shard in plan.shards:
             worker.run_shard(shard.index)
         written = open_run(output)

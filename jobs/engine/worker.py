@@ -13,36 +13,43 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+
+from jobs.cluster.environment import quiet_libraries
 from jobs.config.job import parse_job
+from jobs.engine.shard_rows import ShardComputer, ShardRows
 from jobs.errors import RunError
+from jobs.plan.centre import mean_embeddings
 from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
+from jobs.run.manifest import Plan, Shard, load_plan, read_shard
+from jobs.run.record import check_same_job, read_record
+from jobs.run.tables import (
+    JOB_FILE,
+    attribution_table,
+    commit_shard,
+    part_name,
+    reject_table,
+    text_row,
+    text_table,
+)
+from jobs.storage.store import Store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    # torch takes seconds to import; the driver imports this module and needs none of it.
     from attribution_core.attribution import Attributor
-    from attribution_core.contribution_cache import ContributionCache
-    from attribution_core.model.encoder import ReadText
-    from attribution_core.results import ExplainedText, PairAttribution
-    from jobs.run.manifest import Plan, Shard
 
-MOST_PAIRS_AT_ONCE = 8192
-# Matrices wait as float32 and once more as float64 while they are summed up.
-BYTES_A_CELL = 32
-# Of the memory budget, for contributions of texts that other shards need too. Computing takes three quarters of it.
-CACHE_SHARE = 1 / 16
 # Of a traceback, for the log.
 FRAMES = 4
 
 T = TypeVar("T")
-TextKey = tuple[str, str]  # text id, role
 
 
 @dataclass(frozen=True)
@@ -61,16 +68,6 @@ class ShardReport:
     compute_seconds: float
     write_seconds: float
     wait_seconds: float = 0.0
-
-
-@dataclass
-class _Computed:
-    """Rows of one shard, in the order of its pairs."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    texts: dict[TextKey, ExplainedText] = field(default_factory=dict)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _ComputeThread:
@@ -130,21 +127,20 @@ class Worker:
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
-        self._cache: ContributionCache | None = None
-        self._record: bytes | None = None
+        self._computer: ShardComputer | None = None
+        self._record_mark: str | None = None
 
     def greet(self) -> None:
         """Answers as soon as the worker has a place to run."""
 
     def load(self) -> WorkerFacts:
         """Load the model and open the run directory; a TokenpairError where that fails."""
-        from jobs.storage.store import Store
-
         began = time.perf_counter()
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._computing.submit(self._load_model).result()
-        # The driver has been there: if the store is away now, that passes.
+        self._computer = ShardComputer(self._job, self._attributor)
+        # The driver already opened this store, so an outage is transient: retry.
         self._store = Store.open(self._run_url, self._job.storage, patient=True)
         facts = WorkerFacts(
             fingerprint=self._attributor.fingerprint(),
@@ -182,8 +178,8 @@ class Worker:
         except Exception as error:
             self._note("failed", shard=index, reason=f"{type(error).__name__}: {error}", where=_where(error))
             raise
-        told = {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items() if k != "index"}
-        self._note("committed", shard=index, **told)
+        facts = {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(report).items() if k != "index"}
+        self._note("committed", shard=index, **facts)
         return report
 
     def close(self) -> None:
@@ -191,13 +187,10 @@ class Worker:
         self._computing.close()
 
     def _run_shard(self, index: int) -> ShardReport:
-        from jobs.run.manifest import read_shard
-        from jobs.run.tables import commit_shard, part_name, reject_table, text_row, text_table
-
         began = time.perf_counter()
         self._check_still_the_run()
         if self._store.exists(part_name("attributions", index, self._job.format)):
-            # Another driver's worker was here, or one whose driver is gone.
+            # Another worker committed it: another driver's, or one that outlived its driver.
             return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
         shard = read_shard(self._store, self._planned(), index)
         there = time.perf_counter()
@@ -225,7 +218,7 @@ class Worker:
             write_seconds=time.perf_counter() - ended,
         )
 
-    def _timed(self, shard: Shard) -> tuple[_Computed, float, float]:
+    def _timed(self, shard: Shard) -> tuple[ShardRows, float, float]:
         """What is computed of ``shard``, from when and until when."""
         started = time.perf_counter()
         return self._compute(shard), started, time.perf_counter()
@@ -233,29 +226,24 @@ class Worker:
     def _check_still_the_run(self) -> None:
         """RunError where the run directory was given to another run: a worker may outlive its driver.
 
-        Its parts would be taken for those of the new run.
+        Its parts would be taken for those of the new run. ``job.yaml`` is read once; after that only its mark is.
         """
-        from jobs.run.record import check_same_job, read_record
-        from jobs.run.tables import JOB_FILE
-
-        record = self._store.read(JOB_FILE) if self._store.exists(JOB_FILE) else None
-        if record == self._record:
+        mark = self._store.mark(JOB_FILE)
+        if mark == self._record_mark:
             return
-        if self._record is not None:
+        if self._record_mark is not None:
             raise RunError(f"{self._run_url}: its {JOB_FILE} was removed or replaced while it ran")
-        # A worker hired late may find another run from the start.
-        found = read_record(self._store)
-        if found is not None:
-            check_same_job(self._store, found, self._job)
-        self._record = record
+        # A worker that starts late may find another run from the start.
+        record = read_record(self._store)
+        if record is not None:
+            check_same_job(self._store, record, self._job)
+            self._record_mark = mark
 
     def _note(self, event: str, **fields: Any) -> None:
         if self._events is not None:
             self._events.log(event, **fields)
 
     def _load_model(self) -> Attributor:
-        from jobs.cluster.environment import quiet_libraries
-
         quiet_libraries()
         import torch
 
@@ -267,16 +255,12 @@ class Worker:
         return make_attributor(self._job, self._device, self._threads)
 
     def _centre(self) -> None:
-        from jobs.plan.centre import mean_embeddings
-
         centre_file = self._planned().centre_file
         assert self._attributor is not None
         assert centre_file is not None, "a job with centred sums is planned with a sample"
         self._attributor.centre_on(mean_embeddings(self._store, centre_file, self._attributor))
 
     def _planned(self) -> Plan:
-        from jobs.run.manifest import load_plan
-
         with self._planning:
             if self._plan is None:
                 found = load_plan(self._store)
@@ -287,97 +271,12 @@ class Worker:
                 self._plan = found
             return self._plan
 
-    def _compute(self, shard: Shard) -> _Computed:
-        from attribution_core.pairs import EMBEDS_TO_ZERO, Undefined
+    def _compute(self, shard: Shard) -> ShardRows:
+        assert self._computer is not None, "load() comes before run_shard()"
+        return self._computer.compute(shard)
 
-        assert self._attributor is not None, "load() comes before run_shard()"
-        role_a, role_b = self._attributor.roles
-        read = self._read(shard)
-        of_a: list[TextKey] = [(key, role_a) for key in shard.pairs["text_a_id"].to_pylist()]
-        of_b: list[TextKey] = [(key, role_b) for key in shard.pairs["text_b_id"].to_pylist()]
-        computed = _Computed()
-
-        def reject(at: int, problems: list[tuple[str, str]]) -> None:
-            computed.rejects.append(_reject(shard.pairs, at, problems, read[of_a[at]].text, read[of_b[at]].text))
-
-        readable: list[int] = []
-        for at, (a, b) in enumerate(zip(of_a, of_b, strict=True)):
-            problems = [(side, why) for side, key in (("a", a), ("b", b)) if (why := read[key].problem)]
-            if problems:
-                reject(at, problems)
-            else:
-                readable.append(at)
-        self._choose_cached(shard)
-        ids = shard.pairs["pair_id"].to_pylist()
-        for part in _slices(readable, of_a, of_b, read, self._attributor.contributor.integrator.budget):
-            pairs = self._attributor.pairs([(read[of_a[at]], read[of_b[at]]) for at in part], self._cache)
-            for at, pair in zip(part, pairs, strict=True):
-                if isinstance(pair, Undefined):
-                    reject(at, [(side, EMBEDS_TO_ZERO) for side in pair.sides])
-                    continue
-                computed.kept.append(at)
-                computed.rows.append(self._row(pair, ids[at], of_a[at][0], of_b[at][0]))
-                for key, text in ((of_a[at], pair.a), (of_b[at], pair.b)):
-                    # A pair that was refined carries more nodes than the text has by itself.
-                    present = computed.texts.setdefault(key, text)
-                    if text.nodes < present.nodes:
-                        computed.texts[key] = text
-        computed.texts = self._owned(shard, computed.texts, read)
-        return computed
-
-    def _read(self, shard: Shard) -> dict[TextKey, ReadText]:
-        """Every text of the shard, tokenised."""
-        assert self._attributor is not None
-        by_role: dict[str, list[tuple[str, str]]] = {}
-        for text_id, role, text in zip(*(shard.texts[n].to_pylist() for n in ("text_id", "role", "text")), strict=True):
-            by_role.setdefault(role, []).append((text_id, text))
-        read: dict[TextKey, ReadText] = {}
-        for role, found in by_role.items():
-            texts = self._attributor.read([text for _, text in found], role)  # type: ignore[arg-type]
-            read.update({(text_id, role): text for (text_id, _), text in zip(found, texts, strict=True)})
-        return read
-
-    def _choose_cached(self, shard: Shard) -> None:
-        """Cache the contributions of the texts of ``shard`` that other shards need as well."""
-        from attribution_core.contribution_cache import ContributionCache
-
-        assert self._attributor is not None
-        if self._cache is None:
-            self._cache = ContributionCache(int(self._attributor.contributor.integrator.budget * CACHE_SHARE))
-        columns = zip(*(shard.texts[name].to_pylist() for name in ("role", "text", "shared")), strict=True)
-        self._cache.admit((role, text) for role, text, shared in columns if shared)
-
-    def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
-        from attribution_core.topk import summarise
-        from jobs.run.tables import attribution_row
-
-        sums = summarise(pair, self._job.top_k)
-        return attribution_row(
-            pair, sums, pair_id=pair_id, text_a_id=text_a_id, text_b_id=text_b_id, store=self._job.store
-        )
-
-    def _owned(
-        self, shard: Shard, explained: dict[TextKey, ExplainedText], read: dict[TextKey, ReadText]
-    ) -> dict[TextKey, ExplainedText]:
-        """The texts whose rows this shard writes, in the plan's order.
-
-        A text may be owned here though each of its pairs here was turned away: another shard's pairs still need it.
-        """
-        assert self._attributor is not None
-        names = ("text_id", "role", "owner")
-        rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
-        owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
-        lone = [key for key in owned if key not in explained]
-        alone = self._attributor.contributions([read[key] for key in lone], self._cache) if lone else []
-        explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
-        return {key: explained[key] for key in owned}
-
-    def _attributions(self, shard: Shard, computed: _Computed) -> pa.Table:
-        import pyarrow as pa
-
-        from jobs.run.tables import attribution_table
-
-        kept = shard.pairs.select(self._planned().kept.names).take(pa.array(computed.kept, pa.int64()))
+    def _attributions(self, shard: Shard, computed: ShardRows) -> pa.Table:
+        kept = shard.pairs.select(self._planned().kept.names).take(pa.array(computed.attributed, pa.int64()))
         return attribution_table(computed.rows, kept, self._job.store)
 
 
@@ -389,8 +288,6 @@ def _where(error: BaseException) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"python": platform.python_version()}
     for name in ("tokenpair", "torch", "sentence-transformers", "transformers", "ray"):
         try:
@@ -398,31 +295,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _slices(
-    pairs: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText], memory: int
-) -> Iterator[list[int]]:
-    """Runs of pairs whose matrices fit into ``memory`` bytes together."""
-    part: list[int] = []
-    size = 0
-    for at in pairs:
-        cells = len(read[of_a[at]].groups) * len(read[of_b[at]].groups) * BYTES_A_CELL
-        if part and (len(part) >= MOST_PAIRS_AT_ONCE or size + cells > memory):
-            yield part
-            part, size = [], 0
-        part.append(at)
-        size += cells
-    if part:
-        yield part
-
-
-def _reject(pairs: pa.Table, at: int, problems: list[tuple[str, str]], a: str, b: str) -> dict[str, Any]:
-    from jobs.sources.rows import row_text
-
-    row = pairs.slice(at, 1).to_pylist()[0]
-    place = {name: row.pop(name) for name in ("pair_id", "file", "row")}
-    for name in ("ordinal", "text_a_id", "text_b_id"):
-        row.pop(name)
-    reason = "; ".join(f"{side}: {problem}" for side, problem in problems)
-    return place | {"reason": reason, "row_text": row_text({"a": a, "b": b, **row})}

@@ -77,8 +77,8 @@ def mean_embeddings(run: Store, centre_file: str, attributor: Attributor) -> dic
         means = {role: attributor.mean_embedding(texts, role) for role, texts in of_role.items()}  # type: ignore[arg-type]
         run.commit(name, json.dumps({role: [float(v) for v in mean] for role, mean in means.items()}).encode())
     try:
-        found: dict[str, Any] = json.loads(run.read(name, most=MOST_BYTES))
-        means = {role: np.array(found[role], np.float32) for role in attributor.roles}
+        mean_of: dict[str, Any] = json.loads(run.read(name, most=MOST_BYTES))
+        means = {role: np.array(mean_of[role], np.float32) for role in attributor.roles}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(f"{run.url}/{name}: is damaged") from None
     width = attributor.encoder.embedding_width

@@ -79,10 +79,10 @@ def endpoint_of(options: StorageSettings | None) -> str | None:
 
 def without_login(url: str) -> str:
     """``url``, which may be none, without user name, password, query and fragment: any of them may hold a secret."""
-    scheme = found[0] if (found := re.match(r"[A-Za-z][\w+.-]*://", url)) else ""
+    scheme = prefix[0] if (prefix := re.match(r"[A-Za-z][\w+.-]*://", url)) else ""
     host = re.split(r"[/?#\\]", url.removeprefix(scheme), maxsplit=1)[0]
     path = url.removeprefix(scheme + host)
-    # A password with a "/" in it looks like a path: where the host begins cannot be told.
+    # A password with a "/" in it looks like a path: where the host begins is not known.
     if "@" in path:
         return f"{scheme}(hidden)"
     return scheme + host.rpartition("@")[2] + re.split(r"[?#]", path)[0]
@@ -128,8 +128,8 @@ def open_s3(options: StorageSettings | None) -> s3fs.S3FileSystem:
             skip_instance_cache=True,
             **keywords,
         )
-        system.retries = 1  # tenacity decides about further attempts
-        system.loop.set_exception_handler(_unheard)
+        system.retries = 1  # tenacity retries
+        system.loop.set_exception_handler(_log_quietly)
         system.connect()
     except (BotoCoreError, ValueError) as error:
         raise StoreError(_cannot_set_up(error, options, endpoint)) from None
@@ -196,8 +196,8 @@ def store_failures() -> tuple[type[BaseException], ...]:
     return OSError, TimeoutError, BotoCoreError, ClientError, *_half_answers()
 
 
-def tried_again(act: Callable[[], T], patience: float) -> T:
-    """``act``, again with growing pauses for ``patience`` seconds while it fails in passing; then its failure."""
+def retried(act: Callable[[], T], patience: float) -> T:
+    """Return what ``act`` returns, retried with growing pauses for ``patience`` seconds on transient failures."""
     import tenacity
 
     retrying = tenacity.Retrying(
@@ -254,8 +254,8 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _unheard(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What fails beside a request fails with it: asyncio would print a traceback, and the request tells the same."""
+def _log_quietly(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Suppress asyncio's tracebacks; the request raises the same error."""
     logger.debug("%s: %r", context.get("message"), context.get("exception"))
 
 

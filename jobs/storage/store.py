@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import shutil
 import sys
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from jobs.errors import StoreError
-from jobs.storage.durable import sync_folder, write_through
+from jobs.storage.durable import publish, remove_abandoned, sync_folder, write_through
 from jobs.storage.s3 import (
     Failure,
     StorageSettings,
@@ -26,8 +24,8 @@ from jobs.storage.s3 import (
     endpoint_of,
     failure_of,
     open_s3,
+    retried,
     store_failures,
-    tried_again,
 )
 
 if TYPE_CHECKING:
@@ -39,14 +37,14 @@ T = TypeVar("T")
 # A store that is away for a while must not cost a finished computation.
 PATIENCE_SECONDS = 300.0
 PENDING = ".pending"
-PENDING_KEPT_SECONDS = 3600.0
+PENDING_SECONDS = 3600.0
 
 
 class Store(ABC):
     """A run directory. Names are relative to it, with forward slashes.
 
     Every method raises StoreError in one line that holds no secret. After :meth:`open`, which answers within
-    seconds, failures that may pass (no answer, server busy) are tried again for ``patience`` seconds.
+    seconds, transient failures (no answer, server busy) are retried for ``patience`` seconds.
     """
 
     url: str
@@ -56,7 +54,7 @@ class Store(ABC):
     def open(url: str | os.PathLike[str], options: StorageSettings | None = None, *, patient: bool = False) -> Store:
         """The store at a local path or ``s3://bucket/folder``; StoreError when it cannot be reached or listed.
 
-        With ``patient`` also that is tried again while the store fails in passing: for who knows that it was there.
+        With ``patient`` opening is retried on transient failures: for a store that another process opened already.
         """
         text = os.fspath(url)
         if text.startswith("s3://"):
@@ -68,6 +66,10 @@ class Store(ABC):
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether ``name`` is there, whole."""
+
+    @abstractmethod
+    def mark(self, name: str) -> str | None:
+        """A value that changes when ``name`` is replaced, read without its content; None where there is no such file."""
 
     @abstractmethod
     def read(self, name: str, most: int | None = None) -> bytes:
@@ -107,7 +109,7 @@ class Store(ABC):
 
     @abstractmethod
     def attempt(self, doing: str, name: str, act: Callable[[], T]) -> T:
-        """``act``, tried again with growing pauses for ``patience`` seconds while the store fails in passing."""
+        """Return what ``act`` returns, retried with growing pauses for ``patience`` seconds on transient failures."""
 
     @abstractmethod
     def _arrow(self) -> tuple[Any, str]:
@@ -161,6 +163,14 @@ class LocalStore(Store):
         with self.guard("look at", name):
             return self.path(name).is_file()
 
+    def mark(self, name: str) -> str | None:
+        with self.guard("look at", name):
+            try:
+                now = self.path(name).stat()
+            except FileNotFoundError:
+                return None
+        return f"{now.st_ino}-{now.st_mtime_ns}-{now.st_size}"
+
     def read(self, name: str, most: int | None = None) -> bytes:
         with self.guard("read", name), open(self.path(name), "rb") as file:
             return self._at_most(file.read(-1 if most is None else most + 1), name, most)
@@ -172,13 +182,13 @@ class LocalStore(Store):
                 return []
             # A link is no part: :meth:`path` refuses it, and a dataset would read what it names.
             there = (e for e in os.scandir(path) if e.is_file(follow_symlinks=False))
-            found = sorted(e.name for e in there if not e.name.startswith("."))
-        return [f"{folder}/{name}" if folder else name for name in found]
+            names = sorted(e.name for e in there if not e.name.startswith("."))
+        return [f"{folder}/{name}" if folder else name for name in names]
 
     def commit(self, name: str, data: bytes) -> bool:
         with self.guard("write", name), self._aside() as aside:
             write_through(aside, data)
-            return self._publish(aside, name)
+            return publish(aside, self.path(name))
 
     def commit_file(self, name: str, path: Path) -> bool:
         with self.guard("write", name), self._aside() as aside:
@@ -186,7 +196,7 @@ class LocalStore(Store):
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
                 os.fsync(target.fileno())
-            return self._publish(aside, name)
+            return publish(aside, self.path(name))
 
     def replace(self, name: str, data: bytes) -> None:
         target = self.path(name)
@@ -208,7 +218,7 @@ class LocalStore(Store):
         with self.guard("write to", ""):
             with self._aside() as aside:
                 write_through(aside, b"tokenpair")
-            self._forget_abandoned()
+            remove_abandoned(self.path(PENDING), PENDING_SECONDS)
 
     @contextlib.contextmanager
     def guard(self, doing: str, name: str) -> Iterator[None]:
@@ -250,29 +260,6 @@ class LocalStore(Store):
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
 
-    def _publish(self, aside: Path, name: str) -> bool:
-        target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(aside, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
-                raise
-            # A file system without hard links: still whole or absent, and a lost race writes an equal part.
-            if target.exists():
-                return False
-            os.replace(aside, target)
-        sync_folder(target.parent)
-        return True
-
-    def _forget_abandoned(self) -> None:
-        for entry in os.scandir(self.path(PENDING)):
-            with contextlib.suppress(OSError):
-                if time.time() - entry.stat().st_mtime > PENDING_KEPT_SECONDS:
-                    os.unlink(entry.path)
-
 
 class S3Store(Store):
     """A run directory below a prefix of an S3 bucket."""
@@ -287,13 +274,17 @@ class S3Store(Store):
             self.attempt("open", "", self._first) if patient else self._first()
 
     def exists(self, name: str) -> bool:
+        return self.mark(name) is not None
+
+    def mark(self, name: str) -> str | None:
+        def head() -> dict[str, Any]:
+            return cast("dict[str, Any]", self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(name)))
+
         try:
-            self.attempt(
-                "look at", name, lambda: self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(name))
-            )
+            answer = self.attempt("look at", name, head)
         except _MissingError:
-            return False
-        return True
+            return None
+        return f"{answer.get('ETag')}-{answer.get('LastModified')}"
 
     def read(self, name: str, most: int | None = None) -> bytes:
         return self._at_most(self.attempt("read", name, lambda: self._bytes(name, most)), name, most)
@@ -364,7 +355,7 @@ class S3Store(Store):
 
     def attempt(self, doing: str, name: str, act: Callable[[], T]) -> T:
         with self.guard(doing, name):
-            return tried_again(act, self.patience)
+            return retried(act, self.patience)
 
     def _error(self, failure: Failure, doing: str, name: str) -> StoreError:
         kind = {"exists": _ExistsError, "missing": _MissingError}.get(failure.kind, StoreError)
