@@ -48,7 +48,7 @@ register(
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; whoever only reads results or catches errors should not wait for it.
+    # torch takes seconds to import; a program that only reads results or catches errors should not wait for it.
     if name == "Attributor":
         from attribution_core.attribution import Attributor
 

@@ -207,7 +207,7 @@ class Attributor:
     def contributions(self, texts: Sequence[ReadText], cache: ContributionCache | None = None) -> list[Contributions]:
         """Contributions of texts, in their order; equal texts share one result, and cached ones are not computed."""
         distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
-        computed = dict(zip(distinct, self._by_themselves(list(distinct.values()), cache), strict=True))
+        computed = dict(zip(distinct, self._computed_alone(list(distinct.values()), cache), strict=True))
         return [computed[text.role, text.text] for text in texts]
 
     def pairs(
@@ -237,11 +237,11 @@ class Attributor:
     def _explain(
         self, texts: list[ReadText], edges: list[tuple[int, int]], cache: ContributionCache | None
     ) -> list[PairAttribution | Undefined]:
-        """Pairs of distinct texts: first the texts that are computed by themselves, then those that need partners."""
+        """Pairs of distinct texts: first the texts that are computed alone, then those that need their partners."""
         loads = [TextLoad(len(text), len(text.groups)) for text in texts]
         ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
-        known = dict(zip(alone, self._by_themselves([texts[at] for at in alone], cache), strict=True))
+        known = dict(zip(alone, self._computed_alone([texts[at] for at in alone], cache), strict=True))
         products = PartnerProducts(self._maker, known, [at for at in range(len(texts)) if ways[at] == "partner"], edges)
         products.add(self._projections([texts[at] for at in products.pulled], products.cotangents))
         return [products.pair(i, j) for i, j in edges]
@@ -263,7 +263,7 @@ class Attributor:
         return mean_D
 
     def encoder_of(self, role: str) -> Encoder:
-        """The encoder that a text of ``role`` goes through."""
+        """Return the encoder of texts of ``role``."""
         return self._route(role).encoder
 
     def calibrate(self) -> None:
@@ -298,7 +298,7 @@ class Attributor:
         """Contributions of texts of any role, each by its role's route, in their order."""
         return self._by_route(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
 
-    def _by_themselves(self, texts: Sequence[ReadText], cache: ContributionCache | None) -> list[Contributions]:
+    def _computed_alone(self, texts: Sequence[ReadText], cache: ContributionCache | None) -> list[Contributions]:
         """Contributions of distinct texts, in their order, of which those in ``cache`` are not computed again."""
         if cache is None:
             return self._contributions(texts)
@@ -318,11 +318,11 @@ class Attributor:
     def _by_route(
         self, texts: Sequence[ReadText], compute: Callable[[Contributor, list[int]], list[Contributions]]
     ) -> list[Contributions]:
-        found: dict[int, Contributions] = {}
+        results: dict[int, Contributions] = {}
         for route in dict.fromkeys(self._route(text.role) for text in texts):
             at = [place for place, text in enumerate(texts) if self._route(text.role) is route]
-            found.update(zip(at, compute(route, at), strict=True))
-        return [found[place] for place in range(len(texts))]
+            results.update(zip(at, compute(route, at), strict=True))
+        return [results[place] for place in range(len(texts))]
 
     def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution | Undefined) -> PairAttribution | Undefined:
         """The pair again with a smaller tolerance on both texts, until its error is small enough.

@@ -18,8 +18,8 @@ from attribution_core.integrator import Goal, Integrator
 from attribution_core.memory import USABLE, ByteCache
 from attribution_core.model.batch import TextBatch
 from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
-from attribution_core.quadrature.adaptive import panel_rule
-from attribution_core.quadrature.cache import recalled
+from attribution_core.quadrature.adaptive import adaptive_rule
+from attribution_core.quadrature.cache import cached_calibration
 from attribution_core.quadrature.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.quadrature.rules import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
@@ -32,7 +32,7 @@ LITTLE_WASTE = 1.03
 ENOUGH_WORK = 2048
 # A text that misses its tolerance with so many nodes gets a rule of its own, which aims at this share of the tolerance.
 STEEP_NODES = 64
-PANEL_SHARE = 0.7
+ADAPTIVE_SHARE = 0.7
 # A query is short and is computed once for all of its documents, so what it adds to a pair's error is bought cheaply:
 # it gets this share of the tolerance, but none finer than the default.
 QUERY_SHARE = 0.1
@@ -72,7 +72,7 @@ class Contributor:
 
     @property
     def mesh(self) -> CalibratedMesh:
-        """The mesh of this encoder, learned or recalled at first use."""
+        """The mesh of this encoder, learned or read from the cache at first use."""
         if self._mesh is None:
             learn = self.quadrature.rule == "gauss" and not self.encoder.linear
             self._mesh = self._calibrated() if learn else CalibratedMesh()
@@ -92,22 +92,22 @@ class Contributor:
 
     def embeddings(self, texts: Sequence[ReadText]) -> NDArray[Any]:
         """Embeddings [texts, D] as they are attributed: for cosine without a trailing Normalize."""
-        found: dict[int, NDArray[Any]] = {}
+        embedded: dict[int, NDArray[Any]] = {}
         for window in _windows(texts, [0] * len(texts), self._most_texts):
             batch = self.encoder.batch([texts[at] for at in window])
-            found.update(zip(window, self.products.embed(batch.x_BSd, batch).cpu().numpy(), strict=True))
-        return np.stack([found[at] for at in range(len(texts))])
+            embedded.update(zip(window, self.products.embed(batch.x_BSd, batch).cpu().numpy(), strict=True))
+        return np.stack([embedded[at] for at in range(len(texts))])
 
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
     ) -> list[Contributions]:
         tolerance = tolerance or self.quadrature.tolerance
-        found: dict[int, Contributions] = {}
+        results: dict[int, Contributions] = {}
         for window in _windows(texts, [0 if c is None else len(c) + 1 for c in cotangents], self._most_texts):
             goal = tolerance_of(texts[window[0]].role, tolerance)
             computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], goal)
-            found.update(zip(window, computed, strict=True))
-        return [found[at] for at in range(len(texts))]
+            results.update(zip(window, computed, strict=True))
+        return [results[at] for at in range(len(texts))]
 
     def _most_texts(self, tokens: int) -> int:
         """How many texts of a length are read at once: a bounded number of tokens, within the budget."""
@@ -140,12 +140,14 @@ class Contributor:
                 given=self.quadrature.nodes is not None,
                 cotangent_BKD=_stack([cotangents[row] for row in rows], part.x_BSd),
             )
-            found = self.integrator.integrate(part, count, mesh, goal)
-            for at, values_GD, residual in zip(found.rows, _fetched(found.values), found.residuals, strict=True):
+            integral = self.integrator.integrate(part, count, mesh, goal)
+            for at, values_GD, residual in zip(
+                integral.rows, _fetched(integral.values), integral.residuals, strict=True
+            ):
                 row, own = rows[at], cotangents[rows[at]]
                 groups, width = len(texts[row].groups), values_GD.shape[1] if own is None else len(own)
                 out[row] = Contributions(
-                    explained=_explained(texts[row], count, residual, self.quadrature.tolerance, found.way),
+                    explained=_explained(texts[row], count, residual, self.quadrature.tolerance, integral.way),
                     values_GD=values_GD[:groups, :width].copy(),
                     embedding_D=embeddings[row].copy(),
                     reference_D=references[row].copy(),
@@ -153,14 +155,14 @@ class Contributor:
             return [row for row in rows if row not in out]
 
         waiting = self._first_counts(texts)
-        panelled: set[int] = set()
+        adapted: set[int] = set()
         while waiting:
             count = min(waiting)
             final = self.quadrature.nodes is not None or count >= self.quadrature.max_nodes
             missed = settle(waiting.pop(count), count, self.mesh, final=final)
             if count >= STEEP_NODES:
-                for row in [row for row in missed if row not in panelled]:
-                    panelled.add(row)
+                for row in [row for row in missed if row not in adapted]:
+                    adapted.add(row)
                     rule = self._own_rule(batch.select([row]), tolerance * float(norm_B[row]))
                     if rule is not None:
                         settle([row], len(rule[0]), CalibratedMesh(fitted={len(rule[0]): rule}), final=True)
@@ -172,10 +174,10 @@ class Contributor:
 
     def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Nodes and weights for one text that the mesh of the sample does not serve; None where it needs too many."""
-        return panel_rule(
+        return adaptive_rule(
             lambda alpha, weight: self.integrator.summed(batch, alpha, weight)[0].double().cpu().numpy(),
             lambda alpha: self._along(batch, torch.tensor(alpha))[0].double().cpu().numpy(),
-            goal * PANEL_SHARE,
+            goal * ADAPTIVE_SHARE,
             self.quadrature.max_nodes,
         )
 
@@ -196,9 +198,9 @@ class Contributor:
             part = batch.select(fresh)
             for row, embedding_D in zip(fresh, self.products.embed(part.r_BSd, part), strict=True):
                 self._known[keys[row]] = embedding_D
-        found = torch.stack([self._known[key] for key in keys])
+        embedding_BD = torch.stack([self._known[key] for key in keys])
         self._known.shrink()
-        return found
+        return embedding_BD
 
     # Calibration -------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Contributor:
             *(asked.tolerance, asked.max_nodes),
             *((text.ids, text.types, text.kept) for text in texts),
         )
-        return recalled(facts, lambda: self._calibrate(texts))
+        return cached_calibration(facts, lambda: self._calibrate(texts))
 
     def _calibrate(self, texts: list[ReadText]) -> CalibratedMesh:
         """Learn the mesh from the built-in sample, and from which node count on it is worth trying.

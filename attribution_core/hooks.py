@@ -20,5 +20,5 @@ def register(**places: str) -> None:
 def hook(name: str) -> Callable[..., Any]:
     """The function of a hook; KeyError where none was named."""
     module, _, function = _PLACES[name].partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
+    named: Callable[..., Any] = getattr(import_module(module), function)
+    return named

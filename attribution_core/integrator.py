@@ -115,19 +115,19 @@ class Integrator:
 
     def integrate(self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal) -> Found:
         """Contributions with ``count`` nodes of those texts whose sum meets the goal."""
-        found = self._within_budget(batch, count, mesh, goal, self.precision)
+        integral = self._within_budget(batch, count, mesh, goal, self.precision)
         if self.precision == "float32":
-            return found
+            return integral
         # What coarse products alone made miss the tolerance is computed again without them; so is what overflowed.
-        limits = [goal.tolerance if known <= goal.tolerance else known + goal.tolerance for known in found.sums]
-        rough = [at for at, limit in enumerate(limits) if not found.residuals[at] <= limit]
+        limits = [goal.tolerance if known <= goal.tolerance else known + goal.tolerance for known in integral.sums]
+        rough = [at for at, limit in enumerate(limits) if not integral.residuals[at] <= limit]
         if rough:
-            rows = [found.rows[at] for at in rough]
+            rows = [integral.rows[at] for at in rough]
             again = replace(goal.select(rows), final=True)
             redone = self._within_budget(batch.select(rows), count, mesh, again, "float32")
             for at, values, residual in zip(rough, redone.values, redone.residuals, strict=True):
-                found.values[at], found.residuals[at] = values, residual
-        return found
+                integral.values[at], integral.residuals[at] = values, residual
+        return integral
 
     def summed(self, batch: TextBatch, alpha: Doubles, weight: Doubles) -> Tensor:
         """Σ_k w_k J_g(γ(α_k)) (x − r), [B, D], in full precision: the sum of contributions alone."""
@@ -140,16 +140,16 @@ class Integrator:
             chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=len(alpha), directions=1)
             return self._totals(segments_of(batch, alpha_N, weight_N, slot_BS, members_BGW, chunk.nodes)).sum(1)
 
-        found, self.budget = with_halving(run, self.budget)
-        return found
+        sum_BD, self.budget = with_halving(run, self.budget)
+        return sum_BD
 
     def _within_budget(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision
     ) -> Found:
-        found, self.budget = with_halving(
+        integral, self.budget = with_halving(
             lambda budget: self._in_chunks(batch, count, mesh, goal, precision, budget), self.budget
         )
-        return found
+        return integral
 
     def _in_chunks(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision, budget: int
@@ -164,7 +164,7 @@ class Integrator:
         shape = replace(self.shape, tangent_bytes=tangent_dtype(precision, self.encoder.dtype).itemsize)
         chunk = plan_chunk(shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
         # What is found stays on the device until all is asked for: fetched at once it would have the device wait.
-        found: list[int] = []
+        rows_kept: list[int] = []
         values_of: list[Tensor] = []
         residuals: list[Tensor] = []
         sums_of: list[Tensor] = []
@@ -192,11 +192,11 @@ class Integrator:
                 measured = torch.maximum(sums, judged.residual(values.sum(1)))
             elif precision != "float32":
                 measured = torch.maximum(sums, judged.residual_along(values))
-            found.extend(low + row for row in kept)
+            rows_kept.extend(low + row for row in kept)
             values_of.extend(padded.gather(1, index))
             residuals.append(measured)
             sums_of.append(sums)
-        return Found(way, found, values_of, _listed(residuals), _listed(sums_of))
+        return Found(way, rows_kept, values_of, _listed(residuals), _listed(sums_of))
 
     def _way(self, goal: Goal, slots: int, texts: int) -> tuple[str, Tensor | None]:
         """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""
@@ -222,8 +222,8 @@ class Integrator:
             for segment in segments:
                 linear, totals_BND = self._linearised(segment, values_in)
                 sum_BD += totals_BND.sum(1)
-                found = self._directions(linear, goal, chunk, precision)
-                values = found if values is None else values.add_(found)
+                added = self._directions(linear, goal, chunk, precision)
+                values = added if values is None else values.add_(added)
                 del linear  # before the next segment's layers are there
             assert values is not None
             return sum_BD, kept, values
@@ -246,8 +246,8 @@ class Integrator:
         values = None
         for segment, weight_BN in zip(segments, weights, strict=True):
             linear = self.products.linearise(segment.select(kept)) if alone is None else alone.select(kept)
-            found = self._directions(linear.weighed(weight_BN), some, chunk, precision)
-            values = found if values is None else values.add_(found)
+            added = self._directions(linear.weighed(weight_BN), some, chunk, precision)
+            values = added if values is None else values.add_(added)
             del linear
         assert values is not None
         return sum_BD, kept, values

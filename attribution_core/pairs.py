@@ -134,7 +134,7 @@ class PairMaker:
 class PartnerProducts:
     """Pairs of numbered texts, some of which are pulled back along their partners' completed contributions.
 
-    ``known`` has the contributions of the texts that are computed by themselves, and gets those of the others by
+    ``known`` has the contributions of the texts that are computed alone, and gets those of the others by
     :meth:`add`; ``edges`` are the pairs.
     """
 

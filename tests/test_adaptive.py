@@ -11,7 +11,7 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, Contributions, contributions
 from attribution_core.attribution import FINEST_TOLERANCE
-from attribution_core.quadrature.adaptive import PANEL_NODES, panel_rule
+from attribution_core.quadrature.adaptive import INTERVAL_NODES, adaptive_rule
 from attribution_core.quadrature.rules import Doubles, gauss
 
 
@@ -39,21 +39,21 @@ class SteepPath:
 def test_nodes_gather_where_the_path_is_steep(width: float, rng: random.Random) -> None:
     """A step a thousandth wide is met with fewer nodes than one rule over the whole path would ever do with."""
     path = SteepPath(rng, width)
-    rule = panel_rule(path.summed, path.embedded, 1e-4, 256)
+    rule = adaptive_rule(path.summed, path.embedded, 1e-4, 256)
     assert rule is not None
     alpha, weight = rule
     assert path.missed(alpha, weight) <= 1e-4
     assert (np.diff(alpha) > 0).all()
     assert ((alpha > 0) & (alpha < 1)).all()
     assert weight.sum() == pytest.approx(1.0)
-    assert len(alpha) % PANEL_NODES == 0
+    assert len(alpha) % INTERVAL_NODES == 0
     if width <= 1e-3:
         assert path.missed(*gauss(256)) > 1e-2
         near = np.abs(alpha - path.at) < 20 * width
         assert near.sum() >= len(alpha) / 4
 
 
-def test_too_many_panels_are_refused(rng: random.Random) -> None:
+def test_too_many_intervals_are_refused(rng: random.Random) -> None:
     """A step that no allowed number of nodes can follow is told as such, and soon."""
     path = SteepPath(rng, 1e-9)
     calls: list[int] = []
@@ -62,7 +62,7 @@ def test_too_many_panels_are_refused(rng: random.Random) -> None:
         calls.append(len(alpha))
         return path.summed(alpha, weight)
 
-    assert panel_rule(summed, path.embedded, 1e-6, 64) is None
+    assert adaptive_rule(summed, path.embedded, 1e-6, 64) is None
     assert sum(calls) <= 2 * 64
 
 
@@ -85,7 +85,7 @@ def test_a_rule_of_its_own_explains_the_same(
         (alone,) = attributor.attribute_pairs([pair])
         for side in (found.a, found.b):
             assert side.converged
-            assert side.nodes % PANEL_NODES == 0
+            assert side.nodes % INTERVAL_NODES == 0
         assert (found.a.nodes, found.b.nodes) == (alone.a.nodes, alone.b.nodes)
         unit = max(1.0, float(np.abs(wanted.matrix).max()))
         np.testing.assert_allclose(found.matrix / unit, wanted.matrix / unit, atol=1e-3, rtol=0)
@@ -95,8 +95,8 @@ def test_a_rule_of_its_own_explains_the_same(
 def test_a_path_that_nothing_follows_still_gets_the_most_nodes(
     tiny: TinyModels, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where panels are refused the ladder goes on to its end, and the text says that it has not converged."""
-    monkeypatch.setattr(contributions, "panel_rule", lambda *_: None)
+    """Where the adaptive rule is refused the ladder goes on to its end, and the text says that it has not converged."""
+    monkeypatch.setattr(contributions, "adaptive_rule", lambda *_: None)
     attributor = Attributor(tiny.load("bert"), tolerance=1e-7, max_nodes=96)
     found: list[Contributions] = attributor.contributions(attributor.read([random_text(rng, 9)], "text"))
     # Below this residual float32 shows no gain by more nodes, and the ladder ends early.

@@ -11,7 +11,7 @@ from tiny_models import TinyModels
 
 from attribution_core import Attributor
 from attribution_core import contributions as contributions_module
-from attribution_core.quadrature.cache import MOST_FILES, cache_folder, recalled
+from attribution_core.quadrature.cache import MOST_FILES, cache_folder, cached_calibration
 from attribution_core.quadrature.calibration import CalibratedMesh, calibrate
 
 PAIR = "A cat sat on the mat.", "The dog lay on a rug."
@@ -136,5 +136,5 @@ def test_the_oldest_are_forgotten(cache: Path) -> None:
         return CalibratedMesh()
 
     for at in range(MOST_FILES + 3):
-        recalled([at], learn)
+        cached_calibration([at], learn)
     assert len(list(cache.iterdir())) == MOST_FILES

@@ -255,11 +255,11 @@ class LinearLayer:
         """What ``run`` gives for the tokens of each tile, joined."""
         out: list[Tensor] = []
         for at in self._tiles(like_RQG):
-            found = run(at)
+            tile = run(at)
             if at.stop - at.start == like_RQG.shape[1]:
-                return found
-            out = out or [part.new_empty(len(part), like_RQG.shape[1], *part.shape[2:]) for part in found]
-            for whole, part in zip(out, found, strict=True):
+                return tile
+            out = out or [part.new_empty(len(part), like_RQG.shape[1], *part.shape[2:]) for part in tile]
+            for whole, part in zip(out, tile, strict=True):
                 whole[:, at] = part
         return tuple(out)
 

@@ -284,19 +284,19 @@ def _modules(names: list[str], model: Any) -> list[str]:
     """``names`` with the largest modules of which every weight is among them in place of those, as ``module.*``."""
     meant = set(names)
     every = [name for name, _ in model.named_parameters()]
-    found: dict[str, None] = {}
+    short: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
         prefixes = [".".join(parts[:length]) + "." for length in range(1, len(parts))]
         inside = {prefix: [one for one in every if one.startswith(prefix)] for prefix in prefixes}
         whole = (prefix + "*" for prefix in prefixes if len(inside[prefix]) > 1 and meant.issuperset(inside[prefix]))
-        found[next(whole, name)] = None
-    return list(found)
+        short[next(whole, name)] = None
+    return list(short)
 
 
 def _layers(names: list[str]) -> list[str]:
     """``names`` with those of one numbered layer together, as ``layer.4.*``."""
-    layer_of = {name: found[0] if (found := re.match(r".*?\.\d+\.", name)) else name for name in names}
+    layer_of = {name: start[0] if (start := re.match(r".*?\.\d+\.", name)) else name for name in names}
     shared = Counter(layer_of.values())
     return list(dict.fromkeys(layer + "*" if shared[layer] > 1 else name for name, layer in layer_of.items()))
 

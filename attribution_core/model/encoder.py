@@ -163,14 +163,14 @@ class Encoder:
 
     def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
         """What the tokenizer makes of prompt and text, and how many tokens of it are the prompt."""
-        # A text without a role goes the way of this encoder's route.
+        # A text without a role takes this encoder's route.
         task: dict[str, str] = {"task": role if role != "text" else self.role}
         read = self._preprocess(texts, prompt, {} if task["task"] == "text" else task)
-        found: list[RawText] = []
+        tokenised: list[RawText] = []
         for row in range(len(texts)):
             seen = read["attention_mask"][row].bool()
             ids = tuple(read["input_ids"][row][seen].tolist())
-            found.append(
+            tokenised.append(
                 RawText(
                     ids=ids,
                     types=tuple(read["token_type_ids"][row][seen].tolist()) if "token_type_ids" in read else None,
@@ -180,7 +180,7 @@ class Encoder:
                 )
             )
         prompt_length = read.get("prompt_length")
-        return found, None if prompt_length is None else int(prompt_length)
+        return tokenised, None if prompt_length is None else int(prompt_length)
 
     def _preprocess(self, texts: list[str], prompt: str, task: dict[str, str]) -> dict[str, Any]:
         extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
@@ -259,9 +259,9 @@ class Encoder:
             part = batch.select(fresh)
             for row, pooled_D in zip(fresh, self._pooled(part.r_BSd, part, 1), strict=True):
                 self._shifts[references[row]] = pooled_D.clone()
-        found = torch.stack([self._shifts[one] for one in references])
+        shift_BD = torch.stack([self._shifts[one] for one in references])
         self._shifts.shrink()
-        return found
+        return shift_BD
 
     def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
         """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""

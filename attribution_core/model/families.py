@@ -76,9 +76,9 @@ class Family:
 
     def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
         """The layers inside a transformers model of this family, one for each call: a shared one stands there often."""
-        found = _at(transformer, self.layers)
-        assert isinstance(found, nn.ModuleList)
-        return list(found) if self.in_call_order is None else self.in_call_order(transformer, found)
+        listed = _at(transformer, self.layers)
+        assert isinstance(listed, nn.ModuleList)
+        return list(listed) if self.in_call_order is None else self.in_call_order(transformer, listed)
 
     def find_above(self, transformer: nn.Module, layer: int) -> list[nn.Module]:
         """What to call from ``layer`` on, each with the arguments that the model gives its layer."""

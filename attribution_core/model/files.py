@@ -24,7 +24,7 @@ OTHER_BACKENDS = {
     "*.mlmodel": "Core ML",
 }
 SAFETENSORS, PICKLED = ".safetensors", ".bin"
-# Descriptions are small; a tokenizer's own file may be many megabytes, and whoever reads it says what is wrong.
+# Descriptions are small; a tokenizer's own file may be many megabytes, and its library checks it.
 DESCRIPTION_BYTES = 1 << 20
 READ_BESIDE_WEIGHTS = (".json", ".txt", ".model", ".spm")
 # Modules that have weights for certain; without a list of modules there is one transformer.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attribution_core.errors import ModelError
 
-# A model has one of them, whoever saved it.
+# Every saved model has one of them.
 DESCRIPTIONS = ("modules.json", "config.json")
 HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
 # sentence-transformers takes its own models without their owner.
@@ -47,11 +47,11 @@ def cached_folder(name: str) -> Path | None:
     for one in _full_names(name):
         for file in DESCRIPTIONS:
             try:
-                found = try_to_load_from_cache(one, file)
+                path = try_to_load_from_cache(one, file)
             except HFValidationError:
                 raise _no_name(name) from None
-            if isinstance(found, str):
-                return Path(found).parent
+            if isinstance(path, str):
+                return Path(path).parent
     return None
 
 
@@ -124,7 +124,7 @@ def _asked(name: str) -> str:
         except RepositoryNotFoundError:
             continue
         except HfHubHTTPError:
-            return "there"  # it answered: whoever loads the model is told more
+            return "there"  # it answered: loading the model says more
         except Exception as error:  # of the HTTP library, which differs between versions of the hub's
             return "silent" if NO_ANSWER & {kind.__name__ for kind in type(error).__mro__} else "there"
         return "there"

@@ -47,8 +47,7 @@ class ListedModule(NamedTuple):
 class ModelFiles:
     """The descriptions of the model at ``place``: a folder, or a name on the hub, whose files are then downloaded.
 
-    A file that is missing, or is not what it should be, counts as empty: what is wrong with it, whoever loads the
-    model says.
+    A file that is missing or damaged counts as empty: loading the model says what is wrong with it.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -57,14 +56,14 @@ class ModelFiles:
 
     def object(self, *path: str) -> dict[str, Any]:
         """Return the object in one JSON file, given as parts of its path below the model's folder."""
-        found = self._json(*path)
-        return found if isinstance(found, dict) else {}
+        value = self._json(*path)
+        return value if isinstance(value, dict) else {}
 
     @property
     def modules(self) -> list[ListedModule]:
         """The modules that sentence-transformers saved; empty for a model that it did not save."""
-        found = self._json(MODULES)
-        listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        value = self._json(MODULES)
+        listed = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
         return [ListedModule(str(one.get("path") or ""), str(one.get("type") or "")) for one in listed]
 
     def config(self, role: str = "text") -> dict[str, Any]:

@@ -32,7 +32,7 @@ def load_model(
     """A model and its name, from a loaded model, a folder, or a name on the Hugging Face hub.
 
     Without ``pickled_weights`` weights load from safetensors only, because a pickled file can run code when it is
-    opened; without ``trust_remote_code`` no code that a model brings along is run.
+    opened; without ``trust_remote_code`` no code in the model's folder is run.
 
     Raises:
         ModelError: where there is no such model, it is not one of sentence-transformers, or its checkpoint does not
@@ -79,7 +79,7 @@ def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
 
 @contextlib.contextmanager
 def _safetensors_only() -> Iterator[None]:
-    """Modules above the transformer (Dense, say) fall back to pickles by themselves; inside the block they cannot."""
+    """Refuse pickled weights inside the block: modules above the transformer (Dense, say) would fall back to them."""
     import torch
 
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -102,7 +102,7 @@ def _reason(error: Exception, name: str, local: bool) -> str:
     text = " ".join(str(error).split())
     lowered = text.lower()
     if "trust_remote_code" in lowered:
-        return "it brings code of its own; set trust_remote_code if you trust its authors"
+        return "it comes with code of its own; set trust_remote_code if you trust its authors"
     if "bitsandbytes" in lowered or "quantiz" in lowered or "quantis" in lowered:
         return "its weights are quantised; use the checkpoint that it was made from"
     if "safetensors" in lowered:

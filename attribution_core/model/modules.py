@@ -35,24 +35,24 @@ def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
 
 
 def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
-    """The modules that a text of ``role`` goes through, in their order; of a Router those of its route.
+    """Return the modules that read a text of ``role``, in their order; of a Router those of its route.
 
     Raises:
         ModelError: where the Router has no route for that role.
     """
     from sentence_transformers.base.modules import Router
 
-    found: list[nn.Module] = []
+    route_modules: list[nn.Module] = []
     for module in model:
         if not isinstance(module, Router):
-            found.append(module)
+            route_modules.append(module)
             continue
         try:
             route = module._resolve_route(task=None if role == "text" else role, modality="text")
         except ValueError as error:
             raise ModelError(f"the model has no route for a {role}: {' '.join(str(error).split())}") from None
-        found += module.sub_modules[str(route)].children()
-    return found
+        route_modules += module.sub_modules[str(route)].children()
+    return route_modules
 
 
 def is_static(modules: list[nn.Module]) -> bool:

@@ -1,6 +1,6 @@
 """How far the scores of a half-precision checkpoint differ from those of the float32 copy that is attributed.
 
-A checkpoint in float16 or bfloat16 is run in that type by whoever loads it; attributions are of a copy in float32,
+A checkpoint in float16 or bfloat16 is usually run in that type; attributions are of a copy in float32,
 whose scores are the more exact ones, and a little different.
 """
 

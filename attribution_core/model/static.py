@@ -70,11 +70,11 @@ class StaticEncoder(Encoder):
 
     def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
         read = self.tokenizer.encode_batch([prompt + text for text in texts], add_special_tokens=False)
-        found = [
+        tokenised = [
             RawText(tuple(one.ids), None, (False,) * len(one.ids), tuple(one.offsets), tuple(one.tokens))
             for one in read
         ]
-        return found, None
+        return tokenised, None
 
     def most_tokens(self, role: Role) -> int | None:
         """More than any text has."""

@@ -1,4 +1,4 @@
-"""Calibrations of earlier processes, kept in the user's cache: learning one takes seconds of forward passes.
+"""Calibrations of earlier processes in the user's cache: learning one takes seconds of forward passes.
 
 A calibration only says where nodes are likely to serve; whether they did is measured on every text. So a file that is
 damaged, or was written by somebody else, can cost time and never an accuracy that was asked for.
@@ -29,7 +29,7 @@ OFF = ("", "0", "off", "none")
 
 
 def cache_folder() -> Path | None:
-    """Where calibrations are kept: $TOKENPAIR_CACHE, else tokenpair/ in the user's cache; None where that is "off"."""
+    """Return the folder of calibrations: $TOKENPAIR_CACHE, else one in the user's cache; None where that is "off"."""
     named = os.environ.get("TOKENPAIR_CACHE")
     if named is not None:
         return None if named.strip().lower() in OFF else Path(named).expanduser() / "calibrations"
@@ -39,17 +39,17 @@ def cache_folder() -> Path | None:
     return None
 
 
-def recalled(facts: Iterable[Any], learn: Callable[[], CalibratedMesh]) -> CalibratedMesh:
-    """The calibration of a model and setting that ``facts`` tell from all others, learned where it is not kept."""
+def cached_calibration(facts: Iterable[Any], learn: Callable[[], CalibratedMesh]) -> CalibratedMesh:
+    """Return the calibration of the model and setting that ``facts`` identify; it is learned where none is cached."""
     folder = cache_folder()
     if folder is None:
         return learn()
     file = folder / f"{hashlib.sha256(repr((VERSION, *facts)).encode()).hexdigest()[:32]}.json"
-    found = _read(file)
-    if found is None:
-        found = learn()
-        _write(file, found)
-    return found
+    calibration = _read(file)
+    if calibration is None:
+        calibration = learn()
+        _write(file, calibration)
+    return calibration
 
 
 def _read(file: Path) -> CalibratedMesh | None:
@@ -75,25 +75,25 @@ def _read(file: Path) -> CalibratedMesh | None:
 
 
 def _number(value: Any, least: float, most: float) -> float:
-    found = float(value)
-    if not least <= found <= most:  # as it is for NaN
+    number = float(value)
+    if not least <= number <= most:  # as it is for NaN
         raise ValueError(value)
-    return found
+    return number
 
 
 def _count(value: Any) -> int:
-    found = int(value)
-    if not 1 <= found <= MOST_NODES:
+    count = int(value)
+    if not 1 <= count <= MOST_NODES:
         raise ValueError(value)
-    return found
+    return count
 
 
-def _write(file: Path, found: CalibratedMesh) -> None:
-    """Keep a calibration, whole or not at all; a folder that cannot be written is no reason to fail."""
+def _write(file: Path, calibration: CalibratedMesh) -> None:
+    """Write a calibration, whole or not at all; a folder that cannot be written is no reason to fail."""
     held = {
-        "log_density": found.mesh.log_density,
-        "fitted": [[count, alpha.tolist(), weight.tolist()] for count, (alpha, weight) in found.fitted.items()],
-        "needed": found.needed,
+        "log_density": calibration.mesh.log_density,
+        "fitted": [[count, alpha.tolist(), weight.tolist()] for count, (alpha, weight) in calibration.fitted.items()],
+        "needed": calibration.needed,
     }
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -105,10 +105,10 @@ def _write(file: Path, found: CalibratedMesh) -> None:
         except BaseException:
             os.unlink(name)
             raise
-        _forget_the_oldest(file.parent)
+        _remove_oldest(file.parent)
 
 
-def _forget_the_oldest(folder: Path) -> None:
+def _remove_oldest(folder: Path) -> None:
     files = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
     for file in files[:-MOST_FILES]:
         file.unlink(missing_ok=True)

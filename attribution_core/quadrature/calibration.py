@@ -106,15 +106,15 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     counts = ladder(max_nodes)
     family = PathFamily.of(derivative)
     fitted = {count: rule for count in counts if count <= MOST_FITTED and (rule := family.fit(*gauss(count, mesh)))}
-    found = CalibratedMesh(mesh, fitted)
+    calibrated = CalibratedMesh(mesh, fitted)
     target_BD = (path_BND[:, -1] - path_BND[:, 0]) / norm_B[:, None]
     needed = np.full(len(path_BND), max_nodes)
     for count in reversed(counts):
-        alpha, weight = found.nodes(count)
+        alpha, weight = calibrated.nodes(count)
         # Of polynomials only the basis is integrated.
         integral_BD = ((weight @ basis(alpha)) @ slope).reshape(target_BD.shape)
         needed = np.where(np.linalg.norm(integral_BD - target_BD, axis=1) <= tolerance, count, needed)
-    return replace(found, needed=tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True))))
+    return replace(calibrated, needed=tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +134,8 @@ class PathFamily:
         """The components of derivative(α [n]), [B, n, D]."""
         x, weight = legendre.leggauss(FINE_POINTS)
         alpha, weight = (x + 1.0) / 2.0, weight / 2.0
-        found = derivative(alpha)
-        curves = np.moveaxis(found, 1, 0).reshape(FINE_POINTS, -1)
+        slope_BND = derivative(alpha)
+        curves = np.moveaxis(slope_BND, 1, 0).reshape(FINE_POINTS, -1)
         if not np.isfinite(curves).all():
             raise ModelError(
                 "the model's embeddings of ordinary sentences are zero or not finite, so there is nothing to "
@@ -150,7 +150,7 @@ class PathFamily:
         angle = math.pi * (order + 0.5) / len(order)
         series = 2.0 / len(order) * np.cos(np.outer(order, angle)) @ legendre.legval(np.cos(angle), by_legendre).T
         series[0] /= 2.0
-        return PathFamily(series, weight @ components, strength[:kept] / math.sqrt(len(found)))
+        return PathFamily(series, weight @ components, strength[:kept] / math.sqrt(len(slope_BND)))
 
     def fit(self, alpha: Doubles, weight: Doubles) -> tuple[Doubles, Doubles] | None:
         """Nodes and weights that integrate the family better than those given, None where it is not worth it.

@@ -71,13 +71,13 @@ def gauss(count: int, mesh: Mesh = UNIFORM) -> tuple[Doubles, Doubles]:
     u, weight = (u + 1.0) / 2.0, weight / 2.0
     grid = np.linspace(0.0, 1.0, 65)
     inner, inner_weight = legendre.leggauss(16)
-    panels = grid[:-1, None] + (inner + 1.0) / 2.0 / 64
-    masses = (mesh.density(panels) * inner_weight / 2.0 / 64).sum(1)
+    pieces = grid[:-1, None] + (inner + 1.0) / 2.0 / 64
+    masses = (mesh.density(pieces) * inner_weight / 2.0 / 64).sum(1)
     cumulated = np.concatenate([[0.0], np.cumsum(masses)])
     total = cumulated[-1]
     targets = u * total
-    panel = np.clip(np.searchsorted(cumulated, targets) - 1, 0, 63)
-    alpha = _solve(mesh, grid[panel], grid[panel + 1], targets - cumulated[panel], inner, inner_weight)
+    piece = np.clip(np.searchsorted(cumulated, targets) - 1, 0, 63)
+    alpha = _solve(mesh, grid[piece], grid[piece + 1], targets - cumulated[piece], inner, inner_weight)
     return alpha, weight * total / mesh.density(alpha)
 
 

@@ -131,7 +131,7 @@ def _one_by_one(
 
 @dataclass
 class _Group:
-    """A group in the making: its first token and what it covers, with invisible characters."""
+    """A group that may still grow: its first token and what it covers, with invisible characters."""
 
     first: int
     start: int

@@ -26,7 +26,7 @@ def model_folder(model: str) -> Path | None:
 
 
 def folder_at_hand(model: str) -> Path | None:
-    """Return :func:`model_folder`, but None where it raises: whoever loads the model says what is wrong with it."""
+    """Return :func:`model_folder`, but None where it raises: loading the model says what is wrong."""
     try:
         return model_folder(model)
     except ModelError:

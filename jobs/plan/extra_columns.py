@@ -1,4 +1,4 @@
-"""Columns that pass through a job untouched: gathered from every file, brought to one schema, named apart from ours."""
+"""Columns that pass through a job untouched: gathered from every file under one schema, with unique names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Group:
 
 
 class PassedThrough:
-    """Kept columns on their way through the plan."""
+    """Columns that pass through the plan to the output."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,13 +79,13 @@ class PassedThrough:
             con.register(f"kept_{index}", tables[index])
             for at, mark in enumerate(group.marks):
                 if mark is not None:
-                    group.types[at], numeric = _told_type(con, f"kept_{index}", at, mark)
+                    group.types[at], numeric = _text_type(con, f"kept_{index}", at, mark)
                     group.numeric |= {at} if numeric else set()
-        found: dict[str, list[tuple[_Group, int]]] = {}
+        uses_of: dict[str, list[tuple[_Group, int]]] = {}
         for group in groups:
             for at, name in enumerate(group.names):
-                found.setdefault(name, []).append((group, at))
-        schema = pa.schema([(name, _common_type(name, uses)) for name, uses in found.items()])
+                uses_of.setdefault(name, []).append((group, at))
+        schema = pa.schema([(name, _common_type(name, uses)) for name, uses in uses_of.items()])
         self._fill(con, groups, schema)
         return pa.schema(
             [pa.field(new, f.type) for new, f in zip(_apart(schema.names, reserved, notices), schema, strict=True)]
@@ -150,7 +150,7 @@ def _shown(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _told_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: bytes) -> tuple[pa.DataType, bool]:
+def _text_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: bytes) -> tuple[pa.DataType, bool]:
     """What the cells of a column of text all are, and whether they are all numbers.
 
     Whole numbers and numbers are those whose text comes back the same; of JSON, whose numbers have many spellings,

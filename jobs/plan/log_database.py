@@ -20,7 +20,7 @@ SHOWN_PLACES = 5
 _TABLES = """
 CREATE TABLE log (ordinal BIGINT, file INTEGER, row BIGINT, query VARCHAR, document VARCHAR,
                   score DOUBLE, place BIGINT, tag VARCHAR, third DOUBLE);
-CREATE TABLE brought (id VARCHAR, text VARCHAR, row BIGINT);
+CREATE TABLE log_queries (id VARCHAR, text VARCHAR, row BIGINT);
 CREATE TABLE texts (role TINYINT, key VARCHAR, no BIGINT, characters BIGINT, blank BOOLEAN, text VARCHAR, row BIGINT);
 CREATE TABLE listed (id VARCHAR);
 CREATE TABLE judgments (query VARCHAR, document VARCHAR, relevance INTEGER, nth BIGINT);
@@ -31,7 +31,7 @@ CREATE MACRO pair_name(query, document) AS replace(replace(query, '%', '%25'), '
 
 
 class LogDatabase(PlanDatabase):
-    """Tables of one log and what is said of them; ``warnings`` are those ``notices`` that the summary repeats."""
+    """Tables of one log, and lines about them: ``warnings`` are those ``notices`` that the summary repeats."""
 
     def __init__(self, folder: Path, job: JobConfig) -> None:
         super().__init__(folder, _TABLES)
@@ -49,10 +49,10 @@ class LogDatabase(PlanDatabase):
         self.notices += lines
         self.warnings += lines
 
-    def turn_away(self, table: str) -> int:
+    def reject_rows(self, table: str) -> int:
         """Move the rows of ``table`` that are in ``bad`` (ordinal, reason) to the rejects, and drop ``bad``."""
-        turned_away = self.count("bad")
-        if turned_away:
+        rejected = self.count("bad")
+        if rejected:
             query = f"""
                 SELECT file, row, reason, pair_name(q.id, d.id) AS id, q.id AS query, d.id AS document,
                        score AS log_score, tag
@@ -64,7 +64,7 @@ class LogDatabase(PlanDatabase):
             writing.close()
             self.con.execute(f"DELETE FROM {table} WHERE ordinal IN (SELECT ordinal FROM bad)")
         self.con.execute("DROP TABLE bad")
-        return turned_away
+        return rejected
 
     def insert(self, statement: str, table: pa.Table) -> None:
         """Run ``statement`` over ``table`` as ``incoming``, its rows numbered from 0 by ``nth``."""
@@ -75,7 +75,7 @@ class LogDatabase(PlanDatabase):
             self.con.unregister("incoming")
 
     def check_unreadable(self, files: list[InputFile], good: int) -> None:
-        """SourceError where too many rows of ``files``, of which ``good`` could be read, were turned away."""
+        """SourceError where too many rows of ``files``, of which ``good`` could be read, were rejected."""
         numbers = ", ".join(str(self.number(file.name)) for file in files)
         rows = self.con.execute(f"""
             SELECT reason, count(*) FROM rejects WHERE file IN ({numbers}) GROUP BY 1 ORDER BY 2 DESC, 1

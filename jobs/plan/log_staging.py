@@ -1,4 +1,4 @@
-"""A retrieval log set down in a local DuckDB file: rows numbered, ranked, cut at the depth, joined to their texts.
+"""A retrieval log in a local DuckDB file: rows numbered, ranked, cut at the depth, joined to their texts.
 
 Ids become numbers as early as possible, so that ten million rows are sorted and joined as whole numbers: ``q`` is the
 ordinal of a query's first row, ``d`` the place of a document's id in byte order. A text's ``no`` is twice the ordinal
@@ -49,7 +49,7 @@ class LogStaging(LogDatabase):
         self._read_log()
         self._rank()
         self._read_all_texts()
-        self._turn_away_textless()
+        self._reject_without_text()
         self._limit()
         self._read_judgments()
         if not self.count("ranked"):
@@ -66,8 +66,8 @@ class LogStaging(LogDatabase):
     # Rankings ------------------------------------------------------------------------------------------------------
 
     def _read_log(self) -> None:
-        """Tables ``log`` and ``brought`` (texts of queries that stood in the log itself)."""
-        ordinal = brought = 0
+        """Tables ``log`` and ``log_queries`` (texts of queries that the log itself has)."""
+        ordinal = texts = 0
         for file in self._files.log:
             number, before, bad = self.number(file.name), ordinal, 0
             for batch in read_log(file, self.job.log_format, self.job.log_part):
@@ -76,8 +76,8 @@ class LogStaging(LogDatabase):
                 columns = "row, query, document, score, place, tag, third"
                 self.insert(f"INSERT INTO log SELECT {ordinal} + nth, {number}, {columns} FROM incoming", batch.table)
                 if batch.queries is not None:
-                    self.insert(f"INSERT INTO brought SELECT id, text, {brought} + nth FROM incoming", batch.queries)
-                    brought += len(batch.queries)
+                    self.insert(f"INSERT INTO log_queries SELECT id, text, {texts} + nth FROM incoming", batch.queries)
+                    texts += len(batch.queries)
                 ordinal += len(batch.table)
             if ordinal == before and not bad:
                 raise SourceError(f"{file.url}: has no rows")
@@ -85,8 +85,8 @@ class LogStaging(LogDatabase):
         if not ordinal:
             self.check_unreadable(self._files.log, 0)
             raise SourceError(f"{self._files.log[0].url}: no row can be read")
-        if self._files.queries == [] and not self.count("brought"):
-            raise SourceError("queries: is missing; the log does not bring its queries' texts along")
+        if self._files.queries == [] and not self.count("log_queries"):
+            raise SourceError("queries: is missing; the log has no texts of its queries")
 
     def _rank(self) -> None:
         """Tables ``q``, ``d`` (ids and numbers) and ``ranked``: every row that is asked for, with its rank."""
@@ -114,7 +114,7 @@ class LogStaging(LogDatabase):
             CREATE TEMP TABLE bad AS SELECT ordinal, '{NO_RANK}' AS reason FROM coded
             WHERE score IS NULL AND (place < 0 OR place <> floor(place))
         """)
-        unusable = self.turn_away("coded")
+        unusable = self.reject_rows("coded")
         # The first row of a query and document counts.
         self.con.execute(f"""
             CREATE TEMP TABLE bad AS
@@ -122,7 +122,7 @@ class LogStaging(LogDatabase):
             JOIN (SELECT q, d, min(ordinal) AS first FROM coded GROUP BY q, d HAVING count(*) > 1) USING (q, d)
             WHERE ordinal > first
         """)
-        unusable += self.turn_away("coded")
+        unusable += self.reject_rows("coded")
         self.warn(ranks_against_scores(self.con, called(self._files.log)))
         # trec_eval's order: the score, then the id, both from the largest down; without a score, the rank given.
         depth = f"WHERE rank <= {job.depth}" if job.depth is not None else ""
@@ -149,8 +149,8 @@ class LogStaging(LogDatabase):
             self.note(queries_without_rows(self.con, called(self._files.queries)))
         else:
             self.con.execute("""
-                INSERT INTO texts SELECT 0, id, no, length(text), trim(text, E' \\t\\r\\n') = '', text, row FROM brought
-                JOIN wanted USING (id) WHERE wanted.role = 0
+                INSERT INTO texts SELECT 0, id, no, length(text), trim(text, E' \\t\\r\\n') = '', text, row
+                FROM log_queries JOIN wanted USING (id) WHERE wanted.role = 0
             """)
         self._read_texts("document", self._files.corpus)
         self._drop_second_texts()
@@ -194,11 +194,11 @@ class LogStaging(LogDatabase):
         keep()
         self.con.execute("DROP TABLE sought")
         if empties:
-            told = ", ".join(empty) + (" …" if empties > len(empty) else "")
+            shown = ", ".join(empty) + (" …" if empties > len(empty) else "")
             whose = f"{empties} {'query is' if what == 'query' else 'document is'} empty"
             if empties > 1:
                 whose = f"{empties} {'queries are' if what == 'query' else 'documents are'} empty"
-            self.notices.append(f"{files[0].name}: {whose}: {told}")
+            self.notices.append(f"{files[0].name}: {whose}: {shown}")
         self.check_unreadable(files, rows)
 
     def _drop_second_texts(self) -> None:
@@ -212,7 +212,7 @@ class LogStaging(LogDatabase):
             self.notices.append(f"{twice} ids stand more than once in the queries or corpus: the first text was taken")
         self.con.execute("DROP TABLE twice")
 
-    def _turn_away_textless(self) -> None:
+    def _reject_without_text(self) -> None:
         """Rows whose query or document has no text, or a blank one, go to the rejects."""
         cases = " ".join(
             f"WHEN role = {role} AND missing THEN '{NO_TEXT[what]}' WHEN role = {role} THEN '{BLANK[what]}'"
@@ -238,7 +238,7 @@ class LogStaging(LogDatabase):
             WHERE ta.no IS NOT NULL OR tb.no IS NOT NULL
         """)
         reasons = self.con.execute("SELECT reason, count(*) FROM bad GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
-        self.turn_away("ranked")
+        self.reject_rows("ranked")
         if self.job.max_missing is not None:
             check_share("the log", dict(reasons), pairs, self.job.max_missing, "max_missing", "have no text")
 
@@ -249,7 +249,7 @@ class LogStaging(LogDatabase):
         missing = one_number(self.con, "SELECT count(*) FROM textless WHERE missing")
         if not self._files.queries or missing < SUSPICIOUS * wanted:
             return
-        found = 0
+        swapped = 0
         for role, files, columns in (
             (1, self._files.queries, self.job.query_columns),
             (0, self._files.corpus, self.job.corpus_columns),
@@ -258,11 +258,11 @@ class LogStaging(LogDatabase):
             for file in files:
                 for batch in read_texts(file, columns, titles=False, notices=[]):
                     self.insert("INSERT INTO seen SELECT id FROM incoming", batch.table)
-            found += one_number(self.con, f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
-        if wanted - found < missing / 2:
+            swapped += one_number(self.con, f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
+        if wanted - swapped < missing / 2:
             raise SourceError(
                 f"queries and corpus look mixed up: of {wanted:,} ids in the log {missing:,} have no text as given and "
-                f"{wanted - found:,} the other way round; queries: is {self._files.queries[0].url}, corpus: is "
+                f"{wanted - swapped:,} the other way round; queries: is {self._files.queries[0].url}, corpus: is "
                 f"{self._files.corpus[0].url}"
             )
 

@@ -101,9 +101,9 @@ def _names(model: str, folder: Path | None, config: dict[str, Any]) -> Iterator[
     with contextlib.suppress(OSError), (folder / "README.md").open("rb") as file:
         card = file.read(CARD_BYTES).decode("utf-8", "replace")
         for pattern in CARD_NAMES:
-            found = re.search(pattern, card, re.MULTILINE)
-            if found is not None:
-                yield found["name"]
+            match = re.search(pattern, card, re.MULTILINE)
+            if match is not None:
+                yield match["name"]
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of the input set down in a local DuckDB file: pairs, distinct texts, rejects, passed-through columns.
+"""Rows of the input in a local DuckDB file: pairs, distinct texts, rejects, passed-through columns.
 
 Nothing here grows with the input in memory. Pairs are numbered in input order (``ordinal``); a distinct text
 carries ``no``, twice the ordinal of its first pair plus 1 on the second side, so that every number is a function
@@ -109,7 +109,7 @@ class Staging(PlanDatabase):
         self.con.unregister("waiting")
 
     def drop_duplicates(self) -> int:
-        """Turn away every row but the first of a pair id; the number of pairs that are left."""
+        """Reject every row but the first of a pair id; return the number of pairs that are left."""
         if self._any_id:
             self.con.execute(f"""
                 CREATE OR REPLACE TEMP TABLE again AS
@@ -144,7 +144,7 @@ class Staging(PlanDatabase):
         self.con.execute("DELETE FROM pairs WHERE a_key NOT IN (SELECT a_key FROM chosen); DROP TABLE chosen")
 
     def describe_rejects(self) -> None:
-        """Give the rows that only the plan turned away a ``row_text`` such as the readers give: the source's columns.
+        """Give the rows that the plan rejected a ``row_text`` as the readers do: the source's columns as JSON.
 
         To be called once, after the passed-through columns were collected.
         """

@@ -142,13 +142,13 @@ def _write(
 def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
     """Some texts of each role that are in a pair: chosen by chance, the same every time; table ``used`` (no) beside."""
     staging.con.execute("CREATE TABLE used AS SELECT a_no AS no FROM matched UNION SELECT b_no FROM matched")
-    found: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
     for role, name in enumerate(ROLES[mode]):
         rows = staging.con.execute(f"""
             SELECT text FROM texts SEMI JOIN used USING (no) WHERE role = {role} ORDER BY md5(key), key LIMIT {SAMPLE}
         """).fetchall()
-        found[name] = [str(text) for (text,) in rows]
-    return found
+        samples[name] = [str(text) for (text,) in rows]
+    return samples
 
 
 def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, int]]:

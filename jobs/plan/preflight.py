@@ -29,7 +29,7 @@ def check_before_planning(job: JobConfig) -> None:
     if job.workers.gpus:
         resources = _resources()
         if resources is not None:
-            # To a Ray that runs already others may bring machines.
+            # Machines may still join a Ray that runs already.
             grows = "ray" in sys.modules and sys.modules["ray"].is_initialized()
             worker_resources(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
 
@@ -41,7 +41,7 @@ def _check_layer(layer: int, files: ModelFiles, role: str) -> None:
 
 
 def _check_reference(job: JobConfig, files: ModelFiles, role: str) -> None:
-    """A word as reference must be one token; whether it is a known one, whoever loads the model says."""
+    """A word as reference must be one token; loading the model says whether it is a known one."""
     tokenizer = files.tokenizer(role) if job.reference not in NAMED else None
     if tokenizer is not None:
         one_token(job.reference, lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids))
@@ -51,8 +51,8 @@ def _resources() -> dict[str, float] | None:
     """What Ray would find on this machine, without starting it; None where that cannot be known."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
-        found: dict[str, float] = ray.cluster_resources()
-        return found
+        resources: dict[str, float] = ray.cluster_resources()
+        return resources
     if os.environ.get("RAY_ADDRESS"):
         return None
     gpus = gpus_here()

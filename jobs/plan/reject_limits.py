@@ -1,4 +1,4 @@
-"""When too many rows of an input were turned away for the job to go on."""
+"""The share of rejected rows from which on a job does not go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.errors import SourceError
 def check_share(
     where: str, reasons: Mapping[str, int], rows: int, most: float, setting: str, what: str, first: Sequence[str] = ()
 ) -> None:
-    """SourceError where more than the share ``most`` of ``rows`` was turned away.
+    """SourceError where more than the share ``most`` of ``rows`` was rejected.
 
     ``reasons`` counts them, ``first`` are the places of some.
     """

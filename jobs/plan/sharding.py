@@ -58,11 +58,11 @@ def assign_shards(
         CREATE TABLE directions AS
         WITH partners AS (SELECT {cheap} AS no, count(*) AS n FROM matched GROUP BY 1),
              shares AS (SELECT no, groups, {SHARE} * cost // n AS share FROM partners JOIN costs USING (no)),
-             brought AS (SELECT {dear} AS no, sum(share)::BIGINT AS share, sum(groups)::BIGINT AS groups
+             partner_sums AS (SELECT {dear} AS no, sum(share)::BIGINT AS share, sum(groups)::BIGINT AS groups
                          FROM matched JOIN shares ON shares.no = {cheap} GROUP BY 1)
         -- A text can be explained along its partners' groups, where those are fewer than its own.
-        SELECT no, tokens, share, least(costs.groups, brought.groups, {width}) AS directions
-        FROM brought JOIN costs USING (no);
+        SELECT no, tokens, share, least(costs.groups, partner_sums.groups, {width}) AS directions
+        FROM partner_sums JOIN costs USING (no);
         CREATE TABLE shard_of AS
         WITH weights AS (SELECT no, {SHARE} * tokens * (directions + 1) + share AS weight FROM directions),
              summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)

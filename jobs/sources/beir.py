@@ -23,13 +23,13 @@ def with_beir(
     this is not the ordinary choice. ``job_file`` may say how a store is reached. Raises JobError where the folder has
     no queries, no corpus, or no judgments of the split asked for.
     """
-    found = dict(settings)
-    place, split = found.pop("beir", None), found.pop("split", None)
+    merged = dict(settings)
+    place, split = merged.pop("beir", None), merged.pop("split", None)
     if place is None:
         if split is not None:
             raise JobError("--split: found without --beir; give the file of judgments with --qrels")
-        return found
-    if split is not None and found.get("qrels"):
+        return merged
+    if split is not None and merged.get("qrels"):
         raise JobError("--split: found beside --qrels; allowed: one of the two")
     folder = place.rstrip("/") if "://" in place else str(Path(absolute(place)))
     tell = say or (lambda line: None)
@@ -43,16 +43,16 @@ def with_beir(
             f"{'judgments of that split' if split else 'no judgments are read (--split or --qrels names them)'}"
         )
     files = {name: _file(names, f"{name}.jsonl") for name in ("queries", "corpus")}
-    missing = [name for name, file in files.items() if file is None and not found.get(name)]
+    missing = [name for name, file in files.items() if file is None and not merged.get(name)]
     if missing:
         raise JobError(f"beir: {place} holds no {' and no '.join(f'{name}.jsonl' for name in missing)}")
     for name, file in files.items():
-        if not found.get(name) and file is not None:
-            found[name] = f"{folder}/{file}"
-    if not found.get("qrels"):
+        if not merged.get(name) and file is not None:
+            merged[name] = f"{folder}/{file}"
+    if not merged.get("qrels"):
         chosen = _judgments(place, judged, split, tell)
-        found["qrels"] = None if chosen is None else f"{folder}/qrels/{chosen}"
-    return found
+        merged["qrels"] = None if chosen is None else f"{folder}/qrels/{chosen}"
+    return merged
 
 
 def _judgments(place: str, files: Sequence[str], split: str | None, tell: Callable[[str], None]) -> str | None:
@@ -102,7 +102,7 @@ def _in_store(
     whole = read_settings(job_file, {"storage": settings.get("storage") or {}})
     storage = validated(StorageOptions, whole.get("storage") or {}, "storage")
     key = checked_url(folder).removeprefix("s3://")
-    found: list[list[str]] = []
+    levels: list[list[str]] = []
     for one in (key, f"{key}/qrels"):
         try:
             listed = open_s3(storage).ls(one, detail=True)
@@ -115,7 +115,7 @@ def _in_store(
             if failure.kind == "other" and not isinstance(error, OSError):
                 raise
             raise StoreError(describe(failure, folder, "read", endpoint_of(storage))) from None
-        found.append([str(info["name"]).rsplit("/", 1)[-1] for info in listed if info["type"] == "file"])
-    if not found[0] and not found[1]:
+        levels.append([str(info["name"]).rsplit("/", 1)[-1] for info in listed if info["type"] == "file"])
+    if not levels[0] and not levels[1]:
         raise JobError(f"beir: there is no folder {place}")
-    return found[0], found[1]
+    return levels[0], levels[1]

@@ -32,8 +32,8 @@ class ColumnChooser:
     def asked(self) -> list[str]:
         """The names of columns that the job or an earlier file made known."""
         keep = self.keep if isinstance(self.keep, list) else []
-        told = [*self.columns.given().values(), *keep, *(self._texts or {}).values()]
-        return [name for name in told if isinstance(name, str)]
+        names = [*self.columns.given().values(), *keep, *(self._texts or {}).values()]
+        return [name for name in names if isinstance(name, str)]
 
     def choose(self, file: str, names: Sequence[str], text_names: Sequence[str]) -> Chosen:
         """Columns of a file that has ``names``, ``text_names`` of them text; SourceError when one is missing."""
@@ -72,8 +72,8 @@ class ColumnChooser:
                 "name them with columns.a and columns.b"
             )
         taken = dict(zip(open_roles, free, strict=False))
-        told = " and ".join(f"{shown_name(name)!r} as {role}" for role, name in taken.items())
-        self.notices.append(f"took the first columns of text: {told} (set columns.a and columns.b to choose others)")
+        shown = " and ".join(f"{shown_name(name)!r} as {role}" for role, name in taken.items())
+        self.notices.append(f"took the first columns of text: {shown} (set columns.a and columns.b to choose others)")
         return taken
 
 
@@ -90,16 +90,16 @@ def named(file: str, names: Sequence[str], asked: str | int, setting: str) -> st
 
 def unlike(names: Sequence[str], file: str, notices: list[str]) -> list[str]:
     """Names of a file's columns, in which a name that stands there again gets a number: no column is lost."""
-    found: list[str] = []
+    distinct: list[str] = []
     for name in names:
         new, count = name, 1
-        while new in found or (count > 1 and new in names):
+        while new in distinct or (count > 1 and new in names):
             count += 1
             new = f"{name}_{count}"
         if new != name:
             notices.append(f"{file}: a further column {shown_name(name)!r} is called {shown_name(new)!r}")
-        found.append(new)
-    return found
+        distinct.append(new)
+    return distinct
 
 
 def listed(names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ FEW, MANY = 5, 20
 # Lines that are looked at for a beginning of a row in a piece from the middle of a file.
 LOST_LINES = 200
 LONGEST_CELL = 1 << 20
-# As many as headers are told by, the header itself among them.
+# The rows by which a header is recognised, the header itself among them.
 FIRST_ROWS = ROWS + 1
 EARLY_LINES = 20
 SAID = " (delimiter and quotes set it otherwise)"
@@ -92,7 +92,7 @@ class _Row(NamedTuple):
 
 
 def decided(file: InputFile, asked: Asked, notices: list[str]) -> tuple[Dialect, list[list[str]]]:
-    """The dialect of ``file``, and the first rows of it as they are read so; what is unusual is said in ``notices``.
+    """The dialect of ``file``, and the first rows of it as they are read so; ``notices`` say what is unusual.
 
     It depends on the file's bytes, on its name and on ``asked`` alone, so every reader of the file finds the same.
     Raises SourceError or StoreError where the file cannot be read.
@@ -120,12 +120,12 @@ def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
     """The reading by the delimiter that the first line has; a first cell over several lines may hide it."""
     first = next((line for line in sample.pieces[0].lines if line), "")
     early = "\n".join(sample.pieces[0].lines[:EARLY_LINES])
-    found: dict[str, _Reading] = {}
+    readings: dict[str, _Reading] = {}
     for place in (first, early):
         for sign in dict.fromkeys([usual, *CALLED]):
-            if sign in place and sign not in found:
-                found[sign] = _read_by(sample, sign, asked)
-        able = {sign: one for sign, one in found.items() if one.dialect.width > 1}
+            if sign in place and sign not in readings:
+                readings[sign] = _read_by(sample, sign, asked)
+        able = {sign: one for sign, one in readings.items() if one.dialect.width > 1}
         if usual in first and usual in able and able[usual].share >= REGULAR:
             # Prose has commas everywhere; what stands as often in every line without exception is no prose.
             sure = [sign for sign in able if sign != usual and able[sign].share == 1.0]
@@ -136,7 +136,7 @@ def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
         best = max(able.values(), key=lambda one: one.share, default=None)
         if best is not None and best.share >= LIKELY:
             return best
-    return found.get(usual) or _read_by(sample, usual, asked)
+    return readings.get(usual) or _read_by(sample, usual, asked)
 
 
 def _is_prose(sample: Sample, sign: str) -> bool:
@@ -167,28 +167,28 @@ def _read_by(sample: Sample, sign: str, asked: Asked) -> _Reading:
     return quoted
 
 
-def _is_quoted(found: _Evidence, *, by_default: bool) -> bool:
+def _is_quoted(evidence: _Evidence, *, by_default: bool) -> bool:
     # Who quotes cells also quotes those with quotes in them; in CSV that is often forgotten.
     if by_default:
-        quoted = found.quoted + found.wholly + found.doubtful // FEW
-        against = found.plain + (0 if quoted else found.bare)
+        quoted = evidence.quoted + evidence.wholly + evidence.doubtful // FEW
+        against = evidence.plain + (0 if quoted else evidence.bare)
         return quoted >= against
-    quoted, against = found.quoted + found.wholly // MANY, found.plain + found.bare
+    quoted, against = evidence.quoted + evidence.wholly // MANY, evidence.plain + evidence.bare
     if quoted or against:
         return quoted > against
-    return found.wholly > 1 and found.all_quoted
+    return evidence.wholly > 1 and evidence.all_quoted
 
 
 def _quoted_reading(sample: Sample, sign: str, plain_width: int, *, escaped: bool) -> _Reading:
     dialect = Dialect(sign, True, escaped)
-    found = [_rows(piece, dialect) for piece in sample.pieces]
-    width = _usual_width([len(row.fields) for rows in found for row in rows if row.fields])
+    rows_of = [_rows(piece, dialect) for piece in sample.pieces]
+    width = _usual_width([len(row.fields) for rows in rows_of for row in rows if row.fields])
     dialect = replace(dialect, width=width)
-    if any(row.end - row.start > 1 and len(row.fields or ()) != width for rows in found for row in rows):
-        found = [_rows(piece, dialect) for piece in sample.pieces]
+    if any(row.end - row.start > 1 and len(row.fields or ()) != width for rows in rows_of for row in rows):
+        rows_of = [_rows(piece, dialect) for piece in sample.pieces]
     evidence = _Evidence()
     right = total = 0
-    for number, (piece, rows) in enumerate(zip(sample.pieces, found, strict=True)):
+    for number, (piece, rows) in enumerate(zip(sample.pieces, rows_of, strict=True)):
         for row in rows if number == 0 else _from_a_beginning(rows, width):
             lines = piece.lines[row.start : row.end]
             total += len(lines)
@@ -198,19 +198,19 @@ def _quoted_reading(sample: Sample, sign: str, plain_width: int, *, escaped: boo
                 _weigh(evidence, row, lines, sign, good, width, plain_width)
             elif evidence.all_quoted:
                 evidence.all_quoted = _all_quoted(row.fields or [])
-    return _Reading(dialect, right / total if total else 0.0, evidence, found[0])
+    return _Reading(dialect, right / total if total else 0.0, evidence, rows_of[0])
 
 
 def _rows(piece: Piece, dialect: Dialect) -> list[_Row]:
     """The records of a piece. Lines behind a quote that is never closed are rows again."""
-    found: list[_Row] = []
+    records: list[_Row] = []
     lines, at = piece.lines, 0
     while at < len(lines):
         if not lines[at]:
             at += 1
             continue
         if '"' not in lines[at]:
-            found.append(_Row(at, at + 1, lines[at].split(dialect.delimiter)))
+            records.append(_Row(at, at + 1, lines[at].split(dialect.delimiter)))
             at += 1
             continue
         taken = [1]
@@ -223,9 +223,9 @@ def _rows(piece: Piece, dialect: Dialect) -> list[_Row]:
             break  # the piece may end within a cell
         if several and (fields is None or (dialect.width and len(fields) != dialect.width)):
             fields, taken = None, [1]
-        found.append(_Row(at, at + taken[0], fields))
+        records.append(_Row(at, at + taken[0], fields))
         at += taken[0]
-    return found
+    return records
 
 
 def _following(lines: Sequence[str], at: int, taken: list[int]) -> Iterator[str]:
@@ -244,30 +244,32 @@ def _from_a_beginning(rows: list[_Row], width: int) -> list[_Row]:
     return rows[start:]
 
 
-def _weigh(found: _Evidence, row: _Row, lines: list[str], sign: str, good: bool, width: int, plain_width: int) -> None:
+def _weigh(
+    evidence: _Evidence, row: _Row, lines: list[str], sign: str, good: bool, width: int, plain_width: int
+) -> None:
     """Count what a row with quotes speaks for. ``width`` and ``plain_width``: cells of most rows by either reading."""
     plain = lines[0].count(sign) + 1 == plain_width
     if len(lines) > 1:
         plain = plain and all(line.count(sign) + 1 == plain_width for line in lines[1:])
     if not good:
         if plain_width > 1 and plain:
-            found.plain += 1
+            evidence.plain += 1
         return
     assert row.fields is not None
     if not plain:
-        found.quoted += 1
+        evidence.quoted += 1
         return
     if len(lines) > 1:
         if (len(lines) - 1) * (width - 1) >= COINCIDENCES:
-            found.plain += 1
+            evidence.plain += 1
         else:
-            found.spanning += 1
+            evidence.spanning += 1
         return
     cells = lines[0].split(sign)
     if width != plain_width:
-        found.quoted += any(sign in cell for cell in row.fields)
+        evidence.quoted += any(sign in cell for cell in row.fields)
     elif cells == row.fields:
-        found.bare += 1
+        evidence.bare += 1
     else:
         wholly = _all_quoted(cells)
         # Most rows are as they stand, but for the quotes around their cells.
@@ -275,13 +277,13 @@ def _weigh(found: _Evidence, row: _Row, lines: list[str], sign: str, good: bool,
         if not same and any(
             cell != written and written[1:-1] != cell for cell, written in zip(row.fields, cells, strict=True)
         ):
-            found.quoted += 1
+            evidence.quoted += 1
         elif wholly:
-            found.wholly += 1
+            evidence.wholly += 1
         else:
-            found.doubtful += 1
-        found.bare += any('"' in cell for cell in cells if cell[:1] != '"')
-        found.all_quoted = found.all_quoted and wholly
+            evidence.doubtful += 1
+        evidence.bare += any('"' in cell for cell in cells if cell[:1] != '"')
+        evidence.all_quoted = evidence.all_quoted and wholly
 
 
 def _all_quoted(cells: Sequence[str]) -> bool:
@@ -298,10 +300,10 @@ def _usual_width(counts: Sequence[int]) -> int:
 
 def _first_rows(piece: Piece, reading: _Reading) -> list[list[str]]:
     if reading.dialect.quoted and reading.first_rows:
-        found = (row.fields for row in reading.first_rows if row.fields is not None)
+        rows = (row.fields for row in reading.first_rows if row.fields is not None)
     else:
-        found = (line.split(reading.dialect.delimiter) for line in piece.lines if line)
-    return list(itertools.islice(found, FIRST_ROWS))
+        rows = (line.split(reading.dialect.delimiter) for line in piece.lines if line)
+    return list(itertools.islice(rows, FIRST_ROWS))
 
 
 def _say(
@@ -313,7 +315,7 @@ def _say(
     usual: str,
     notices: list[str],
 ) -> None:
-    told = [f"is {encoding}, read as such"] if encoding is not None else []
+    notes = [f"is {encoding}, read as such"] if encoding is not None else []
     chosen = []
     tabs = dialect.delimiter == "\t"
     if asked.delimiter is None and dialect.delimiter != usual:
@@ -327,18 +329,18 @@ def _say(
     if dialect.escaped:
         chosen.append('a quote within a cell is written \\"')
     if chosen:
-        told.append("; ".join(chosen) + SAID)
-    if told:
-        say_once(notices, file.name, "; ".join(told))
+        notes.append("; ".join(chosen) + SAID)
+    if notes:
+        say_once(notices, file.name, "; ".join(notes))
 
 
-def _matters(found: _Evidence) -> bool:
+def _matters(evidence: _Evidence) -> bool:
     """Whether a row reads otherwise with quotes than without."""
-    return found.quoted + found.plain + found.wholly + found.doubtful + found.spanning > 0
+    return evidence.quoted + evidence.plain + evidence.wholly + evidence.doubtful + evidence.spanning > 0
 
 
 def say_once(notices: list[str], name: str, what: str) -> None:
-    """Add a notice about a file; of the files that it is said of only the first is named."""
+    """Add a notice about a file; a notice about several files names the first and counts the others."""
     for at, notice in enumerate(notices):
         same = re.fullmatch(rf"(.*?)(?: and (\d+) more files?)?: {re.escape(what)}", notice, re.S)
         if same is not None:

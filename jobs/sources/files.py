@@ -119,7 +119,7 @@ def resolve_inputs(
     entry stands for no file or a format is not known, StoreError when S3 fails.
     """
     entries = [inputs] if isinstance(inputs, str) else list(inputs)
-    found: dict[str, InputFile] = {}
+    by_url: dict[str, InputFile] = {}
     system: Any = None
     for entry in entries:
         if entry.startswith("s3://"):
@@ -134,8 +134,8 @@ def resolve_inputs(
                 f"{entry}: no input file there; known are {', '.join(sorted(KINDS))}, text also with {PACKED}"
             )
         for file in files:
-            found.setdefault(file.url, file)
-    return named_together(list(found.values()))
+            by_url.setdefault(file.url, file)
+    return named_together(list(by_url.values()))
 
 
 def kind_of(url: str) -> tuple[str, str | None] | None:
@@ -178,11 +178,11 @@ def _local_files(entry: str, any_name: bool) -> list[InputFile]:
 
 
 def _local_folder(folder: Path) -> list[InputFile]:
-    found = []
+    paths = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if _is_data(name))
-        found += [Path(where, name) for name in names if _is_data(name) and _in_folder(name)]
-    chosen = data_files([path.as_posix() for path in sorted(found)], _local_bytes, folder.as_posix())
+        paths += [Path(where, name) for name in names if _is_data(name) and _in_folder(name)]
+    chosen = data_files([path.as_posix() for path in sorted(paths)], _local_bytes, folder.as_posix())
     return [_local_file(Path(path)) for path in chosen]
 
 
@@ -233,15 +233,15 @@ def _s3_list(key: str, system: Any) -> dict[str, dict[str, Any]]:
         if failure_of(error).kind == "bucket" or not glob.has_magic(key):
             raise
         matched = cast("dict[str, dict[str, Any]]", system.glob(key, detail=True))
-        found = sorted(path for path, info in matched.items() if info["type"] == "file")
-        return {path: matched[path] for path in data_files(found, lambda path: _s3_bytes(path, system), None)}
+        paths = sorted(path for path, info in matched.items() if info["type"] == "file")
+        return {path: matched[path] for path in data_files(paths, lambda path: _s3_bytes(path, system), None)}
     if info["type"] == "file":
         return {key: info}
     below = cast("dict[str, dict[str, Any]]", system.find(key, detail=True))
     inside = {path: path[len(key) :].strip("/").split("/") for path in below}
-    found = sorted(p for p, parts in inside.items() if all(map(_is_data, parts)) and _in_folder(parts[-1]))
+    paths = sorted(p for p, parts in inside.items() if all(map(_is_data, parts)) and _in_folder(parts[-1]))
     # The listing says what is there, so that only what is there is asked for.
-    chosen = data_files(found, lambda path: _s3_bytes(path, system) if path in below else None, key.rstrip("/"))
+    chosen = data_files(paths, lambda path: _s3_bytes(path, system) if path in below else None, key.rstrip("/"))
     return {path: below[path] for path in chosen}
 
 

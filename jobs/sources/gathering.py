@@ -1,4 +1,4 @@
-"""Parsed rows of text files on their way to a batch."""
+"""Parsed rows of text files, gathered until they are enough for a batch."""
 
 from __future__ import annotations
 

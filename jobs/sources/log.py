@@ -133,8 +133,8 @@ class QrelsBatch:
 def read_qrels(file: InputFile, notices: list[str] | None = None) -> Iterator[QrelsBatch]:
     """Batches of judgments: TREC's four columns (query, 0, document, grade) or BEIR's three under a header.
 
-    Columns are separated by white space, or as :mod:`jobs.sources.dialect` finds; what is unusual about that is said in
-    ``notices``. A header is a first line whose last field is no number.
+    Columns are separated by white space, or as :mod:`jobs.sources.dialect` finds; ``notices`` say what is
+    unusual about that. A header is a first line whose last field is no number.
     """
     with file.guard():
         rows: list[tuple[str, str, int]] = []

@@ -30,14 +30,14 @@ def folder_values(file: InputFile) -> dict[str, str | None]:
     further up may have such a name for another reason.
     """
     inside = file.name.count("/") if file.name != file.url else 0
-    found: list[tuple[str, str | None]] = []
+    pairs: list[tuple[str, str | None]] = []
     for depth, part in enumerate(reversed(file.url.replace("\\", "/").split("/")[:-1])):
         name, equals, value = part.partition("=")
         if name and equals:
-            found.append((_decoded(name), None if value == NULL else _decoded(value)))
+            pairs.append((_decoded(name), None if value == NULL else _decoded(value)))
         elif depth >= inside:
             break
-    return dict(reversed(found))
+    return dict(reversed(pairs))
 
 
 def _decoded(text: str) -> str:
@@ -132,8 +132,8 @@ class PartitionChooser(ColumnChooser):
         order = [name for name in self._order if name in kept]
         order += [name for name in kept if name not in order]
         names = {role: (batch.names | self._used)[role] for role in ROLES if role in batch.names | self._used}
-        told = pa.table({name: kept[name] for name in order})
-        return PairBatch(batch.file, table, told, batch.untyped, batch.rejects, names)
+        columns = pa.table({name: kept[name] for name in order})
+        return PairBatch(batch.file, table, columns, batch.untyped, batch.rejects, names)
 
     def _column(self, name: str, size: int, *, untyped: bool) -> pa.Array:
         value = self._values[name]

@@ -54,18 +54,18 @@ def read_predictions(file: InputFile) -> Iterator[LogBatch]:
 def _take_query(name: str, number: int, line: str, gathered: Gathered, texts: dict[str, str]) -> str | None:
     """Add the rows of one query, or say what is wrong with the line."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return "not valid JSON"
-    if not isinstance(found, dict) or not isinstance(found.get("results"), list):
+    if not isinstance(value, dict) or not isinstance(value.get("results"), list):
         return "not an object with query_id and results"
-    query = _id(found.get("query_id"))
+    query = _id(value.get("query_id"))
     if query is None:
         return "not an object with query_id and results"
-    text = found.get("query")
+    text = value.get("query")
     if isinstance(text, str):
         texts[query] = text.encode("utf-8", "replace").decode("utf-8")
-    for one in found["results"]:
+    for one in value["results"]:
         document = _id(one.get("corpus_id")) if isinstance(one, dict) else None
         score = _number(one.get("score")) if isinstance(one, dict) else None
         if document is not None and score is not None:
@@ -84,13 +84,13 @@ def read_mteb(file: InputFile, part: str | None) -> Iterator[LogBatch]:
     with file.guard(), file.open_text() as stream:
         data = stream.read()
     try:
-        found = json.loads(data)
+        parsed = json.loads(data)
     except (ValueError, RecursionError):
         raise SourceError(f"{file.url}: is not valid JSON, so it holds no predictions of MTEB") from None
     del data
     gathered = Gathered()
     number = 0
-    for query, ranking in _part(file, found, part).items():
+    for query, ranking in _part(file, parsed, part).items():
         for document, score in ranking.items() if isinstance(ranking, dict) else ():
             number += 1
             value = _number(score)
@@ -106,18 +106,18 @@ def read_mteb(file: InputFile, part: str | None) -> Iterator[LogBatch]:
     yield gathered.batch(file.name)
 
 
-def _part(file: InputFile, found: Any, asked: str | None) -> dict[str, Any]:
+def _part(file: InputFile, value: Any, asked: str | None) -> dict[str, Any]:
     """The rankings by query of the part asked for, or of the only one."""
     parts: dict[str, dict[str, Any]] = {}
-    if isinstance(found, dict):
-        for subset, splits in found.items():
+    if isinstance(value, dict):
+        for subset, splits in value.items():
             if subset == META or not isinstance(splits, dict):
                 continue
             for split, rankings in splits.items():
                 if isinstance(rankings, dict) and all(isinstance(one, dict) for one in rankings.values()):
                     parts[f"{subset}/{split}"] = rankings
-        if not parts and META not in found and found and all(isinstance(one, dict) for one in found.values()):
-            parts[""] = found
+        if not parts and META not in value and value and all(isinstance(one, dict) for one in value.values()):
+            parts[""] = value
     if not parts:
         raise SourceError(f"{file.url}: holds no rankings as MTEB writes them (subset, split, query, document, score)")
     if asked is None and len(parts) == 1:

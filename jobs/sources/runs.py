@@ -1,7 +1,7 @@
 """Rankings from TREC runs (six columns) and MS MARCO's (three): ten million rows in seconds, a bad row at its price.
 
 A block of lines that is written as one expects goes through Arrow's reader; a block with anything odd in it (several
-spaces, a wrong number of fields, a score that is none) is read line by line, and only its bad lines are turned away.
+spaces, a wrong number of fields, a score that is none) is read line by line, and only its bad lines are rejected.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LogBatch:
 
     ``table``: row (int64, from 1), query, document (string), score (double, null where the log has none), place
     (int64, the rank that the log gives, or null), tag (string or null), third (double, a rank or a score: which of
-    them is seen by the whole log; else null). ``rejects`` are the unreadable rows met on the way. ``queries``: id,
-    text (string), where the log brings its queries' texts along.
+    them is seen by the whole log; else null). ``rejects`` are the unreadable rows among them. ``queries``: id,
+    text (string), where the log has the texts of its queries.
     """
 
     file: str
@@ -50,7 +50,7 @@ class LogBatch:
 
 @dataclass
 class Gathered:
-    """Columns of a :class:`LogBatch` in the making."""
+    """Columns of the next :class:`LogBatch`."""
 
     rows: list[int] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
@@ -137,7 +137,7 @@ def _columns(name: str, block: bytes, start: int, format: str, wanted: list[str]
     types = {"query": pa.string(), "document": pa.string(), "tag": pa.string(), "score": pa.float64()}
     types |= {"place": pa.int64(), "third": pa.float64()}
     try:
-        found = csv.read_csv(
+        columns = csv.read_csv(
             io.BytesIO(block),
             csv.ReadOptions(column_names=list(fields), block_size=len(block) + 1, use_threads=False),
             csv.ParseOptions(
@@ -149,20 +149,20 @@ def _columns(name: str, block: bytes, start: int, format: str, wanted: list[str]
         )
     except pa.ArrowInvalid:
         return None
-    if len(found) != block.count(b"\n"):
+    if len(columns) != block.count(b"\n"):
         return None
     for column in ("score", "third"):
-        if column in wanted and not pc.all(pc.is_finite(found[column])).as_py():
+        if column in wanted and not pc.all(pc.is_finite(columns[column])).as_py():
             return None
     for column in ("query", "document"):
-        if pc.any(pc.equal(pc.binary_length(found[column]), 0)).as_py():
+        if pc.any(pc.equal(pc.binary_length(columns[column]), 0)).as_py():
             return None
-    if format == "msmarco" and pc.min(found["place"]).as_py() < 0:
+    if format == "msmarco" and pc.min(columns["place"]).as_py() < 0:
         return None
-    rows: dict[str, Any] = {"row": pa.array(range(start, start + len(found)), pa.int64())}
+    rows: dict[str, Any] = {"row": pa.array(range(start, start + len(columns)), pa.int64())}
     empty = {"score": pa.float64(), "place": pa.int64(), "tag": pa.string(), "third": pa.float64()}
     for column in COLUMNS[1:]:
-        rows[column] = found[column] if column in wanted else pa.nulls(len(found), empty[column])
+        rows[column] = columns[column] if column in wanted else pa.nulls(len(columns), empty[column])
     return LogBatch(name, pa.table(rows), [])
 
 

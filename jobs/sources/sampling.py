@@ -70,8 +70,8 @@ def sample_of(file: InputFile) -> Sample:
             last = data
         pieces = [_piece(head[:cut].removeprefix(MARK), last=False)]
         ended = not stream.read(1)
-        found = sorted((place, data) for _, place, data in (*quoted.kept, *others.kept))
-        pieces += [_piece(data, last=False) for _, data in found if data is not last]
+        lines_of = sorted((place, data) for _, place, data in (*quoted.kept, *others.kept))
+        pieces += [_piece(data, last=False) for _, data in lines_of if data is not last]
         pieces.append(_piece(last, last=ended))
         if not ended and stream.seekable():
             pieces += _sought(stream, LOOKED_THROUGH, file.size)
@@ -89,21 +89,21 @@ def _pieces(stream: BinaryIO, rest: bytes) -> Iterator[bytes]:
             yield rest[:cut]
             rest = rest[cut:]
         elif len(rest) > LONGEST_LINE:
-            rest = b""  # the line is turned away later; what is left of it counts as one
+            rest = b""  # the line is rejected later; what is left of it counts as one
     if rest and read < LOOKED_THROUGH:
         yield rest
 
 
 def _sought(stream: BinaryIO, start: int, end: int) -> list[Piece]:
     """Pieces at even distances, the last of them at the end."""
-    found = []
+    places = []
     last = max(start, end - PIECE_BYTES)
     for at in range(1, PIECES + 1):
         stream.seek(start + (last - start) * at // PIECES)
         data = read_fully(stream, PIECE_BYTES)
         whole = data[data.find(b"\n") + 1 :]
-        found.append(_piece(whole if at == PIECES else whole[: whole.rfind(b"\n") + 1], last=at == PIECES))
-    return found
+        places.append(_piece(whole if at == PIECES else whole[: whole.rfind(b"\n") + 1], last=at == PIECES))
+    return places
 
 
 def _piece(data: bytes, *, last: bool) -> Piece:

@@ -72,8 +72,8 @@ def _check_one_split(folders: set[str], read: Reader, root: str) -> None:
     for above in sorted({posixpath.dirname(one) for one in folders}):
         if above != root and not above.startswith(f"{root}/"):
             continue  # one split was asked for by its own folder
-        told = _json(read(f"{above}/{SPLITS}")).get("splits")
-        splits = [str(one) for one in told if f"{above}/{one}" in folders] if isinstance(told, list) else []
+        listed = _json(read(f"{above}/{SPLITS}")).get("splits")
+        splits = [str(one) for one in listed if f"{above}/{one}" in folders] if isinstance(listed, list) else []
         if len(splits) > 1:
             shown = ", ".join(splits[:SHOWN_SPLITS]) + (" …" if len(splits) > SHOWN_SPLITS else "")
             raise SourceError(f"{above}: holds the splits {shown}; give the folder of one, such as {above}/{splits[0]}")
@@ -81,7 +81,7 @@ def _check_one_split(folders: set[str], read: Reader, root: str) -> None:
 
 def _json(data: bytes | None) -> dict[str, Any]:
     try:
-        found = json.loads(data) if data else {}
+        value = json.loads(data) if data else {}
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

@@ -90,7 +90,7 @@ def read_texts(file: InputFile, columns: TextColumns, *, titles: bool, notices: 
 def _choose(
     file: InputFile, names: Sequence[str], columns: TextColumns, titles: bool, notices: list[str]
 ) -> _Chosen | None:
-    """The columns in use among ``names``; None where they are not told and none has a usual name."""
+    """The columns in use among ``names``; None where none was named and none has a usual name."""
     lowered = {name.lower(): name for name in reversed(names)}
     usual_id = next((lowered[name] for name in USUAL_IDS if name in lowered), None)
     usual_text = next((lowered[name] for name in USUAL_TEXTS if name in lowered), None)
@@ -153,14 +153,14 @@ def _objects_at_once(file: InputFile, block: bytes, chosen: _Chosen, start: int)
     names = [name for name in (chosen.id, chosen.text, chosen.title) if name is not None]
     schema = pa.schema([(name, pa.string()) for name in names])
     try:
-        found = pj.read_json(
+        table = pj.read_json(
             io.BytesIO(block),
             pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
             pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-        if len(found) != block.count(b"\n"):
+        if len(table) != block.count(b"\n"):
             return None
-        one = found.select(names).combine_chunks()
+        one = table.select(names).combine_chunks()
         one.validate(full=True)
     except pa.ArrowInvalid:
         return None
@@ -316,10 +316,10 @@ def _arrow_batch(file: InputFile, table: pa.Table, chosen: _Chosen, start: int, 
         Reject(file.name, start + at, None, reasons[at], row_text({chosen.id: keys[at].as_py()}))
         for at in sorted(reasons)
     ]
-    found = pa.table({"row": rows, "id": keys, "text": texts})
+    texts_table = pa.table({"row": rows, "id": keys, "text": texts})
     if rejects:
-        found = found.filter(pa.array([at not in reasons for at in range(len(table))], pa.bool_()))
-    return IdTexts(file.name, found, rejects)
+        texts_table = texts_table.filter(pa.array([at not in reasons for at in range(len(table))], pa.bool_()))
+    return IdTexts(file.name, texts_table, rejects)
 
 
 def _begins_with(file: InputFile, sign: bytes) -> bool:

@@ -69,7 +69,7 @@ class Store(ABC):
 
     @abstractmethod
     def mark(self, name: str) -> str | None:
-        """A value that changes when ``name`` is replaced, read without its content; None where there is no such file."""
+        """Return a value that changes when ``name`` is replaced, read without its content; None where it is absent."""
 
     @abstractmethod
     def read(self, name: str, most: int | None = None) -> bytes:
