@@ -232,7 +232,7 @@ def test_layers_are_counted_where_the_first_module_is(place: Place) -> None:
 def test_what_is_said_agrees_in_number(place: Place) -> None:
     place.input.write_text("sentence1,sentence2\nx,y\n,z\n")
     place.run(shards=1)
-    assert "1 pair of 2 texts in 1 shard, 1 row turned away so far" in place.said
+    assert "1 pair of 2 texts in 1 shard, 1 row rejected so far" in place.said
 
 
 def test_finished_run_holds_no_empty_working_folder(place: Place) -> None:

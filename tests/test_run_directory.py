@@ -80,7 +80,7 @@ def test_what_a_late_stopped_restart_left_is_not_taken_for_the_new_run(place: Pl
     job, run = place.job(), Store.open(place.output)
     run.commit(JOB_FILE, record_of(job))
     run.commit("texts/part-00000.parquet", b"old")
-    assert driver._look(run, job, restart=False) is None
+    assert driver._existing_record(run, job, restart=False) is None
     assert names_in(run) == set()
 
 
@@ -88,10 +88,10 @@ def test_a_run_goes_on_where_only_its_plan_or_its_parts_are_missing(place: Place
     job, run = place.job(), Store.open(place.output)
     run.commit(JOB_FILE, record_of(job))
     run.commit("attributions/part-00000.parquet", b"mine")
-    assert driver._look(run, job, restart=False) is not None
+    assert driver._existing_record(run, job, restart=False) is not None
     run.remove("attributions/part-00000.parquet")
     make_plan(job, run)
-    assert driver._look(run, job, restart=False) is not None
+    assert driver._existing_record(run, job, restart=False) is not None
     assert run.exists(MANIFEST)
 
 

@@ -47,7 +47,7 @@ class Crew(Protocol):
     def exhausted(self) -> bool:
         """Whether no worker runs and none will be started any more."""
 
-    def hire(self) -> None:
+    def start_missing(self) -> None:
         """Start the workers that are wanted and missing."""
 
     def spare(self, idle: Callable[[int], bool]) -> list[int]:
@@ -77,7 +77,7 @@ class Machines(Protocol):
         """What each machine has: CPU, GPU, memory in bytes."""
 
     def ceiling(self) -> Mapping[str, float] | None:
-        """What an autoscaler may add up to; None where nobody knows."""
+        """What an autoscaler may add up to; None where it is unknown."""
 
     def crew(
         self, resources: WorkerResources, arguments: Mapping[str, Any], worker_class: type[Worker], start: str

@@ -72,7 +72,7 @@ def _run_job(
     began = time.monotonic()
     say = (lambda _: None) if quiet else echo
     run = Store.open(job.output, job.storage)
-    record = _look(run, job, restart=restart)
+    record = _existing_record(run, job, restart=restart)
     if record is not None and run.exists(SUCCESS):
         return _finished_before(run)
     run.check_writable()
@@ -151,10 +151,10 @@ def _reported(run: Store, start: str) -> Iterator[_Report]:
         report.events.close()
 
 
-def _look(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
+def _existing_record(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
     """The record of a run of this very job over this input that is there already; RunError where something else is.
 
-    Whatever can be told without planning is told here, before anything is removed or written.
+    Everything that shows without planning is checked here, before anything is removed or written.
     """
     record = read_record(run)
     if record is None:
@@ -190,17 +190,17 @@ def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callab
             say(f"note: {notice}")
     _check_ours(run, plan, job)
     rejected = sum(plan.rejected.values())
-    # Workers may turn away more: what has no token shows only when it is tokenised.
-    turned_away = f", {counted(rejected, 'row')} turned away so far" if rejected else ""
+    # Workers may reject more rows: a text without a token shows only when it is tokenised.
+    so_far = f", {counted(rejected, 'row')} rejected so far" if rejected else ""
     planned = f"{counted(plan.pairs, 'pair')} of {counted(plan.texts, 'text')} in {counted(len(plan.shards), 'shard')}"
-    say(planned + turned_away)
+    say(planned + so_far)
     return plan
 
 
 def _check_ours(run: Store, plan: Plan, job: JobConfig) -> None:
     if plan.job != job.digest():
-        ways = "choose another output, or --restart to throw that run away"
-        raise RunError(f"{run.url}: its plan is of another job, which was started there at the same time ({ways})")
+        remedy = "choose another output, or --restart to throw that run away"
+        raise RunError(f"{run.url}: its plan is of another job, which was started there at the same time ({remedy})")
 
 
 def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:

@@ -100,7 +100,7 @@ class LocalCrew:
         """Whether the worker failed to start too often."""
         return self._worker is None and self.failed_starts >= FAILED_STARTS
 
-    def hire(self) -> None:
+    def start_missing(self) -> None:
         """Start the worker, after a pause that grows with failures in a row."""
         if self._worker is None and not self.exhausted and time.monotonic() >= self._not_before:
             self._number += 1

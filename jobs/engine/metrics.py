@@ -1,4 +1,4 @@
-"""What Ray's own Prometheus endpoint tells of a run; names there begin with ``ray_tokenpair_``."""
+"""Metrics of a run on Ray's own Prometheus endpoint; their names begin with ``ray_tokenpair_``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Metrics:
         self._run = {"run": tag_value(run_url)}
         self._pairs = counter("pairs", "Pairs attributed and committed.")
         self._texts = counter("texts", "Distinct texts committed.")
-        self._rejects = counter("rejects", "Rows that workers turned away.")
+        self._rejects = counter("rejects", "Rows that workers rejected.")
         self._busy = counter("busy_seconds", "Seconds that workers computed.")
         self._retries = counter("retries", "Shards that had to be run again.")
         self._workers = gauge("workers", "Workers that have their model.")
@@ -56,7 +56,7 @@ class Metrics:
         if shards > 0:
             self._retries.inc(shards, tags=self._run | {"worker": str(worker)})
 
-    def stands(self, workers: int, shards_left: int) -> None:
+    def now(self, workers: int, shards_left: int) -> None:
         """How many workers there are now, and shards to do."""
         self._workers.set(workers, tags=self._run)
         self._left.set(shards_left, tags=self._run)

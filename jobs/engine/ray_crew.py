@@ -54,7 +54,7 @@ class Cluster:
         return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def ceiling(self) -> dict[str, float] | None:
-        """What Ray's autoscaler may bring in all, where it or what `ray up` has left on the head says so."""
+        """The most that the autoscaler may start, from its own configuration or the file that `ray up` leaves on the head."""
         if not self.grows:
             return None
         most = most_resources()
@@ -77,7 +77,7 @@ class RayCrew:
     ``arguments`` are those of ``worker_class`` but its log, which ``start`` is part of. An actor for
     which no machine has room waits in Ray's queue. That is also how more machines are asked for: Ray's autoscaler looks
     at the queue, and what waits there goes with the driver. (``ray.autoscaler.sdk.request_resources`` is one request a
-    cluster: it would override another job's, and stand when the driver is gone.)
+    cluster: it would override another job's, and outlive the driver.)
     """
 
     resources: WorkerResources
@@ -91,7 +91,7 @@ class RayCrew:
     _ready: set[int] = field(default_factory=set)
     _pending: dict[Any, tuple[int, Call, int | None]] = field(default_factory=dict)
     _ever_ready: bool = False
-    _hired: int = 0
+    _started: int = 0
     _not_before: float = 0.0
 
     @property
@@ -114,10 +114,10 @@ class RayCrew:
         """No worker is left that runs, and none will be started any more."""
         return not self._placed and self.failed_starts >= FAILED_STARTS
 
-    def hire(self) -> None:
+    def start_missing(self) -> None:
         """Start as many workers as are wanted and missing, after a pause that grows with failures in a row."""
         while len(self._actors) < self.wanted and time.monotonic() >= self._not_before and not self.exhausted:
-            self._hire_one()
+            self._start_one()
 
     def spare(self, idle: Callable[[int], bool]) -> list[int]:
         """Let go of workers beyond those wanted: those without a machine first, then those that are ``idle``."""
@@ -149,10 +149,10 @@ class RayCrew:
             self._kill(worker)
         self._pending.clear()
 
-    def _hire_one(self) -> None:
+    def _start_one(self) -> None:
         import ray
 
-        worker = self._hired = self._hired + 1
+        worker = self._started = self._started + 1
         actor = (
             ray.remote(self.worker_class)
             .options(
@@ -171,7 +171,7 @@ class RayCrew:
     def _settle(self, reference: Any) -> list[Event]:
         import ray
 
-        # Another reference of the same worker may have told its death already.
+        # Another reference of the same worker may have reported its death already.
         if reference not in self._pending:
             return []
         worker, call, shard = self._pending.pop(reference)
@@ -207,7 +207,7 @@ class RayCrew:
     def _crashed(self, worker: int, shard: int | None, error: BaseException) -> list[Event]:
         import ray
 
-        # What it had finished before it died is done all the same.
+        # A shard that it finished before it died counts as done.
         events: list[Event] = []
         for reference, (other, call, its) in list(self._pending.items()):
             if other == worker:

@@ -1,4 +1,4 @@
-"""One start of a run: its crew of workers, the schedule of shards, and what has been told of both so far."""
+"""One start of a run: gives shards to workers, reacts to their events, and reports progress until all are done."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STATE_VERSION = 1
 
 
 class RunLoop:
-    """One start of a run: the crew, the schedule, and what has been reported so far.
+    """One start of a run: the crew, the schedule, and what was reported so far.
 
     ``events`` gets every event and the state; ``say`` a notice for the user.
     """
@@ -73,7 +73,7 @@ class RunLoop:
         self._worked = 0.0
         self._idle_since: dict[int, float] = {}
         self._errors: deque[dict[str, str]] = deque(maxlen=ERRORS_KEPT)
-        self._told_failed = 0
+        self._reported_failed = 0
         self._metrics: Metrics | None = None
         self._began = now()
         self._wanted = 0
@@ -125,7 +125,7 @@ class RunLoop:
                 next_count = time.monotonic() + SECONDS_BETWEEN_COUNTS
             crew.wanted = self._wanted = resources.wanted(nodes, len(self._left) - len(self.schedule.failed))
             self._release(crew)
-            crew.hire()
+            crew.start_missing()
             if crew.exhausted:
                 self.schedule.give_up(f"no worker could be started: {self._start_failure}")
                 break
@@ -144,7 +144,7 @@ class RunLoop:
                 self._idle_since.pop(int(str(worker)), None)
                 crew.run(int(str(worker)), shard)
             self.workers = max(self.workers, crew.ready)
-            self._tell(crew, progress)
+            self._report(crew, progress)
 
     def _release(self, crew: Crew) -> None:
         """Let workers go that nothing is left for, so that others can use their machines."""
@@ -175,7 +175,7 @@ class RunLoop:
             raise event.error
         elif event.kind == "not_started":
             self._start_failure = event.reason
-            self._wrong(f"a worker could not be started: {event.reason}", "worker_not_started", worker=event.worker)
+            self._failure(f"a worker could not be started: {event.reason}", "worker_not_started", worker=event.worker)
         elif event.kind == "done":
             self._done(event)
         elif event.kind == "raised":
@@ -183,14 +183,16 @@ class RunLoop:
             self.schedule.raised(event.worker, event.shard, event.reason)
             self._maybe_idle(event.worker)
             self._retried(event.worker, [event.shard])
-            self._wrong(f"shard {event.shard}: {event.reason}", "shard_raised", worker=event.worker, shard=event.shard)
+            self._failure(
+                f"shard {event.shard}: {event.reason}", "shard_raised", worker=event.worker, shard=event.shard
+            )
         else:
             lost = self.schedule.in_flight(event.worker)
             self.schedule.crashed(event.worker, event.reason, with_machine=event.machine)
             self._gone(event.worker)
             self._retried(event.worker, lost)
             which = ", ".join(map(str, lost)) or "none"
-            self._wrong(
+            self._failure(
                 f"a worker was lost with shards {which}: {event.reason}",
                 "worker_lost",
                 worker=event.worker,
@@ -239,14 +241,14 @@ class RunLoop:
         if self._metrics is not None:
             self._metrics.retried(worker, len(again))
 
-    def _wrong(self, what: str, event: str, **fields: Any) -> None:
+    def _failure(self, what: str, event: str, **fields: Any) -> None:
         """Something that went wrong, for the user, the log and the state."""
         self._say(what)
         self._errors.append({"time": now(), "what": what})
         self._events.log(event, reason=what, **fields)
-        for shard, reason in list(self.schedule.failed.items())[self._told_failed :]:
+        for shard, reason in list(self.schedule.failed.items())[self._reported_failed :]:
             self._events.log("shard_failed", shard=shard, reason=reason)
-        self._told_failed = len(self.schedule.failed)
+        self._reported_failed = len(self.schedule.failed)
 
     def _recorded(self, facts: WorkerFacts) -> None:
         """Write ``job.yaml`` once the model is known to load; later workers must have the very same model."""
@@ -261,12 +263,12 @@ class RunLoop:
                 check_same_job(self._run, self._record, self._job)
         check_same_model(self._run, self._record, facts)
 
-    def _tell(self, crew: Crew, progress: Progress) -> None:
+    def _report(self, crew: Crew, progress: Progress) -> None:
         state = self._state(crew.ready)
         if crew.ready:
             progress.update(state)
         if self._metrics is not None:
-            self._metrics.stands(crew.ready, len(self._left))
+            self._metrics.now(crew.ready, len(self._left))
         starting = crew.placed - crew.ready
         self._events.state(self.snapshot("running" if crew.ready else "starting", crew.ready, starting, crew.waiting))
         if time.monotonic() >= self._next_progress:
@@ -276,7 +278,7 @@ class RunLoop:
     def snapshot(
         self, phase: str, ready: int = 0, starting: int = 0, waiting: int = 0, reason: str = ""
     ) -> dict[str, Any]:
-        """Where this start stands, as plain values for the state file."""
+        """The state of this start as plain values, for the state file."""
         state = self._state(ready)
         failed = self.schedule.failed
         return {

@@ -1,6 +1,6 @@
 """Which worker takes which shard next, and when a shard is given up: policy without Ray, threads or clocks.
 
-Budgets are kept apart, because their causes are: an exception is the shard's own, a crash may be that of whatever else
+Budgets are kept apart, because their causes are: an exception is the shard's own, a crash may be that of something else
 ran in the same process, a machine that is lost is hardly ever a shard's doing, and a worker that cannot start has seen
 no shard at all.
 """
@@ -19,7 +19,7 @@ MACHINES = 12
 # One shard computing, one being written and one read; more would only wait, and be lost in a crash.
 IN_FLIGHT = 3
 # Shards that must be unassigned, for each worker there, before one is handed out ahead of need, by what the worker has
-# already: towards the end whoever is done first takes the next.
+# already: towards the end the worker that is done first takes the next.
 WAITING_A_WORKER = {0: 0, 1: 2, 2: 4}
 
 

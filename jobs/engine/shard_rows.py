@@ -92,9 +92,9 @@ class ShardComputer:
         for text_id, role, text in zip(*(shard.texts[n].to_pylist() for n in ("text_id", "role", "text")), strict=True):
             by_role.setdefault(role, []).append((text_id, text))
         read: dict[TextKey, ReadText] = {}
-        for role, found in by_role.items():
-            texts = self._attributor.read([text for _, text in found], role)  # type: ignore[arg-type]
-            read.update({(text_id, role): text for (text_id, _), text in zip(found, texts, strict=True)})
+        for role, own in by_role.items():
+            texts = self._attributor.read([text for _, text in own], role)  # type: ignore[arg-type]
+            read.update({(text_id, role): text for (text_id, _), text in zip(own, texts, strict=True)})
         return read
 
     def _choose_cached(self, shard: Shard) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception, so that whatever was begun is put in order before the program ends."""
+"""SIGINT and SIGTERM as an exception, so that the program cleans up before it ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _blocks = _Blocks()
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted inside the block; only the main thread can be told so.
+    """SIGINT and SIGTERM raise Interrupted inside the block; only the main thread receives signals.
 
     Ray installs handlers of its own while it starts, so the block is entered again inside of it. The first signal is
     the last that is listened to until the outermost block is left: what the blocks between clean up is not broken.

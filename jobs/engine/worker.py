@@ -172,7 +172,7 @@ class Worker:
         return facts
 
     def run_shard(self, index: int) -> ShardReport:
-        """Read, attribute and commit shard ``index`` of the plan; whatever another writer committed stays."""
+        """Read, attribute and commit shard ``index`` of the plan; a part that another writer committed stays."""
         try:
             report = self._run_shard(index)
         except Exception as error:
@@ -263,12 +263,12 @@ class Worker:
     def _planned(self) -> Plan:
         with self._planning:
             if self._plan is None:
-                found = load_plan(self._store)
-                if found is None:
+                plan = load_plan(self._store)
+                if plan is None:
                     raise RunError(f"{self._run_url}: its plan is gone")
-                if self._pairs_file not in (None, found.pairs_file) or found.job != self._job.digest():
+                if self._pairs_file not in (None, plan.pairs_file) or plan.job != self._job.digest():
                     raise RunError(f"{self._run_url}: its plan was replaced while it ran")
-                self._plan = found
+                self._plan = plan
             return self._plan
 
     def _compute(self, shard: Shard) -> ShardRows:
@@ -288,10 +288,10 @@ def _where(error: BaseException) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in ("tokenpair", "torch", "sentence-transformers", "transformers", "ray"):
         try:
-            found[name] = version(name)
+            known[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            known[name] = "not installed"
+    return known
