@@ -54,7 +54,7 @@ class Cluster:
         return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def ceiling(self) -> dict[str, float] | None:
-        """The most that the autoscaler may start, from its own configuration or the file that `ray up` leaves on the head."""
+        """The most that the autoscaler may start, by its own configuration or by what `ray up` left on the head."""
         if not self.grows:
             return None
         most = most_resources()
