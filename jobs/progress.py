@@ -84,31 +84,62 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+@dataclass(frozen=True)
+class Count:
+    """So many of a phase's total, done in ``seconds``."""
+
+    what: str
+    pairs: int
+    all_pairs: int
+    seconds: float
+
+    def line(self) -> str:
+        """The count as one plain line, with the time left by the rate so far."""
+        words = f"{self.pairs:,}/{self.all_pairs:,} {self.what}"
+        if 0 < self.pairs < self.all_pairs:
+            words += f", {duration((self.all_pairs - self.pairs) * self.seconds / self.pairs)} left"
+        return words
+
+
 class Progress(AbstractContextManager["Progress"]):
-    """Receives the progress of a run at every change and about once a second. This base class shows nothing."""
+    """Takes the phases of some work and how far each is; this one shows nothing.
+
+    A phase with a total is advanced by counts; a run is updated with its own state.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._what, self._total, self._done, self._began = "", 0, 0, clock()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
 
-    def waiting(self, what: str) -> None:
-        """Show that a phase ``what`` of unknown length begins, such as the loading of a model."""
+    def phase(self, what: str, total: int | None = None) -> None:
+        """A phase begins: ``total`` of ``what`` are to be done, or something without a measure (None)."""
+        self._what, self._total, self._done, self._began = what, total or 0, 0, self._clock()
+
+    def advance(self, count: int) -> None:
+        """``count`` more of this phase's total are done."""
+        self._done += count
+        self.update(Count(self._what, self._done, self._total, self._clock() - self._began))
 
     def update(self, state: ProgressState) -> None:
-        """Show ``state``."""
+        """The work is at ``state``, which has its own total and its own line."""
 
 
 class Lines(Progress):
-    """Passes one line to ``echo`` when a phase begins, and then one line a minute."""
+    """A plain line when a phase begins, then one a minute, through ``echo``."""
 
     def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
         self._echo = echo
-        self._clock = clock
         self._next = clock() + SECONDS_A_LINE
 
-    def waiting(self, what: str) -> None:
-        self._echo(what)
+    def phase(self, what: str, total: int | None = None) -> None:
+        super().phase(what, total)
+        self._echo(what if total is None else f"{total:,} {what}")
 
     def update(self, state: ProgressState) -> None:
         if self._clock() >= self._next:
@@ -117,10 +148,12 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A progress bar on standard error, redrawn in place."""
+    """A bar on standard error that is rewritten in place and gone at the end."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # `tokenpair --help` would start slower
+        super().__init__()
+        # rich takes a tenth of a second to import, and a log without a terminal needs none of it.
+        from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
@@ -143,91 +176,17 @@ class Bar(Progress):
     ) -> None:
         self._bar.stop()
 
-    def waiting(self, what: str) -> None:
-        self._bar.update(self._task, description=what)
+    def phase(self, what: str, total: int | None = None) -> None:
+        super().phase(what, total)
+        self._bar.reset(self._task, description=what, total=total, state="")
 
     def update(self, state: ProgressState) -> None:
-        self._bar.update(
-            self._task, description="", total=max(state.all_pairs, 1), completed=state.pairs, state=state.line()
-        )
+        total = max(state.all_pairs, 1)
+        self._bar.update(self._task, description="", total=total, completed=state.pairs, state=state.line())
 
 
 def make_progress(echo: Callable[[str], None], *, quiet: bool) -> Progress:
-    """Return a display that shows nothing if ``quiet``, a bar if standard error is a terminal, else lines."""
+    """Nothing when quiet, a bar where standard error is a terminal, else lines."""
     if quiet:
         return Progress()
     return Bar() if sys.stderr.isatty() else Lines(echo)
-
-
-class Counter(AbstractContextManager["Counter"]):
-    """Receives the progress of a command that counts items of one kind. This base class shows nothing."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def start(self, what: str, total: int | None) -> None:
-        """Begin to count ``total`` items, named by the plural ``what``; None for an unknown number."""
-
-    def advance(self, count: int) -> None:
-        """Add ``count`` finished items."""
-
-
-class CounterLines(Counter):
-    """Passes one line a minute to ``echo``."""
-
-    def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._echo, self._clock = echo, clock
-        self._next = clock() + SECONDS_A_LINE
-        self._what, self._total, self._done = "", 0, 0
-
-    def start(self, what: str, total: int | None) -> None:
-        self._what, self._total, self._done = what, total or 0, 0
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        if self._clock() >= self._next and self._total:
-            self._next = self._clock() + SECONDS_A_LINE
-            self._echo(f"{self._done:,}/{self._total:,} {self._what}")
-
-
-class CounterBar(Counter):
-    """A progress bar on standard error, removed at the end."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # `tokenpair --help` would start slower
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self._bar: Any = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> CounterBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def start(self, what: str, total: int | None) -> None:
-        self._bar.reset(self._task, description=what, total=total)
-
-    def advance(self, count: int) -> None:
-        self._bar.advance(self._task, count)
-
-
-def make_counter(echo: Callable[[str], None], *, quiet: bool) -> Counter:
-    """Return a counter that shows nothing if ``quiet``, a bar if standard error is a terminal, else lines."""
-    if quiet:
-        return Counter()
-    return CounterBar() if sys.stderr.isatty() else CounterLines(echo)

@@ -53,9 +53,9 @@ def evaluate(
         run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         run.store.check_writable()
         from jobs.analysis.faithfulness.evaluate import evaluate_run
-        from jobs.progress import make_counter
+        from jobs.progress import make_progress
 
-        with make_counter(note, quiet=quiet) as progress:
+        with make_progress(note, quiet=quiet) as progress:
             found = evaluate_run(
                 run,
                 sample=sample,
@@ -118,9 +118,9 @@ def compare(
         if target is not None:
             target.check_writable()
         from jobs.analysis.comparison.compare import compare_runs
-        from jobs.progress import make_counter
+        from jobs.progress import make_progress
 
-        with make_counter(note, quiet=quiet) as progress:
+        with make_progress(note, quiet=quiet) as progress:
             found = compare_runs(
                 first, second, sample=sample, seed=seed, examples=examples, by=by, output=target, progress=progress
             )

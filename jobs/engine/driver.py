@@ -82,7 +82,7 @@ def _run_job(
         progress or make_progress(echo, quiet=quiet) as shown,
     ):
         if not run.exists(MANIFEST):
-            shown.waiting("planning: reading the input")
+            shown.phase("planning: reading the input")
         plan = _plan(run, job, record, say)
         report.events.log("planned", pairs=plan.pairs, texts=plan.texts, shards=len(plan.shards))
         todo = sorted(set(range(len(plan.shards))) - finished_shards(run))
@@ -95,7 +95,7 @@ def _run_job(
         if todo:
             local = in_this_process(job, plan)
             if not local:
-                shown.waiting("starting Ray")
+                shown.phase("starting Ray")
             report.events.state(loop.snapshot("starting"))
             with machines(local) as workplace:
                 loop.work(shown, workplace, metrics=not local)

@@ -106,7 +106,7 @@ class RunLoop:
             "pairs_file": self._plan.pairs_file,
         }
         crew = machines.crew(resources, arguments, self._worker_class, self._start)
-        progress.waiting("loading the model")
+        progress.phase("loading the model")
         try:
             self._until_finished(crew, resources, machines, progress)
         finally:
@@ -137,7 +137,7 @@ class RunLoop:
                 break
             for event in crew.events(SECONDS_BETWEEN_LOOKS):
                 if event.kind == "started" and self._computing_since is None:
-                    progress.waiting(f"attributing: {counted(len(self._left), 'shard')} to do")
+                    progress.phase(f"attributing: {counted(len(self._left), 'shard')} to do")
                 self._take(event)
             while (next_one := self.schedule.assign(crew.placed)) is not None:
                 worker, shard = next_one

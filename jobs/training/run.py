@@ -124,7 +124,7 @@ def run_training(
     if any(name.endswith(STATE_FILE) for name in files_below(run, CHECKPOINTS)):
         say("going on from the checkpoint")
     with make_progress(say, quiet=quiet) as progress:
-        progress.waiting("loading the model")
+        progress.phase("loading the model")
         state, workers = _work(Task(job, train, dev), run, _Reports(say, progress))
     result = _result(job, state, train, dev, workers)
     run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found | {"result": result}}))

@@ -17,7 +17,7 @@ from jobs.analysis.comparison.matching import match_pairs
 from jobs.analysis.comparison.result import Comparison
 from jobs.analysis.comparison.scores import compare_scores, spread
 from jobs.errors import JobError
-from jobs.progress import Counter
+from jobs.progress import Progress
 from jobs.run.reader import Run
 from jobs.run.tables import JOB_FILE
 from jobs.storage.duckdb import connect, first_row
@@ -33,7 +33,7 @@ def compare_runs(
     examples: int = 5,
     by: str | None = None,
     output: Store | None = None,
-    progress: Counter | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compare the pairs that two runs share: scores of all of them, attributions of ``sample`` by chance (0: of all).
 
@@ -62,15 +62,15 @@ def _compare(
     examples: int,
     by: str | None,
     output: Store | None,
-    progress: Counter | None,
+    progress: Progress | None,
 ) -> Comparison:
     if progress is not None:
-        progress.start("matching pairs", None)
+        progress.phase("matching pairs")
     matched = match_pairs(con, first, second)
     chosen = f"ORDER BY md5('{int(seed)}:' || pair_1), pair_1 LIMIT {int(sample)}" if sample else ""
     con.execute(f"CREATE TABLE chosen AS SELECT n FROM matched {chosen}")
     if progress is not None:
-        progress.start("pairs", min(sample, matched.pairs) if sample else matched.pairs)
+        progress.phase("pairs to compare", min(sample, matched.pairs) if sample else matched.pairs)
     compared = add_agreement(con, first, second, progress)
     alone = first_row(con, "SELECT sum(alone), sum(words) FROM details")
     assert alone is not None

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from jobs.analysis.comparison.agreement import MEASURES, Stored, agreement
 from jobs.analysis.comparison.alignment import Aligned, Cut, align
 from jobs.analysis.comparison.matching import scan
-from jobs.progress import Counter
+from jobs.progress import Progress
 from jobs.run.reader import Run
 from jobs.storage.duckdb import first_row
 
@@ -41,7 +41,7 @@ class SideBySide:
     texts: tuple[str, str]
 
 
-def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progress: Counter | None = None) -> int:
+def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progress: Progress | None = None) -> int:
     """Table ``details`` (n, MEASURES, alone) for the pairs of table ``chosen`` (n); the number of them.
 
     ``alone`` is how many words of the pair only one of the runs read.

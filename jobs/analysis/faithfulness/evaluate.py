@@ -15,7 +15,7 @@ from jobs.analysis.faithfulness.sampling import Sample, sample_pairs
 from jobs.analysis.faithfulness.shapley import ORDERS, Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.errors import JobError, RunError
-from jobs.progress import Counter, counted
+from jobs.progress import Progress, counted
 from jobs.run.reader import Run
 
 # Pairs read at once, and changed texts encoded at once: what bounds the memory.
@@ -33,7 +33,7 @@ def evaluate_run(
     shapley: int = ORDERS,
     judge: str | None = None,
     trust_remote_code: bool = False,
-    progress: Counter | None = None,
+    progress: Progress | None = None,
 ) -> Faithfulness:
     """Judge the attributions of ``sample`` pairs of a run by deleting and inserting words and encoding what is left.
 
@@ -56,10 +56,10 @@ def evaluate_run(
         raise RunError(f"{run.url}: there is no pair to evaluate{'' if run.finished else '; the run is not finished'}")
     pair_ids = fit_pairs(run, drawn)
     if progress is not None:
-        progress.start("loading the model", None)
+        progress.phase("loading the model")
     referee = Judge(run, judge, trust_remote_code=trust_remote_code)
     if progress is not None:
-        progress.start("pairs", len(pair_ids))
+        progress.phase("pairs to evaluate", len(pair_ids))
     found: list[PairCurves] = []
     waiting: list[Prepared] = []
     texts: set[Key] = set()
