@@ -89,7 +89,7 @@ def test_a_step_follows_the_recipe(tiny: TinyModels, rng: random.Random, make: M
     assert losses[1] == pytest.approx(wanted, rel=1e-4)
     rising, all_steps = 3, 15
     assert rates == pytest.approx(
-        [1e-3 * min(k / rising, (all_steps - k) / (all_steps - rising)) for k in range(all_steps)]
+        [1e-3 * min((k + 1) / rising, (all_steps - k) / (all_steps - rising)) for k in range(all_steps)]
     )
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.01]
 

@@ -182,7 +182,6 @@ class PairTrainer(SentenceTransformerTrainer):
             num_train_epochs=recipe.epochs,
             per_device_train_batch_size=recipe.batch,
             learning_rate=recipe.learning_rate,
-            lr_scheduler_type="linear",
             warmup_steps=math.ceil(self.steps_an_epoch * recipe.epochs * recipe.warmup),
             weight_decay=recipe.weight_decay,
             max_grad_norm=recipe.largest_gradient,
@@ -257,6 +256,21 @@ class PairTrainer(SentenceTransformerTrainer):
             cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator
         )
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear warm-up, then linear decay to 0; the library's own takes the first step at a rate of 0."""
+        rising = self.args.get_warmup_steps(num_training_steps)
+        falling = max(1, num_training_steps - rising)
+
+        def share(step: int) -> float:
+            return (step + 1) / rising if step < rising else max(0.0, (num_training_steps - step) / falling)
+
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return self.lr_scheduler
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of a step.
