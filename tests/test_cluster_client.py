@@ -14,7 +14,7 @@ import requests
 
 from jobs.cli.cluster import _followed
 from jobs.cluster import client
-from jobs.cluster.address import scrubbed, shown
+from jobs.cluster.address import redacted, redacted_text
 from jobs.cluster.client import Cluster, ClusterJob
 from jobs.cluster.session import ray_session
 from jobs.cluster.submit import find_job, submit
@@ -63,8 +63,8 @@ def test_an_address_that_is_none_is_told_at_once(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_an_address_is_told_without_its_login(address: str, said: str) -> None:
-    assert shown(address) == said
-    assert scrubbed(f"Ray says '{address}' is wrong", address) == f"Ray says '{said}' is wrong"
+    assert redacted(address) == said
+    assert redacted_text(f"Ray says '{address}' is wrong", address) == f"Ray says '{said}' is wrong"
 
 
 @pytest.mark.parametrize("scheme", ["http://", "bolt://", ""])
@@ -96,7 +96,7 @@ class Silent(Cluster):
     """A cluster that has no jobs and takes none."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.place, self.ray_version = url, shown(url), "2.60.0"
+        self.url, self.place, self.ray_version = url, redacted(url), "2.60.0"
 
     def jobs(self, name: str = "") -> list[ClusterJob]:
         return []

@@ -17,7 +17,7 @@ from jobs.cli import main as cli
 from jobs.cluster.client import ClusterJob
 from jobs.cluster.probe import wrong_versions
 from jobs.cluster.resources import worker_resources
-from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, packed, runtime_env
+from jobs.cluster.shipment import EXPECTED_FILE, JOB_FILE, expected, marked_output, pack, runtime_env
 from jobs.cluster.submit import job_name
 from jobs.config.job import Workers, load_job
 from jobs.engine import ray_crew
@@ -186,12 +186,14 @@ def test_only_the_code_and_the_job_are_sent(tmp_path: Path, monkeypatch: pytest.
     (here / "private.txt").write_text("marker")
     monkeypatch.chdir(here)
     job = load_job(None, S3_JOB)
-    packed(there, job, expected(job, None))
+    pack(there, job, expected(job, None))
     sent = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
     listed = subprocess.run(["git", "ls-files", "attribution_core", "jobs"], cwd=ROOT, capture_output=True, text=True)
     if listed.stdout:
         kept = {
-            name for name in listed.stdout.split() if not name.endswith(("py.typed", ".png")) and (ROOT / name).exists()
+            name
+            for name in listed.stdout.split()
+            if not name.endswith(("py.typed", ".png", ".md")) and (ROOT / name).exists()
         }
         assert kept <= sent
     assert {name.split("/")[0] for name in sent} == {"attribution_core", "jobs", JOB_FILE, EXPECTED_FILE}

@@ -59,7 +59,7 @@ def submit(
         cluster = Cluster(address)
         submitted = submit_job(job, cluster, note, restart=restart, install=install, python=python)
         if submitted.finished is not None:
-            from jobs.cluster.standing import finished_lines
+            from jobs.cluster.existing_run import finished_lines
 
             for line in finished_lines(submitted.finished):
                 say(line)
@@ -110,14 +110,14 @@ def stop(context: typer.Context, what: What, address: Address = None) -> None:
 
 def _followed(cluster: Cluster, id: str) -> int:
     """Show a job's log to its end; the job's own exit code."""
-    from jobs.cluster.client import patiently
+    from jobs.cluster.client import with_retries
     from jobs.errors import ClusterError
 
     again = f"tokenpair logs {id} --follow shows it again, tokenpair stop {id} ends it"
     try:
         for line in cluster.follow(id, note):
             say(line.expandtabs())
-        job = patiently(lambda: cluster.job(id), note)
+        job = with_retries(lambda: cluster.job(id), note)
     except KeyboardInterrupt as stop:
         complain(f"the job goes on; {again}")
         return int(getattr(stop, "exit_code", INTERRUPTED))

@@ -1,4 +1,4 @@
-"""Where a cluster is: what RAY_ADDRESS means on this machine, and a first question to its head that costs little."""
+"""Addresses of Ray clusters: what RAY_ADDRESS means on this machine, and a cheap check whether a head answers."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ ANSWER_SECONDS = 5
 
 
 class TokenRefusedError(ClusterError):
-    """A cluster wants a token, or another one."""
+    """A cluster requires an authentication token, or does not accept ours."""
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
-    """The parts of HOST:PORT, or None where it is none."""
+    """Return host and port of an address HOST:PORT, or None if it has another form."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         return None
     return host.strip("[]"), int(port)
 
 
-def shown(address: str) -> str:
-    """``address`` without a login, which may stand before HOST:PORT too, and without a query: as it may be told."""
+def redacted(address: str) -> str:
+    """Return ``address`` for a message: without user name, password and query."""
     scheme, place = _parts(address)
     try:
-        # A password may hold a slash, and what comes after one is looked at for no login.
-        told = without_login(f"{scheme}//{place.rpartition('@')[2]}")
+        # A password may contain a slash, and `without_login` does not look for one after a slash.
+        safe = without_login(f"{scheme}//{place.rpartition('@')[2]}")
     except ValueError:
         return "something that is no address"
-    return told if scheme else told.removeprefix("//")
+    return safe if scheme else safe.removeprefix("//")
 
 
-def scrubbed(text: str, address: str) -> str:
-    """``text``, which is Ray's and may repeat ``address``, without the login in it."""
+def redacted_text(text: str, address: str) -> str:
+    """Return ``text``, a message of Ray's that may contain ``address``, without user name and password."""
     login, at, _ = _parts(address)[1].rpartition("@")
-    text = text.replace(address, shown(address)) if address else text
+    text = text.replace(address, redacted(address)) if address else text
     return text.replace(login + at, "") if login else text
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """The scheme with its colon, empty where there is none, and what comes after it."""
+    """Return the scheme with its colon ("" if there is none) and the rest of the address."""
     scheme, _, place = address.partition("//")
     return (scheme, place) if scheme.endswith(":") else ("", address)
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether anything listens there."""
+    """Return whether a TCP server accepts connections at this host and port."""
     try:
         socket.create_connection((host, port), ANSWER_SECONDS).close()
     except OSError:
@@ -61,43 +61,46 @@ def listens(host: str, port: int) -> bool:
 
 
 def only_on_loopback(address: str) -> bool:
-    """Whether a cluster is at a loopback address and not at this machine's own, which Ray would take it to mean."""
+    """Return whether a cluster listens on the loopback address only.
+
+    Ray takes 127.0.0.1 to mean this machine's address on the network, where such a cluster does not answer.
+    """
     place = host_and_port(address)
     if place is None or place[0] not in ("127.0.0.1", "localhost"):
         return False
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
-        outward.connect(("192.0.2.1", 9))  # nothing is sent: this only asks which way it would go
+        outward.connect(("192.0.2.1", 9))  # UDP sends nothing here; this only selects the local address
         return not listens(outward.getsockname()[0], place[1])
     return True
 
 
 def dashboard_of(address: str) -> str | None:
-    """HOST:PORT of the dashboard of the cluster whose head is at ``address``, None where it has none.
+    """Return HOST:PORT of the dashboard of the cluster whose head is at ``address``; None if it has no dashboard.
 
-    ClusterError where no Ray answers there, TokenRefusedError where it does not accept our token: Ray itself would go
-    on asking for half a minute, with a line on the terminal each time.
+    Raises ClusterError if no Ray answers there, and TokenRefusedError if it does not accept our token. Ray itself
+    would retry for half a minute and print a line each time.
     """
     place = host_and_port(address)
-    silent = ClusterError(f"no Ray cluster answers at {shown(address)}")
+    no_answer = ClusterError(f"no Ray cluster answers at {redacted(address)}")
     if place is None or not listens(*place):
-        raise silent
+        raise no_answer
     try:
         return dashboard_address(address, ANSWER_SECONDS, _without_stderr)
     except Exception as error:
         if "uthenti" in f"{type(error).__name__} {error}":
-            raise TokenRefusedError(refusal(f"the cluster at {shown(address)}")) from None
-        raise silent from None
+            raise TokenRefusedError(refusal(f"the cluster at {redacted(address)}")) from None
+        raise no_answer from None
 
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Ray's native code writes its complaints straight to the terminal, before any setting for that is read."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard what Ray's native code writes to standard error; no setting of Ray's turns that off."""
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""What the check asks of a cluster, on the cluster: GPUs, the store, and files that every machine must see."""
+"""Checks a cluster for a job, running on the cluster: GPUs, the store, and files that every machine must see."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from attribution_core.errors import ModelError
+from jobs.cluster.environment import quiet_libraries
 from jobs.cluster.ray_internals import gpus_of_node_groups
 from jobs.cluster.shipment import folder_here, local_inputs
 from jobs.config.job import JobConfig, load_job, parse_job
 from jobs.errors import SourceError, StoreError
+from jobs.sources import input_files
+from jobs.storage.store import PENDING, Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,20 +29,27 @@ INPUTS_SHOWN = 3
 
 
 def check_cluster(expected: Mapping[str, Any], errors: list[str], notes: list[str]) -> None:
-    """Add what the job in ``job.yaml`` would fail for to ``errors``, and what its user should know to ``notes``."""
+    """Append the reasons why the job in ``job.yaml`` would fail to ``errors``, and notices for the user to ``notes``.
+
+    ``expected`` has what the submitting machine saw, see :func:`jobs.cluster.shipment.expected`.
+    """
+    import ray  # heavy, and the run loop imports this file
+
     job = load_job("job.yaml")
-    import ray
 
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     errors += _gpus(job, ray.cluster_resources(), gpus_to_come(), notes)
     errors += check_inputs(job, expected["inputs"])
     wrong = _on_every_machine(job, expected, notes)
-    # Where a machine lacks the model's folder, that has been said.
+    # If a machine lacks the model's folder, loading the model would only report that again.
     errors += wrong or _on_one_machine(job)
 
 
 def _gpus(job: JobConfig, resources: Mapping[str, float], to_come: float | None, notes: list[str]) -> list[str]:
-    """``to_come``: the GPUs that machines not started yet may have; None where that is not known."""
+    """Return errors about missing GPUs, and append notices to ``notes``.
+
+    ``to_come`` is the number of GPUs of machines that the autoscaler may start; None if that is unknown.
+    """
     now = resources.get("GPU", 0.0)
     wanted = job.workers.gpus
     if wanted == 0 or now >= (wanted or 1e-9):
@@ -60,24 +73,23 @@ NO_GPU_NOTE = "the cluster has no GPU: the job computes on its CPUs, unless mach
 
 
 def gpus_to_come() -> float | None:
-    """The GPUs of all machines that the cluster's autoscaler may start; None where there is one that does not tell."""
+    """Return the GPUs of all machines that the cluster's autoscaler may start; None if they cannot be determined."""
     gpus = gpus_of_node_groups()
     if gpus is not None:
         return gpus
-    import yaml
-
-    # `ray up` leaves what it was given on the head, where this runs.
+    # `ray up` leaves its configuration on the head, where this runs.
     written = Path("~/ray_bootstrap_config.yaml").expanduser()
     with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, TypeError, ValueError):
-        types = yaml.safe_load(written.read_text("utf-8"))["available_node_types"]
-        return float(sum(one.get("resources", {}).get("GPU", 0) * one.get("max_workers", 0) for one in types.values()))
+        kinds = yaml.safe_load(written.read_text("utf-8"))["available_node_types"].values()
+        return float(sum(kind.get("resources", {}).get("GPU", 0) * kind.get("max_workers", 0) for kind in kinds))
     return None if "KUBERAY_GEN_RAY_START_CMD" in os.environ else 0.0
 
 
 def check_inputs(job: JobConfig, here: Mapping[str, list[Any]] | None) -> list[str]:
-    """The input as the planner sees it, which runs on the head; ``here`` is what the submitter saw of local files."""
-    from jobs.sources import input_files
+    """Return errors about input files that the cluster's head, which plans the run, cannot read or that differ there.
 
+    ``here`` has size and fingerprint of the local files on the submitting machine; None if there is none.
+    """
     try:
         files = {file.url: file for file in input_files(job)}
     except SourceError as error:
@@ -98,9 +110,7 @@ def check_inputs(job: JobConfig, here: Mapping[str, list[Any]] | None) -> list[s
 
 
 def check_machine(settings: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """What a worker on this machine could not reach: the run directory, a model that is a folder."""
-    from jobs.storage.store import PENDING, Store
-
+    """Return errors about what a worker on this machine cannot reach: the run directory, the model's folder."""
     job = parse_job(settings)
     wrong: list[str] = []
     if expected["mark"] is not None and not (Path(job.output) / PENDING / str(expected["mark"])).is_file():
@@ -123,35 +133,33 @@ def _on_every_machine(job: JobConfig, expected: Mapping[str, Any], notes: list[s
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    machines = [one for one in ray.nodes() if one["Alive"]]
+    machines = [node for node in ray.nodes() if node["Alive"]]
     if len(machines) > MOST_MACHINES:
         notes.append(f"{MOST_MACHINES} of the cluster's {len(machines)} machines were asked")
         machines = machines[:MOST_MACHINES]
     check = ray.remote(check_machine)
     settings = job.model_dump(mode="json")
-    asked: dict[Any, str] = {}
-    for one in machines:
-        there = NodeAffinitySchedulingStrategy(one["NodeID"], soft=False)
-        asked_one = check.options(num_cpus=0, max_retries=1, scheduling_strategy=there).remote(settings, dict(expected))
-        asked[asked_one] = str(one["NodeManagerAddress"])
-    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=MACHINE_SECONDS)
-    errors = [f"machine {asked[one]} did not answer within {MACHINE_SECONDS:.0f} s" for one in late]
-    for one in ready:
+    addresses: dict[Any, str] = {}
+    for node in machines:
+        on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = check.options(num_cpus=0, max_retries=1, scheduling_strategy=on_node).remote(settings, dict(expected))
+        addresses[task] = str(node["NodeManagerAddress"])
+    ready, late = ray.wait(list(addresses), num_returns=len(addresses), timeout=MACHINE_SECONDS)
+    errors = [f"machine {addresses[task]} did not answer within {MACHINE_SECONDS:.0f} s" for task in late]
+    for task in ready:
         try:
-            found = ray.get(one)
+            wrong = ray.get(task)
         except ray.exceptions.RayError as error:
-            found = [f"cannot start a worker: {str(error).strip().splitlines()[-1][:200]}"]
-        errors += [f"on machine {asked[one]}: {wrong}" for wrong in found]
+            wrong = [f"cannot start a worker: {str(error).strip().splitlines()[-1][:200]}"]
+        errors += [f"on machine {addresses[task]}: {line}" for line in wrong]
     return errors
 
 
 def check_model(settings: Mapping[str, Any]) -> list[str]:
-    """What a worker could not load of the model: a checkpoint that is damaged, incomplete, or of another class."""
-    from attribution_core.errors import ModelError
-    from attribution_core.model.loading import load_model
-    from jobs.cluster.environment import quiet_libraries
-
+    """Return errors about a model that cannot be loaded: a damaged, incomplete or unsupported checkpoint."""
     quiet_libraries()
+    from attribution_core.model.loading import load_model  # torch, after the environment is set
+
     job = parse_job(settings)
     try:
         load_model(
@@ -163,18 +171,19 @@ def check_model(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _on_one_machine(job: JobConfig) -> list[str]:
-    """The model is the same file for all, so one machine loads it; its process ends with that."""
+    """Return errors from loading the model on one machine; the model is the same for all of them."""
     import ray
 
+    # max_calls=1 ends the process afterwards, which frees the model's memory.
     check = ray.remote(num_cpus=0, max_calls=1, max_retries=1)(check_model)
-    asked = check.remote(job.model_dump(mode="json"))
+    task = check.remote(job.model_dump(mode="json"))
     try:
-        found: list[str] = ray.get(asked, timeout=MODEL_SECONDS)
+        errors: list[str] = ray.get(task, timeout=MODEL_SECONDS)
     except ray.exceptions.GetTimeoutError:
-        return []  # a large model over a slow line: its workers wait for it
+        return []  # a large model over a slow network: the workers wait for it
     except ray.exceptions.RayError as error:
         return [f"model: cannot be loaded on the cluster: {str(error).strip().splitlines()[-1][:200]}"]
-    return found
+    return errors
 
 
 def _put_into_a_bucket(who: str) -> str:

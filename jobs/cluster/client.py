@@ -1,4 +1,7 @@
-"""Ray Jobs of a cluster over HTTP, with failures as one line that says what to set."""
+"""Client of a cluster's Ray Jobs over HTTP. Each failure is one line that says what to set.
+
+Ray is imported inside functions: it is heavy, and it reads the environment that ``Cluster`` sets when it is imported.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from jobs.cluster.address import dashboard_of, host_and_port, scrubbed, shown
+import requests
+
+from jobs.cluster.address import dashboard_of, host_and_port, redacted, redacted_text
 from jobs.cluster.session import RAY_ENVIRONMENT
 from jobs.cluster.token import refusal, use_given_token
 from jobs.errors import ClusterError
@@ -24,21 +29,21 @@ LOOK_SECONDS = 5
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 TERMINATED = 143
 POLL_SECONDS = 0.5
-# A log that is silent for so long may be one whose machine is gone: it is asked for anew.
+# After so long without a line, the connection to the log may be dead: it is opened again.
 SILENCE_SECONDS = 120.0
-# How long a cluster that does not answer is asked again, and the longest pause between.
+# How long requests to a cluster that does not answer are repeated, and the longest pause between them.
 OUTAGE_SECONDS, LONGEST_PAUSE_SECONDS = 600.0, 15.0
 
 Answer = TypeVar("Answer")
 
 
 class NoAnswerError(ClusterError):
-    """A cluster did not answer, or not sensibly; another try may help."""
+    """A cluster did not answer, or not as Ray does; a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """A job as the cluster knows it. ``code`` is its own exit code, None while it runs or where it has none."""
+    """A job on the cluster. ``code`` is the exit code of its process; None while it runs or if it has none."""
 
     id: str
     status: str
@@ -48,50 +53,54 @@ class ClusterJob:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not run any more."""
+        """Whether the job has ended."""
         return self.status in ENDED
 
     @property
     def exit_code(self) -> int:
-        """The job's own exit code; a shell's for SIGTERM when it was stopped, 1 when it never came to run."""
+        """The exit code of the job's process; 143 (SIGTERM) if it was stopped, 1 if it never started."""
         if self.code is not None:
-            # A process that a signal ended has a negative code.
+            # A process that was ended by a signal has a negative code.
             return self.code if self.code >= 0 else 128 - self.code
         return {"SUCCEEDED": 0, "STOPPED": TERMINATED}.get(self.status, 1)
 
 
 class Cluster:
-    """A cluster that answers and accepts our token. Every method raises ClusterError in one line."""
+    """A cluster that answers and accepts our token. Every method raises ClusterError, with a message of one line.
+
+    ``address`` is the dashboard's http address or HOST:PORT of the head; None for that in the environment.
+    """
 
     def __init__(self, address: str | None = None) -> None:
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.url = _http_address(address)
-        self.place = shown(self.url)
+        self.place = redacted(self.url)
         use_given_token()
-        with self._told("reach"), _only_address(self.url):
+        with self._errors_as_messages("reach"), _only_address(self.url):
             self._client = _client(self.url)
             self.ray_version = str(self._client._server_ray_version)
 
     def jobs(self, name: str = "") -> list[ClusterJob]:
-        """The jobs whose id is ``name`` or an attempt of it, ``name-1`` and so on, the oldest first.
+        """Return the jobs whose id is ``name`` or ``name-1``, ``name-2`` and so on, the oldest first; all for "".
 
-        A check of the cluster has an id below the name too; a cluster keeps it for a while, and it is no attempt.
+        A check of the cluster, whose id begins with the name too, is not among them.
         """
-        with self._told("list the jobs of"):
-            found = [one for one in self._client.list_jobs() if one.submission_id]
-        found.sort(key=lambda one: one.start_time or 0)
-        mine = [one for one in found if re.fullmatch(rf"{re.escape(name)}(-\d+)?", one.submission_id, re.ASCII)]
-        return [_job(one) for one in (mine if name else found)]
+        with self._errors_as_messages("list the jobs of"):
+            jobs = [job for job in self._client.list_jobs() if job.submission_id]
+        jobs.sort(key=lambda job: job.start_time or 0)
+        if name:
+            jobs = [job for job in jobs if re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.submission_id, re.ASCII)]
+        return [_job(job) for job in jobs]
 
     def job(self, id: str) -> ClusterJob:
-        """One job; ClusterError where there is none."""
-        with self._told(f"ask for job {id} of"):
+        """Return a job by its id; raises ClusterError if there is none."""
+        with self._errors_as_messages(f"ask for job {id} of"):
             return _job(self._client.get_job_info(id))
 
     def submit(self, id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> bool:
-        """Start a job; False where the id is taken already."""
-        with self._told("start a job on"):
+        """Start a job; returns False if a job with this id exists already."""
+        with self._errors_as_messages("start a job on"):
             try:
                 self._client.submit_job(
                     entrypoint=entrypoint, submission_id=id, runtime_env=runtime_env, metadata=metadata
@@ -103,52 +112,52 @@ class Cluster:
         return True
 
     def stop(self, id: str, seconds: float = 60.0) -> ClusterJob:
-        """Ask a job to end and wait until it has; it gets time to leave cleanly."""
-        with self._told(f"stop job {id} of"):
+        """Send SIGTERM to a job and wait up to ``seconds`` until it has ended; returns the job."""
+        with self._errors_as_messages(f"stop job {id} of"):
             self._client.stop_job(id)
         return self.wait(id, seconds)
 
     def wait(self, id: str, seconds: float) -> ClusterJob:
-        """The job when it has ended, or as it is after so many seconds."""
+        """Wait up to ``seconds`` until a job has ended; returns the job."""
         end = time.monotonic() + seconds
         while not (job := self.job(id)).ended and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         return job
 
     def forget(self, id: str) -> None:
-        """Take a job that has ended off the cluster's list."""
-        with contextlib.suppress(ClusterError), self._told(f"remove job {id} of"):
+        """Remove an ended job from the cluster's list of jobs; errors are ignored."""
+        with contextlib.suppress(ClusterError), self._errors_as_messages(f"remove job {id} of"):
             self._client.delete_job(id)
 
     def logs(self, id: str) -> str:
-        """What the job has printed so far."""
-        with self._told(f"read the log of job {id} of"):
+        """Return what a job has printed so far."""
+        with self._errors_as_messages(f"read the log of job {id} of"):
             return str(self._client.get_job_logs(id))
 
     def follow(self, id: str, say: Callable[[str], None]) -> Iterator[str]:
-        """The lines of a job's log as they come, until it ends; ``say`` gets a notice when the cluster does not answer.
+        """Yield the lines of a job's log as they are printed, until it ends; ``say`` gets a notice of an outage.
 
-        A broken connection is taken up again; ClusterError when the cluster is not back within OUTAGE_SECONDS.
+        Reconnects after a broken connection; raises ClusterError if an outage exceeds OUTAGE_SECONDS.
         """
         seen = 0
         rest = ""
-        while not patiently(lambda: self.job(id), say).ended:
+        while not with_retries(lambda: self.job(id), say).ended:
             with contextlib.suppress(ClusterError):
                 for text in self._tail(id, seen):
                     seen += len(text)
                     *whole, rest = (rest + text).split("\n")
                     yield from whole
             time.sleep(POLL_SECONDS)
-        # What was printed between the last look and the end.
-        *whole, rest = (rest + patiently(lambda: self.logs(id), say)[seen:]).split("\n")
+        # The lines printed after the last read and before the end.
+        *whole, rest = (rest + with_retries(lambda: self.logs(id), say)[seen:]).split("\n")
         yield from whole
         if rest:
             yield rest
 
     def _tail(self, id: str, skip: int) -> Iterator[str]:
-        """Pieces of the log after its first ``skip`` characters, until the connection ends or is silent for long."""
+        """Yield pieces of the log after its first ``skip`` characters, until the connection ends or times out."""
         pieces = self._client.tail_job_logs(id)
-        with self._told(f"follow the log of job {id} of"), asyncio.Runner() as loop:
+        with self._errors_as_messages(f"follow the log of job {id} of"), asyncio.Runner() as loop:
             while True:
                 try:
                     piece = loop.run(asyncio.wait_for(anext(pieces), SILENCE_SECONDS))
@@ -159,9 +168,9 @@ class Cluster:
                     yield new
 
     @contextlib.contextmanager
-    def _told(self, doing: str) -> Iterator[None]:
+    def _errors_as_messages(self, doing: str) -> Iterator[None]:
+        """Raise ClusterError, with a message of one line, for any error inside the block; ``doing`` is a verb."""
         import ray
-        import requests
 
         where = f"the cluster at {self.place}"
         try:
@@ -180,8 +189,11 @@ class Cluster:
             raise kind(f"cannot {doing} {where}: {_reason(error, self.url)}") from None
 
 
-def patiently(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
-    """What ``ask`` finds, asked again while the cluster does not answer; its NoAnswerError after OUTAGE_SECONDS."""
+def with_retries(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """Return the result of ``ask``, repeated while it raises NoAnswerError; ``say`` gets a notice of the outage.
+
+    Raises NoAnswerError after OUTAGE_SECONDS.
+    """
     end = time.monotonic() + OUTAGE_SECONDS
     pause = POLL_SECONDS
     while True:
@@ -197,7 +209,11 @@ def patiently(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
 
 
 def _http_address(given: str | None) -> str:
-    """The dashboard's http address from the flag, else the environment; Ray is asked for it where it is a head's."""
+    """Return the http address of the dashboard, from the flag ``given`` or else the environment.
+
+    The address may be HOST:PORT of a head: then Ray is asked for its dashboard. Raises ClusterError for an address of
+    another form.
+    """
     name, address = (
         ("--address", given)
         if given
@@ -206,7 +222,7 @@ def _http_address(given: str | None) -> str:
     if not address:
         raise ClusterError(f"no cluster given: --address http://HEAD:8265, or set {' or '.join(ADDRESSES)}")
     if "://" not in address:
-        return _asked_for(name, address)
+        return _dashboard_url(name, address)
     try:
         parts = urlsplit(address)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -214,28 +230,28 @@ def _http_address(given: str | None) -> str:
         is_url = False
     if not is_url:
         raise ClusterError(
-            f"{name}: found {shown(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
+            f"{name}: found {redacted(address)}; allowed: the address of Ray's dashboard, as http://HEAD:8265"
         )
     return address.rstrip("/")
 
 
-def _asked_for(name: str, address: str) -> str:
-    """The dashboard's address of the cluster at HOST:PORT, which may be the dashboard's own or Ray's."""
-    import requests
-
+def _dashboard_url(name: str, address: str) -> str:
+    """Return the dashboard's http address of the cluster at HOST:PORT, which is the dashboard's or the head's."""
     if host_and_port(address) is None:
         raise ClusterError(
-            f"{name}: found {shown(address)!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379"
+            f"{name}: found {redacted(address)!r}; allowed: Ray's dashboard, as http://HEAD:8265, or HEAD:6379"
         )
     with contextlib.suppress(requests.exceptions.RequestException):
-        # Without a token it is refused, but by the dashboard.
+        # Without a token the dashboard refuses the request, but its answer shows that it is a dashboard.
         requests.get(f"http://{address}/api/version", timeout=LOOK_SECONDS)
         return f"http://{address}"
     use_given_token()
-    found = dashboard_of(address)
-    if found is None:
-        raise ClusterError(f"the cluster at {shown(address)} has no dashboard: pip install 'ray[default]' on its head")
-    return f"http://{found}"
+    dashboard = dashboard_of(address)
+    if dashboard is None:
+        raise ClusterError(
+            f"the cluster at {redacted(address)} has no dashboard: pip install 'ray[default]' on its head"
+        )
+    return f"http://{dashboard}"
 
 
 def _client(url: str) -> Any:
@@ -244,7 +260,7 @@ def _client(url: str) -> Any:
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
-            # Ray waits for ever on a machine that does not answer.
+            # Without a timeout, Ray would wait for ever for a machine that does not answer.
             return super()._do_request(method, endpoint, timeout=(CONNECT_SECONDS, READ_SECONDS), **given)
 
     return Client(url)
@@ -261,7 +277,7 @@ def _quiet_ray() -> None:
 
 @contextlib.contextmanager
 def _only_address(url: str) -> Iterator[None]:
-    """Ray lets the environment win over the address it is given; here the flag does."""
+    """Set the address in the environment inside the block, because Ray prefers it to the address passed to it."""
     before = os.environ.get(ADDRESSES[0])
     os.environ[ADDRESSES[0]] = url
     try:
@@ -273,19 +289,19 @@ def _only_address(url: str) -> Iterator[None]:
             os.environ[ADDRESSES[0]] = before
 
 
-def _job(found: Any) -> ClusterJob:
+def _job(details: Any) -> ClusterJob:
     return ClusterJob(
-        id=str(found.submission_id),
-        status=str(found.status.value if hasattr(found.status, "value") else found.status),
-        code=found.driver_exit_code,
-        message=str(found.message or ""),
-        metadata=dict(found.metadata or {}),
+        id=str(details.submission_id),
+        status=str(details.status),
+        code=details.driver_exit_code,
+        message=str(details.message or ""),
+        metadata=dict(details.metadata or {}),
     )
 
 
 def _reason(error: Exception, url: str) -> str:
-    """Ray's word for it: the last line of the traceback that it may have sent."""
-    lines = [line.strip() for line in scrubbed(str(error), url).splitlines() if line.strip(" .")]
+    """Return Ray's reason for an error, at most 300 characters: the last line of its message or traceback."""
+    lines = [line.strip() for line in redacted_text(str(error), url).splitlines() if line.strip(" .")]
     if _is_unknown(error):
         return "there is no such job"
     return (lines[-1] if lines else type(error).__name__)[:300]

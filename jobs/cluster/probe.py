@@ -1,20 +1,21 @@
-"""The check that runs on a cluster before a job does: prints one line of JSON for ``tokenpair submit``.
+"""The check that runs on a cluster before a job does. It prints one line of JSON for ``tokenpair submit``.
 
-Ray's jobs run the cluster's own Python, whichever that is, so this file keeps to what every Python 3 since 3.8 reads
-and imports nothing of tokenpair until the versions are known to be right.
+Ray runs it with the cluster's own Python, so this file works with every Python since 3.8 and imports nothing of
+tokenpair until the versions are checked.
 """
 
 import json
 import platform
 import sys
 import traceback
+from importlib import metadata
 from typing import Any
 
 MARK = "TOKENPAIR-CHECK "
 
 
 def main() -> None:
-    """Check what ``expected.json`` says, and print the findings."""
+    """Check the cluster against ``expected.json``, and print errors and notices as one line of JSON."""
     with open("expected.json", encoding="utf-8") as file:
         expected = json.load(file)
     errors: Any = []
@@ -35,13 +36,13 @@ def _check(expected: Any, errors: Any, notes: Any) -> None:
     python = platform.python_version()
     if python.split(".")[:2] != expected["here"].split(".")[:2]:
         notes.append(f"the cluster runs Python {python}, this machine {expected['here']}")
-    from jobs.cluster.checks import check_cluster
+    from jobs.cluster.checks import check_cluster  # needs the packages whose versions were just checked
 
     check_cluster(expected, errors, notes)
 
 
 def wrong_versions(expected: Any) -> Any:
-    """Sentences about this Python and its packages, where they are not what tokenpair needs."""
+    """Return errors about versions of Python and of packages that tokenpair does not support, as a list of strings."""
     try:
         from packaging.requirements import Requirement
         from packaging.specifiers import SpecifierSet
@@ -50,18 +51,16 @@ def wrong_versions(expected: Any) -> Any:
     python = platform.python_version()
     if not SpecifierSet(expected["python"]).contains(python):
         return [f"the cluster runs Python {python}; tokenpair needs {expected['python']}"]
-    from importlib import metadata
-
     missing, other = [], []
     for line in expected["requirements"]:
         needed = Requirement(line)
         try:
-            found = metadata.version(needed.name)
+            installed = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
             missing.append(needed.name)
             continue
-        if not needed.specifier.contains(found, prereleases=True):
-            other.append(f"{needed.name} {found} ({needed.specifier} is needed)")
+        if not needed.specifier.contains(installed, prereleases=True):
+            other.append(f"{needed.name} {installed} ({needed.specifier} is needed)")
     wrong = []
     if other:
         wrong.append("the cluster has " + ", ".join(other))

@@ -1,6 +1,7 @@
-"""Every use of a private name of Ray's. Another version of Ray may move them: look here first.
+"""All uses of private names of Ray. If another version of Ray breaks something, look here first.
 
-Each function says what it falls back to where Ray does not answer as expected.
+Each function says what it returns if Ray does not answer as expected. Ray is imported inside functions: it is heavy,
+and it reads the environment when it is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 
 def most_resources() -> dict[str, float] | None:
-    """What Ray's autoscaler may bring in all; None where there is none, or it does not say."""
+    """Return the resources that the cluster may have in all with its autoscaler; None without one or if unknown."""
     from ray._private.state import state
 
     with contextlib.suppress(Exception):
@@ -22,7 +23,7 @@ def most_resources() -> dict[str, float] | None:
 
 
 def gpus_of_node_groups() -> float | None:
-    """The GPUs of all machines that the autoscaler's configuration allows; None where it has no groups."""
+    """Return the GPUs of all machines that the autoscaler's configuration allows; None if it has no node groups."""
     from ray._private.state import state
 
     with contextlib.suppress(Exception):
@@ -34,7 +35,7 @@ def gpus_of_node_groups() -> float | None:
 
 
 def gpus_here() -> float | None:
-    """The GPUs that Ray would see on this machine, without starting it; None where that cannot be known."""
+    """Return the GPUs that Ray would detect on this machine, without starting Ray; None if unknown."""
     with contextlib.suppress(Exception):
         from ray._private.accelerators import get_accelerator_manager_for_resource
 
@@ -48,9 +49,10 @@ def gpus_here() -> float | None:
 
 
 def dashboard_address(head: str, seconds: float, quietly: Callable[[], Any]) -> str | None:
-    """HOST:PORT of the dashboard of the cluster whose head is ``head``; None where it has none.
+    """Return HOST:PORT of the dashboard of the cluster whose head is at ``head``; None if it has no dashboard.
 
-    Ray prints to standard error itself: the question is asked inside ``quietly()``. Raises whatever Ray raises.
+    ``seconds`` is the timeout. Ray prints to standard error, so the request runs inside the context manager
+    ``quietly()``. Raises Ray's own exceptions.
     """
     from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
@@ -63,7 +65,7 @@ def dashboard_address(head: str, seconds: float, quietly: Callable[[], Any]) -> 
 
 
 def reload_settings() -> None:
-    """Have a Ray that was imported before read its token and settings from the environment again."""
+    """Make Ray, which is imported already, read its token and settings from the environment again."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     AuthenticationTokenLoader.instance().reset_cache()
@@ -71,7 +73,7 @@ def reload_settings() -> None:
 
 
 def silence_death_reports() -> None:
-    """Keep Ray from printing a worker's death on the driver's terminal: tokenpair reports it itself."""
+    """Stop Ray from printing the death of a worker on the driver's terminal; tokenpair reports it itself."""
     import ray._private.worker as driver
 
     if hasattr(driver, "print_to_stdstream"):

@@ -1,10 +1,12 @@
-"""A job as Kubernetes manifests: its job file in a ConfigMap, and a RayJob that runs it on a cluster of its own."""
+"""Kubernetes manifests of a job: a ConfigMap with its job file, and a RayJob that runs it on its own cluster."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from jobs.cluster.shipment import job_file, local_inputs, runtime_env, version
 from jobs.cluster.submit import job_name
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.config.job import JobConfig
 
 FOLDER = "/etc/tokenpair"
-# How often KubeRay may start over with new machines; each start goes on where the last one stopped.
+# How often KubeRay may start again with new machines; each start resumes the run.
 STARTS = 3
 MOST_WORKERS = 8
 HEAD_SIZE = {"cpu": "4", "memory": "16Gi"}
@@ -30,11 +32,11 @@ _HEADER = """\
 
 
 def manifest(job: JobConfig, *, image: str | None = None, restart: bool = False) -> str:
-    """The manifests as YAML; JobError, a line each, for places that no pod could see."""
-    import ray
+    """Return the manifests as YAML; raises JobError, with a line for each, for local paths that no pod can read."""
+    import ray  # heavy, needed for its version alone
 
     _check_places(job)
-    # At the start there is no machine to see a GPU on, nor to count.
+    # The cluster starts without workers, so GPUs and the number of workers cannot be detected there.
     asked = job.workers
     gpus = 1.0 if asked.gpus is None else asked.gpus
     least = {"count": None, "gpus": gpus, "max": asked.max or asked.count or MOST_WORKERS}
@@ -45,7 +47,7 @@ def manifest(job: JobConfig, *, image: str | None = None, restart: bool = False)
         _ray_job(name, job, image or f"tokenpair:{version()}", restart, ray.__version__),
     ]
     header = _HEADER.format(version=version(), ray=ray.__version__)
-    return header + "---\n".join(_yaml(one) for one in documents)
+    return header + "---\n".join(_yaml(document) for document in documents)
 
 
 def _check_places(job: JobConfig) -> None:
@@ -85,7 +87,7 @@ def _ray_job(name: str, job: JobConfig, image: str, restart: bool, ray_version: 
         "spec": {
             "entrypoint": f"tokenpair run {FOLDER}/job.yaml" + (" --restart" if restart else ""),
             "runtimeEnvYAML": _yaml(runtime_env(None, install=False)),
-            # A restart that KubeRay repeats would throw away what the first start has done.
+            # If KubeRay repeated --restart, it would delete the results of the first start.
             "backoffLimit": 0 if restart else STARTS,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 60,
@@ -95,7 +97,7 @@ def _ray_job(name: str, job: JobConfig, image: str, restart: bool, ray_version: 
                 "enableInTreeAutoscaling": True,
                 "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 300},
                 "headGroupSpec": {
-                    # Plans and hands out shards; computes nothing itself.
+                    # The head plans and assigns shards; it computes nothing itself.
                     "rayStartParams": {"num-cpus": "0"},
                     "template": _pod("ray-head", image, HEAD_SIZE, name),
                 },
@@ -124,8 +126,6 @@ def _pod(container: str, image: str, size: dict[str, str], config_map: str) -> d
 
 
 def _yaml(document: dict[str, Any]) -> str:
-    import yaml
-
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True

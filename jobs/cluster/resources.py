@@ -1,8 +1,8 @@
-"""How many workers run and what each asks of Ray: policy without Ray, from what the machines say they have.
+"""Decides how many workers run and which resources each requests, from the resources of the machines.
 
-Between ``min`` and ``max`` workers are wanted. Without ``max`` it is as many as there is room for at the moment, so
-machines that join are used; with ``max`` it is that many, and those without room wait in Ray's queue, which is what its
-autoscaler brings machines for.
+The number of workers is between ``min`` and ``max``. Without ``max`` it is the number that the machines have room for
+at the moment, so machines that join are used. With ``max`` it is ``max``: workers without room wait in Ray's queue,
+and Ray's autoscaler starts machines for them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from dataclasses import dataclass, replace
 from jobs.config.job import Workers
 from jobs.errors import JobError
 
-Node = Mapping[str, float]  # what a machine has: CPU, GPU, memory in bytes
+Node = Mapping[str, float]  # the resources of a machine: CPU, GPU, memory in bytes
 
-# What a worker takes beside the budget of its computation: the interpreter, torch, and a small model.
+# Bytes of a worker beside the memory budget of its computation: the interpreter, torch, and a small model.
 WORKER_OVERHEAD = 1 << 30
 MEMORY_SHARE = 0.8
-# From here on a second core a worker is worth more than a second copy of the model.
+# On machines with more cores, a second core for a worker is worth more than a second copy of the model.
 MANY_CORES = 8
 MOST_GPU_THREADS = 8
-# For a machine that is not there yet.
+# Threads of a GPU worker whose machine has not joined yet.
 UNSEEN_GPU_THREADS = 4
 FINEST_SHARE = 10_000
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """What each worker asks of Ray, and how many there are at the ``least`` and the ``most`` (None: room for).
+    """The resources that each worker requests, and the number of workers.
 
-    ``threads`` is what each computes with, ``memory`` the bytes it takes of a machine (0: unknown or on a GPU).
+    ``least`` and ``most`` bound the number; ``most`` is None for as many as there is room for. ``threads`` is the
+    number of compute threads of a worker, ``memory`` the bytes that it uses (0: unknown or on a GPU).
     """
 
     least: int
@@ -42,18 +43,18 @@ class WorkerResources:
     memory: int = 0
 
     def room(self, nodes: Sequence[Node]) -> int:
-        """How many workers the machines have room for, whatever else runs on them."""
+        """Return the number of workers that the machines have room for, without regard to other processes."""
         return sum(_fits(node, self.cpus, self.gpus, self.memory) for node in nodes)
 
     def wanted(self, nodes: Sequence[Node], shards: int) -> int:
-        """How many workers there should be for so many unfinished shards."""
+        """Return the number of workers for this number of unfinished shards."""
         most = self.most if self.most is not None else max(self.room(nodes), self.least)
         return max(min(most, shards), 1)
 
     def asks(self) -> str:
-        """What a worker asks for, as a user reads it."""
-        found = [f"{amount:g} {name}" for amount, name in ((self.cpus, "CPU"), (self.gpus, "GPU")) if amount]
-        return " and ".join(found) or "nothing"
+        """Return the requested resources of a worker in words, such as "2 CPU and 1 GPU"."""
+        amounts = [f"{amount:g} {name}" for amount, name in ((self.cpus, "CPU"), (self.gpus, "GPU")) if amount]
+        return " and ".join(amounts) or "nothing"
 
 
 def worker_resources(
@@ -65,12 +66,13 @@ def worker_resources(
     grows: bool = False,
     ceiling: Mapping[str, float] | None = None,
 ) -> WorkerResources:
-    """Workers for ``shards`` on ``nodes``, what Ray says is there (``CPU``, ``GPU``, ``memory`` in bytes).
+    """Return the resources of the workers for a number of ``shards`` on ``nodes``.
 
-    One worker a GPU where there are GPUs; else workers of one or two cores, as many as memory allows, so that all
-    cores are used. ``memory`` is the budget of one worker's computation in bytes (0: a share of what there is).
-    ``grows`` says that machines may join, ``ceiling`` what an autoscaler may bring in all (None: nobody knows). Raises
-    JobError when more is asked for than there is and will be.
+    One worker for each GPU if there are GPUs; else workers of one or two cores, as many as memory allows, so that all
+    cores are used. ``nodes`` has the resources of each machine (``CPU``, ``GPU``, ``memory`` in bytes). ``memory`` is
+    the memory budget of one worker's computation in bytes (0: a share of the machine's). ``grows`` is whether
+    machines may join, ``ceiling`` the resources of the cluster with all machines of its autoscaler (None: unknown).
+    Raises JobError if the job asks for more than there is and will be.
     """
     nodes = [node for node in nodes if node.get("CPU", 0) > 0 or node.get("GPU", 0) > 0]
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
@@ -88,7 +90,7 @@ def worker_resources(
 
 
 def _start(asked: Workers, room: int, shards: int) -> int:
-    """How many workers there are to begin with."""
+    """Return the number of workers at the start of the run."""
     count = asked.count or max(min(room, asked.max or room), asked.min or 1)
     return max(min(count, shards), 1)
 
@@ -96,13 +98,13 @@ def _start(asked: Workers, room: int, shards: int) -> int:
 def _on_cpus(asked: Workers, nodes: Sequence[Node], shards: int, memory: int, grows: bool) -> WorkerResources:
     cores = [max(int(node.get("CPU", 0)), 1) for node in nodes] or [1]
     each = asked.cpus or (1 if max(cores) <= MANY_CORES else 2)
-    takes = memory + WORKER_OVERHEAD
-    room = sum(_fits(node, each, 0.0, takes) for node in nodes)
+    needed = memory + WORKER_OVERHEAD
+    room = sum(_fits(node, each, 0.0, needed) for node in nodes)
     start = _start(asked, room, shards)
-    # Where machines may join, those that there is no room for wait for them in place of sharing cores.
-    there = max(min(start, room), 1) if grows else start
-    threads = asked.cpus or _threads(cores, there)
-    return WorkerResources(start, start, _share(threads, cores, there), 0.0, threads, takes)
+    # If machines may join, workers without room wait for them instead of sharing cores.
+    at_once = max(min(start, room), 1) if grows else start
+    threads = asked.cpus or _threads(cores, at_once)
+    return WorkerResources(start, start, _share(threads, cores, at_once), 0.0, threads, needed)
 
 
 def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, awaited: bool) -> WorkerResources:
@@ -116,27 +118,27 @@ def _on_gpus(asked: Workers, nodes: Sequence[Node], gpus: float, shards: int, aw
     if not fits:
         return WorkerResources(start, start, float(asked.cpus or 1), each, asked.cpus or UNSEEN_GPU_THREADS)
     cores = [max(int(node.get("CPU", 0)), 1) for node in with_gpus]
-    there = min(start, fits)
-    threads = asked.cpus or min(_threads(cores, there), MOST_GPU_THREADS)
-    return WorkerResources(start, start, _share(threads, cores, there), each, threads)
+    at_once = min(start, fits)
+    threads = asked.cpus or min(_threads(cores, at_once), MOST_GPU_THREADS)
+    return WorkerResources(start, start, _share(threads, cores, at_once), each, threads)
 
 
 def _fits(node: Node, cpus: float, gpus: float, memory: int) -> int:
-    """How many workers of a kind a machine has room for."""
+    """Return the number of workers with these resources that a machine has room for."""
     rooms: list[float] = []
     if cpus:
         rooms.append(math.floor(node.get("CPU", 0.0) / cpus + 1e-6))
     if gpus:
-        there = node.get("GPU", 0.0)
-        # A fraction is of one GPU: what is left over of two does not add up to another.
-        rooms.append(there // gpus if gpus >= 1 else int(there) * int(1 / gpus + 1e-6))
+        on_node = node.get("GPU", 0.0)
+        # A fraction is of one GPU: the rests of two GPUs do not add up to room for another worker.
+        rooms.append(on_node // gpus if gpus >= 1 else int(on_node) * int(1 / gpus + 1e-6))
     if memory and "memory" in node:
         rooms.append(node["memory"] * MEMORY_SHARE // memory)
     return int(min(rooms, default=0))
 
 
 def _threads(cores: Sequence[int], count: int) -> int:
-    """The most threads with which ``count`` workers have cores of their own, one at least."""
+    """Return the largest number of threads, at least 1, with which no two of ``count`` workers share a core."""
     threads = max(min(sum(cores) // count, max(cores)), 1)
     while threads > 1 and sum(own // threads for own in cores) < count:
         threads -= 1
@@ -144,7 +146,10 @@ def _threads(cores: Sequence[int], count: int) -> int:
 
 
 def _share(threads: int, cores: Sequence[int], count: int) -> float:
-    """Cores to ask Ray for: ``threads``, or a fair share where more threads than cores were asked for."""
+    """Return the number of cores to request from Ray for a worker.
+
+    It is ``threads``, or an equal share of the cores if ``count`` workers need more threads than there are cores.
+    """
     if sum(own // threads for own in cores) >= count:
         return float(threads)
     smallest = min(cores)

@@ -1,7 +1,7 @@
-"""Submitting a job to a running Ray cluster: once while it runs, with its own exit code, after a check of the cluster.
+"""Submits a job to a running Ray cluster, after a check of the cluster, and at most once at a time.
 
-A job's id there is made from its run directory and the number of the attempt, so that whoever knows the run directory
-finds the job, and nobody starts a second one beside it.
+The id of the job on the cluster consists of its run directory's name and hash and the number of the start. So the job
+can be found by its run directory, and a second one is not started while it runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from attribution_core.errors import ModelError
 from jobs.cluster.client import Cluster, ClusterJob
+from jobs.cluster.existing_run import check_not_running, read_existing_run, resume_notice
 from jobs.cluster.probe import MARK
-from jobs.cluster.shipment import expected, marked_output, packed, runtime_env, version
-from jobs.cluster.standing import check_not_at_work, going_on, present_run
+from jobs.cluster.shipment import expected, marked_output, pack, runtime_env, version
 from jobs.config.job import JobConfig, absolute, load_job
 from jobs.errors import ClusterError
 from jobs.run.status import Status
@@ -28,7 +28,7 @@ PREFIX = "tokenpair"
 CHECK_SECONDS = 900.0
 JOB_DIGEST = "tokenpair_job"
 RUN_DIRECTORY = "tokenpair_run"
-# Ray stops what is left of a job some seconds after it was asked to.
+# Ray kills a job that does not end within some seconds after it was asked to stop.
 STOP_WAIT_SECONDS = 90.0
 
 Say = Callable[[str], None]
@@ -36,9 +36,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submission. ``started`` is false where the job was running already.
+    """The result of a submission. ``started`` is false if the job was running already.
 
-    ``finished`` is the run where it was finished before; then there is no job and ``id`` is empty.
+    ``finished`` is the status of the run if it was finished before; then there is no job and ``id`` is "".
     """
 
     id: str
@@ -57,8 +57,9 @@ def submit(
 ) -> Submitted:
     """Check the cluster and start ``job`` on it, unless it runs already or its run is finished; ``say`` gets notices.
 
-    Raises ClusterError, in a line each, for everything that the cluster lacks, and for a run that is being computed
-    elsewhere; RunError for a run directory that holds another job. Then nothing was started.
+    ``restart`` discards an existing run, ``install`` lets the cluster install tokenpair's requirements, and
+    ``python`` is the cluster's Python. Raises ClusterError, with one line for each problem of the cluster, or if the
+    run is being computed elsewhere; RunError if the run directory belongs to another job. Nothing is started then.
     """
     _check_python(python)
     if Path(job.model).is_absolute() and not Path(job.model).is_dir():
@@ -68,24 +69,24 @@ def submit(
     running = _running(before, job)
     if running is not None:
         return Submitted(running.id, started=False)
-    present = present_run(job, restart=restart)
-    if present is not None:
-        check_not_at_work(present)
-        if present.state == "finished" and not restart:
-            return Submitted("", started=False, finished=present)
+    existing = read_existing_run(job, restart=restart)
+    if existing is not None:
+        check_not_running(existing)
+        if existing.state == "finished" and not restart:
+            return Submitted("", started=False, finished=existing)
         if not restart:
-            say(f"note: {going_on(present)}")
+            say(f"note: {resume_notice(existing)}")
     with tempfile.TemporaryDirectory(prefix="tokenpair-submit-") as folder, marked_output(job) as mark:
-        packed(Path(folder), job, expected(job, mark))
+        pack(Path(folder), job, expected(job, mark))
         environment = runtime_env(Path(folder), install=install)
         for notice in _checked(cluster, name, environment, python, say):
             say(f"note: {notice}")
         words = [python, "-m", "jobs", "run", "job.yaml", *(["--restart"] if restart else [])]
         metadata = {JOB_DIGEST: _digest(job), RUN_DIRECTORY: job.output, "tokenpair_version": version()}
-        id = f"{name}-{_attempt(before) + 1}"
+        id = f"{name}-{_last_number(before) + 1}"
         if cluster.submit(id, " ".join(words), environment, metadata):
             return Submitted(id, started=True)
-    # Somebody else took this number in the meantime.
+    # Another process submitted a job with this id in the meantime.
     running = _running(cluster.jobs(name), job)
     if running is None:
         raise ClusterError(f"another job {id} was started and has ended meanwhile; submit again")
@@ -93,7 +94,7 @@ def submit(
 
 
 def job_name(output: str) -> str:
-    """The part of a job's id that stands for its run directory."""
+    """Return the part of a job's id that identifies its run directory."""
     place = output.rstrip("/")
     slug = re.sub(r"[^a-z0-9]+", "-", place.rpartition("/")[2].lower()).strip("-")[:24]
     digest = hashlib.sha256(place.encode()).hexdigest()[:10]
@@ -101,23 +102,24 @@ def job_name(output: str) -> str:
 
 
 def find_job(cluster: Cluster, what: str) -> ClusterJob:
-    """The last attempt of a job's id, run directory or job file; ClusterError where there is none."""
-    found: list[ClusterJob] = []
+    """Return the latest job with an id, a run directory or a job file; raises ClusterError if there is none."""
+    jobs: list[ClusterJob] = []
     if re.fullmatch(rf"{PREFIX}-[\w-]+", what):
-        found = cluster.jobs(what)
+        jobs = cluster.jobs(what)
     where = what
-    if not found:
+    if not jobs:
         path = Path(what).expanduser()
         is_file = path.suffix in (".yaml", ".yml") and not what.startswith("s3://")
         where = load_job(path).output if is_file else absolute(what).rstrip("/")
-        found = cluster.jobs(job_name(where))
-    if not found:
+        jobs = cluster.jobs(job_name(where))
+    if not jobs:
         raise ClusterError(f"{where}: no job of tokenpair with this id or run directory is known to {cluster.place}")
-    return found[-1]
+    return jobs[-1]
 
 
 def _running(jobs: list[ClusterJob], job: JobConfig) -> ClusterJob | None:
-    running = next((one for one in jobs if not one.ended), None)
+    """Return the job that is not ended, or None; raises ClusterError if it has other settings than ``job``."""
+    running = next((other for other in jobs if not other.ended), None)
     if running is not None and running.metadata.get(JOB_DIGEST) != _digest(job):
         raise ClusterError(
             f"{job.output}: another job writes to this run directory, {running.id}; choose another output, "
@@ -130,24 +132,24 @@ def _digest(job: JobConfig) -> str:
     return hashlib.sha256(json.dumps(job.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _attempt(jobs: list[ClusterJob]) -> int:
-    """The number of the last attempt, 0 where there was none."""
-    numbers = (one.id.rpartition("-")[2] for one in jobs)
+def _last_number(jobs: list[ClusterJob]) -> int:
+    """Return the number at the end of the latest job's id, 0 if there is no job."""
+    numbers = (job.id.rpartition("-")[2] for job in jobs)
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _checked(cluster: Cluster, name: str, environment: dict[str, Any], python: str, say: Say) -> list[str]:
-    """Run the check on the cluster; its notes, or ClusterError with what is wrong, a line each."""
+    """Run the check on the cluster and return its notices; raises ClusterError with one line for each problem."""
     say(f"checking the cluster at {cluster.place} (Ray {cluster.ray_version}) …")
     id = f"{name}-check-{hashlib.sha256(str(environment).encode()).hexdigest()[:10]}"
     cluster.submit(id, f"{python} -m jobs.cluster.probe", environment, {})
     try:
         done = cluster.wait(id, CHECK_SECONDS)
         if not done.ended:
-            raise ClusterError(f"the cluster did not get to the check within {CHECK_SECONDS:.0f} s ({done.status})")
+            raise ClusterError(f"the cluster did not finish the check within {CHECK_SECONDS:.0f} s ({done.status})")
         report = _report(cluster.logs(id), done, python)
     finally:
-        # Also where the user has lost patience.
+        # Also after Ctrl-C.
         if not cluster.job(id).ended:
             cluster.stop(id, seconds=10)
         cluster.forget(id)
@@ -159,8 +161,8 @@ def _checked(cluster: Cluster, name: str, environment: dict[str, Any], python: s
 def _report(log: str, done: ClusterJob, python: str) -> dict[str, list[str]]:
     line = next((line for line in reversed(log.splitlines()) if line.startswith(MARK)), None)
     if line is not None:
-        found = json.loads(line.removeprefix(MARK))
-        return {name: [" ".join(str(one).split()) for one in found[name]] for name in ("errors", "notes")}
+        report = json.loads(line.removeprefix(MARK))
+        return {name: [" ".join(str(text).split()) for text in report[name]] for name in ("errors", "notes")}
     if done.code == 127:
         raise ClusterError(f"the cluster's machines have no `{python}` on the path of Ray: name one with --python")
     said = [line.strip() for line in (done.message or log).splitlines() if line.strip()]
@@ -168,6 +170,6 @@ def _report(log: str, done: ClusterJob, python: str) -> dict[str, list[str]]:
 
 
 def _check_python(python: str) -> None:
-    # It becomes part of a shell's command line there.
+    # It becomes part of a shell command on the cluster.
     if re.fullmatch(r"[\w./+-]+", python) is None:
         raise ClusterError(f"--python: found {python!r}; allowed: a program's name or path on the cluster")

@@ -1,6 +1,6 @@
-"""Ray's token authentication: the token that tokenpair is given for a cluster, and its own for the Ray that it starts.
+"""Ray's token authentication: the user's token for a cluster, and a new token for a Ray that tokenpair starts.
 
-A token is only ever in an environment: never written to disk, never on a command line, never in a message.
+tokenpair keeps tokens in environment variables only: never on disk, on a command line or in a message.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from jobs.cluster.ray_internals import reload_settings
 from jobs.errors import ClusterError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-# Where Ray itself looks for a token that was not named.
+# Ray's default file for a token.
 DEFAULT_PATH = Path("~/.ray/auth_token")
 HOW = f"set {MODE}=token and {TOKEN} or {TOKEN_PATH}"
 
 
 @contextlib.contextmanager
 def own_token() -> Iterator[None]:
-    """A fresh token for a Ray that is started inside the block; the environment is put back as it was afterwards.
+    """Set a new random token for a Ray that is started inside the block, and restore the environment afterwards.
 
-    Without one Ray would make a token itself and leave it in the home folder for every later Ray of this user.
+    Without it, Ray would create a token itself and leave it in the home folder for every later Ray of this user.
     """
     before = {name: os.environ.pop(name, None) for name in (MODE, TOKEN, TOKEN_PATH)}
     os.environ.update({MODE: "token", TOKEN: secrets.token_hex(32)})
-    read_again()
+    reload_token()
     try:
         yield
     finally:
@@ -37,14 +37,14 @@ def own_token() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        read_again()
+        reload_token()
 
 
 def use_given_token() -> None:
-    """Authenticate with the token of the environment, where there is one, to a cluster that is there already.
+    """Authenticate to an existing cluster with the token of the environment or of Ray's default file, if there is one.
 
-    A token that is named switches authentication on by itself, as one in Ray's own place does. ClusterError where the
-    token's file cannot be read or the mode is not one of Ray's: Ray would end the process.
+    A token switches authentication on, without RAY_AUTH_MODE. Raises ClusterError if the token's file cannot be read
+    or RAY_AUTH_MODE is invalid; Ray itself would end the process.
     """
     mode = os.environ.get(MODE)
     if mode is None and (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH) or DEFAULT_PATH.expanduser().is_file()):
@@ -54,16 +54,16 @@ def use_given_token() -> None:
     path = os.environ.get(TOKEN_PATH)
     if (mode or "").lower() == "token" and path and not os.environ.get(TOKEN):
         try:
-            found = Path(path).expanduser().read_text("utf-8").strip()
+            token = Path(path).expanduser().read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError):
             raise ClusterError(f"{TOKEN_PATH} names {path}, which cannot be read as a token") from None
-        if not found:
+        if not token:
             raise ClusterError(f"{TOKEN_PATH} names {path}, which is empty")
-    read_again()
+    reload_token()
 
 
 def refusal(where: str) -> str:
-    """What to do about a cluster that did not let us in, in one line; the token itself is not in it."""
+    """Return one line on what to do about a cluster, named by ``where``, that refused access; without the token."""
     mode = os.environ.get(MODE, "").lower()
     if mode == "disabled":
         return f"{where} wants a token, and {MODE} is disabled here: {HOW}"
@@ -73,15 +73,15 @@ def refusal(where: str) -> str:
     return f"{where} does not accept the token of {named or DEFAULT_PATH}: it must be the one that its head has"
 
 
-def restore(mode: str | None) -> None:
-    """Ray's mode of authentication as it was in the environment."""
+def restore_mode(mode: str | None) -> None:
+    """Set RAY_AUTH_MODE to an earlier value, None for unset."""
     os.environ.pop(MODE, None)
     if mode is not None:
         os.environ[MODE] = mode
-    read_again()
+    reload_token()
 
 
-def read_again() -> None:
-    """Let a Ray that was imported before look at the environment again; it keeps what it has read."""
+def reload_token() -> None:
+    """Make Ray read the environment again if it is imported already, because it caches the token."""
     if "ray._raylet" in sys.modules:
         reload_settings()

@@ -115,7 +115,7 @@ def test_a_run_that_has_only_begun_to_plan_elsewhere_is_seen(job: JobConfig) -> 
         ("stopped", 5, {"reason": "SIGTERM"}, "stopped by SIGTERM"),
         ("failed", 5, {"reason": "no room"}, "ended by an error: no room"),
         ("incomplete", 5, {}, "ended with shards missing"),
-        ("running", 4000, {}, "not finished, and nobody computes it"),
+        ("running", 4000, {}, "not finished, and no driver computes it"),
     ],
 )
 def test_a_run_that_was_left_goes_on_and_it_is_said(

@@ -1,4 +1,4 @@
-"""What stands in a job's run directory already, as far as the machine that submits can see it."""
+"""Checks for an existing run in a job's run directory, as far as the submitting machine can read it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING
 from attribution_core.errors import ModelError
 from jobs.errors import ClusterError, RunError, SourceError, StoreError
 from jobs.progress import counted, duration
+from jobs.run.record import check_same_inputs, check_same_job, check_same_model_files, read_record
 from jobs.run.status import ALIVE_SECONDS, AT_WORK, Status, read_status
+from jobs.sources import input_files
+from jobs.storage.store import Store
 
 if TYPE_CHECKING:
     from jobs.config.job import JobConfig
 
 
-def present_run(job: JobConfig, *, restart: bool = False) -> Status | None:
-    """Where the run in the job's run directory stands; None where there is none, or this machine cannot read it.
+def read_existing_run(job: JobConfig, *, restart: bool = False) -> Status | None:
+    """Return the status of the run in the job's run directory; None if there is none or this machine cannot read it.
 
-    RunError where the run is another job's, or was planned from other input or begun with another model of that name,
-    unless ``restart`` says that it is to be thrown away.
+    Raises RunError if the run belongs to another job, was planned from other input, or was begun with other files of
+    the model; ``restart``, which discards that run, skips these checks.
     """
-    from jobs.run.record import check_same_inputs, check_same_job, check_same_model_files, read_record
-    from jobs.sources import input_files
-    from jobs.storage.store import Store
-
-    # The cluster may have credentials and folders that this machine lacks: its own check then says what is wrong.
+    # The cluster may have credentials and folders that this machine lacks: then the check on the cluster decides.
     with contextlib.suppress(StoreError):
         run = Store.open(job.output, job.storage)
         record = None if restart else read_record(run)
@@ -34,37 +33,37 @@ def present_run(job: JobConfig, *, restart: bool = False) -> Status | None:
                 check_same_inputs(run, record, input_files(job))
             with contextlib.suppress(ModelError):
                 check_same_model_files(run, record, job.model)
-        # A start writes where it stands before it writes what its job is.
+        # A run writes its state before it writes job.yaml, so the status may exist without a record.
         with contextlib.suppress(RunError):
             return read_status(run)
     return None
 
 
-def check_not_at_work(status: Status) -> None:
-    """ClusterError where somebody computes the run right now, outside of the cluster that was asked."""
+def check_not_running(status: Status) -> None:
+    """Raise ClusterError if a driver computes the run right now, outside of this cluster."""
     if status.state not in AT_WORK or not status.drivers:
         return
     where = f" on {status.host} (process {status.process})" if status.host else ""
     seen = duration(max(status.seen_seconds or 0.0, 0.0))
     raise ClusterError(
         f"{status.url}: is being computed already{where}, last sign of life {seen} ago, {_done(status)}; "
-        f"tokenpair status {status.url} says where it stands. If that process was killed, submit again in "
-        f"{ALIVE_SECONDS:.0f} s, and the run goes on"
+        f"tokenpair status {status.url} shows its progress. If that process was killed, submit again in "
+        f"{ALIVE_SECONDS:.0f} s to resume the run"
     )
 
 
-def going_on(status: Status) -> str:
-    """A notice that the job goes on with an unfinished run."""
+def resume_notice(status: Status) -> str:
+    """Return a notice that the job resumes an unfinished run."""
     why = {
         "stopped": f"stopped by {status.reason or 'a signal'}",
         "failed": f"ended by an error: {status.reason}",
         "incomplete": "ended with shards missing",
-    }.get(status.state, "not finished, and nobody computes it")
+    }.get(status.state, "not finished, and no driver computes it")
     return f"going on with {status.url}, {_done(status)} ({why})"
 
 
 def finished_lines(status: Status) -> list[str]:
-    """What a user reads of a run that is finished."""
+    """Return the lines about a run that was finished before."""
     return [f"already finished: {status.url}", *(status.totals.lines() if status.totals is not None else [])]
 
 
