@@ -1,4 +1,7 @@
-"""The README's pictures: ``python tests/report_screenshots.py REPORT.html FOLDER``; look before you keep them."""
+"""The READMEs' pictures: ``python tests/report_screenshots.py REPORT.html FOLDER [QUERY.html]``; look at them first.
+
+``QUERY.html`` is the page of ``tokenpair show RUN --query ID --top 2 --html QUERY.html``.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from chromium import Browser, browser, program
 WORD = '#text-0 .word[data-g="3"]'
 
 
-def main(report: Path, folder: Path) -> None:
-    """The summary and the explorer on a desktop, the explorer on a telephone in the dark."""
+def main(report: Path, folder: Path, query: Path | None = None) -> None:
+    """The summary and the explorer on a desktop, the explorer on a telephone in the dark, and the page of a query."""
     chromium = program()
     assert chromium is not None, "no Chromium here: apt-get install chromium"
     folder.mkdir(exist_ok=True)
@@ -26,6 +29,11 @@ def main(report: Path, folder: Path) -> None:
         _explorer(tab, folder / "explorer.png", 960, 830)
         tab.scheme("dark")
         _explorer(tab, folder / "telephone.png", 360, 740)
+        if query is not None:
+            tab.scheme("light")
+            tab.size(780, 620)
+            tab.open(query)
+            tab.picture(folder / "query.png")
 
 
 def _explorer(tab: Browser, picture: Path, width: int, height: int) -> None:
@@ -36,4 +44,4 @@ def _explorer(tab: Browser, picture: Path, width: int, height: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]))
+    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]), *(Path(name).absolute() for name in sys.argv[3:4]))
