@@ -321,7 +321,7 @@ def test_statistics_of_other_settings_are_not_removed_without_a_word(tmp_path: P
     told: list[str] = []
     for seed, only in ((0, ["concentration", "matches"]), (0, ["position"]), (1, ["position"])):
         assert not told
-        compute_statistics(run, only=only, pipeline=None, seed=seed, resamples=20, told=told.append)
+        compute_statistics(run, only=only, pipeline=None, seed=seed, resamples=20, echo=told.append)
     assert told == ["removed, for they were of other pairs or made with other settings: concentration, matches"]
 
 

@@ -83,7 +83,7 @@ def listed(tab: Browser) -> list[dict[str, Any]]:
     """What the page says the word under the pointer met: group, number as printed, exact value."""
     return list(
         tab.value(
-            "[...document.querySelectorAll('#told li')].map(li => ({g: Number(li.dataset.g), word: "
+            "[...document.querySelectorAll('#readout li')].map(li => ({g: Number(li.dataset.g), word: "
             "li.querySelector('.met').textContent, told: li.querySelector('.value').textContent, "
             "value: Number(li.dataset.value)}))"
         )
@@ -159,7 +159,7 @@ def test_the_matrix_is_the_run_s_and_links_both_words(shown: Browser, run: Run) 
     shown.point_at(f'#matrix td[data-i="{i}"][data-j="{j}"]')
     chosen = shown.value("[...document.querySelectorAll('#explorer .word.chosen')].map(word => word.textContent)")
     assert chosen == [pair.a.groups.labels[i], pair.b.groups.labels[j]]
-    told = shown.value("document.querySelector('#told').textContent")
+    told = shown.value("document.querySelector('#readout').textContent")
     number = float(told.split(": ")[1].replace("−", "-"))
     assert number == pytest.approx(float(pair.matrix[i, j]), abs=6e-4)
     assert "−" in told or number >= 0
@@ -181,7 +181,7 @@ def test_until_a_word_is_pointed_at_the_colours_are_lifts(shown: Browser, run: R
     assert np.argsort(lifts[words]).tolist() != np.argsort(sums[words]).tolist(), "the share gives the same order"
     for g in words:
         shown.point_at(f'#text-{side} .word[data-g="{g}"]')
-        told = shown.value("document.querySelector('#told p').textContent").replace("−", "-")
+        told = shown.value("document.querySelector('#readout p').textContent").replace("−", "-")
         found = re.search(r" adds ([+-][\d.]+) to the score in all; its lift is ([+-][\d.]+)\. ", told)
         assert found is not None, told
         assert float(found[1]) == pytest.approx(float(sums[g]), abs=6e-4)
@@ -242,13 +242,13 @@ def test_the_keyboard_reaches_everything(shown: Browser, run: Run) -> None:
     shown.press("ArrowRight")
     second = shown.value(active)
     assert second == int(shown_groups(pair.a, False)[1])
-    assert pair.a.groups.labels[second] in shown.value("document.querySelector('#told').textContent")
+    assert pair.a.groups.labels[second] in shown.value("document.querySelector('#readout').textContent")
     shown.press("Enter")
     pressed = "document.querySelectorAll('#explorer [aria-pressed=true]').length"
     assert shown.value(pressed) == 1
-    told = shown.value("document.querySelector('#told').textContent")
+    told = shown.value("document.querySelector('#readout').textContent")
     shown.point_at(f'#text-1 .word[data-g="{int(shown_groups(pair.b, False)[0])}"]')
-    assert shown.value("document.querySelector('#told').textContent") == told, "a held word was let go by the pointer"
+    assert shown.value("document.querySelector('#readout').textContent") == told, "a held word was let go by the pointer"
     shown.press("Escape")
     assert shown.value(pressed) == 0
     for _ in range(6):
@@ -274,7 +274,7 @@ def test_everything_that_can_be_used_has_a_name(shown: Browser) -> None:
         and not node.get("name", {}).get("value", "").strip()
     ]
     assert [shown.call("DOM.describeNode", backendNodeId=one)["node"]["nodeName"] for one in nameless] == []
-    live = shown.value("document.querySelector('#told').getAttribute('aria-live')")
+    live = shown.value("document.querySelector('#readout').getAttribute('aria-live')")
     assert live == "polite"
 
 

@@ -73,7 +73,7 @@ def evaluation(gain: float, sums_to: str = "score") -> Faithfulness:
         curves=tuple(found),
         overall=tuple(overall),
         verdict=verdict,
-        found=(),
+        measured=(),
     )
 
 

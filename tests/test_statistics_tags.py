@@ -92,7 +92,7 @@ def test_a_run_without_a_pipeline_has_every_other_statistic(tmp_path: Path, seed
 def test_sentences_have_no_part_of_speech(tmp_path: Path, seed: int) -> None:
     run = write_made(tmp_path / "run", made_pairs(seed, 10), groups="sentence")
     said: list[str] = []
-    summary = compute_statistics(run, pipeline=PIPELINE, resamples=10, told=said.append)
+    summary = compute_statistics(run, pipeline=PIPELINE, resamples=10, echo=said.append)
     assert summary.run.pipeline is None
     assert any("sentences" in line for line in said)
 

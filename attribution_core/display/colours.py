@@ -1,6 +1,6 @@
 """The colours of every display: one diverging scale, blue above zero and orange below it, and the paper around it.
 
-Blue against orange is told apart with every common colour blindness. Steps go from weak to strong.
+Blue against orange can be distinguished with every common colour blindness. Steps go from weak to strong.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ HEATMAP_MISSING = "#d9d9d9"
 # --- terminals
 
 # Background per step away from zero; the first step, hardly more than nothing, has none. All of about the same
-# lightness, so that a cell stands out from a white and from a black terminal alike, and strength is told by saturation
+# lightness, so that a cell stands out from a white and from a black terminal alike, and strength shows in saturation
 # and hue; white text has a contrast of 4.5 or more on each.
 TERMINAL_POSITIVE = ("#5f767e", "#4b758d", "#39729d", "#2a6dac", "#1d67bb", "#185ecd", "#2351de")
 TERMINAL_NEGATIVE = ("#7a705e", "#826b49", "#8d6334", "#995721", "#a44914", "#ae3815", "#b71a18")

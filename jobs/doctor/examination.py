@@ -30,7 +30,7 @@ DEFAULT_LAYER = -2
 MEASURED_SECONDS = 2.0
 SENSITIVITY_NODES = 6
 
-Told = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 def examine(
@@ -42,18 +42,18 @@ def examine(
     seconds: float = 60.0,
     device: str | None = None,
     trust_remote_code: bool = False,
-    told: Told = lambda line: None,
+    echo: Echo = lambda line: None,
 ) -> Diagnosis:
     """Examine a model: a folder, or a name on the hub.
 
     ``mode`` is the model's own where not given: retrieval where it has prompts or routes for queries or documents.
     ``reference`` is the token that stands in place of every word in a reference: pad, unk, mask, or a word.
-    Cuts are tried for about ``seconds``, the default one first; ``told`` is given a line about each step.
+    Cuts are tried for about ``seconds``, the default one first; ``echo`` is given a line about each step.
 
     Raises:
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
-    told(f"loading {name}")
+    echo(f"loading {name}")
     _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
     mode = mode or usual_mode(loaded)
     settings: dict[str, Any] = {"mode": mode, "similarity": similarity, "reference": reference}
@@ -66,17 +66,17 @@ def examine(
         return Attributor(lowest.encoder.model, layer=layer, shared=True, **settings, **more)
 
     attributor = at_layer(default)
-    told("comparing scores")
+    echo("comparing scores")
     found = attributor.attribute_pairs(pairs)
     scores = _scores(attributor, loaded, found, pairs)
-    told("looking at padding and batch-mates")
+    echo("looking at padding and batch-mates")
     references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
-    told("measuring speed")
+    echo("measuring speed")
     speed = _speed(attributor, pairs)
-    checks = _layers(at_layer, attributor.layer, count, pairs, seconds, told)
+    checks = _layers(at_layer, attributor.layer, count, pairs, seconds, echo)
     sides = tuple(_side(attributor, role) for role in dict.fromkeys(attributor.roles))
-    notices = list(_notices(loaded, attributor, sides, scores, checks, count))
-    # What a job over a log would be told of prefixes that the model wants.
+    notices = list(_notices(attributor, sides, scores, checks, count))
+    # What a job over a log would say of prefixes that the model needs.
     notices += prompt_notes(name, folder_at_hand(name), {"query": None, "document": None})
     if not saved_by_sentence_transformers(name):
         notices.insert(0, f"it was not saved by sentence-transformers, which puts {sides[0].pooling[0]} pooling on top")
@@ -191,7 +191,7 @@ def _layers(
     count: int,
     pairs: list[tuple[str, str]],
     seconds: float,
-    told: Told,
+    echo: Echo,
 ) -> tuple[LayerCheck, ...]:
     """The default cut, the lowest, the highest, and as many of the others as there is time for."""
     began = time.perf_counter()
@@ -201,7 +201,7 @@ def _layers(
         spent = time.perf_counter() - began
         if checks and spent > seconds:
             break
-        told(f"layer {layer}")
+        echo(f"layer {layer}")
         attributor = at_layer(layer)
         attributor.calibrate()
         started = time.perf_counter()
@@ -256,7 +256,6 @@ def _side(attributor: Attributor, role: Any) -> Side:
 
 
 def _notices(
-    loaded: SentenceTransformer,
     attributor: Attributor,
     sides: tuple[Side, ...],
     scores: Scores,

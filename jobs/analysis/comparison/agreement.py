@@ -14,7 +14,7 @@ from jobs.analysis.comparison.alignment import Aligned, summed, summed_cells
 
 Values = NDArray[np.float64]
 STRONGEST = 10
-# What is told of a pair; None where it is not defined (one word, or no matrix stored).
+# What is computed of a pair; None where it is not defined (one word, or no matrix stored).
 MEASURES = ("distance", "cosine_a", "cosine_b", "spearman_a", "spearman_b", "overlap", "cosine_cells", "spearman_cells")
 
 

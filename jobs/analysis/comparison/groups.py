@@ -15,7 +15,7 @@ from jobs.storage.duckdb import first_row
 
 QUERY = "query"
 # A column with more different values than this is no label; of a column asked for, and of queries, those that differ
-# most are told.
+# most are reported.
 MOST_VALUES = 20
 PAIRS_A_VALUE = 2
 

@@ -96,7 +96,7 @@ def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matc
     )
     pairs = _count(con, "FROM matched")
     unwritten = sum(_count(con, f"FROM pairs_{n} WHERE hash_a IS NULL OR hash_b IS NULL") for n in (1, 2))
-    told = Matched(
+    matched = Matched(
         by=by,
         pairs=pairs,
         first=_count(con, "FROM pairs_1"),
@@ -107,7 +107,7 @@ def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matc
     if not pairs:
         why = f"{shared:,} ids are the same but not their texts" if shared else "neither an id nor two texts"
         raise RunError(f"{first.url} and {second.url} share no pair: {why}")
-    return told
+    return matched
 
 
 def kept_columns(run: Run) -> list[pa.Field]:

@@ -60,12 +60,12 @@ def evaluate_run(
     referee = Judge(run, judge, trust_remote_code=trust_remote_code)
     if progress is not None:
         progress.phase("pairs to evaluate", len(pair_ids))
-    found: list[PairCurves] = []
+    measured: list[PairCurves] = []
     waiting: list[Prepared] = []
     texts: set[Key] = set()
 
     def encode() -> None:
-        found.extend(_measured(waiting, texts, referee))
+        measured.extend(_measured(waiting, texts, referee))
         if progress is not None:
             progress.advance(len(waiting))
         waiting.clear()
@@ -80,7 +80,7 @@ def evaluate_run(
             encode()
     encode()
     return summarise_curves(
-        run, referee, drawn, found, seed=seed, steps=steps, orders=orders, shapley=shapley, asked=sample
+        run, referee, drawn, measured, seed=seed, steps=steps, orders=orders, shapley=shapley, asked=sample
     )
 
 

@@ -65,7 +65,7 @@ class Faithfulness:
     curves: tuple[Curve, ...]
     overall: tuple[Against, ...]
     verdict: Verdict
-    found: tuple[PairCurves, ...]
+    measured: tuple[PairCurves, ...]
 
     def curve(self, level: str, operation: str, method: str) -> Curve:
         """One of the curves."""
@@ -77,13 +77,11 @@ class Faithfulness:
 
     def lead(self, level: str, correlation: str, rule: str) -> Lead | None:
         """By how much the attributions agree better with deletion than ``rule``; None where no pair has that level."""
-        wanted = (level, correlation, rule)
-        return next((one for one in self.leads if (one.level, one.correlation, one.against) == wanted), None)
+        return {(one.level, one.correlation, one.against): one for one in self.leads}.get((level, correlation, rule))
 
     def agreed(self, level: str, correlation: str, rule: str) -> Agreement | None:
         """How far a rule agrees with deletion; None where no pair has that level."""
-        wanted = (level, correlation, rule)
-        return next((one for one in self.agreement if (one.level, one.correlation, one.method) == wanted), None)
+        return {(one.level, one.correlation, one.method): one for one in self.agreement}.get((level, correlation, rule))
 
     @property
     def whole(self) -> int:
@@ -96,39 +94,32 @@ class Faithfulness:
         ``agreement`` is a list of :class:`Agreement`, ``leads`` of :class:`Lead`, ``curves`` of :class:`Curve`,
         ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`; the rest are the other fields, and ``format``.
         """
-        listed = ("agreement", "leads", "overall", "curves")
-        plain = {name: value for name, value in vars(self).items() if name not in (*listed, "found")}
-        return {
-            "format": FORMAT,
-            **plain,
-            "verdict": asdict(self.verdict),
-            **{name: [asdict(one) for one in getattr(self, name)] for name in listed},
+        plain = {name: value for name, value in vars(self).items() if name != "measured"}
+        listed = {
+            name: [asdict(one) for one in plain.pop(name)] for name in ("agreement", "leads", "overall", "curves")
         }
+        return {"format": FORMAT, **plain, "verdict": asdict(self.verdict), **listed}
 
     def to_table(self) -> pa.Table:
         """One row a pair, curve and order."""
-        rows: dict[str, list[Any]] = {name: [] for name in curve_schema().names}
-        for one in self.found:
-            advantages = advantages_of(one)
+        rows = []
+        for one in self.measured:
+            advantages, areas = advantages_of(one), one.areas()
             for m, method in enumerate(METHODS):
                 for k, (level, operation) in enumerate(measures_of(self.sums_to)):
-                    plain = one.scores[m, k - 4] if k >= 4 else one.values[m, k]
-                    values: tuple[Any, ...] = (one.pair_id, one.text_a_id, *one.words, level, operation, method)
-                    values += (one.values[m, k], plain, one.areas()[m, k], advantages[m, k])
-                    for name, value in zip(rows, values, strict=True):
-                        rows[name].append(value)
-        return pa.table({f.name: pa.array(rows[f.name], f.type) for f in curve_schema()}, schema=curve_schema())
+                    scores = one.scores[m, k - 4] if k >= 4 else one.values[m, k]
+                    names = (one.pair_id, one.text_a_id, *one.words, level, operation, method)
+                    rows.append((*names, one.values[m, k], scores, areas[m, k], advantages[m, k]))
+        return _table(rows, curve_schema())
 
     def to_agreement_table(self) -> pa.Table:
         """One row a pair and rule."""
-        rows: list[dict[str, Any]] = []
-        for one in self.found:
-            words_a, words_b = one.words
-            ids = {"pair_id": one.pair_id, "text_a_id": one.text_a_id, "words_a": words_a, "words_b": words_b}
+        rows = []
+        for one in self.measured:
             for rule, values in zip(RULES, one.agreement.tolist(), strict=True):
-                known = [None if np.isnan(value) else value for value in values]
-                rows.append(ids | {"method": rule} | dict(zip(_correlations(), known, strict=True)))
-        return pa.Table.from_pylist(rows, schema=agreement_schema())
+                known = (None if np.isnan(value) else value for value in values)
+                rows.append((one.pair_id, one.text_a_id, *one.words, rule, *known))
+        return _table(rows, agreement_schema())
 
     def write(self, run: Store) -> list[str]:
         """Write the three files into the run; their names."""
@@ -149,24 +140,32 @@ class Faithfulness:
         return f"Faithfulness({self.run!r}, pairs={self.pairs}, {self.against(ATTRIBUTIONS, RANDOM).advantage})"
 
 
+_PAIR = [
+    *((name, pa.string()) for name in ("pair_id", "text_a_id")),
+    *((name, pa.int32()) for name in ("words_a", "words_b")),
+]
+
+
 def curve_schema() -> pa.Schema:
     """Columns of ``faithfulness.parquet``; ``values`` and ``scores`` have an entry for each of the curve's ``shares``;
     ``scores`` are the model's own where ``values`` are what pairs contribute together, and the same elsewhere;
     ``words_a`` and ``words_b`` count the words put into order."""
-    fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
-    fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
-    fields += [(name, pa.string()) for name in ("level", "operation", "method")]
+    fields = [(name, pa.string()) for name in ("level", "operation", "method")]
     fields += [(name, pa.list_(pa.float32())) for name in ("values", "scores")]
-    fields += [(name, pa.float32()) for name in ("area", "advantage")]
-    return pa.schema(fields)
+    return pa.schema([*_PAIR, *fields, *((name, pa.float32()) for name in ("area", "advantage"))])
 
 
 def agreement_schema() -> pa.Schema:
     """Columns of ``faithfulness-agreement.parquet``: of each rule (``method``) the correlations with Shapley values
     within the pair, ``words_spearman`` to ``word_pairs_pearson``; null where not all word pairs were stored."""
-    fields = [(name, pa.string()) for name in ("pair_id", "text_a_id")]
-    fields += [(name, pa.int32()) for name in ("words_a", "words_b")]
-    return pa.schema([*fields, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
+    return pa.schema([*_PAIR, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
 
 
 def _correlations() -> list[str]:
@@ -185,7 +184,7 @@ def summarise_curves(
     run: Run,
     judge: Judge,
     sample: Sample,
-    found: list[PairCurves],
+    measured: list[PairCurves],
     *,
     seed: int,
     steps: int,
@@ -194,13 +193,13 @@ def summarise_curves(
     asked: int,
 ) -> Faithfulness:
     """Means and intervals of the curves of all pairs; the order of the pairs does not matter."""
-    found = sorted(found, key=lambda one: one.pair_id)
-    bootstrap = Bootstrap([one.text_a_id for one in found], seed)
-    advantages = np.stack([advantages_of(one) for one in found])
+    pairs = sorted(measured, key=lambda one: one.pair_id)
+    bootstrap = Bootstrap([one.text_a_id for one in pairs], seed)
+    advantages = np.stack([advantages_of(one) for one in pairs])
     curves = []
     for m, method in enumerate(METHODS):
         for k, (level, operation) in enumerate(measures_of(run.sums_to)):
-            values = np.stack([one.values[m, k] for one in found])
+            values = np.stack([one.values[m, k] for one in pairs])
             mean, low, high = (tuple(bound.tolist()) for bound in bootstrap.means(values))
             gained = advantages[:, m, k]
             curves.append(
@@ -219,13 +218,13 @@ def summarise_curves(
             )
     together = advantages.mean(2)
     overall = []
-    for method, other in [(m, RANDOM) for m in METHODS if m != RANDOM] + [
-        (ATTRIBUTIONS, m) for m in METHODS if m not in (ATTRIBUTIONS, RANDOM)
-    ]:
+    beaten = [(method, RANDOM) for method in METHODS if method != RANDOM]
+    beaten += [(ATTRIBUTIONS, method) for method in METHODS if method not in (ATTRIBUTIONS, RANDOM)]
+    for method, other in beaten:
         gained = together[:, METHODS.index(method)] - together[:, METHODS.index(other)]
         overall.append(Against(method, other, bootstrap.mean(gained), share_won(gained)))
     agreement, leads = summarise_agreement(
-        np.stack([one.agreement for one in found]), [one.text_a_id for one in found], seed
+        np.stack([one.agreement for one in pairs]), [one.text_a_id for one in pairs], seed
     )
     return Faithfulness(
         run=run.url,
@@ -240,7 +239,7 @@ def summarise_curves(
         seed=seed,
         asked=asked,
         of=sample.of,
-        pairs=len(found),
+        pairs=len(pairs),
         draws=bootstrap.clusters,
         orders=orders,
         shapley_orders=shapley,
@@ -249,5 +248,5 @@ def summarise_curves(
         curves=tuple(curves),
         overall=tuple(overall),
         verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else model_words(judge.name)),
-        found=tuple(found),
+        measured=tuple(pairs),
     )

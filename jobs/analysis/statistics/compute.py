@@ -48,8 +48,7 @@ def compute_statistics(
     seed: int = 0,
     resamples: int = RESAMPLES,
     gold: str | None = None,
-    told: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int], None] = lambda done, all: None,
+    echo: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Compute the statistics named in ``only`` (all by default), write them to ``statistics/`` and return the summary.
 
@@ -63,9 +62,9 @@ def compute_statistics(
     gold_name = gold_column(run, gold)
     with temporary_database(MEMORY) as con:
         if (run.setting("groups") or "word") == "sentence" and pipeline is not None:
-            told("groups are sentences: parts of speech and lemmas are left out")
+            echo("groups are sentences: parts of speech and lemmas are left out")
             pipeline = None
-        texts = read_texts(run, con, pipeline, told)
+        texts = read_texts(run, con, pipeline, echo)
         pairs = order_pairs(run, con, texts.ids, seed, sample)
         if not pairs.count:
             raise RunError(f"{run.url}: no pair has both its texts yet")
@@ -73,10 +72,10 @@ def compute_statistics(
         scene = _scene(run, con, texts, pairs, seed, resamples, gold_name)
         why = {measure.name: reason for measure in wanted if (reason := measure.missing(scene))}
         measures = [measure(scene) for measure in wanted if measure.name not in why]
-        _pass(run, scene, measures, progress)
+        _pass(run, scene, measures)
         results = {measure.name: measure.result() for measure in measures}
         summary = _summary(scene, wanted, results, why)
-    return _write(run, summary, [table for result in results.values() for table in result.tables], told)
+    return _write(run, summary, [table for result in results.values() for table in result.tables], echo)
 
 
 def gold_column(run: Run, asked: str | None) -> str | None:
@@ -125,7 +124,6 @@ def _scene(
         seed=seed,
         resamples=resamples,
         whole="matrix" in run.dataset().schema.names,
-        top_k=int(run.setting("top_k") or 0),
         sums_to=run.sums_to,
         lifts=has_lifts(run),
         gold_name=gold,
@@ -134,15 +132,12 @@ def _scene(
     )
 
 
-def _pass(run: Run, scene: Scene, measures: Sequence[Measure], progress: Callable[[int, int], None]) -> None:
-    done = 0
+def _pass(run: Run, scene: Scene, measures: Sequence[Measure]) -> None:
     cells = any(measure.cells for measure in measures)
     lifts = scene.lifts and any(measure.lifts for measure in measures)
     for batch in read_batches(run, scene.pairs, scene.texts, cells=cells, lifts=lifts, kept=scene.kept):
         for measure in measures:
             measure.add(batch)
-        done += len(batch)
-        progress(done, scene.pairs.count)
 
 
 def _column(run: Run, pairs: Pairs, name: str) -> Array:
@@ -210,7 +205,7 @@ def _info(table: Table) -> TableInfo:
     )
 
 
-def _write(run: Run, summary: Summary, tables: Sequence[Table], told: Callable[[str], None]) -> Summary:
+def _write(run: Run, summary: Summary, tables: Sequence[Table], echo: Callable[[str], None]) -> Summary:
     """Write tables, then the summary that names them; statistics that an earlier call made of the same pairs stay."""
     try:
         earlier = read_summary(run.store)
@@ -221,7 +216,7 @@ def _write(run: Run, summary: Summary, tables: Sequence[Table], told: Callable[[
         ordered = {name: merged[name] for name in NAMES if name in merged}
         summary = summary.model_copy(update={"statistics": ordered})
     elif earlier is not None and (gone := [name for name in earlier.statistics if name not in summary.statistics]):
-        told(f"removed, for they were of other pairs or made with other settings: {', '.join(gone)}")
+        echo(f"removed, for they were of other pairs or made with other settings: {', '.join(gone)}")
     for table in tables:
         run.store.replace(f"{FOLDER}/{table.name}.parquet", _parquet(table))
     run.store.replace(SUMMARY, summary.model_dump_json(indent=1).encode())

@@ -17,6 +17,7 @@ from jobs.analysis.statistics.measure import (
     columns_table,
     figure,
     mean_interval,
+    rows_table,
     withheld,
 )
 from jobs.analysis.statistics.sums import Array
@@ -64,12 +65,11 @@ class Concentration(Measure):
         k, whole = len(SHARES), self.scene.sum_name
         value, low, high = draw.share(found[:, :k], found[:, k : k + 1], found[:, k + 2 : k + 3])
         there = np.isfinite(self.share[:, 0])
-        spread = quantiles(self.share[there])
         percent = [round(100 * share) for share in SHARES]
         mean = self.sums.total[k + 3] / max(self.scene.pairs.count, 1)
         data = columns_table(
             **{"percent": percent, "cells": np.array(SHARES) * mean, "share": value, "low": low, "high": high},
-            **dict(zip(("p05", "p25", "p50", "p75", "p95"), spread, strict=True)),
+            **dict(zip(("p05", "p25", "p50", "p75", "p95"), quantiles(self.share[there]), strict=True)),
         )
         figures = [
             figure(f"largest_{p}", f"share of the {whole} that the largest {p} % of word pairs give", at)
@@ -105,14 +105,15 @@ class Concentration(Measure):
         those whose own share means something."""
         of_mass = np.where(there, self.of_mass, np.nan)
         asked = {"largest 5 % give most": -of_mass, "largest 5 % give least": of_mass, "most negative": -self.negative}
-        what, ranks, values = [], [], []
-        for name, order in asked.items():
-            for rank in np.argsort(np.where(np.isfinite(order), order, np.inf), kind="stable")[:EXAMPLES]:
-                if np.isfinite(order[rank]):
-                    what.append(name)
-                    ranks.append(int(rank))
-                    values.append(abs(float(order[rank])))
-        data = columns_table(what=what, pair_id=self.scene.pairs.ids(ranks), value=values)
+        found = [
+            (what, int(rank), abs(float(order[rank])))
+            for what, order in asked.items()
+            for rank in np.argsort(np.where(np.isfinite(order), order, np.inf), kind="stable")[:EXAMPLES]
+            if np.isfinite(order[rank])
+        ]
+        ids = self.scene.pairs.ids([rank for _, rank, _ in found])
+        rows = [(what, pair_id, value) for (what, _, value), pair_id in zip(found, ids, strict=True)]
+        data = rows_table(("what", "pair_id", "value"), rows)
         columns = {
             "what": "what the pair is an example of",
             "value": "their sum over the pair's sum of absolute values",

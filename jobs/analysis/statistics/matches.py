@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jobs.analysis.resampling import divided, large_enough
 from jobs.analysis.statistics.batches import Batch, flat_words
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
+from jobs.analysis.statistics.measure import (
+    SHARES,
+    Measure,
+    Result,
+    Scene,
+    Table,
+    columns_table,
+    figure,
+    rows_table,
+    share_columns,
+    withheld,
+)
 from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.tagging import NEGATION, NUMBER
 from jobs.analysis.statistics.texts import PROMPT, PUNCTUATION, SPECIAL, TEXT, Texts
@@ -166,9 +175,8 @@ class Matches(Measure):
     def _table(
         self, name: str, labels: tuple[str, ...], shown: list[str], found: Array, bounds: Array, counts: Array
     ) -> Table:
-        draw, whole = self.scene.resampling, self.scene.whole
-        below, cells = (self.total.values[:, :1], self.total.values[:, 3:]), counts.sum(1, keepdims=True)
-        share, lift = draw.share(found, *below), draw.share_lift(found, *below, counts, cells)
+        whole, below = self.scene.whole, (self.total.values[:, :1], self.total.values[:, 3:])
+        shares = share_columns(self.scene, found, *below, counts)
         total = large_enough(self.total.total[0], self.total.total[3])
         ends = [divided(found.sum(0) + end, total) for end in bounds]
         at = [labels.index(label) for label in shown]
@@ -176,9 +184,7 @@ class Matches(Measure):
         exact = [whole or label == "exact" for label in shown]
         data = columns_table(
             **{what: shown},
-            **{key: values[at] for key, values in zip(("share", "low", "high"), share, strict=True)},
-            frequency=draw.ratio(counts, cells)[0][at],
-            **{key: values[at] for key, values in zip(("lift", "lift_low", "lift_high"), lift, strict=True)},
+            **{key: values[at] for key, values in shares.items()},
             mean=found.sum(0)[at] / max(self.scene.pairs.count, 1),
             cells=counts.sum(0)[at].astype(np.int64),
             exact=exact,
@@ -194,21 +200,13 @@ class Matches(Measure):
         return Table(name, meaning, data, described, exact=all(exact))
 
     def _sides(self) -> Table:
-        draw, below = self.scene.resampling, (self.total.values[:, 2:3], self.total.values[:, 3:])
-        columns: dict[str, list[Any]] = {"side": [], "kind": []}
-        floats: dict[str, list[Array]] = {
-            name: [] for name in ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high", "mean")
-        }
-        for side, (found, count) in self.sides.items():
-            cells = count.values.sum(1, keepdims=True)
-            share, lift = draw.share(found.values, *below), draw.share_lift(found.values, *below, count.values, cells)
-            mean = found.total / max(self.scene.pairs.count, 1)
-            there = count.total > 0
-            columns["side"] += [side] * int(there.sum())
-            columns["kind"] += [kind for kind, is_there in zip(KINDS, there, strict=True) if is_there]
-            for name, values in zip(floats, (*share, draw.ratio(count.values, cells)[0], *lift, mean), strict=True):
-                floats[name].append(values[there])
-        data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
+        rows = []
+        for side, (sums, count) in self.sides.items():
+            below = self.total.values[:, 2:3], self.total.values[:, 3:]
+            shares = share_columns(self.scene, sums.values, *below, count.values)
+            values = np.stack([*shares.values(), sums.total / max(self.scene.pairs.count, 1)])
+            rows += [(side, kind, *values[:, at]) for at, kind in enumerate(KINDS) if count.total[at] > 0]
+        data = rows_table(("side", "kind", *SHARES, "mean"), rows)
         described = {
             "kind": "kind of word or token",
             "frequency": "share of the word pairs that they are part of, special tokens included",

@@ -79,7 +79,6 @@ class Scene:
     seed: int
     resamples: int
     whole: bool
-    top_k: int
     sums_to: str = "difference"
     lifts: bool = False
     gold_name: str | None = None
@@ -135,8 +134,6 @@ class Measure(ABC):
     cells: ClassVar[bool] = False
     # Whether lifts are looked at, where the run has them.
     lifts: ClassVar[bool] = False
-    # Whether it says something only of texts with parts of speech.
-    tagged: ClassVar[bool] = False
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -207,16 +204,34 @@ def withheld(scene: Scene, total: Any, mass: Any) -> list[str]:
     ]
 
 
+SHARES = ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high")
+
+
+def share_columns(scene: Scene, above: Array, total: Array, mass: Array, count: Array) -> dict[str, Array]:
+    """The columns SHARES: what ``above`` [buckets, columns] is of ``total``, what ``count`` is of all counts, and the
+    former over the latter, with intervals; see :meth:`Resampling.share` for ``mass``."""
+    draw, counts = scene.resampling, count.sum(1, keepdims=True)
+    share, lift = draw.share(above, total, mass), draw.share_lift(above, total, mass, count, counts)
+    return dict(zip(SHARES, (*share, draw.ratio(count, counts)[0], *lift), strict=True))
+
+
 def columns_table(**columns: Any) -> pa.Table:
-    """A table of columns; NaN in floats becomes null."""
-    made = {}
-    for name, values in columns.items():
-        values = np.asarray(values) if not isinstance(values, (pa.Array, list)) else values
-        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-            made[name] = pa.array(values, mask=~np.isfinite(values))
-        else:
-            made[name] = pa.array(values)
-    return pa.table(made)
+    """A table of columns; NaN in arrays of floats becomes null."""
+    return pa.table({name: _column(values) for name, values in columns.items()})
+
+
+def rows_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """A table of rows; NaN becomes null."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: _column(list(values)) for name, values in zip(names, columns, strict=True)})
+
+
+def _column(values: Any) -> pa.Array:
+    if isinstance(values, list) and any(isinstance(value, float) for value in values):
+        values = np.array(values, np.float64)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return pa.array(values, mask=~np.isfinite(values))
+    return values if isinstance(values, pa.Array) else pa.array(values)
 
 
 def numbers(column: Any) -> Array:

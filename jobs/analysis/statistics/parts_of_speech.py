@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jobs.analysis.resampling import divided, large_enough
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
+from jobs.analysis.statistics.measure import (
+    SHARES,
+    Measure,
+    Result,
+    Scene,
+    Table,
+    columns_table,
+    figure,
+    rows_table,
+    share_columns,
+    withheld,
+)
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.tagging import UNIVERSAL
@@ -16,8 +25,6 @@ from jobs.analysis.statistics.texts import TEXT
 
 N = len(UNIVERSAL)
 NOUNS, VERBS = ("NOUN", "PROPN"), ("VERB",)
-INTERVAL = ("share", "low", "high")
-LIFT = ("lift", "lift_low", "lift_high")
 
 
 class PartsOfSpeech(Measure):
@@ -25,7 +32,6 @@ class PartsOfSpeech(Measure):
     title = "Parts of speech"
     meaning = "How much of the {whole} each part of speech gives, by word and by pair of words, against its frequency."
     cells = True
-    tagged = True
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -91,14 +97,11 @@ class PartsOfSpeech(Measure):
     def result(self) -> Result:
         words, by_side = self._words()
         pairs, by_pair = self._pairs()
-        figures = [*by_side, *by_pair]
-        return Result(figures, [words, pairs], withheld(self.scene, *self.total.total))
+        return Result([*by_side, *by_pair], [words, pairs], withheld(self.scene, *self.total.total))
 
     def _words(self) -> tuple[Table, list[Figure]]:
         draw = self.scene.resampling
-        columns: dict[str, list[Any]] = {name: [] for name in ("side", "pos", "words")}
-        floats: dict[str, list[Array]] = {n: [] for n in (*INTERVAL, "frequency", *LIFT, "mean")}
-        figures = []
+        rows, figures = [], []
         for side in ("a", "b", "both"):
             one = "ab" if side == "both" else side
             found = np.sum([self.sides[s][0].values for s in one], axis=0)
@@ -107,15 +110,10 @@ class PartsOfSpeech(Measure):
             # Both sides together hold every word pair twice.
             below = found.sum(1, keepdims=True), len(one) * self.total.values[:, 1:]
             cells = count.sum(1, keepdims=True)
-            share, lift = draw.share(found, *below), draw.share_lift(found, *below, count, cells)
-            frequency = draw.ratio(count, cells)[0]
             mean = found.sum(0) / len(one) / max(self.scene.pairs.count, 1)
-            there = words > 0
-            columns["side"] += [side] * int(there.sum())
-            columns["pos"] += [name for name, is_there in zip(UNIVERSAL, there, strict=True) if is_there]
-            columns["words"] += [int(n) for n in words[there]]
-            for name, values in zip(floats, (*share, frequency, *lift, mean), strict=True):
-                floats[name].append(values[there])
+            values = np.stack([*share_columns(self.scene, found, *below, count).values(), mean])
+            for at in np.flatnonzero(words > 0):
+                rows.append((side, UNIVERSAL[at], int(words[at]), *values[:, at]))
             if side == "both":
                 for name, tags in (("nouns", NOUNS), ("verbs", VERBS)):
                     which = [UNIVERSAL.index(tag) for tag in tags]
@@ -126,7 +124,7 @@ class PartsOfSpeech(Measure):
                     against = draw.share_lift(own[:, None], *below, counted[:, None], cells)
                     meaning = f"share that {who} give over their share of the word pairs"
                     figures.append(figure(f"{name}_lift", meaning, against, "ratio"))
-        data = columns_table(**columns, **{name: np.concatenate(values) for name, values in floats.items()})
+        data = rows_table(("side", "pos", "words", *SHARES, "mean"), rows)
         described = {
             "pos": "universal part of speech",
             "words": "how many words of it the pairs have",
@@ -139,8 +137,6 @@ class PartsOfSpeech(Measure):
         draw, whole = self.scene.resampling, self.scene.whole
         found, below = self.pairs.values, (self.total.values[:, :1], self.total.values[:, 1:])
         counted = self.cell_counts.values
-        cells = counted.sum(1, keepdims=True)
-        share, lift = draw.share(found, *below), draw.share_lift(found, *below, counted, cells)
         total = large_enough(*self.total.total)
         at_least, at_most = (divided(found.sum(0) + end, total) for end in self.bounds)
         there = np.flatnonzero(counted.sum(0) > 0)
@@ -148,9 +144,7 @@ class PartsOfSpeech(Measure):
         data = columns_table(
             pos_a=[UNIVERSAL[at // N] for at in order],
             pos_b=[UNIVERSAL[at % N] for at in order],
-            **{name: values[order] for name, values in zip(INTERVAL, share, strict=True)},
-            frequency=divided(counted.sum(0), cells.sum())[order],
-            **{name: values[order] for name, values in zip(LIFT, lift, strict=True)},
+            **{name: values[order] for name, values in share_columns(self.scene, found, *below, counted).items()},
             mean=found.sum(0)[order] / max(self.scene.pairs.count, 1),
             cells=counted.sum(0)[order].astype(np.int64),
             exact=[whole] * len(order),

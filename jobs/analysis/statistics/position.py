@@ -8,8 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, withheld
-from jobs.analysis.statistics.sums import Array
+from jobs.analysis.statistics.measure import (
+    SHARES,
+    Measure,
+    Result,
+    Scene,
+    Table,
+    figure,
+    rows_table,
+    share_columns,
+    withheld,
+)
 from jobs.analysis.statistics.texts import TEXT
 
 # Places by word: each of the first ten, then wider and wider ranges.
@@ -62,18 +71,17 @@ class Position(Measure):
         draw = self.scene.resampling
         tables, figures = [], []
         for scale, (labels, _) in self.scales.items():
-            parts = []
+            rows = []
             for side in "ab":
                 found, count = self.sums[scale, side].values, self.counts[scale, side].values
-                below, cells = (found.sum(1, keepdims=True), self.total.values[:, 1:]), count.sum(1, keepdims=True)
-                share, frequency = draw.share(found, *below), draw.ratio(count, cells)[0]
-                lift = draw.share_lift(found, *below, count, cells)
-                there = count.sum(0) > 0
-                parts.append((side, there, share, frequency, lift))
+                shares = share_columns(self.scene, found, found.sum(1, keepdims=True), self.total.values[:, 1:], count)
+                values = np.stack(list(shares.values()))
+                rows += [(side, int(at), labels[at], *values[:, at]) for at in np.flatnonzero(count.sum(0) > 0)]
                 if scale == "tenth":
                     meaning = f"share that the first tenth of text {side} gives over its share of the word pairs"
-                    figures.append(figure(f"lead_{side}", meaning, [one[0] for one in lift], "ratio"))
-            tables.append(_table(scale, labels, parts))
+                    lift = [shares[name][0] for name in ("lift", "lift_low", "lift_high")]
+                    figures.append(figure(f"lead_{side}", meaning, lift, "ratio"))
+            tables.append(_table(scale, rows))
         cut = self.cut.values
         for at, side in enumerate("ab"):
             pairs = self.scene.pairs_a_bucket
@@ -92,17 +100,7 @@ def _ranges(edges: tuple[int, ...]) -> list[str]:
     return [str(a) if b == a + 1 else (f"{a} and more" if b == 1 << 30 else f"{a}-{b - 1}") for a, b in pairs]
 
 
-def _table(
-    scale: str, labels: list[str], parts: Sequence[tuple[str, Array, tuple[Array, ...], Array, tuple[Array, ...]]]
-) -> Table:
-    names = ("share", "low", "high", "frequency", "lift", "lift_low", "lift_high")
-    columns: dict[str, list[object]] = {name: [] for name in ("side", "order", "position", *names)}
-    for side, there, share, frequency, lift in parts:
-        for at in np.flatnonzero(there):
-            values = (*(one[at] for one in share), frequency[at], *(one[at] for one in lift))
-            for name, value in zip(columns, (side, int(at), labels[at], *values), strict=True):
-                columns[name].append(value)
-    floats = {name: np.array(columns.pop(name), np.float64) for name in names}
+def _table(scale: str, rows: Sequence[tuple[object, ...]]) -> Table:
     said = {
         "word": "words before it in the text (0 is the first word)",
         "tenth": "how far into what the model read of the text, in tenths of its characters",
@@ -110,4 +108,4 @@ def _table(
     }[scale]
     meaning = f"By position, {said}: share of what all words of the text give, special tokens left out."
     described = {"order": "number of the range, in reading order", "position": said}
-    return Table(f"position_{scale}", meaning, columns_table(**columns, **floats), described)
+    return Table(f"position_{scale}", meaning, rows_table(("side", "order", "position", *SHARES), rows), described)

@@ -197,7 +197,7 @@ DESCRIBED = {
 
 
 def _why_not(scene: Scene) -> str | None:
-    """Why words without effect cannot be told apart in this run, or None."""
+    """Why words without effect cannot be recognised in this run, or None."""
     if (scene.run.setting("groups") or "word") != "word":
         return "Words without effect are left out: they need words as groups."
     if scene.why_no_lifts is not None:

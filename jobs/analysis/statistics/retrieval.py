@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 
 from attribution_core.topk import SHARES
 from jobs.analysis.resampling import LEAST_TOTAL
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, numbers
+from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, figure, numbers, rows_table
 from jobs.analysis.statistics.query_words import QueryWords
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array, BucketSums
@@ -91,16 +90,13 @@ class Retrieval(Measure):
         return draw.share(above, below, values[:, SUMMED.index("mass")])
 
     def _by_group(self, name: str, labels: list[str]) -> Table:
-        columns: dict[str, list[Any]] = {"group": [], "order": [], "measure": [], "pairs": []}
-        floats: dict[str, list[float]] = {"value": [], "low": [], "high": []}
+        rows = []
         for order, (label, sums) in enumerate(zip(labels, self.groups[name], strict=True)):
             pairs = int(sums.total[0])
             for measure in self.measures if pairs else ():
-                for key, value in zip(columns, (label, order, measure, pairs), strict=True):
-                    columns[key].append(value)
-                for key, values in zip(floats, self._measured(measure, sums.values), strict=True):
-                    floats[key].append(float(values[0]))
-        data = columns_table(**columns, **{key: np.array(values, np.float64) for key, values in floats.items()})
+                values = (float(one[0]) for one in self._measured(measure, sums.values))
+                rows.append((label, order, measure, pairs, *values))
+        data = rows_table(("group", "order", "measure", "pairs", "value", "low", "high"), rows)
         described = {
             "group": "relevant: a judged relevance above 0" if name == "relevance" else "rank in the log, from 1",
             "order": "number of the group",

@@ -4,7 +4,7 @@
 tables. A table lies in ``statistics/<table>.parquet``; what its columns mean stands in ``TableInfo.columns`` and once
 more in the file's own schema, as the field's metadata ``meaning``.
 
-Certainty is said the same way everywhere. ``low`` and ``high`` are the ends of a 95 % interval: bootstrap over pairs
+Certainty is given alike everywhere. ``low`` and ``high`` are the ends of a 95 % interval: bootstrap over pairs
 (of a log over its queries, for the documents of one have much in common), percentiles; None where fewer than two had
 anything to say. ``exact`` is true where a number follows from what is stored of every pair; else it is an estimate from
 the strongest word pairs, and the true number lies between ``at_least`` and ``at_most`` (None where an end is not

@@ -7,15 +7,18 @@ terms f(a, r_b) + f(r_a, b) − f(r_a, r_b) under ``difference``, and what an av
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy.stats import rankdata
 
 from attribution_core.topk import SHARES
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks_within
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
+from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, rows_table
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.tagging import UNIVERSAL
@@ -94,19 +97,20 @@ class Sufficiency(Measure):
                 continue
             for name, one in zip(names, self._correlated(there, [against[name] for name in names]), strict=True):
                 found[name] = len(there), one
-        curve, chosen = _Rows(), _Rows()
+        curve, chosen = [], []
         figures = []
         for name in (name for name in against if name in found):
             pairs, one = found[name]
             for kind, shown in self._kinds().items():
                 for at, x in enumerate(shown):
-                    curve.add({"sum": kind, "percent": x, "against": name}, one[kind], at, pairs)
+                    curve.append(_row({"sum": kind, "percent": x, "against": name}, _at(one[kind], at), pairs))
                 for x in (1, 5, 10, 20, 50, 100):
                     if not (x == 100 and name == ("score" if self.is_score or kind == "score" else "total")):
                         said = self._said(kind, x, name)
                         figures.append(_figure(f"{kind}_{x}_{name}", said, one[kind][1][shown.index(x)]))
             for at, words in enumerate(CHOSEN if self.chosen is not None else ()):
-                chosen.add({"words": words, "against": name}, one["words"], at, pairs, scene.whole, one["ends"][at])
+                named = {"words": words, "against": name}
+                chosen.append(_row(named, _at(one["words"], at), pairs, scene.whole, one["ends"][at]))
         if scene.gold is None:
             notes.append("No column with gold labels was found; --gold names it.")
         tables = [_curve(curve, scene.sums_to)]
@@ -170,33 +174,28 @@ def _alike(columns: dict[str, Array]) -> list[tuple[Array, list[str]]]:
     return found
 
 
-class _Rows:
-    """Rows of a table of correlations."""
+def _at(values: tuple[Array, Array], at: int) -> tuple[Array, Array]:
+    return values[0][at], values[1][at]
 
-    def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {}
 
-    def add(
-        self,
-        names: dict[str, Any],
-        found: tuple[Array, Array],
-        at: int,
-        pairs: int,
-        exact: bool = True,
-        ends: dict[str, float] | None = None,
-    ) -> None:
-        row = dict(names)
-        for kind, values in zip(("pearson", "spearman"), found, strict=True):
-            row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), map(float, values[at]), strict=True))
-            for end in ("at_least", "at_most"):
-                row[f"{kind}_{end}"] = (ends or {}).get(f"{kind}_{end}", float(values[at, 0]))
-        row |= {"exact": exact, "pairs": pairs}
-        for name, value in row.items():
-            self.columns.setdefault(name, []).append(value)
+def _row(
+    names: dict[str, Any],
+    values: tuple[Array, Array],
+    pairs: int,
+    exact: bool = True,
+    ends: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """A row of a table of correlations: Pearson's and Spearman's ``values`` [3] each, and the ``ends`` of estimates."""
+    row = dict(names)
+    for kind, one in zip(("pearson", "spearman"), values, strict=True):
+        row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), map(float, one), strict=True))
+        for end in ("at_least", "at_most"):
+            row[f"{kind}_{end}"] = ends.get(f"{kind}_{end}", float(one[0]))
+    return row | {"exact": exact, "pairs": pairs}
 
-    def table(self) -> Any:
-        floats = {n: np.array(v, np.float64) if v and isinstance(v[0], float) else v for n, v in self.columns.items()}
-        return columns_table(**floats)
+
+def _correlation_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return rows_table(list(rows[0]), [list(row.values()) for row in rows]) if rows else pa.table({})
 
 
 DESCRIBED = {
@@ -216,7 +215,7 @@ DESCRIBED = {
 }
 
 
-def _curve(rows: _Rows, sums_to: str) -> Table:
+def _curve(rows: Sequence[dict[str, Any]], sums_to: str) -> Table:
     more = f"; score: with {ADDED[sums_to]}, which makes the score of all of them" if sums_to in ADDED else ""
     described = {
         **DESCRIBED,
@@ -224,13 +223,13 @@ def _curve(rows: _Rows, sums_to: str) -> Table:
         "percent": "the largest so many per cent of a pair's word pairs, by absolute value",
     }
     meaning = "Correlation of the sum of the largest word pairs with the score and the gold label."
-    return Table("sufficiency", meaning, rows.table(), described)
+    return Table("sufficiency", meaning, _correlation_table(rows), described)
 
 
-def _chosen(rows: _Rows, whole: bool) -> Table:
+def _chosen(rows: Sequence[dict[str, Any]], whole: bool) -> Table:
     described = {**DESCRIBED, "words": "; ".join(f"{name}: {', '.join(tags)}" for name, tags in CHOSEN.items())}
     meaning = "The same for the sum over word pairs whose two words are both of chosen parts of speech."
-    return Table("sufficiency_words", meaning, rows.table(), described, exact=whole)
+    return Table("sufficiency_words", meaning, _correlation_table(rows), described, exact=whole)
 
 
 def _figure(name: str, meaning: str, values: Array) -> Figure:

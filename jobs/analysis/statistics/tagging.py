@@ -22,35 +22,19 @@ import pyarrow.parquet as pq
 from attribution_core.text.words import word_key
 from jobs.analysis.statistics.schema import FOLDER, Pipeline
 from jobs.analysis.statistics.sums import Array
-from jobs.errors import ExportError, JobError, RunError
+from jobs.errors import ExportError, JobError
 from jobs.storage.store import Store
 
 # Universal Dependencies, version 2.
-UNIVERSAL = (
-    "ADJ",
-    "ADP",
-    "ADV",
-    "AUX",
-    "CCONJ",
-    "DET",
-    "INTJ",
-    "NOUN",
-    "NUM",
-    "PART",
-    "PRON",
-    "PROPN",
-    "PUNCT",
-    "SCONJ",
-    "SYM",
-    "VERB",
-    "X",
+UNIVERSAL = tuple(
+    "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()  # noqa: SIM905
 )
 # What spaCy's pipelines say beside them: the older name of conjunctions, white space, and no answer at all.
 MERGED = {"CONJ": "CCONJ", "SPACE": "X", "EOL": "X", "": "X"}
 NUMBER, NEGATION = 1, 4
 TEXTS_A_PART = 20_000
 NEEDED_BY_NO_TAG = ("ner", "parser", "senter", "sentencizer", "textcat", "textcat_multilabel", "entity_linker")
-NO_SPACY = "spaCy is not installed: pip install 'tokenpair[statistics]' brings it, and a pipeline is needed as well"
+NO_SPACY = "spaCy is not installed: pip install 'tokenpair[statistics]' installs it; a pipeline is needed as well"
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ def tag_texts(
     con: duckdb.DuckDBPyConnection,
     store: Store,
     pipeline: str,
-    told: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> tuple[Pipeline, Tagged]:
     """Fill the table ``tags`` for every text in the view ``read_texts`` (``read``: what the model read of a text).
 
@@ -134,7 +118,7 @@ def tag_texts(
     new = con.execute("SELECT count(*) FROM untagged").fetchall()[0][0]
     words, started = 0, time.perf_counter()
     if new:
-        told(f"tagging {new:,} texts with {facts.name} {facts.version}")
+        echo(f"tagging {new:,} texts with {facts.name} {facts.version}")
     cursor = con.cursor()  # an open result blocks the connection that it came from
     reader = cursor.sql("SELECT read FROM untagged ORDER BY read").to_arrow_reader(TEXTS_A_PART)
     for number, batch in enumerate(_of_size(reader, TEXTS_A_PART), len(parts)):
@@ -223,9 +207,3 @@ def _encoded(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def check_unit(unit: str) -> None:
-    """RunError where a group is more than a word: a sentence has no part of speech."""
-    if unit == "sentence":
-        raise RunError("groups are sentences: they have no part of speech and no lemma")

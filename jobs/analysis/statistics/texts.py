@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from attribution_core.text.words import word_key
 from jobs.analysis.statistics.schema import Pipeline
 from jobs.analysis.statistics.sums import Array
-from jobs.analysis.statistics.tagging import NEGATION, NUMBER, UNIVERSAL, Tagged, aligned, tag_texts
+from jobs.analysis.statistics.tagging import NEGATION, NUMBER, UNIVERSAL, aligned, tag_texts
 from jobs.errors import RunError
 from jobs.run.reader import Run
 
@@ -58,7 +58,6 @@ class Texts:
     cut: Array
     names: list[str] = field(repr=False)
     pipeline: Pipeline | None = None
-    tagged: Tagged | None = None
     stemmed: bool = False
 
     def __len__(self) -> int:
@@ -85,7 +84,7 @@ def read_texts(
     run: Run,
     con: duckdb.DuckDBPyConnection,
     pipeline: str | None,
-    told: Callable[[str], None] = lambda line: None,
+    echo: Callable[[str], None] = lambda line: None,
 ) -> Texts:
     """Every text of the run, tagged where ``pipeline`` names a spaCy pipeline; RunError where none is there."""
     con.register("parts", run.dataset("texts"))
@@ -95,7 +94,7 @@ def read_texts(
         # A text that two drivers wrote in different shards must not be counted twice.
         con.execute(f"CREATE TABLE read_texts AS SELECT DISTINCT ON (role, text_id) {columns}, {cut} FROM parts")
     con.unregister("parts")
-    facts, tagged = tag_texts(con, run.store, pipeline, told) if pipeline is not None else (None, None)
+    facts = tag_texts(con, run.store, pipeline, echo)[0] if pipeline is not None else None
     unit = run.setting("groups") or "word"
     reader = _Reader(unit, facts)
     tags = "tags.starts AS tag_starts, tags.ends AS tag_ends, tags.pos AS tag_pos, tags.lemmas AS tag_lemmas, "
@@ -109,7 +108,7 @@ def read_texts(
         reader.add(batch)
     if not reader.ids:
         raise RunError(f"{run.url}: no text has been attributed yet")
-    return reader.texts(run.roles, tagged)
+    return reader.texts(run.roles)
 
 
 class _Reader:
@@ -155,7 +154,7 @@ class _Reader:
         codes = np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
         return np.append(np.array(table, np.int32), np.int32(-1))[codes]
 
-    def texts(self, roles: tuple[str, str], tagged: Tagged | None) -> Texts:
+    def texts(self, roles: tuple[str, str]) -> Texts:
         together = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         offsets = np.concatenate([[0], np.cumsum(together.pop("sizes"))])
         names = list(self.numbers)
@@ -180,7 +179,6 @@ class _Reader:
             flags=flags,
             names=list(self.numbers),
             pipeline=self.facts,
-            tagged=tagged,
             stemmed=stemmed,
             **together,
         )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.measure import Scene, Table, columns_table
+from jobs.analysis.statistics.measure import Scene, Table, rows_table
 from jobs.analysis.statistics.sums import Array, quantised
 from jobs.analysis.statistics.texts import TEXT
 
@@ -37,16 +35,16 @@ class LiftedWords:
 
     def table(self, support: int) -> Table:
         """The words with the largest and the smallest sums, and with the largest means of at least ``support``."""
-        columns: dict[str, Any] = {key: [] for key in ("by", "side", "word", "total", "mean", "occurrences")}
+        rows = []
         for side, parts in self.sides.items():
             total = np.sum([self.sum[one] for one in parts], axis=0)
             times = np.sum([self.times[one] for one in parts], axis=0)
             for by, order in self._orders(total, times, support).items():
                 for at in order:
-                    row = (by, side, self.scene.texts.names[at], total[at], total[at] / times[at], int(times[at]))
-                    for key, value in zip(columns, row, strict=True):
-                        columns[key].append(value)
-        columns |= {key: np.array(columns[key], np.float64) for key in ("total", "mean")}
+                    rows.append(
+                        (by, side, self.scene.texts.names[at], total[at], total[at] / times[at], int(times[at]))
+                    )
+        data = rows_table(("by", "side", "word", "total", "mean", "occurrences"), rows)
         described = {
             "by": "why it is here: total (largest sums of lifts), lowest (smallest sums), mean (largest means)",
             "word": "the word, letter case aside",
@@ -56,7 +54,7 @@ class LiftedWords:
             "occurrences": "how often it stands in a text of a pair",
         }
         meaning = "Words by how much they lift or dilute the scores of their texts. Exact."
-        return Table("words_by_lift", meaning, columns_table(**columns), described)
+        return Table("words_by_lift", meaning, data, described)
 
     def _orders(self, total: Array, times: Array, support: int) -> dict[str, list[int]]:
         names = self.scene.texts.names

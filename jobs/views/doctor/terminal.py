@@ -1,57 +1,89 @@
-"""An examination as a page in the terminal, and the lines of a job file that follow from it."""
+"""An examination of a model as terminal text and as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from attribution_core.display.view import printable
 from jobs.doctor.findings import Diagnosis, LayerCheck, Side
 from jobs.doctor.job_lines import job_lines, plain
 from jobs.progress import duration
+from jobs.views.kit.sheet import TableSheet
+from jobs.views.kit.table import Table, table_of
 
-BAR = 8
 WIDTH_OF_NAMES = 12
+HEADS = ("layer", "nodes", "residual", "|error|", "largest", "special", "s a pair", "converged")
 
 
 def terminal_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the page."""
-    console.print(_facts([("model", diagnosis.model), *_what(diagnosis)]))
-    console.print()
-    console.print(_facts([("scores", _scores(diagnosis)), ("sums", _sums(diagnosis))]))
-    console.print(_facts([("batches", _company(diagnosis)), ("speed", _speed(diagnosis))]))
-    console.print(_facts([("memory", _memory(diagnosis))]))
-    console.print()
-    for block in _layers(diagnosis):
-        console.print(block)
+    """Print the examination."""
+    sheet = DiagnosisSheet(console)
+    sheet.facts(("model", diagnosis.model), *_what(diagnosis))
+    sheet.blank()
+    sheet.facts(
+        ("scores", _scores(diagnosis)),
+        ("sums", _sums(diagnosis)),
+        ("batches", _company(diagnosis)),
+        ("speed", _speed(diagnosis)),
+        ("memory", _memory(diagnosis)),
+    )
+    sheet.blank()
+    sheet.layers(diagnosis)
     for heading, lines in (("Worth knowing", diagnosis.notices), ("Wrong", diagnosis.problems)):
         if lines:
-            console.print()
-            console.print(Text(heading, style="bold"))
+            sheet.blank()
+            sheet.line(heading, "bold")
         for line in lines:
-            console.print(Text(f"- {printable(line)}"))
-    console.print()
-    console.print(Text("For the job file", style="bold"))
+            sheet.line(f"- {line}")
+    sheet.blank()
+    sheet.line("For the job file", "bold")
     for line in job_lines(diagnosis):
+        # Not cut and not wrapped: these are to be copied.
         console.print(Text(line), soft_wrap=True)
 
 
 def json_diagnosis(diagnosis: Diagnosis) -> str:
-    """The same for machines."""
+    """The examination as JSON."""
     return json.dumps(plain(diagnosis), indent=2, ensure_ascii=False)
 
 
-def _facts(rows: list[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=WIDTH_OF_NAMES)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(name, style="bold"), Text(printable(value)))
-    return table
+class DiagnosisSheet(TableSheet):
+    """A sheet for an examination."""
+
+    def facts(self, *rows: tuple[str, str]) -> None:
+        """Print values behind their names, further lines of a value below its first."""
+        for name, value in rows:
+            lines = Text(self.safe(value)).wrap(self.console, self.width - WIDTH_OF_NAMES - 2)
+            for place, line in enumerate(lines):
+                self.put(Text.assemble((f"{'' if place else name:<{WIDTH_OF_NAMES}}  ", "bold"), line))
+
+    def layers(self, diagnosis: Diagnosis) -> None:
+        """Print nodes by layer with bars, and residuals and errors beside them."""
+        rows = [
+            (
+                f"{check.layer}{'*' if check.layer == diagnosis.speed.layer else ''}",
+                f"{check.nodes_median}–{check.nodes_largest}",
+                f"{check.residual_largest:.0e}",
+                f"{check.error_median:.0e}",
+                f"{check.error_largest:.0e}",
+                f"{check.special_median:.2g}",
+                f"{check.seconds_a_pair:.2g}",
+                _share(check),
+            )
+            for check in diagnosis.layers
+        ]
+        title = "Nodes that the default tolerance (2e-3 of ‖e‖) takes, by layer"
+        drawn = [float(check.nodes_median) for check in diagnosis.layers]
+        self.table(Table(title, table_of(HEADS, rows).columns, drawn))
+        unit = "" if diagnosis.similarity == "cosine" else ", in units of ‖e(a)‖‖e(b)‖"
+        self.line(
+            "Nodes: median and largest of the sample's texts; bars show the median. Residual: the largest. |error|: by "
+            f"how much the sum of a pair misses its score, median and largest{unit}. Special: what pairs with a "
+            "special token sum to, the median size. * is the layer that a job takes."
+        )
 
 
 def _what(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
@@ -78,8 +110,8 @@ def _reference(side: Side) -> str:
 def _layers_of(side: Side) -> str:
     if not side.layers:
         return f"{side.family}: no layers, so the cut is at the embeddings"
-    way = "linearised by hand" if side.fast else "through torch.func"
-    return f"{side.family}, {side.layers} layers ({way}), cut at layer 0 … {side.layers - 1}"
+    how = "linearised by hand" if side.fast else "through torch.func"
+    return f"{side.family}, {side.layers} layers ({how}), cut at layer 0 … {side.layers - 1}"
 
 
 def _scores(diagnosis: Diagnosis) -> str:
@@ -132,35 +164,6 @@ def _memory(diagnosis: Diagnosis) -> str:
     speed = diagnosis.speed
     whose = "this process" if speed.device == "CPU" else "the device"
     return f"weights {speed.model_bytes / 2**20:,.0f} MiB; {whose} at its peak {speed.peak_bytes / 2**20:,.0f} MiB"
-
-
-def _layers(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    """Nodes by layer as bars, with residuals and errors beside them."""
-    yield Text("Nodes that the default tolerance (2e-3 of ‖e‖) takes, by layer", style="bold")
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("layer", "nodes", "", "residual", "|error|", "largest", "special", "s a pair", "converged"):
-        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
-    most = max(check.nodes_median for check in diagnosis.layers)
-    for check in diagnosis.layers:
-        marked = f"{check.layer}*" if check.layer == diagnosis.speed.layer else f"{check.layer} "
-        table.add_row(
-            marked,
-            f"{check.nodes_median}–{check.nodes_largest}",
-            "█" * max(1, round(BAR * check.nodes_median / most)),
-            f"{check.residual_largest:.0e}",
-            f"{check.error_median:.0e}",
-            f"{check.error_largest:.0e}",
-            f"{check.special_median:.2g}",
-            f"{check.seconds_a_pair:.2g}",
-            _share(check),
-        )
-    yield table
-    unit = "" if diagnosis.similarity == "cosine" else ", in units of ‖e(a)‖‖e(b)‖"
-    yield Text(
-        "Nodes: median and largest of the sample's texts. Residual: the largest. |error|: by how much the sum of a "
-        f"pair misses its score, median and largest{unit}. Special: what pairs with a special token sum to, the median "
-        "size. * is the layer that a job takes."
-    )
 
 
 def _share(check: LayerCheck) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import RunFacts, Statistic
+from jobs.analysis.statistics.tagging import UNIVERSAL
 from jobs.views.report import plots
 
 MOST_BARS, MOST_PAIRS, MOST_LIFTED = 14, 12, 8
@@ -17,25 +18,11 @@ Chart = dict[str, Any]
 
 
 # What a reader without linguistics calls the universal parts of speech.
-WORDS = {
-    "ADJ": "adjective",
-    "ADP": "preposition",
-    "ADV": "adverb",
-    "AUX": "auxiliary",
-    "CCONJ": "conjunction",
-    "DET": "article",
-    "INTJ": "interjection",
-    "NOUN": "noun",
-    "NUM": "number",
-    "PART": "particle",
-    "PRON": "pronoun",
-    "PROPN": "name",
-    "PUNCT": "punctuation",
-    "SCONJ": "subordinator",
-    "SYM": "symbol",
-    "VERB": "verb",
-    "X": "other",
-}
+_WORDS = (
+    "adjective preposition adverb auxiliary conjunction article interjection noun number particle pronoun name "
+    "punctuation subordinator symbol verb other"
+)
+WORDS = dict(zip(UNIVERSAL, _WORDS.split(), strict=True))
 MATCHES = {"exact": "the same word", "lemma": "another form", "stem": "the same stem", "other": "other words"}
 
 

@@ -178,7 +178,7 @@
     const label = (side, g) => isolated(pair.texts[side].labels[g]);
     const called = (side) => (pair.names[side].length > 1 ? `the ${pair.names[side]}` : pair.names[side]);
     if (!focus) {
-      $("told").replaceChildren(make("p", { className: "faint" },
+      $("readout").replaceChildren(make("p", { className: "faint" },
         `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see its pairs with the other text. ` +
         (pair.lifts
           ? `Until then the colours show lifts: a blue ${pair.unit} adds more than an average part of its text does and ` +
@@ -188,7 +188,7 @@
     }
     if (!linked) {
       const value = pair.values.get(focus.i).get(focus.j);
-      $("told").replaceChildren(make("p", {}, make("strong", {}, label(0, focus.i), " × ", label(1, focus.j)), ": ",
+      $("readout").replaceChildren(make("p", {}, make("strong", {}, label(0, focus.i), " × ", label(1, focus.j)), ": ",
         value === undefined ? "not stored" : signed(value, digits + 1)));
       return;
     }
@@ -205,7 +205,7 @@
         className: `bar ${value < 0 ? "n6" : "p6"}`,
         style: { width: `${(38 * Math.abs(value)) / (pair.limit || 1)}%` },
       }))));
-    $("told").replaceChildren(said, list);
+    $("readout").replaceChildren(said, list);
   }
 
   const focusOf = (node) => {
@@ -217,13 +217,13 @@
 
   // Pinned, it stays marked while the pointer goes elsewhere; pinning it again lets go.
   function pin(focus) {
-    const told = (one, is) => {
+    const mark = (one, is) => {
       const name = { button: "aria-pressed", gridcell: "aria-selected" }[one.node.getAttribute("role")];
       if (name) one.node.setAttribute(name, String(is));
     };
-    if (state.pinned) told(state.pinned, false);
+    if (state.pinned) mark(state.pinned, false);
     state.pinned = focus && (!state.pinned || state.pinned.node !== focus.node) ? focus : null;
-    if (state.pinned) told(state.pinned, true);
+    if (state.pinned) mark(state.pinned, true);
     mark(state.pinned || focus);
   }
 

@@ -27,7 +27,6 @@ class Bar:
     low: float | None = None
     high: float | None = None
     mark: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def bars(title: str, rows: Sequence[Bar], *, percent: bool = False, mark: str = 
             )
         )
         height += 20
-    told = "; ".join(f"{row.label}: {_percent(row.value) if percent else _plain(row.value)}" for row in rows)
-    return _svg(title, told, height, pieces)
+    summary = "; ".join(f"{row.label}: {_percent(row.value) if percent else _plain(row.value)}" for row in rows)
+    return _svg(title, summary, height, pieces)
 
 
 def histogram(title: str, bins: Sequence[tuple[float, float, int]], unit: str) -> Markup:
@@ -99,12 +98,12 @@ def histogram(title: str, bins: Sequence[tuple[float, float, int]], unit: str) -
     ]
     pieces += _x_axis(bins[0][0], bins[-1][1], at, base, unit)
     peak = max(bins, key=lambda one: one[2])
-    told = f"from {_plain(bins[0][0])} to {_plain(bins[-1][1])}, most often about {_plain((peak[0] + peak[1]) / 2)}"
-    return _svg(title, told, height, pieces)
+    summary = f"from {_plain(bins[0][0])} to {_plain(bins[-1][1])}, most often about {_plain((peak[0] + peak[1]) / 2)}"
+    return _svg(title, summary, height, pieces)
 
 
 def curves(title: str, lines: Sequence[Line], x_unit: str, *, log_x: bool = False, percent: bool = False) -> Markup:
-    """Curves with their bands over one axis, each told apart by its dashes and named below."""
+    """Curves with their bands over one axis, each with dashes of its own and named below."""
     height, base, left = 196, 142, 40
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [v for line in lines for one in line.band for v in one[1:]]
@@ -144,18 +143,18 @@ def curves(title: str, lines: Sequence[Line], x_unit: str, *, log_x: bool = Fals
             )
         )
         y += 15
-    told = "; ".join(
+    summary = "; ".join(
         f"{line.label}: {_plain(line.points[0][1])} at {_plain(line.points[0][0])}, "
         f"{_plain(line.points[-1][1])} at {_plain(line.points[-1][0])}"
         for line in lines
         if line.points
     )
-    return _svg(title, told, max(height, y - 8), pieces)
+    return _svg(title, summary, max(height, y - 8), pieces)
 
 
-def _svg(title: str, told: str, height: float, pieces: Sequence[Markup]) -> Markup:
+def _svg(title: str, summary: str, height: float, pieces: Sequence[Markup]) -> Markup:
     return Markup('<svg class="plot" role="img" viewBox="0 0 {} {:.0f}" aria-label="{}">{}</svg>').format(
-        WIDTH, height, f"{title}. {told}", Markup("").join(pieces)
+        WIDTH, height, f"{title}. {summary}", Markup("").join(pieces)
     )
 
 

@@ -37,13 +37,11 @@ PAIRS_ROOM, QUERIES_ROOM = 2_500_000, 1_000_000
 QUERIES, DOCUMENTS = 5, 10
 REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
 
-Told = Callable[[str], None]
 
-
-def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int = 60) -> str:
+def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int = 0, pairs: int = 60) -> str:
     """The report of ``run`` as one HTML page.
 
-    ``called`` is how the user names the run, for the commands on the page; ``told`` gets a line for what takes time;
+    ``called`` is how the user names the run, for the commands on the page; ``echo`` gets a line for what takes time;
     ``seed`` and ``pairs``, about how many, choose those that are shown. RunError where the run has no pair yet.
     """
     if not run.first("pair_id", 1):
@@ -51,7 +49,7 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
     overview = read_overview(run, run.format)
     log = run.roles[0] == "query"
     unit = str(run.setting("groups") or "word")
-    findings = Findings(_statistics(run, overview, told), run.store)
+    findings = Findings(_statistics(run, overview, echo), run.store)
     faithfulness = read_faithfulness(run.store)
     queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
     explorer, lists = _pairs(run, [*choose_pairs(run, seed, pairs), *findings.examples()], queries)
@@ -89,7 +87,6 @@ def make_report(run: Run, told: Told, *, called: str, seed: int = 0, pairs: int 
             "queries_words": f"{len(queries)} queries chosen by chance, each with its first documents.",
             "rejects": rejects,
             "about": _about(run, model),
-            "method": [],
             "format": "Parquet" if run.format == "parquet" else "Arrow",
             "sql": _sql(run, called),
             "data": Markup(explorer.json(lists)),
@@ -109,7 +106,7 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
     return str(output)
 
 
-def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
+def _statistics(run: Run, overview: Overview, echo: Callable[[str], None]) -> Summary:
     """The statistics of the run as it is now: those that are there, else computed first."""
     found = None
     why = "the run has no statistics yet"
@@ -123,7 +120,7 @@ def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
             missing = [name for name in NAMES if name not in found.statistics]
             if not missing:
                 return found
-            told(f"computing the statistics that are missing: {', '.join(missing)}")
+            echo(f"computing the statistics that are missing: {', '.join(missing)}")
             facts = found.run
             return compute_statistics(
                 run,
@@ -133,11 +130,11 @@ def _statistics(run: Run, overview: Overview, told: Told) -> Summary:
                 seed=facts.seed,
                 resamples=facts.resamples,
                 gold=facts.gold,
-                told=told,
+                echo=echo,
             )
         why = "the run has grown since its statistics were made"
-    told(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
-    return compute_statistics(run, pipeline=chosen_pipeline(None), told=told)
+    echo(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
+    return compute_statistics(run, pipeline=chosen_pipeline(None), echo=echo)
 
 
 def _pairs(

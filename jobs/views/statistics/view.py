@@ -278,14 +278,14 @@ def _convergence_nodes(rows: list[Row], facts: RunFacts) -> list[Table]:
 def _convergence_ways(rows: list[Row], facts: RunFacts) -> list[Table]:
     columns = [
         column("role", rows, lambda row: str(row["role"]), label=True),
-        column("way", rows, lambda row: str(row["way"]), label=True),
+        column("direction", rows, lambda row: str(row["way"]), label=True),
         column("texts", rows, lambda row: f"{row['texts']:,}"),
         column("converged", rows, lambda row: f"{row['converged']:,}"),
         column("nodes", rows, lambda row: f"{row['nodes']:.1f}"),
         column("tokens", rows, lambda row: f"{row['tokens']:.1f}"),
         column("% of cost", rows, lambda row: _percent(row["cost"])),
     ]
-    return [Table("Ways taken", columns)]
+    return [Table("Texts by the direction of the computation", columns)]
 
 
 _SHOWN: dict[str, list[tuple[str, Callable[[list[Row], RunFacts], list[Table]]]]] = {
