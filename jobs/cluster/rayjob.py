@@ -25,9 +25,9 @@ WORKER_SIZE = {"cpu": "4", "memory": "16Gi"}
 _HEADER = """\
 # A run of tokenpair for KubeRay 1.5.1 or newer:
 #   tokenpair submit job.yaml --print-rayjob --image REGISTRY/tokenpair:{version} | kubectl apply -f -
-# The image has Ray {ray} and tokenpair (three lines in jobs/cluster/README.md). The service account "tokenpair" is yours
-# to make: its role may read the input and write the run directory. Delete the RayJob and apply it again to go on with
-# a run that did not finish.
+# The image has Ray {ray} and tokenpair (three lines in jobs/cluster/README.md). Create the service account "tokenpair":
+# its role may read the input and write the run directory. Delete the RayJob and apply it again to go on with a run
+# that did not finish.
 """
 
 
