@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Count:
-    """So many of a phase's total, done in ``seconds``."""
+    """A phase of which ``pairs`` of ``all_pairs`` items, named by the plural ``what``, were done in ``seconds``."""
 
     what: str
     pairs: int
@@ -94,7 +94,7 @@ class Count:
     seconds: float
 
     def line(self) -> str:
-        """The count as one plain line, with the time left by the rate so far."""
+        """Return the count as one line of text, with the estimated time left."""
         words = f"{self.pairs:,}/{self.all_pairs:,} {self.what}"
         if 0 < self.pairs < self.all_pairs:
             words += f", {duration((self.all_pairs - self.pairs) * self.seconds / self.pairs)} left"
@@ -102,9 +102,9 @@ class Count:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Takes the phases of some work and how far each is; this one shows nothing.
+    """Receives the phases of some work and the progress of each. This base class shows nothing.
 
-    A phase with a total is advanced by counts; a run is updated with its own state.
+    A phase with a total advances by counts (:meth:`advance`); a run passes its own state (:meth:`update`).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,20 +117,20 @@ class Progress(AbstractContextManager["Progress"]):
         return None
 
     def phase(self, what: str, total: int | None = None) -> None:
-        """A phase begins: ``total`` of ``what`` are to be done, or something without a measure (None)."""
+        """Begin the phase ``what``, a plural noun with the ``total`` to count, or any text without one."""
         self._what, self._total, self._done, self._began = what, total or 0, 0, self._clock()
 
     def advance(self, count: int) -> None:
-        """``count`` more of this phase's total are done."""
+        """Add ``count`` finished items of this phase."""
         self._done += count
         self.update(Count(self._what, self._done, self._total, self._clock() - self._began))
 
     def update(self, state: ProgressState) -> None:
-        """The work is at ``state``, which has its own total and its own line."""
+        """Show ``state``."""
 
 
 class Lines(Progress):
-    """A plain line when a phase begins, then one a minute, through ``echo``."""
+    """Passes one line to ``echo`` when a phase begins, and then one line a minute."""
 
     def __init__(self, echo: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
@@ -148,11 +148,11 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A bar on standard error that is rewritten in place and gone at the end."""
+    """A progress bar on standard error, redrawn in place and removed at the end."""
 
     def __init__(self) -> None:
         super().__init__()
-        # rich takes a tenth of a second to import, and a log without a terminal needs none of it.
+        # rich takes a tenth of a second to import, and is not needed without a terminal.
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
@@ -186,7 +186,7 @@ class Bar(Progress):
 
 
 def make_progress(echo: Callable[[str], None], *, quiet: bool) -> Progress:
-    """Nothing when quiet, a bar where standard error is a terminal, else lines."""
+    """Return a display that shows nothing if ``quiet``, a bar if standard error is a terminal, else lines."""
     if quiet:
         return Progress()
     return Bar() if sys.stderr.isatty() else Lines(echo)

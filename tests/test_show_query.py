@@ -76,8 +76,8 @@ def test_words_are_marked_by_what_was_asked(run: str, tmp_path: Path) -> None:
     [
         (["--html", "x.html"], "give a PAIR_ID, or --query QID"),
         (["log:0", "--query", "q1"], "two things to show, pair 'log:0' and query 'q1'"),
-        (["--doc", "d1"], "--doc d1 needs the query it was found for: add --query QID"),
-        (["log:0", "--doc", "d1"], "--doc d1 needs the query it was found for: add --query QID"),
+        (["--doc", "d1"], "--doc d1 needs the query that it answers: add --query QID"),
+        (["log:0", "--doc", "d1"], "--doc d1 needs the query that it answers: add --query QID"),
         (["--query", "q9"], "there is no query 'q9'; ids look like 'q1', 'q2'"),
         (["--query", "q1", "--doc", "d9"], "query 'q1' has no document 'd9': it has 'd3', 'd1', 'd2'"),
         (["--query", "q1", "--png", "x.png"], "--png draws one pair: add --doc DOCID"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.cli.flags import JobFile, job_command, job_names
-from jobs.cli.messages import INTERRUPTED, complain, note, say, told
+from jobs.cli.messages import INTERRUPTED, complain, errors_as_messages, note, say
+from jobs.errors import ClusterError
 
 if TYPE_CHECKING:
     from jobs.cluster.client import Cluster
@@ -29,9 +30,9 @@ def submit(
     settings: dict[str, Any],
     address: Address = None,
     follow: Follow = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what the run directory holds.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the run in the output folder first.")] = False,
     install: Annotated[
-        bool, typer.Option("--install", help="Let the cluster install what tokenpair needs, with pip.")
+        bool, typer.Option("--install", help="Let the cluster install tokenpair's requirements with pip.")
     ] = False,
     python: Annotated[str, typer.Option(metavar="PROGRAM", help="Python on the cluster's machines.")] = "python",
     print_rayjob: Annotated[
@@ -41,29 +42,27 @@ def submit(
         str | None, typer.Option(metavar="NAME", help="With --print-rayjob: an image that has tokenpair.")
     ] = None,
 ) -> None:
-    """Run a job on a Ray cluster that is up; the same command goes on with one that was stopped."""
+    """Run a job on a running Ray cluster; run the same command again to resume a job that was stopped."""
     code = 0
-    with told(context, names=job_names(job_file, settings)):
+    with errors_as_messages(context, names=job_names(job_file, settings)):
         from jobs.config.job import load_job
         from jobs.sources.beir import with_beir
 
         job = load_job(job_file, with_beir(settings, job_file, lambda line: note(f"note: {line}")))
-        if print_rayjob:
-            from jobs.cluster.rayjob import manifest
-
-            typer.echo(manifest(job, image=image, restart=restart), nl=False)
-            return
         from jobs.cluster.client import Cluster
+        from jobs.cluster.existing_run import finished_lines
+        from jobs.cluster.rayjob import manifest
         from jobs.cluster.submit import submit as submit_job
 
+        if print_rayjob:
+            typer.echo(manifest(job, image=image, restart=restart), nl=False)
+            return
         cluster = Cluster(address)
         submitted = submit_job(job, cluster, note, restart=restart, install=install, python=python)
         if submitted.finished is not None:
-            from jobs.cluster.existing_run import finished_lines
-
             for line in finished_lines(submitted.finished):
                 say(line)
-            note("nothing was submitted; --restart throws the run away and computes it anew")
+            note("nothing was submitted; --restart deletes the run and computes it again")
             return
         say(f"{'started' if submitted.started else 'already running:'} {submitted.id}")
         if follow:
@@ -76,7 +75,7 @@ def submit(
 def logs(context: typer.Context, what: What, address: Address = None, follow: Follow = False) -> None:
     """Show the log of a job on a cluster."""
     code = 0
-    with told(context):
+    with errors_as_messages(context):
         from jobs.cluster.client import Cluster
         from jobs.cluster.submit import find_job
 
@@ -91,11 +90,10 @@ def logs(context: typer.Context, what: What, address: Address = None, follow: Fo
 
 
 def stop(context: typer.Context, what: What, address: Address = None) -> None:
-    """End a job on a cluster; what is committed stays, and submitting it again goes on from there."""
-    with told(context):
+    """End a job on a cluster. Finished shards stay, and submitting the job again resumes it."""
+    with errors_as_messages(context):
         from jobs.cluster.client import Cluster
         from jobs.cluster.submit import STOP_WAIT_SECONDS, find_job
-        from jobs.errors import ClusterError
 
         cluster = Cluster(address)
         job = find_job(cluster, what)
@@ -109,9 +107,8 @@ def stop(context: typer.Context, what: What, address: Address = None) -> None:
 
 
 def _followed(cluster: Cluster, id: str) -> int:
-    """Show a job's log to its end; the job's own exit code."""
+    """Print a job's log until the job ends; returns the job's exit code."""
     from jobs.cluster.client import with_retries
-    from jobs.errors import ClusterError
 
     again = f"tokenpair logs {id} --follow shows it again, tokenpair stop {id} ends it"
     try:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from jobs.cli.flags import MODEL_NAMES, Reference
-from jobs.cli.messages import note, told
+from jobs.cli.messages import errors_as_messages, note
+from jobs.cluster.environment import quiet_libraries
 
 UNHEALTHY = 1
 
@@ -21,7 +22,7 @@ def doctor(
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     reference: Reference = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="For about how long layers are tried; the default layer always is.")
+        float, typer.Option(min=0, help="About how many seconds to test layers; the default layer always is tested.")
     ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     trust_remote_code: Annotated[
@@ -29,9 +30,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Examine a model: what it is, whether its attributions are sound, and what they cost here."""
-    with told(context, names=MODEL_NAMES):
-        from jobs.cluster.environment import quiet_libraries
-
+    with errors_as_messages(context, names=MODEL_NAMES):
         quiet_libraries()
         from jobs.doctor.examination import examine
         from jobs.views.doctor.terminal import json_diagnosis, terminal_diagnosis
@@ -43,7 +42,7 @@ def doctor(
             reference="pad" if reference is None else reference,
             seconds=seconds,
             trust_remote_code=trust_remote_code,
-            told=note,
+            echo=note,
         )
         if as_json:
             typer.echo(json_diagnosis(diagnosis))

@@ -9,15 +9,20 @@ import typer
 
 from attribution_core.errors import SettingError, TextError
 from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo
-from jobs.cli.messages import note, run_words, storage_options, told
+from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
+from jobs.cli.output import check_targets, show_pair, show_query
+from jobs.cluster.environment import quiet_libraries
+from jobs.errors import JobError
 
 Model = Annotated[str, typer.Option(help="A sentence-transformers model: a folder, or a name on the hub.")]
-Layer = Annotated[int, typer.Option(help="First layer above the cut: 0 is the embeddings' end, -2 two from the top.")]
-Unit = Annotated[str, typer.Option(help="What is attributed as one: token, word or sentence.")]
+Layer = Annotated[
+    int, typer.Option(help="The first layer that is integrated over: 0 is the lowest, -2 the second from the top.")
+]
+Unit = Annotated[str, typer.Option(help="The unit of attribution: token, word or sentence.")]
 Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
 Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is shown as a page too.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page too.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure of the matrix too.")]
 
 
@@ -44,20 +49,16 @@ def explain(
     ] = False,
 ) -> None:
     """Explain the similarity of two texts."""
-    with told(context, names=MODEL_NAMES):
-        from jobs.cli.output import check_targets, show_pair
-
+    with errors_as_messages(context, names=MODEL_NAMES):
         check_targets(html, png)
         for name, text in (("first", text_a), ("second", text_b)):
             if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
                 raise TextError(f"the {name} text is not valid UTF-8")
         if sums_to == "centred":
             raise SettingError(
-                "--sums-to centred takes the mean embedding of a run's texts off, and two texts have none: "
+                "--sums-to centred subtracts the mean embedding of a run's texts, and two texts have none: "
                 "use tokenpair run"
             )
-        from jobs.cluster.environment import quiet_libraries
-
         quiet_libraries()
         from attribution_core.attribution import Attributor
 
@@ -75,9 +76,9 @@ def explain(
         try:
             pair = attributor.attribute(text_a, text_b)
         except TextError as error:
-            # There is but one pair here, and its number says nothing.
+            # There is only one pair here, so its number is left out.
             raise TextError(str(error).removeprefix("pair 0: ")) from None
-        show_pair(pair, special=special, top=top, html=html, png=png, told=note)
+        show_pair(pair, special=special, top=top, html=html, png=png, echo=note)
 
 
 def show(
@@ -85,22 +86,22 @@ def show(
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
     pair_id: Annotated[str | None, typer.Argument(metavar="PAIR_ID", help="The pair's id in the run.")] = None,
     query: Annotated[
-        str | None, typer.Option("--query", metavar="QID", help="Show a query of the log with its documents instead.")
+        str | None, typer.Option("--query", metavar="QID", help="Show a query of the log and its documents instead.")
     ] = None,
     doc: Annotated[
-        str | None, typer.Option("--doc", metavar="DOCID", help="Of that query, this one document in full.")
+        str | None, typer.Option("--doc", metavar="DOCID", help="Show this document of the query in full.")
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="lift|share",
             help="Mark the words of a query's documents that lift the score most, or that add most to it; "
-            "default: lift where the run has it.",
+            "default: lift if the run has it.",
         ),
     ] = None,
     special: Special = False,
     top: Annotated[
-        int, typer.Option(min=0, max=1000, help="How many of the strongest pairs, a query's documents or listed pairs.")
+        int, typer.Option(min=0, max=1000, help="How many word pairs, documents of the query, or listed pairs to show.")
     ] = 10,
     html: Html = None,
     png: Png = None,
@@ -109,14 +110,12 @@ def show(
     profile: Profile = None,
 ) -> None:
     """Show one pair of a run, or one query with its documents; without an id, list some pairs."""
-    with told(context):
-        from jobs.cli.output import check_targets, show_pair, show_query
-
-        _check_asked(pair_id, query, doc, html, png, by)
+    with errors_as_messages(context):
+        _check_arguments(pair_id, query, doc, html, png, by)
         check_targets(html, png)
         from jobs.run.reader import open_run
 
-        opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        chosen_run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         if pair_id is None and query is None:
             from rich.console import Console
 
@@ -124,26 +123,26 @@ def show(
             from jobs.views.lists import terminal_pairs
 
             terminal_pairs(
-                list_pairs(opened, max(top, 1)), Console(), run_words(run_directory, endpoint_url, region, profile)
+                list_pairs(chosen_run, max(top, 1)),
+                Console(),
+                run_arguments(run_directory, endpoint_url, region, profile),
             )
             return
         if query is not None and doc is None:
-            show_query(opened.query(query, by), special=special, top=top, html=html, told=note)
+            show_query(chosen_run.query(query, by), special=special, top=top, html=html, echo=note)
             return
         if query is not None and doc is not None:
-            pair_id = opened.query(query).document(doc).pair_id
+            pair_id = chosen_run.query(query).document(doc).pair_id
         assert pair_id is not None, "checked above"
-        show_pair(opened.pair(pair_id), special=special, top=top, html=html, png=png, told=note)
+        show_pair(chosen_run.pair(pair_id), special=special, top=top, html=html, png=png, echo=note)
 
 
-def _check_asked(
+def _check_arguments(
     pair_id: str | None, query: str | None, doc: str | None, html: Path | None, png: Path | None, by: str | None
 ) -> None:
-    """JobError where more than one thing to show was asked for, or something that what is shown does not have."""
-    from jobs.errors import JobError
-
+    """Raise JobError for arguments that exclude each other or that need another one."""
     if doc is not None and query is None:
-        raise JobError(f"--doc {doc} needs the query it was found for: add --query QID")
+        raise JobError(f"--doc {doc} needs the query that it answers: add --query QID")
     if pair_id is None and query is None and (html is not None or png is not None):
         raise JobError("--html and --png draw a pair or a query: give a PAIR_ID, or --query QID")
     if pair_id is not None and query is not None:

@@ -1,4 +1,4 @@
-"""Errors that name settings name the flag instead, where that is how the setting was given."""
+"""Replaces settings in error messages by the flags that the user gave, such as ``columns.a`` by ``--a``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ STORAGE = {
     "storage.region": "--region",
     "storage.profile": "--profile",
 }
-# What stands beside a name that is one: not a part of a path or of a longer name, and not a quotation.
+# What may precede and follow a setting's name: it is not part of a path or of a longer name, and not quoted.
 BEFORE, AFTER = r"(?<![\w./\\'\"=-])", r"(?![\w/\\'\"]|\.\w)"
 
 
 @dataclass(frozen=True)
 class FlagNames:
-    """``flags`` by the setting that each sets, such as ``columns.a``; ``where`` is the job file as errors call it."""
+    """The flags to name in errors, by setting, such as ``columns.a``; ``where`` is the job file's name in errors."""
 
     flags: Mapping[str, str] = field(default_factory=lambda: STORAGE)
     where: str = ""
 
     def line(self, line: str) -> str:
-        """A line of an error with flags in place of settings.
+        """Return a line of an error with flags in place of settings.
 
-        Settings called by a plain word, such as ``layer``, are recognised only where an error begins with them.
+        A setting whose name is a plain word, such as ``layer``, is replaced only at the beginning of an error.
         """
         for name, flag in self.flags.items():
             if re.search(rf"{flag}(?![\w-])", line):
-                continue  # it says both
+                continue  # the line names the flag already
             exact = re.escape(name)
             file = rf"(?:{re.escape(' '.join(self.where.split()))}: )?" if self.where else ""
             line = re.sub(rf"^{file}{exact}(?=: | must | ['\d-])", flag, line)
@@ -46,9 +46,9 @@ class FlagNames:
 
 
 def given_flags(flags: Mapping[str, str], job_file: Path | None, settings: Mapping[str, Any]) -> FlagNames:
-    """The names of ``flags``, by setting, that stand for settings of a job.
+    """Return the flags that errors name in place of settings.
 
-    Of a job with a file those that were given; of one without a file all, for whoever has none uses flags.
+    With a job file these are the flags that were given; without one, all of them.
     """
     given = {path for path, value in flat(settings) if value is not None}
     names = {path: flag for path, flag in flags.items() if job_file is None or path in given}
@@ -56,7 +56,7 @@ def given_flags(flags: Mapping[str, str], job_file: Path | None, settings: Mappi
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Each setting of nested ones with its path, such as ``columns.a``."""
+    """Yield each setting of nested mappings as its path, such as ``columns.a``, and its value."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{above}{name}.")

@@ -12,12 +12,12 @@ import typer
 from jobs.cli.flag_names import FlagNames, flat, given_flags
 
 JobFile = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file; flags override it.")]
-Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, where it is not AWS.")]
+Endpoint = Annotated[str | None, typer.Option(help="Address of the S3 store, if it is not AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of the S3 store.")]
 Profile = Annotated[str | None, typer.Option(help="Profile in the AWS configuration.")]
 
 SumsTo = Annotated[
-    str | None, typer.Option(help="What a pair's cells sum to: score (the default), difference or centred.")
+    str | None, typer.Option(help="What a pair's word pairs sum to: score (the default), difference or centred.")
 ]
 Reference = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="What replaces every word in a reference: pad, unk, mask, a word.")
@@ -25,7 +25,7 @@ Reference = Annotated[
 
 
 def job_command(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with the flags of a job beside its own: it gets what was said as one mapping, ``settings``."""
+    """Add the flags of a job to ``command``, which gets their values as one mapping, ``settings``."""
     own = dict(inspect.signature(command, eval_str=True).parameters)
     del own["settings"]
     flags = inspect.signature(_settings, eval_str=True).parameters
@@ -35,10 +35,10 @@ def job_command(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, settings=settings)
 
     together = [*own.values(), *flags.values()]
-    # The job file is the one argument, and may be left out.
-    together = [one.replace(default=None) if one.name == "job_file" else one for one in together]
+    # The job file is the only argument, and is optional.
+    together = [flag.replace(default=None) if flag.name == "job_file" else flag for flag in together]
     with_flags.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {one.name: one.annotation for one in together}
+    with_flags.__annotations__ = {flag.name: flag.annotation for flag in together}
     with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
     return with_flags
 
@@ -52,32 +52,34 @@ def _settings(
         list[str] | None, typer.Option(metavar="FILE", help="A retrieval log: TREC or MS MARCO run, or predictions.")
     ] = None,
     queries: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's queries.")] = None,
-    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of its documents.")] = None,
-    qrels: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Judgments, to pass through.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's documents.")] = None,
+    qrels: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Relevance judgments.")] = None,
     beir: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="A BEIR folder in place of --queries, --corpus and --qrels.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose judgments in --beir's qrels folder to take; default test.")
+        str | None, typer.Option(metavar="NAME", help="The split of --beir's judgments; default test.")
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="auto (the default), trec, msmarco, scores, predictions or mteb.")
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="Only so many documents a query, the best ones.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Only this many documents of each query, the best ones.")] = None,
     output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
     id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
     header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
     delimiter: Annotated[
-        str | None, typer.Option(metavar="SIGN", help="Of CSV and TSV: tab, comma, semicolon, pipe; default: seen.")
+        str | None, typer.Option(metavar="SIGN", help="Of CSV and TSV: tab, comma, semicolon, pipe; default: detected.")
     ] = None,
-    quotes: Annotated[str | None, typer.Option(help="csv or none (ordinary characters); default: seen.")] = None,
-    mode: Annotated[str | None, typer.Option(help="symmetric (the default but for a log) or retrieval.")] = None,
+    quotes: Annotated[str | None, typer.Option(help="csv or none (ordinary characters); default: detected.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="symmetric (the default) or retrieval (the default for a log).")
+    ] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt before both texts of symmetric pairs.")] = None,
-    layer: Annotated[int | None, typer.Option(help="First layer above the cut; default -2.")] = None,
+    layer: Annotated[int | None, typer.Option(help="The first layer that is integrated over; default -2.")] = None,
     groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     sums_to: SumsTo = None,
@@ -85,27 +87,30 @@ def _settings(
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Residual to reach, of the embedding's length (queries: a tenth of a loose one)."),
+        typer.Option(help="Largest residual, as a share of the embedding's length (queries: a tenth of a loose one)."),
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="A fixed number of integration nodes.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto (the default), float32, tf32, fp16 or bf16.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Cells kept of every pair; default 32.")] = None,
-    store: Annotated[str | None, typer.Option(help="top (the default), or full to keep whole matrices.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Word pairs stored of each pair; default 32.")] = None,
+    store: Annotated[str | None, typer.Option(help="top (the default), or full for whole matrices.")] = None,
     format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
-    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the work.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Only so many queries (first texts), by chance.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another number, another sample; default 0.")] = None,
-    max_rejects: Annotated[float | None, typer.Option(help="Share of unreadable rows put up with.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of a worker, such as 2GiB or 60%.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: what there is.")] = None,
-    min_workers: Annotated[int | None, typer.Option(help="Fewest worker processes, of a number that changes.")] = None,
-    max_workers: Annotated[int | None, typer.Option(help="Most worker processes; more are asked for.")] = None,
-    ray: Annotated[
-        bool | None, typer.Option("--ray/--no-ray", help="Workers by Ray, or this process; default: by the size.")
+    shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the cost.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only this many pairs, the first ones.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Only this many queries (first texts), chosen at random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random sample; default 0.")] = None,
+    max_rejects: Annotated[float | None, typer.Option(help="Largest accepted share of unreadable rows.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a worker, such as 2GiB or 60%.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of worker processes; default: by the resources.")] = None,
+    min_workers: Annotated[int | None, typer.Option(help="Smallest number of worker processes.")] = None,
+    max_workers: Annotated[
+        int | None, typer.Option(help="Largest number of worker processes; an autoscaler may start machines.")
     ] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
+    ray: Annotated[
+        bool | None,
+        typer.Option("--ray/--no-ray", help="Run workers with Ray, or in this process; default: by the size."),
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of each worker; 0 for the CPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores of each worker.")] = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -116,7 +121,7 @@ def _settings(
         bool | None, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
     ] = None,
 ) -> dict[str, Any]:
-    """The flags as settings laid over a job file; what was not said is None."""
+    """Return the flags as settings of a job; those that were not given are None."""
     return {
         "model": model,
         "input": input or None,
@@ -166,11 +171,11 @@ def _settings(
 
 
 _BY_NAME: dict[str, Any] = {name: name for name in inspect.signature(_settings).parameters}
-# The flag of every setting that has one: what the flags give when each is given its own name.
+# The flag of each setting that has one, such as "columns.a": "--a".
 JOB_FLAGS = {path: f"--{name.replace('_', '-')}" for path, name in flat(_settings(**_BY_NAME))}
 
 
-# The same for the commands that load a model and have no job file.
+# The flags of commands that load a model and have no job file.
 MODEL_NAMES = FlagNames(
     {
         path: flag
@@ -182,5 +187,5 @@ MODEL_NAMES = FlagNames(
 
 
 def job_names(job_file: Path | None, settings: Mapping[str, Any]) -> FlagNames:
-    """The flags that errors about a job name in place of its settings."""
+    """Return the flags that errors about a job name in place of its settings."""
     return given_flags(JOB_FLAGS, job_file, settings)

@@ -1,4 +1,4 @@
-"""What every command shares: errors in one line, printing, the exit codes, and how a store is named."""
+"""Shared by all commands: errors as messages of one line, printing, exit codes, and options of the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from attribution_core.errors import TokenpairError
 from jobs.cli.flag_names import FlagNames
 from jobs.engine.signals import stoppable
+from jobs.errors import JobError
 
 if TYPE_CHECKING:
     from jobs.config.job import StorageOptions
@@ -22,21 +23,24 @@ INTERRUPTED = 130
 
 
 @contextlib.contextmanager
-def told(context: typer.Context, *, resume: bool = False, names: FlagNames | None = None) -> Iterator[None]:
-    """Errors inside the block in one line each and with the exit code they deserve; tracebacks with ``--debug``.
+def errors_as_messages(
+    context: typer.Context, *, resume: bool = False, names: FlagNames | None = None
+) -> Iterator[None]:
+    """Print errors inside the block as messages and exit with their exit code; ``--debug`` shows tracebacks.
 
-    ``names`` has the flags that errors name in place of settings; by default those of a store.
+    ``resume`` is whether the same command resumes its work after a signal. ``names`` has the flags that errors name
+    in place of settings; by default those of the store.
     """
     debug = bool(context.find_root().obj)
     try:
         with stoppable():
-            _check_names()
+            _check_folder_names()
             yield
     except KeyboardInterrupt as stop:
         complain("stopped; " + ("the same command goes on where it stopped" if resume else "nothing was written"))
         raise typer.Exit(getattr(stop, "exit_code", INTERRUPTED)) from None
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain of it again when it closes the stream.
+        # The reader closed the pipe, such as `head`. Python must not report that again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except TokenpairError as error:
@@ -55,10 +59,8 @@ def told(context: typer.Context, *, resume: bool = False, names: FlagNames | Non
         raise typer.Exit(1) from None
 
 
-def _check_names() -> None:
-    """JobError where names of folders that every command depends on are not UTF-8: Arrow and Ray could not use them."""
-    from jobs.errors import JobError
-
+def _check_folder_names() -> None:
+    """Raise JobError if the name of a folder that Arrow and Ray use is not valid UTF-8."""
     names = {name: os.environ.get(name, "") for name in ("TMPDIR", "HOME")}
     with contextlib.suppress(OSError):
         names["the folder you are in"] = os.getcwd()
@@ -70,11 +72,10 @@ def _check_names() -> None:
 
 
 def storage_options(endpoint_url: str | None, region: str | None, profile: str | None) -> StorageOptions:
-    """The options of a store as they came from the command line; JobError for one that is not allowed."""
+    """Return the options of a store from the command line; raises JobError for an invalid one."""
     from pydantic import ValidationError
 
     from jobs.config.job import StorageOptions
-    from jobs.errors import JobError
 
     try:
         return StorageOptions(endpoint_url=endpoint_url, region=region, profile=profile)
@@ -84,28 +85,28 @@ def storage_options(endpoint_url: str | None, region: str | None, profile: str |
         raise JobError(f"--{name.replace('_', '-')}: allowed is {allowed}") from None
 
 
-def run_words(run: str, endpoint_url: str | None, region: str | None, profile: str | None) -> list[str]:
-    """What names a run on the command line: its place, and the flags of its store that were given."""
+def run_arguments(run: str, endpoint_url: str | None, region: str | None, profile: str | None) -> list[str]:
+    """Return the arguments that name a run on the command line: its location, and the given flags of its store."""
     flags = (("--endpoint-url", endpoint_url), ("--region", region), ("--profile", profile))
-    return [run, *(word for flag, value in flags if value is not None for word in (flag, value))]
+    return [run, *(argument for flag, value in flags if value is not None for argument in (flag, value))]
 
 
 def printable(text: str) -> str:
-    """``text`` without what could steer a terminal."""
-    # File names and reasons come from elsewhere; escape sequences in them must not reach a terminal.
+    """Return ``text`` with unprintable characters escaped."""
+    # File names and reasons come from the input; escape sequences in them must not reach a terminal.
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def say(line: str) -> None:
-    """A line of the result, to standard output."""
+    """Print a line of the result to standard output."""
     typer.echo(printable(line))
 
 
 def note(line: str) -> None:
-    """A line about the work, to standard error."""
+    """Print a notice or a line of progress to standard error."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
 def complain(line: str) -> None:
-    """A line about what went wrong, to standard error."""
+    """Print an error to standard error."""
     note(f"tokenpair: {line}")

@@ -1,7 +1,8 @@
-"""What the commands print of a pair or a query, and the files that they write of it."""
+"""Prints pairs and queries, and writes them as pages and figures."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from attribution_core.results import PairAttribution
     from jobs.analysis.query.result import QueryResult
 
-Told = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 def check_targets(*paths: Path | None) -> None:
-    """StoreError where a file cannot be written, before anything is computed for it."""
+    """Raise StoreError if one of the files cannot be written; called before anything is computed for them."""
     for path in paths:
         if path is None:
             continue
@@ -32,11 +33,11 @@ def check_targets(*paths: Path | None) -> None:
 
 
 def show_pair(
-    pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None, told: Told
+    pair: PairAttribution, *, special: bool, top: int, html: Path | None, png: Path | None, echo: Echo
 ) -> None:
-    """Print ``pair`` and write its page and figure where asked for; StoreError where that fails.
+    """Print ``pair``, and write its page and figure if asked for; raises StoreError if that fails.
 
-    ``told`` is given a line for every file written.
+    ``echo`` gets a line for each file written.
     """
     from rich.console import Console
 
@@ -44,22 +45,23 @@ def show_pair(
 
     terminal_pair(pair, Console(), top=top, special=special)
     if html is not None:
-        _write(html, _page(pair_html(pair, special=special)), told)
+        _write(html, _page(pair_html(pair, special=special)), echo)
     if png is not None:
-        write_figure(plot_pair(pair, special=special)[0], png, told)
+        write_figure(plot_pair(pair, special=special)[0], png, echo)
 
 
-def write_figure(figure: Figure, path: Path, told: Told) -> None:
-    """Write a figure as PNG; StoreError where that fails."""
-    import io
-
+def write_figure(figure: Figure, path: Path, echo: Echo) -> None:
+    """Write a figure as PNG, and pass a line about that to ``echo``; raises StoreError if it fails."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
-    _write(path, picture.getvalue(), told)
+    _write(path, picture.getvalue(), echo)
 
 
-def show_query(result: QueryResult, *, special: bool, top: int, html: Path | None, told: Told) -> None:
-    """Print the ``top`` best documents of a query and write its page where asked for; StoreError where that fails."""
+def show_query(result: QueryResult, *, special: bool, top: int, html: Path | None, echo: Echo) -> None:
+    """Print the ``top`` best documents of a query, and write its page if asked for; raises StoreError if that fails.
+
+    ``echo`` gets a line for each file written.
+    """
     from rich.console import Console
 
     from jobs.views.query.page import query_html
@@ -67,11 +69,11 @@ def show_query(result: QueryResult, *, special: bool, top: int, html: Path | Non
 
     terminal_query(result, Console(), top=top, special=special)
     if html is not None:
-        _write(html, _page(query_html(result, top=top, special=special)), told)
+        _write(html, _page(query_html(result, top=top, special=special)), echo)
 
 
 def _page(fragment: str) -> bytes:
-    """A fragment as a page that fits a phone's width too."""
+    """Return an HTML page with the fragment, which fits the width of a phone."""
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>tokenpair</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -81,9 +83,9 @@ def _page(fragment: str) -> bytes:
     return page.encode("utf-8", "backslashreplace")
 
 
-def _write(path: Path, data: bytes, told: Told) -> None:
+def _write(path: Path, data: bytes, echo: Echo) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {(error.strerror or type(error).__name__).lower()}") from None
-    told(f"wrote {path}")
+    echo(f"wrote {path}")

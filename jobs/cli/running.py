@@ -1,4 +1,4 @@
-"""The commands that run a job or tell what it would be: ``run``, ``plan`` and ``demo``."""
+"""The commands that run a job or estimate it: ``run``, ``plan`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.cli.flags import JobFile, job_command, job_names
-from jobs.cli.messages import note, say, told
+from jobs.cli.messages import errors_as_messages, note, say
+from jobs.cluster.environment import quiet_libraries
 
 
 @job_command
@@ -17,10 +18,10 @@ def run(
     job_file: JobFile,
     settings: dict[str, Any],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what the run directory holds.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the run in the output folder first.")] = False,
 ) -> None:
-    """Attribute every pair of a job; run the same command again to go on with an unfinished one."""
-    with told(context, resume=True, names=job_names(job_file, settings)):
+    """Explain every pair of a job; run the same command again to resume an unfinished job."""
+    with errors_as_messages(context, resume=True, names=job_names(job_file, settings)):
         from jobs.config.job import load_job
         from jobs.sources.beir import with_beir
 
@@ -40,20 +41,20 @@ def plan(
     job_file: JobFile,
     settings: dict[str, Any],
     on: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An accelerator to tell hours and money for, such as h100 or l4.")
+        str | None,
+        typer.Option(metavar="NAME", help="Estimate hours and money for this accelerator, such as h100 or l4."),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="What an hour of it costs, in your currency; default: in $.")
+        float | None, typer.Option(min=0, help="Price of an hour of it, in your currency; default: in $.")
     ] = None,
 ) -> None:
-    """Say what a job would be and cost, before anything is computed; nothing is written."""
-    with told(context, names=job_names(job_file, settings)):
-        from jobs.plan.estimate import accelerator, plan_lines
-
-        chosen = accelerator(on, price)
+    """Estimate the size and the cost of a job; nothing is computed or written."""
+    with errors_as_messages(context, names=job_names(job_file, settings)):
         from jobs.config.job import load_job
+        from jobs.plan.estimate import accelerator, plan_lines
         from jobs.sources.beir import with_beir
 
+        chosen = accelerator(on, price)
         settings = with_beir(settings, job_file, lambda line: say(f"note: {line}"))
         for line in plan_lines(lambda output: load_job(job_file, settings | {"output": output}), chosen):
             say(line)
@@ -61,13 +62,11 @@ def plan(
 
 def demo(
     context: typer.Context,
-    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the example goes.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave the lines about progress out.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the example.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
     """Run the built-in example: questions about Python's standard library; no network, no file."""
-    with told(context, resume=True):
-        from jobs.cluster.environment import quiet_libraries
-
+    with errors_as_messages(context, resume=True):
         quiet_libraries()
         from jobs.demo import run_demo
 

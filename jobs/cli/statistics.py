@@ -1,4 +1,4 @@
-"""The command that says what the pairs of a run have in common: ``stats``."""
+"""The command that computes statistics over the pairs of a run: ``stats``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.flags import Endpoint, Profile, Region
-from jobs.cli.messages import note, storage_options, told
+from jobs.cli.messages import errors_as_messages, note, storage_options
 
 
 def stats(
@@ -18,38 +18,37 @@ def stats(
         typer.Option("--only", metavar="NAME", help="Only these statistics; repeatable, or with commas."),
     ] = None,
     pipeline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A spaCy pipeline, or none; default: the one that is installed.")
+        str | None, typer.Option(metavar="NAME", help="A spaCy pipeline, or none; default: the installed one.")
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Only so many pairs, by chance.")] = None,
-    seed: Annotated[int, typer.Option(help="Another number, another sample and other bootstrap draws.")] = 0,
-    resamples: Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap draws behind an interval.")] = 1000,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only this many pairs, chosen at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap resamples of each interval.")] = 1000,
     gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of gold labels.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Write the files and print nothing.")] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Say what the pairs of a run have in common; the numbers go to statistics/ in the run directory."""
-    with told(context):
+    """Compute statistics over the pairs of a run, written to statistics/ in the run directory."""
+    with errors_as_messages(context):
         from jobs.analysis.statistics.compute import compute_statistics
         from jobs.analysis.statistics.tagging import chosen_pipeline
         from jobs.run.reader import open_run
 
         names = [name.strip() for given in only or () for name in given.split(",") if name.strip()]
-        opened = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        chosen_run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         summary = compute_statistics(
-            opened,
+            chosen_run,
             only=names,
             pipeline=chosen_pipeline(pipeline),
             sample=sample,
             seed=seed,
             resamples=resamples,
             gold=gold,
-            told=(lambda line: None) if quiet else note,
+            echo=(lambda line: None) if quiet else note,
         )
         if not quiet:
             from jobs.analysis.statistics.results import Statistics
             from jobs.views.statistics.terminal import print_summary
 
-            found = Statistics(opened, summary)
-            print_summary(summary, found.tables(names), names)
+            print_summary(summary, Statistics(chosen_run, summary).tables(names), names)

@@ -1,4 +1,4 @@
-"""The command that makes exact models: ``train``."""
+"""The command that trains exact models, whose attributions sum to the score: ``train``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import typer
 
 from jobs.cli.flag_names import flat, given_flags
 from jobs.cli.flags import Endpoint, JobFile, Profile, Region
-from jobs.cli.messages import note, say, told
+from jobs.cli.messages import errors_as_messages, note, say
 
-# The flags that are not called by the last name of their setting.
+# The flags whose name differs from the last part of their setting's name.
 TRAIN_FLAGS = {"workers.count": "--workers"}
 
 
@@ -25,24 +25,24 @@ def train(
         list[str] | None, typer.Option("--dev", metavar="PLACE", help="Labelled pairs to measure on; repeatable.")
     ] = None,
     scale: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="The scores that there can be.")
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="The lowest and the highest possible score.")
     ] = None,
-    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the model goes, local or s3://.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder for the model, local or s3://.")] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
     score: Annotated[str | None, typer.Option("--score", metavar="COLUMN", help="Column of the score.")] = None,
     header: Annotated[bool | None, typer.Option(help="Whether CSV and TSV name their columns.")] = None,
-    shift: Annotated[bool | None, typer.Option(help="An exact model (the default), or the model as it is.")] = None,
+    shift: Annotated[bool | None, typer.Option(help="Train an exact model (the default), or an unchanged one.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt before every text: a name or the text.")] = None,
     loss: Annotated[str | None, typer.Option(help="cosine (the default) or dot.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through the pairs; default 5.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pairs a step; default 16.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs; default 5.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pairs of each step; default 16.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate; default 2e-5.")] = None,
     keep: Annotated[str | None, typer.Option(help="best (on the dev set) or last epoch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another number, another order and dropout; default 0.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; several through Ray Train.")] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs a worker; 0 keeps to the CPU.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="Cores a worker.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order of pairs and of dropout; default 0.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; more than one use Ray Train.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of each worker; 0 for the CPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores of each worker.")] = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -50,9 +50,9 @@ def train(
         bool | None, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what the output folder holds.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the training in the output folder first.")] = False,
 ) -> None:
-    """Fine-tune an exact model on labelled pairs; the same command goes on with an unfinished training."""
+    """Fine-tune an exact model on labelled pairs; run the same command again to resume an unfinished training."""
     settings: dict[str, Any] = {
         "model": model,
         "train": train or None,
@@ -76,7 +76,7 @@ def train(
     flags = {
         path: TRAIN_FLAGS.get(path) or f"--{path.rpartition('.')[2].replace('_', '-')}" for path, _ in flat(settings)
     }
-    with told(context, resume=True, names=given_flags(flags, job_file, settings)):
+    with errors_as_messages(context, resume=True, names=given_flags(flags, job_file, settings)):
         from jobs.training.config import load_training
 
         job = load_training(job_file, settings)
