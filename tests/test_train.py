@@ -94,7 +94,7 @@ def test_a_job_ends_in_a_model_that_says_what_it_is(job: Job, tmp_path: Path) ->
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["_SUCCESS", "job.yaml", "model"]
     card = (out / "model" / "README.md").read_text()
-    ours = ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv", "(kept)")
+    ours = ("48 pairs of train.csv", "scores from 0 to 5", "2 epochs", "30 pairs of dev.csv")
     of_the_library = (
         "generated_from_trainer",
         "`num_train_epochs`: 2",
@@ -311,6 +311,14 @@ def test_bad_rows_are_left_out_or_stop_the_job(job: Job, tmp_path: Path) -> None
     found = run_training(load(job, dev=None, epochs=1, max_rejects=0.1), echo=notes.append)
     assert found.pairs == 48
     assert any("left out 4 rows" in note for note in notes)
+
+
+def test_a_dev_set_of_equal_scores_is_refused(job: Job, tmp_path: Path, rng: random.Random) -> None:
+    """Nothing correlates with a constant."""
+    pairs = labelled_pairs(rng, 5)
+    dev = write_csv(tmp_path / "equal.csv", LabelledPairs(pairs.a, pairs.b, np.full(5, 0.4)))
+    with pytest.raises(SourceError, match="dev: all scores are the same"):
+        run_training(load(job, dev=str(dev)), quiet=True)
 
 
 def test_any_source_of_attribution_jobs_will_do(job: Job, tmp_path: Path, rng: random.Random) -> None:

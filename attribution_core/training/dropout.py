@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,23 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_shared: ContextVar[bool] = ContextVar("shared_dropout", default=False)
-
 
 @contextlib.contextmanager
 def shared_dropout() -> Iterator[None]:
     """Inside the block, dropout in this thread draws one mask for all rows (the first axis) of what it is given."""
-    token = _shared.set(True)
-    try:
-        with _OneMask():
-            yield
-    finally:
-        _shared.reset(token)
-
-
-def dropout_is_shared() -> bool:
-    """Whether a :func:`shared_dropout` block is open."""
-    return _shared.get()
+    with _OneMask():
+        yield
 
 
 class _OneMask(TorchFunctionMode):

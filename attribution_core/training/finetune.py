@@ -43,6 +43,7 @@ BATCHES_TOGETHER = 64
 READ_AT_ONCE = 256
 # The file of a checkpoint that the trainer writes last: a checkpoint that has it is complete.
 STATE_FILE = "trainer_state.json"
+SECONDS_BETWEEN_REPORTS = 2.0
 
 
 class PairLoss(nn.Module):
@@ -74,10 +75,6 @@ class PairLoss(nn.Module):
         share = 0.0 if idle else self.world / p
         return (score_P - labels[mine]).square().sum() * share
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
-        return {"similarity": self.similarity}
-
 
 class LikeLengths(DefaultBatchSampler):
     """Row numbers of the batches of one epoch; every row once, in another order each epoch, of like length in a batch.
@@ -103,30 +100,12 @@ class LikeLengths(DefaultBatchSampler):
         return iter([batches[at] for at in draw.permutation(len(batches))])
 
 
-class DevEvaluator(EmbeddingSimilarityEvaluator):
-    """Spearman correlation of a model's similarities and the dev set's labels; 0 where one side is constant."""
-
-    def __init__(self, pairs: LabelledPairs, similarity: Loss) -> None:
-        super().__init__(
-            list(pairs.a),
-            list(pairs.b),
-            pairs.similarity.tolist(),
-            batch_size=64,
-            main_similarity=similarity,
-            write_csv=False,
-        )
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = super().__call__(*args, **kwargs)
-        return {name: 0.0 if math.isnan(value) else float(value) for name, value in metrics.items()}
-
-
 class PairTrainer(SentenceTransformerTrainer):
     """Fine-tunes ``model`` in place, and goes on from the newest complete checkpoint in ``folder``.
 
     ``rank`` and ``world`` say which share of every batch is this worker's. Checkpoints are written after every epoch
-    and every ``save_seconds``. ``report`` gets the state after every step and epoch, ``saved`` is called after every
-    checkpoint.
+    and every ``save_seconds``; ``saved`` is called after each. ``report`` gets the state after every epoch and every
+    ``SECONDS_BETWEEN_REPORTS``.
 
     Raises:
         SettingError: where a library is missing, or the best epoch is to be kept without a dev set.
@@ -159,7 +138,9 @@ class PairTrainer(SentenceTransformerTrainer):
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch)
         self.loss_now = 0.0
         self.metric = f"eval_spearman_{recipe.loss}"
-        self.clock: _Clock = _Clock(self, save_seconds, report, saved)
+        self.save_seconds = save_seconds
+        self.report, self.saved = report, saved
+        self.clock = _Clock(self)
         model = model.float()
         super().__init__(
             model=model,
@@ -168,7 +149,7 @@ class PairTrainer(SentenceTransformerTrainer):
                 {"sentence1": list(train.a), "sentence2": list(train.b), "score": train.similarity}
             ),
             loss=PairLoss(model, recipe.loss, rank, world),
-            evaluator=None if dev is None else DevEvaluator(dev, recipe.loss),
+            evaluator=None if dev is None else evaluator_of(dev, recipe.loss),
             callbacks=[self.clock],
         )
         self.remove_callback(PrinterCallback)
@@ -193,9 +174,7 @@ class PairTrainer(SentenceTransformerTrainer):
             save_total_limit=2,
             eval_strategy="epoch" if self.has_dev else "no",
             eval_on_start=self.has_dev and self.checkpoint is None,
-            load_best_model_at_end=recipe.keep == "best",
             metric_for_best_model=self.metric if recipe.keep == "best" else None,
-            greater_is_better=True if recipe.keep == "best" else None,
             use_cpu=model.device.type == "cpu",
             # Parts such as an unused pooler get no gradient.
             ddp_find_unused_parameters=True,
@@ -213,6 +192,10 @@ class PairTrainer(SentenceTransformerTrainer):
             SettingError: where the loss is no number.
         """
         self.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
+        if self.recipe.keep == "best":
+            best = int(self.state.best_global_step or 0)
+            self.model.model_card_data.set_best_model_step(best)
+            self._load_from_checkpoint(f"{self.args.output_dir}/checkpoint-{best}")
         self.model.eval()
         return self.progress
 
@@ -263,13 +246,10 @@ class PairTrainer(SentenceTransformerTrainer):
         """Linear warm-up, then linear decay to 0; the library's own takes the first step at a rate of 0."""
         rising = self.args.get_warmup_steps(num_training_steps)
         falling = max(1, num_training_steps - rising)
-
-        def share(step: int) -> float:
-            return (step + 1) / rising if step < rising else max(0.0, (num_training_steps - step) / falling)
-
-        optimizer = optimizer or self.optimizer
-        assert optimizer is not None
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            cast(torch.optim.Optimizer, optimizer or self.optimizer),
+            lambda step: min((step + 1) / max(1, rising), (num_training_steps - step) / falling),
+        )
         return self.lr_scheduler
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -291,31 +271,16 @@ class PairTrainer(SentenceTransformerTrainer):
         """Every entry of the log says when it was made."""
         super().log(logs | {"seconds": self.clock.seconds}, start_time)
 
-    def _load_best_model(self) -> None:
-        # The library's own logs an error and keeps the last epoch's weights where the best ones cannot be read.
-        step = self.state.best_global_step
-        assert step is not None
-        self.model.model_card_data.set_best_model_step(step)
-        self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{step}"))
-
 
 class _Clock(TrainerCallback):
     """Seeds every step, saves by the clock and reports the state."""
 
-    def __init__(
-        self,
-        trainer: PairTrainer,
-        save_seconds: float,
-        report: Callable[[TrainingState], None],
-        saved: Callable[[], None],
-    ) -> None:
+    def __init__(self, trainer: PairTrainer) -> None:
         self.trainer = trainer
-        self.save_seconds = save_seconds
-        self.report, self.saved = report, saved
         self.first_step = 0
         self._earlier = 0.0
         self._began: float | None = None
-        self._saved_at = 0.0
+        self._saved_at = self._reported_at = 0.0
 
     @property
     def began(self) -> bool:
@@ -330,10 +295,7 @@ class _Clock(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.first_step = state.global_step
         self._earlier = state.log_history[-1]["seconds"] if state.log_history else 0.0
-        if state.best_global_step is not None:
-            # As it was called where the run began: the folder may have another name now.
-            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
-        self.report(self.trainer.progress)
+        self._report()
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._began is None:
@@ -342,18 +304,23 @@ class _Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # The end of an epoch saves by itself, after the dev set was measured.
-        due = time.monotonic() - self._saved_at >= self.save_seconds
+        due = time.monotonic() - self._saved_at >= self.trainer.save_seconds
         if due and state.global_step % self.trainer.steps_an_epoch:
             # With the mean loss so far, which a checkpoint does not have otherwise.
             control.should_log = control.should_save = True
-        self.report(self.trainer.progress)
+        if time.monotonic() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
+            self._report()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.report(self.trainer.progress)
+        self._report()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._saved_at = time.monotonic()
-        self.saved()
+        self.trainer.saved()
+
+    def _report(self) -> None:
+        self._reported_at = time.monotonic()
+        self.trainer.report(self.trainer.progress)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -363,6 +330,14 @@ def last_checkpoint(folder: Path) -> Path | None:
             json.loads((Path(name) / STATE_FILE).read_text("utf-8"))
             return Path(name)
     return None
+
+
+def evaluator_of(pairs: LabelledPairs, similarity: Loss) -> EmbeddingSimilarityEvaluator:
+    """What measures the Spearman correlation of a model's similarities and labels."""
+    labels = pairs.similarity.tolist()
+    return EmbeddingSimilarityEvaluator(
+        list(pairs.a), list(pairs.b), labels, batch_size=64, main_similarity=similarity, write_csv=False
+    )
 
 
 def prompt_of(model: SentenceTransformer) -> str | None:

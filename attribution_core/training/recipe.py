@@ -15,7 +15,7 @@ from attribution_core.errors import SettingError
 Loss = Literal["cosine", "dot"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelledPairs:
     """Pairs of texts and how similar they are, from 0 to 1."""
 

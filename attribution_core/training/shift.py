@@ -18,7 +18,7 @@ from attribution_core.errors import ModelError
 from attribution_core.model.families import family_of
 from attribution_core.model.modules import cut_modules
 from attribution_core.text.reference import blank_token
-from attribution_core.training.dropout import dropout_is_shared
+from attribution_core.training.dropout import shared_dropout
 from attribution_core.training.references import (
     ReferenceCache,
     is_per_row,
@@ -42,8 +42,7 @@ class ShiftedTransformer(Transformer):
 
     References are computed once a layout, and without gradients kept until weights change. In training gradients flow
     through them and nothing is kept. Under dropout a text and its reference have to lose the same units at the same
-    positions for the reference to be zero: inside :func:`shared_dropout` all rows of a batch do, elsewhere (in the
-    trainer of sentence-transformers, say) each text's reference draws the random numbers of its text once more.
+    positions for the reference to be zero: all rows of a batch do.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,20 +93,15 @@ class ShiftedTransformer(Transformer):
         kept_BS = features.get(KEPT)
         if kept_BS is None:
             raise ModelError(f"a shifted model needs {KEPT} beside the token ids; model.preprocess gives both")
-        device = features["input_ids"].device
         reference = reference_features(features, kept_BS, self.pad_id)
-        if self.training and dropout_is_shared():
-            return self._in_one_batch(features, reference, kwargs)
-        before = random_state(device) if self.training else None
-        out = self.unshifted(features, **kwargs)
-        token_BSd = out["token_embeddings"]
-        if before is None or torch.equal(before, random_state(device)):
-            reference_BSd = self._shared(reference, token_BSd, kwargs)
-        else:
-            # The reference draws what its text drew, and leaves the generator where the text left it.
-            set_random_state(before, device)
-            reference_BSd = self.unshifted(reference, **kwargs)["token_embeddings"]
-        features.update(out)
+        if self.training:
+            if getattr(self.model, "is_activation_checkpointing", False):
+                raise ModelError("a shifted model cannot be trained with gradient checkpointing: dropout would differ")
+            with shared_dropout():
+                return self._in_one_batch(features, reference, kwargs)
+        features.update(self.unshifted(features, **kwargs))
+        token_BSd = features["token_embeddings"]
+        reference_BSd = self._shared(reference, token_BSd, kwargs)
         features["token_embeddings"] = token_BSd - reference_BSd * features["attention_mask"].unsqueeze(-1)
         return features
 
@@ -153,7 +147,7 @@ class ShiftedTransformer(Transformer):
             out_USd = self.unshifted(stacked(some, reference, self.pad_id), **kwargs)["token_embeddings"]
             return [out_Sd[: len(one)] for one, out_Sd in zip(some, out_USd, strict=True)]
 
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled():
             found = compute(distinct)
         else:
             kind = token_BSd.device.type
@@ -239,21 +233,3 @@ def _through_zero(module: nn.Module) -> nn.Module:
         module.linear.register_parameter("bias", None)
         module.bias = False
     return module
-
-
-def random_state(device: torch.device) -> Tensor:
-    """The state of the generator that dropout on a device draws from."""
-    state: Tensor = torch.get_rng_state() if device.type == "cpu" else _generator(device).get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Put the generator of a device back."""
-    if device.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        _generator(device).set_rng_state(state, device)
-
-
-def _generator(device: torch.device) -> Any:
-    return torch.get_device_module(device)

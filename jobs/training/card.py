@@ -62,6 +62,13 @@ def model_card(
     for one in model.model_card_data.train_datasets:
         for shown in ("examples", "examples_table"):
             one.pop(shown, None)
+    # Those of earlier starts too, which the library has forgotten.
+    model.model_card_data.training_logs = [
+        {"Epoch": one.epoch, "Step": one.epoch * state.steps // job.epochs}
+        | ({} if one.loss is None else {"Training Loss": one.loss})
+        | ({} if one.spearman is None else {f"spearman_{job.loss}": one.spearman})
+        for one in state.epochs
+    ]
     card = str(generate_model_card(model))
     if shifted:
         loads = 'SentenceTransformer("path/to/this/folder", trust_remote_code=True)'
@@ -87,13 +94,7 @@ def _training(job: TrainConfig, train: Labelled, dev: Labelled | None, state: Tr
         top = state.best or kept
         advice = what_to_do(job.kept, kept.epoch, top.epoch, top.spearman, before)
         lines += [f"**This model is worse on the dev pairs than before training**; {advice}.", ""]
-    lines += [f"Spearman correlation × 100 on {len(dev):,} pairs of {', '.join(dev.files)}:", ""]
-    lines += ["| epoch | training loss | dev Spearman |", "|---|---|---|"]
-    for one in state.epochs:
-        mark = " (kept)" if one == kept else ""
-        loss = "" if one.loss is None else f"{one.loss:.4f}"
-        spearman = "" if one.spearman is None else f"{100 * one.spearman:.2f}"
-        lines.append(f"| {one.epoch or 'before'}{mark} | {loss} | {spearman} |")
+    lines += [f"{len(dev):,} pairs of {', '.join(dev.files)} were measured on after every epoch (Training Logs below)."]
     if job.kept == "best":
-        lines += ["", "The kept epoch was chosen on these pairs, so its figure is a little high."]
+        lines += ["The kept epoch was chosen on these pairs, so its figure is a little high."]
     return lines

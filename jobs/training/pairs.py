@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.training.recipe import LabelledPairs
 from jobs.config.sections import Columns
 from jobs.errors import SourceError
 from jobs.progress import counted
@@ -25,17 +26,11 @@ SHOWN = 3
 
 
 @dataclass
-class Labelled:
-    """Pairs with their similarity, scaled to [0, 1]. ``files`` are the names of the files they came from."""
+class Labelled(LabelledPairs):
+    """Pairs read from files, their similarity scaled to [0, 1]. ``files`` are the names of the files."""
 
-    a: list[str] = field(default_factory=list)
-    b: list[str] = field(default_factory=list)
-    similarity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     files: list[str] = field(default_factory=list)
     rejects: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.a)
 
     def digest(self) -> str:
         """20 hex digits of texts and similarities in their order."""
@@ -56,33 +51,36 @@ def read_labelled(job: TrainConfig, places: list[str], what: str, told: Callable
     notices: list[str] = []
     columns = Columns(a=job.columns.a, b=job.columns.b, id=None, a_id=None, b_id=None)
     chooser = ColumnChooser(columns, [job.columns.score], notices)
-    found = Labelled(files=[file.name for file in files])
+    a: list[str] = []
+    b: list[str] = []
+    rejects: list[str] = []
     scores: list[NDArray[np.float64]] = []
     for batch in PairReader(files, job.header, chooser, notices):
         values, reasons = _scores(batch, job.scale)
         good = [row for row, reason in enumerate(reasons) if reason is None]
-        found.a += batch.table["a"].take(good).to_pylist()
-        found.b += batch.table["b"].take(good).to_pylist()
+        a += batch.table["a"].take(good).to_pylist()
+        b += batch.table["b"].take(good).to_pylist()
         scores.append(values[good])
         rows = batch.table["row"].to_pylist()
-        found.rejects += [f"{one.file}:{one.row}: {one.reason}" for one in batch.rejects]
-        found.rejects += [f"{batch.file}:{rows[at]}: {why}" for at, why in enumerate(reasons) if why is not None]
+        rejects += [f"{one.file}:{one.row}: {one.reason}" for one in batch.rejects]
+        rejects += [f"{batch.file}:{rows[at]}: {why}" for at, why in enumerate(reasons) if why is not None]
     low, high = job.scale
-    found.similarity = (np.concatenate(scores) - low) / (high - low) if scores else np.zeros(0)
+    similarity = (np.concatenate(scores) - low) / (high - low) if scores else np.zeros(0)
+    pairs = Labelled(a, b, similarity, [file.name for file in files], rejects)
     for notice in notices:
         told(f"note: {notice}")
-    _tell_rejects(found, job.max_rejects, what, told)
-    return found
+    _tell_rejects(pairs, job.max_rejects, what, told)
+    return pairs
 
 
-def _tell_rejects(found: Labelled, most: float, what: str, told: Callable[[str], None]) -> None:
-    count = len(found.rejects)
+def _tell_rejects(pairs: Labelled, most: float, what: str, told: Callable[[str], None]) -> None:
+    count = len(pairs.rejects)
     if not count:
         return
-    shown = "; ".join(found.rejects[:SHOWN]) + ("; …" if count > SHOWN else "")
-    if not len(found) or count > most * (count + len(found)):
+    shown = "; ".join(pairs.rejects[:SHOWN]) + ("; …" if count > SHOWN else "")
+    if not len(pairs) or count > most * (count + len(pairs)):
         raise SourceError(
-            f"{what}: {counted(count, 'row')} of {count + len(found):,} cannot be used ({shown}); "
+            f"{what}: {counted(count, 'row')} of {count + len(pairs):,} cannot be used ({shown}); "
             "mend them, or raise max_rejects"
         )
     told(f"note: {what}: left out {counted(count, 'row')}: {shown}")

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from attribution_core.errors import TokenpairError
 from attribution_core.training.recipe import TrainingState, check_libraries
 from jobs.config.model_folder import check_model
 from jobs.engine.signals import starting_ray, stoppable
-from jobs.errors import RunError, StoreError
+from jobs.engine.worker import versions
+from jobs.errors import RunError, SourceError, StoreError
 from jobs.progress import Progress, counted, duration, make_progress
 from jobs.run.record import encoded_record, read_record, tidy
 from jobs.run.tables import JOB_FILE, SUCCESS
@@ -24,7 +25,7 @@ from jobs.storage.store import Store
 from jobs.training.config import TrainConfig
 from jobs.training.folders import CHECKPOINTS, STATE_FILE, files_below, remove_folder
 from jobs.training.pairs import Labelled, read_labelled
-from jobs.training.work import MODEL, PROGRESS, Standing, Task, read_progress, work, write_progress
+from jobs.training.work import MODEL, PROGRESS, Task, read_progress, work, write_progress
 from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
@@ -101,18 +102,20 @@ def run_training(
     else:
         _check_same(run, job, record)
     if record is not None and not anew and run.exists(SUCCESS):
-        return _trained(run, record["run"]["result"] | {"already_finished": True})
+        return Trained(url=run.url, **record["run"]["result"], already_finished=True)
     check_libraries()
     check_model(job.model)
     train = read_labelled(job, job.train, "train", say)
     dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
+    if dev is not None and len(set(dev.similarity)) < 2:
+        raise SourceError("dev: all scores are the same, and a correlation needs different ones")
     digest = train.digest() + (dev.digest() if dev is not None else "")
     run.check_writable()
     if anew:
         # Only now: a mistyped place or model must not cost the model that is there.
         _wipe(run, job)
         record = None
-    found: dict[str, Any] = {"kind": KIND, "versions": _versions(), "pairs": digest}
+    found: dict[str, Any] = {"kind": KIND, "versions": versions(), "pairs": digest}
     if record is not None and record["run"].get("pairs") != digest:
         raise RunError(f"{run.url}: was begun with other pairs; choose another output, or --restart to begin anew")
     if run.exists(OLD_CHECKPOINT):
@@ -126,14 +129,27 @@ def run_training(
     with make_progress(say, quiet=quiet) as progress:
         progress.phase("loading the model")
         state, workers = _work(Task(job, train, dev), run, _Reports(say, progress))
-    result = _result(job, state, train, dev, workers)
+    trained = _trained(job, run.url, state, train, dev, workers)
+    result = {name: value for name, value in asdict(trained).items() if name not in ("url", "already_finished")}
     run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found | {"result": result}}))
     run.replace(SUCCESS, b"")
     run.remove(PROGRESS)
     for folder in (CHECKPOINTS, RAY_FOLDER):
         remove_folder(run, folder)
     tidy(run)
-    return _trained(run, result)
+    return trained
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """The state of a training as the progress bar takes it: pairs trained on, each once an epoch, and a plain line."""
+
+    pairs: int
+    all_pairs: int
+    text: str
+
+    def line(self) -> str:
+        return self.text
 
 
 class _Reports:
@@ -155,7 +171,10 @@ class _Reports:
             which = f"epoch {one.epoch}" if one.epoch else "before training"
             self._say(f"{which}: {', '.join(words)} ({duration(one.seconds)})")
         self._said = len(state.epochs)
-        self._progress.update(Standing(state))
+        text = f"step {state.step:,}/{state.steps:,}" + (f", loss {state.loss:.4f}" if state.step else "")
+        if state.steps_now and state.step < state.steps:
+            text += f", {duration(state.seconds / state.step * (state.steps - state.step))} left"
+        self._progress.update(_Standing(state.step * state.batch, state.steps * state.batch, text))
 
 
 def _work(task: Task, run: Store, report: Callable[[TrainingState], None]) -> tuple[TrainingState, int]:
@@ -268,36 +287,27 @@ def _blamed(error: BaseException) -> BaseException:
     return RunError(f"training failed after {CRASHES} new starts; the same command goes on: {lines[0][:300]}")
 
 
-def _result(
-    job: TrainConfig, state: TrainingState, train: Labelled, dev: Labelled | None, workers: int
-) -> dict[str, Any]:
+def _trained(
+    job: TrainConfig, url: str, state: TrainingState, train: Labelled, dev: Labelled | None, workers: int
+) -> Trained:
     kept = state.best if job.kept == "best" else state.epochs[-1]
     assert kept is not None, "keep is best only with a dev set"
-    return {
-        "shift": job.shift,
-        "epochs": job.epochs,
-        "keep": job.kept,
-        "steps": state.step,
-        "before": state.before,
-        "kept_epoch": kept.epoch,
-        "kept": kept.spearman,
-        "best_epoch": state.best.epoch if state.best is not None else 0,
-        "best": state.best.spearman if state.best is not None else None,
-        "seconds": round(state.seconds, 1),
-        "pairs": len(train),
-        "dev_pairs": len(dev) if dev is not None else 0,
-        "workers": workers,
-    }
-
-
-def _trained(run: Store, result: dict[str, Any]) -> Trained:
-    return Trained(url=run.url, **result)
-
-
-def _versions() -> dict[str, str]:
-    from jobs.engine.worker import versions
-
-    return versions()
+    return Trained(
+        url=url,
+        shift=job.shift,
+        epochs=job.epochs,
+        keep=job.kept,
+        steps=state.step,
+        before=state.before,
+        kept_epoch=kept.epoch,
+        kept=kept.spearman,
+        seconds=round(state.seconds, 1),
+        pairs=len(train),
+        dev_pairs=len(dev) if dev is not None else 0,
+        workers=workers,
+        best_epoch=state.best.epoch if state.best is not None else 0,
+        best=state.best.spearman if state.best is not None else None,
+    )
 
 
 def _check_same(run: Store, job: TrainConfig, record: dict[str, Any]) -> None:

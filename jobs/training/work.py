@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution_core.errors import TokenpairError
-from attribution_core.training.recipe import Epoch, LabelledPairs, Recipe, TrainingState
+from attribution_core.training.recipe import Epoch, Recipe, TrainingState
 from jobs.cluster.environment import quiet_libraries
 from jobs.errors import RunError, StoreError
-from jobs.progress import duration
 from jobs.storage.store import Store
 from jobs.training.card import describe_training, model_card
 from jobs.training.config import TrainConfig
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 PROGRESS = "progress.json"
 MODEL = "model"
-SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,33 +36,6 @@ class Task:
     job: TrainConfig
     train: Labelled
     dev: Labelled | None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The state of a training as the progress bar takes it."""
-
-    state: TrainingState
-
-    @property
-    def pairs(self) -> int:
-        """Pairs that were trained on, each once an epoch."""
-        return self.state.step * self.state.batch
-
-    @property
-    def all_pairs(self) -> int:
-        """Those of all epochs."""
-        return self.state.steps * self.state.batch
-
-    def line(self) -> str:
-        """As one plain line."""
-        state = self.state
-        words = [f"step {state.step:,}/{state.steps:,}"]
-        if state.step:
-            words.append(f"loss {state.loss:.4f}")
-        if state.steps_now and state.step < state.steps:
-            words.append(f"{duration(state.seconds / state.step * (state.steps - state.step))} left")
-        return ", ".join(words)
 
 
 def write_progress(run: Store, state: TrainingState) -> None:
@@ -128,38 +98,22 @@ def work(
     if job.workers.cpus is not None:
         torch.set_num_threads(job.workers.cpus)
     run = Store.open(job.output, job.storage)
-    recipe = Recipe(
-        loss=job.loss,
-        epochs=job.epochs,
-        batch=job.batch,
-        learning_rate=job.learning_rate,
-        warmup=job.warmup,
-        weight_decay=job.weight_decay,
-        keep=job.kept,
-        seed=job.seed,
-    )
+    same = ("loss", "epochs", "batch", "learning_rate", "warmup", "weight_decay", "seed")
+    recipe = Recipe(keep=job.kept, **{name: getattr(job, name) for name in same})
     model = prepare(job)
     describe_training(job, model, task.train)
-    last, epochs = 0.0, 0
-
-    def report_some(state: TrainingState) -> None:
-        nonlocal last, epochs
-        ended = len(state.epochs) != epochs
-        if rank == 0 and (ended or time.monotonic() - last >= SECONDS_BETWEEN_REPORTS):
-            last, epochs = time.monotonic(), len(state.epochs)
-            report(state)
-
     with checkpoint_folder(run) as folder:
         trainer = PairTrainer(
             model,
-            _pairs(task.train),
-            None if task.dev is None else _pairs(task.dev),
+            task.train,
+            task.dev,
             recipe,
             folder,
             rank=rank,
             world=world,
             save_seconds=60 * job.checkpoint_minutes,
-            report=report_some,
+            # Worker 0 speaks for all, and writes.
+            report=report if rank == 0 else lambda state: None,
             saved=lambda: publish_checkpoints(run, folder) if rank == 0 else None,
         )
         try:
@@ -175,10 +129,6 @@ def work(
     if rank == 0:
         _save_model(model, run, model_card(job, model, task.train, task.dev, state))
     return state
-
-
-def _pairs(read: Labelled) -> LabelledPairs:
-    return LabelledPairs(read.a, read.b, read.similarity)
 
 
 def _save_model(model: SentenceTransformer, run: Store, card: str) -> None:
