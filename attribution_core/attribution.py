@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 from attribution_core.completion import SUMS_TO, Completion, check_centre_size
 from attribution_core.contribution_cache import ContributionCache
@@ -27,9 +28,6 @@ from attribution_core.pairs import PairMaker, PartnerProducts, Undefined, why_un
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
 from attribution_core.text.grouping import UNITS, encodable
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 MODES = ("symmetric", "retrieval")
 PRODUCTS = ("auto", "generic", "structured")

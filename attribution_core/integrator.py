@@ -86,8 +86,8 @@ class Goal:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What came out for the texts ``rows`` of a batch, those that met the goal.
+class Integral:
+    """The integrals of the texts ``rows`` of a batch, those that met the goal.
 
     ``values`` are contributions [G, D], or their products with the cotangents [G, K]; ``sums`` are residuals of the
     cheap sum in full precision, with the rule's own weights, and ``residuals`` those, or what the values miss where
@@ -113,7 +113,7 @@ class Integrator:
     way: str
     precision: Precision
 
-    def integrate(self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal) -> Found:
+    def integrate(self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal) -> Integral:
         """Contributions with ``count`` nodes of those texts whose sum meets the goal."""
         integral = self._within_budget(batch, count, mesh, goal, self.precision)
         if self.precision == "float32":
@@ -145,7 +145,7 @@ class Integrator:
 
     def _within_budget(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision
-    ) -> Found:
+    ) -> Integral:
         integral, self.budget = with_halving(
             lambda budget: self._in_chunks(batch, count, mesh, goal, precision, budget), self.budget
         )
@@ -153,7 +153,7 @@ class Integrator:
 
     def _in_chunks(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision, budget: int
-    ) -> Found:
+    ) -> Integral:
         slot_BS, slot_of_BG, slots = moving_groups(batch)
         members_BGW = slot_members(slot_BS, slots)
         alpha_N, weight_N = self._path(count, mesh)
@@ -163,7 +163,7 @@ class Integrator:
         width = self.encoder.embedding_width if pulled_BKD is None else directions
         shape = replace(self.shape, tangent_bytes=tangent_dtype(precision, self.encoder.dtype).itemsize)
         chunk = plan_chunk(shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
-        # What is found stays on the device until all is asked for: fetched at once it would have the device wait.
+        # Results stay on the device until all are computed: fetching each at once would have the device wait.
         rows_kept: list[int] = []
         values_of: list[Tensor] = []
         residuals: list[Tensor] = []
@@ -196,7 +196,7 @@ class Integrator:
             values_of.extend(padded.gather(1, index))
             residuals.append(measured)
             sums_of.append(sums)
-        return Found(way, rows_kept, values_of, _listed(residuals), _listed(sums_of))
+        return Integral(way, rows_kept, values_of, _listed(residuals), _listed(sums_of))
 
     def _way(self, goal: Goal, slots: int, texts: int) -> tuple[str, Tensor | None]:
         """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""

@@ -12,13 +12,17 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from attribution_core.errors import ModelError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from torch import nn
 
 NAMES_SHOWN = 4
 # Of the rows of a table of token embeddings, the share that a tokenizer must have tokens for.
@@ -55,9 +59,6 @@ class LoadingReports:
 
         It is one method for all threads, so the caller holds a lock.
         """
-        from transformers import PreTrainedModel
-        from transformers.utils import logging as transformers_logging
-
         own = PreTrainedModel.__dict__[METHOD]
         reports = self._reports
 
@@ -94,8 +95,6 @@ class LoadingReports:
                 configuration names in place of the one that was built; or where the tokenizer has other tokens than
                 the checkpoint has embeddings for.
         """
-        from sentence_transformers.base.modules import Transformer
-
         for module in model.modules():
             if not isinstance(module, Transformer):
                 continue
@@ -169,8 +168,6 @@ def _check_class(name: str, built: Any) -> None:
     named = str(named[0]) if isinstance(named, list) and named else None
     if named is None or remote or _family(named) == _family(kind.__name__):
         return
-    import transformers
-
     known = getattr(transformers, named, None)
     if known is not None and getattr(known, "config_class", None) is type(built.config):
         return
@@ -214,9 +211,6 @@ def _family(kind: str) -> str:
 
 def _heads(built: Any) -> set[str]:
     """Names of what the class that the configuration names has beside its encoder: the heads of training tasks."""
-    import torch
-    import transformers
-
     listed = getattr(built.config, "architectures", None)
     named = str(listed[0]) if isinstance(listed, list) and listed else ""
     known = getattr(transformers, named, None) if named else None
@@ -233,8 +227,6 @@ def _heads(built: Any) -> set[str]:
 
 def _unused(module: Any, weights: Collection[str]) -> set[str]:
     """Those of ``weights`` of a Transformer module on which no token's embedding depends, by its derivative."""
-    import torch
-
     present = dict(module.model.named_parameters())
     asked = {name: present[name] for name in weights if name in present}
     features = module.preprocess(["a short text of a few words"])
@@ -254,8 +246,6 @@ def _unused(module: Any, weights: Collection[str]) -> set[str]:
 
 def _unused_of(model: nn.Module, weights: Iterable[str]) -> set[str]:
     """Those of ``weights`` of a whole model that belong to a transformer and are unused there."""
-    from sentence_transformers.base.modules import Transformer
-
     unused: set[str] = set()
     for path, module in model.named_modules():
         if isinstance(module, Transformer):

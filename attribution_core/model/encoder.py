@@ -12,9 +12,10 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from attribution_core.errors import ModelError, SettingError
@@ -36,9 +37,6 @@ from attribution_core.model.modules import (
 from attribution_core.text.grouping import Unit
 from attribution_core.text.reference import reference_token
 from attribution_core.text.tokenized import RawText, ReadText, read_text
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 READ_AT_ONCE = 512
 REFERENCE_BYTES = 64 << 20

@@ -9,6 +9,8 @@ import contextlib
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from attribution_core.errors import ModelError
 from attribution_core.model.inspection import ListedModule, ModelFiles
 
@@ -86,8 +88,6 @@ def _check_json(name: str, folder: Path, path: Path) -> None:
 
 
 def _check_safetensors(name: str, folder: Path, path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt"):
             pass

@@ -1,4 +1,7 @@
-"""Models of the Hugging Face hub by their names: in the local cache, to be had by a download, or neither."""
+"""Models of the Hugging Face hub by their names: in the local cache, to be had by a download, or neither.
+
+The hub's library is imported inside: ``tokenpair status`` imports this file, and starts sooner without.
+"""
 
 from __future__ import annotations
 

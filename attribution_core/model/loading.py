@@ -6,17 +6,17 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
+
+import torch
+from sentence_transformers import SentenceTransformer
 
 from attribution_core.errors import ModelError
 from attribution_core.model.checkpoint import LoadingReports, check_finite
 from attribution_core.model.files import check_files
 from attribution_core.model.hub import check_available, local_folder, place_of, why_not
 from attribution_core.model.inspection import refuse_by_description
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
+from attribution_core.training.shift import ShiftedTransformer
 
 # torch.load and transformers' from_pretrained are one for all threads, and both are replaced while a model loads.
 _loading = threading.Lock()
@@ -69,10 +69,6 @@ def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
 
     It imports no other class unless ``trust_remote_code`` is set, which would let the model's own files run as well.
     """
-    from sentence_transformers import SentenceTransformer
-
-    from attribution_core.training.shift import ShiftedTransformer
-
     allowed = {f"{one.__module__}.{one.__qualname__}": one for one in (ShiftedTransformer,)}
     return SentenceTransformer._load_with_module_classes(name, allowed, **arguments)
 
@@ -80,7 +76,6 @@ def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
 @contextlib.contextmanager
 def _safetensors_only() -> Iterator[None]:
     """Refuse pickled weights inside the block: modules above the transformer (Dense, say) would fall back to them."""
-    import torch
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise ModelError("weights that are not in safetensors format")
@@ -93,8 +88,6 @@ def _safetensors_only() -> Iterator[None]:
 
 
 def _device() -> str:
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, StaticEmbedding
 from torch import nn
 
 from attribution_core.errors import ModelError, SettingError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 Role = Literal["text", "query", "document"]
 Similarity = Literal["cosine", "dot"]
@@ -40,8 +40,6 @@ def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
     Raises:
         ModelError: where the Router has no route for that role.
     """
-    from sentence_transformers.base.modules import Router
-
     route_modules: list[nn.Module] = []
     for module in model:
         if not isinstance(module, Router):
@@ -57,8 +55,6 @@ def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
 
 def is_static(modules: list[nn.Module]) -> bool:
     """Whether a route begins with a StaticEmbedding, which has no layers and pools by itself."""
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
     return bool(modules) and isinstance(modules[0], StaticEmbedding)
 
 
@@ -70,9 +66,6 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
     Raises:
         ModelError: for any other model, with the reason.
     """
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
-
     modules = route_of(model, role)
     names = " → ".join(type(module).__name__ for module in modules)
     whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
@@ -141,7 +134,5 @@ def _why_not(modules: list[nn.Module]) -> str:
 
 def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:
     """How many tokens each transformer of the model reads, by role."""
-    from sentence_transformers.base.modules import Transformer
-
     names = ("query_length", "document_length", "max_seq_length")
     return [tuple(getattr(m, name) for name in names) for m in model.modules() if isinstance(m, Transformer)]

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
 from attribution_core.errors import ModelError
@@ -23,9 +25,6 @@ from attribution_core.model.families import STATIC, LayerParts
 from attribution_core.model.modules import Role, is_static, route_of
 from attribution_core.text.tokenized import RawText, ReadText
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 
 class StaticEncoder(Encoder):
     """An encoder that has no layers: features are the vectors of tokens, and g is their mean and what is behind it.
@@ -35,8 +34,6 @@ class StaticEncoder(Encoder):
     """
 
     def _cut(self, layer: int) -> None:
-        from sentence_transformers.base.modules import Normalize
-
         if any(isinstance(module, Normalize) for module in self.head):
             raise ModelError(
                 "a Normalize behind a static embedding has no derivative at the empty text, which is the reference; "
@@ -56,8 +53,6 @@ class StaticEncoder(Encoder):
     @property
     def linear(self) -> bool:
         """Whether g is linear, so that one node is exact."""
-        from sentence_transformers.base.modules import Dense
-
         return all(isinstance(one, Dense) and isinstance(one.activation_function, nn.Identity) for one in self.head)
 
     def layer_parts(self) -> list[LayerParts] | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from attribution_core.model.modules import Role
 from attribution_core.text.characters import Span, clusters_of, trimmed
 from attribution_core.text.grouping import Groups, Kind, Unit, group_tokens
+
+if TYPE_CHECKING:
+    from attribution_core.model.modules import Role  # torch, which reading texts does not need
 
 
 @dataclass(frozen=True, eq=False)
