@@ -237,6 +237,13 @@ def test_training_reads_the_prompt_that_encode_reads(
     assert seen == {"question: "}
 
 
+def test_a_dev_set_without_a_correlation_stops_with_an_error(tiny: TinyModels, rng: random.Random, make: Make) -> None:
+    """A model that embeds all texts alike has no best epoch."""
+    same = LabelledPairs(["a dog"] * 3, ["a cat"] * 3, np.array([0.1, 0.5, 0.9]))
+    with pytest.raises(SettingError, match="equally similar"):
+        make(tiny.load("bert"), labelled_pairs(rng, 8), same, replace(RECIPE, keep="best", epochs=1)).run()
+
+
 def test_the_best_epoch_needs_a_dev_set(tiny: TinyModels, make: Make) -> None:
     with pytest.raises(SettingError, match="dev set"):
         make(tiny.load("bert"), LabelledPairs(["a"], ["b"], np.ones(1)), None, Recipe())

@@ -383,7 +383,8 @@ def test_two_ray_workers_train_the_model_of_one(job: Job, tmp_path: Path, rng: r
     # Among few pairs two that change places would already be half a point.
     job["dev"] = str(write_csv(tmp_path / "many.csv", labelled_pairs(rng, 400)))
     one = run_training(load(job, output=str(tmp_path / "one")), quiet=True)
-    two = run_training(load(job, workers={"count": 2, "cpus": 1}), quiet=True)
+    # Saved by the clock, at steps that the workers have to agree on.
+    two = run_training(load(job, workers={"count": 2, "cpus": 1}, checkpoint_minutes=1e-3), quiet=True)
     assert two.workers == 2
     assert one.kept is not None
     assert two.kept == pytest.approx(one.kept, abs=5e-3)

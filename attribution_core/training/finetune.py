@@ -189,11 +189,14 @@ class PairTrainer(SentenceTransformerTrainer):
         """Train to the end; the model then has the weights to keep.
 
         Raises:
-            SettingError: where the loss is no number.
+            SettingError: where the loss is no number, or the dev set's correlation is none after every epoch.
         """
         self.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
-        if self.recipe.keep == "best":
-            best = int(self.state.best_global_step or 0)
+        # The other workers' weights are not saved, and their machines may not have the checkpoint.
+        if self.recipe.keep == "best" and self.is_world_process_zero():
+            best = self.state.best_global_step
+            if best is None:
+                raise SettingError("after every epoch all pairs of the dev set were equally similar: training diverged")
             self.model.model_card_data.set_best_model_step(best)
             self._load_from_checkpoint(f"{self.args.output_dir}/checkpoint-{best}")
         self.model.eval()
@@ -303,8 +306,12 @@ class _Clock(TrainerCallback):
         torch.manual_seed(self.trainer.recipe.seed * 1_000_003 + state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # An optional library, checked when the trainer was made.
+        from accelerate.utils import broadcast_object_list
+
         # The end of an epoch saves by itself, after the dev set was measured.
-        due = time.monotonic() - self._saved_at >= self.trainer.save_seconds
+        # The first worker decides, because all take part in a save.
+        due = broadcast_object_list([time.monotonic() - self._saved_at >= self.trainer.save_seconds])[0]
         if due and state.global_step % self.trainer.steps_an_epoch:
             # With the mean loss so far, which a checkpoint does not have otherwise.
             control.should_log = control.should_save = True
