@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attribution_core.errors import TokenpairError
-from jobs.demo import telling_pairs
+from jobs.demo import example_pairs
 from jobs.demo.documents import FEWEST_WORDS, MODULES, MOST_WORDS, Document, shortened, standard_library_documents
 from jobs.demo.questions import QUESTIONS
 from jobs.demo.retrieval import demo_model, retrieve, write_whole
@@ -158,5 +158,5 @@ def test_shown_pairs_are_best_ranked_short_and_strong() -> None:
             "cols": [60, 10, 10, 12, 9],
         }
     )
-    assert telling_pairs(table, 2) == ["strong", "good"]
-    assert telling_pairs(table, 5)[-1] == "second"
+    assert example_pairs(table, 2) == ["strong", "good"]
+    assert example_pairs(table, 5)[-1] == "second"

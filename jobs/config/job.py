@@ -1,7 +1,7 @@
-"""One validated job: what a job file or the flags of ``tokenpair run`` may say, and what it means.
+"""The validated settings of a job, from a job file or the flags of ``tokenpair run``.
 
-Every field's ``description`` is the sentence that an error message gives for what is allowed there, so that the
-rule and its explanation stand in one place.
+The ``description`` of a field is what error messages say is allowed there, so that the rule and its explanation are
+in one place.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MOST_ROWS = 10**15
 
 
 class JobConfig(Settings):
-    """Everything that decides a job. ``identity()`` is the part that decides its rows."""
+    """The settings of a job. :meth:`identity` are those that decide the rows of its result."""
 
     model: Annotated[Text, BeforeValidator(no_secret)] = Field(
         description="the name of a sentence-transformers model, or a folder that holds one"
@@ -93,10 +93,10 @@ class JobConfig(Settings):
         None, ge=1, le=1_000_000, description="how many documents a query, from 1 to 1000000, or null for all"
     )
     max_rejects: Share | None = Field(
-        None, description="a share from 0 to 1 of unreadable rows that is put up with, or null (0.01 for a log)"
+        None, description="the largest accepted share of unreadable rows, from 0 to 1, or null (0.01 for a log)"
     )
     max_missing: Share | None = Field(
-        None, description="a share from 0 to 1 of rows without a text that is put up with, or null for any"
+        None, description="the largest accepted share of rows without a text, from 0 to 1, or null for any"
     )
     columns: Columns = Field(default_factory=Columns, description="settings a, b, id, a_id, b_id")
     header: Header = Field(None, description="true or false")
@@ -115,7 +115,7 @@ class JobConfig(Settings):
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
     )
     reference: Text = Field(
-        "pad", description="pad, unk, mask, or a word that is one token: what stands in place of words in a reference"
+        "pad", description="pad, unk, mask, or a word that is one token: it replaces each word in a reference text"
     )
     quadrature: Quadrature = Field(default_factory=Quadrature, description="settings rule, tolerance, nodes, max_nodes")
     precision: Literal["auto", "float32", "tf32", "fp16", "bf16"] = Field(
@@ -125,7 +125,7 @@ class JobConfig(Settings):
     store: Literal["top", "full"] = Field("top", description="top or full")
     format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
     shards: StrictInt | None = Field(
-        None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the work"
+        None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the cost"
     )
     limit: StrictInt | None = Field(
         None, ge=1, le=MOST_ROWS, description=f"a whole number from 1 to {MOST_ROWS}, or null for every pair"
@@ -134,11 +134,9 @@ class JobConfig(Settings):
         None,
         ge=1,
         le=MOST_ROWS,
-        description=f"how many queries (first texts) to take by chance, from 1 to {MOST_ROWS}, or null for all",
+        description=f"how many queries (first texts) to sample at random, from 1 to {MOST_ROWS}, or null for all",
     )
-    seed: StrictInt = Field(
-        0, ge=0, le=2**63 - 1, description="a whole number of at least 0: another one, another sample"
-    )
+    seed: StrictInt = Field(0, ge=0, le=2**63 - 1, description="a whole number of at least 0, the seed of the sample")
     memory: str = Field("2GiB", description="a size from 16MiB, such as 2GiB or 500MB, or a share such as 60%")
     workers: Workers = Field(default_factory=Workers, description="settings count, min, max, gpus, cpus, ray")
     storage: StorageOptions = Field(
@@ -152,7 +150,7 @@ class JobConfig(Settings):
     @field_validator("model", mode="after")
     @classmethod
     def _local_model_is_absolute(cls, model: str) -> str:
-        # A worker may run in another folder; a name on the hub stays a name.
+        # A worker may run in another folder. A name on the hub is not changed.
         folder = Path(model).expanduser()
         return str(folder.resolve()) if folder.is_dir() else model
 
@@ -185,20 +183,20 @@ class JobConfig(Settings):
 
     @property
     def memory_bytes(self) -> int | None:
-        """The memory budget of a worker's computation in bytes, or None where it is a share."""
+        """The memory budget of a worker's computation in bytes; None if it is a share."""
         return parse_size(self.memory) if self.memory_share is None else None
 
     @property
     def memory_share(self) -> float | None:
-        """The memory budget as a share of a GPU's memory, or of a machine's, divided among the workers it is for."""
+        """The share of a GPU's or a machine's memory that its workers divide among them; None if it is in bytes."""
         return parse_share(self.memory)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the rows of the result: all but where and with what means they are computed."""
+        """Return the settings that decide the rows of the result: all but output, workers, memory and storage."""
         return self.model_dump(mode="json", exclude=_MEANS)
 
     def digest(self) -> str:
-        """A hash of :meth:`identity` that tells a job by its plan; a setting left open counts as none."""
+        """Return a hash of :meth:`identity` without settings that are null, which a plan records of its job."""
         settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
             "header": self.header is not False
         }
@@ -206,28 +204,29 @@ class JobConfig(Settings):
 
 
 def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
-    """The job of a YAML file (or of none), with ``overrides`` laid over it; nested mappings merge, None is not given.
+    """Return the job of a YAML file, or of none, with ``overrides`` in place of its settings.
 
-    Raises JobError with one line a wrong field: the field, what was found, what is allowed.
+    Nested mappings are merged; an override of None is ignored. Raises JobError with one line for each invalid field:
+    the field, its value, what is allowed.
     """
     return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
 
 
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
-    """A validated job of plain settings; raises JobError as ``load_job`` does."""
+    """Return the validated job of plain settings; raises JobError as :func:`load_job` does."""
     job = validated(JobConfig, settings, where)
     _check_together(job, where)
     columns = columns_by_header(job.columns, job.header is not False, where)
-    told = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
+    dialect = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
     update: dict[str, Any] = {"columns": Columns.model_validate(columns)}
-    for name in ("query_columns", "corpus_columns") if told and job.log is not None else ():
+    for name in ("query_columns", "corpus_columns") if dialect and job.log is not None else ():
         given = getattr(job, name)
-        update[name] = given.model_copy(update=told | given.model_dump(exclude_none=True, include=set(told)))
+        update[name] = given.model_copy(update=dialect | given.model_dump(exclude_none=True, include=set(dialect)))
     return job.model_copy(update=update)
 
 
 def _check_together(job: JobConfig, where: str) -> None:
-    """JobError for settings that are each allowed and make no job together."""
+    """Raise JobError for settings that are each allowed but contradict each other."""
     wrong: list[str] = []
     if job.input is None and job.log is None:
         wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
@@ -244,7 +243,7 @@ def _check_together(job: JobConfig, where: str) -> None:
             if getattr(job, name) is not None
         ]
     if job.log is not None and job.mode != "retrieval":
-        wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts says what stands before texts)")
+        wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts has the text before each text)")
     several = any((number or 1) > 1 for number in (job.workers.count, job.workers.min, job.workers.max))
     if job.workers.ray is False and several:
         wrong.append("workers.ray: found false beside several workers; allowed: one worker in the command's process")

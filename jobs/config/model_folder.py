@@ -1,4 +1,4 @@
-"""Where a job's model is on this machine: a folder, or the description of a model of the hub in the cache."""
+"""Finds the folder of a job's model on this machine: a local folder, or the hub's cache."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from attribution_core.model.hub import cached_folder, check_available, local_fol
 
 
 def model_folder(model: str) -> Path | None:
-    """Return the folder with the model's description, None where only the workers will see it.
+    """Return the folder with the model's configuration files, None if it is not on this machine.
 
-    Raises:
-        ModelError: where this machine should have the model, and does not.
+    Raises ModelError if the model must be on this machine, because the hub cannot be reached, and is not.
     """
-    if _seen_by_workers_alone(model):
+    if _only_on_cluster(model):
         return None
     folder = local_folder(model)
     if folder is None:
@@ -26,7 +25,7 @@ def model_folder(model: str) -> Path | None:
 
 
 def folder_at_hand(model: str) -> Path | None:
-    """Return :func:`model_folder`, but None where it raises: loading the model says what is wrong."""
+    """Return :func:`model_folder`, or None if it raises; the error is reported when the model is loaded."""
     try:
         return model_folder(model)
     except ModelError:
@@ -34,22 +33,22 @@ def folder_at_hand(model: str) -> Path | None:
 
 
 def check_model(model: str) -> Path | None:
-    """Return :func:`model_folder`, and ask the hub for a model that is not on this machine.
+    """Return :func:`model_folder` after a check that the hub has a model that is not on this machine.
 
-    Raises:
-        ModelError: where the model cannot be had.
+    Raises ModelError if the model is available nowhere.
     """
     folder = model_folder(model)
-    if folder is None and not _seen_by_workers_alone(model):
+    if folder is None and not _only_on_cluster(model):
         check_available(model)
     return folder
 
 
-def _seen_by_workers_alone(model: str) -> bool:
+def _only_on_cluster(model: str) -> bool:
+    # The workers of another machine load the model, so this one need not have it.
     return bool(os.environ.get("RAY_ADDRESS")) and not Path(model).expanduser().is_dir()
 
 
 def _offline() -> bool:
-    from huggingface_hub import constants  # tokenpair status imports this file, and is quicker without
+    from huggingface_hub import constants  # `tokenpair status` would start slower
 
     return bool(constants.HF_HUB_OFFLINE)

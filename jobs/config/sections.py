@@ -1,7 +1,7 @@
-"""The sections of a job file, and the kinds of values that its settings take.
+"""The sections of a job file, and the types of its settings.
 
-Every field's ``description`` is the sentence that an error message gives for what is allowed there, so that the
-rule and its explanation stand in one place.
+The ``description`` of a field is what error messages say is allowed there, so that the rule and its explanation are
+in one place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of a size such as ``2GiB``, ``512MB`` or a plain number; ValueError when it is none."""
+    """Return the bytes of a size such as ``2GiB``, ``512MB`` or a plain number; raises ValueError for other text."""
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?\s*", str(text), re.IGNORECASE | re.ASCII)
     if match is None:
         raise ValueError(f"not a size: {text!r}")
@@ -39,28 +39,28 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_share(text: str | int) -> float | None:
-    """The share that a percentage such as ``60%`` is, or None where the text is none between 1 and 95 percent."""
+    """Return the share of a percentage such as ``60%``, or None if the text is no percentage from 1 to 95."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,3})?)\s*%\s*", str(text), re.ASCII)
     share = float(match[1]) / 100 if match is not None else 0.0
     return share if 0.01 <= share <= 0.95 else None
 
 
 def _no_bool(value: object) -> object:
-    # YAML's `yes` and `true` would otherwise pass for 1.
+    # pydantic would accept YAML's `yes` and `true` as 1.
     if isinstance(value, bool):
         raise PydanticCustomError("bool", "a truth value")
     return value
 
 
 def no_secret(value: object) -> object:
-    """Refuse an address that carries credentials, without repeating it."""
+    """Return ``value``; raises an error, without repeating it, for an address with credentials."""
     if isinstance(value, str) and holds_login(value):
         raise PydanticCustomError("secret", "an address with credentials in it")
     return value
 
 
 def absolute(place: str) -> str:
-    """A local path made absolute, so that a rerun from another folder is the same job; addresses stay as they are."""
+    """Return a local path as an absolute one, so that a rerun from another folder is the same job; addresses as is."""
     return place if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
@@ -74,20 +74,22 @@ Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Column = StrictInt | Text
 Prompt = Annotated[str, Field(max_length=4096, pattern=r"\A[^\x00]*\z")]
 Share = Annotated[Real, Field(ge=0, le=1)]
-# Null means a header, of which it is looked whether it is one; a record of the job says true then.
-Header = Annotated[bool | None, Field(strict=True), PlainSerializer(lambda told: told is not False, return_type=bool)]
+# Null: the reader checks whether the first line is a header. job.yaml has true then.
+Header = Annotated[bool | None, Field(strict=True), PlainSerializer(lambda value: value is not False, return_type=bool)]
 Delimiter = Annotated[str, Field(pattern=r'\A(tab|comma|semicolon|pipe|[^\r\n"\x00])\z')]
 Quotes = Literal["csv", "none"]
-DELIMITER = "tab, comma, semicolon, pipe or one character, or null for what the file shows"
-QUOTES = "csv (cells may stand in quotes), none (quotes are ordinary characters), or null for what the file shows"
+DELIMITER = "tab, comma, semicolon, pipe or one character, or null to detect it"
+QUOTES = "csv (cells may be in quotes), none (quotes are ordinary characters), or null to detect it"
 
 
 class Settings(BaseModel):
+    """Base class of settings: immutable, without unknown fields, and without values in pydantic's errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
 
 
 class Columns(Settings):
-    """Where a row has its texts and ids; numbers (from 1) where the input has no header."""
+    """The columns of a row's texts and ids: names, or numbers from 1 if the input has no header."""
 
     a: Column | None = Field(None, description="the name of the first text's column, or its number from 1")
     b: Column | None = Field(None, description="the name of the second text's column, or its number from 1")
@@ -96,25 +98,25 @@ class Columns(Settings):
     b_id: Column | None = Field(None, description="the name of the column with the second text's id, or its number")
 
     def given(self) -> dict[str, str | int]:
-        """The columns that were named, by role."""
+        """Return the columns that are set, by field name."""
         return {role: column for role, column in self if column is not None}
 
 
 class TextColumns(Settings):
-    """Where a table of texts has its ids and texts; without these settings the usual names are looked for."""
+    """The columns of ids and texts in a file of queries or documents; by default those with the usual names."""
 
     id: Column | None = Field(None, description="the name of the column with the text's id, or its number from 1")
     text: Column | None = Field(None, description="the name of the column with the text, or its number from 1")
     title: Column | None = Field(None, description="the name of the column with a document's title, or its number")
     header: bool | None = Field(
-        None, strict=True, description="true or false (a CSV or TSV names its columns), or null for what the file shows"
+        None, strict=True, description="true or false (a CSV or TSV names its columns), or null to detect it"
     )
     delimiter: Delimiter | None = Field(None, description=DELIMITER)
     quotes: Quotes | None = Field(None, description=QUOTES)
 
 
 class Prompts(Settings):
-    """What stands before the texts: the name of one of the model's prompts, or the prompt itself; null: its own."""
+    """The prompts before the texts: the name of one of the model's prompts, or its text; null for the model's own."""
 
     query: Prompt | None = Field(None, description="a prompt's name or text for queries, '' for none, or null")
     document: Prompt | None = Field(None, description="a prompt's name or text for documents, '' for none, or null")
@@ -124,7 +126,7 @@ class Prompts(Settings):
 
 
 class Quadrature(Settings):
-    """How the path integral is taken; see ``attribution_core.quadrature.rules``."""
+    """How the path integral is computed, see ``attribution_core.quadrature.rules``."""
 
     rule: Literal["gauss", "riemann"] = Field("gauss", description="gauss or riemann")
     tolerance: Real = Field(2e-3, gt=0, le=1, description="a residual in units of ‖e‖, above 0 and at most 1")
@@ -135,15 +137,22 @@ class Quadrature(Settings):
 
 
 class Workers(Settings):
-    """How many processes share the work; null means what the machine or cluster has at the time."""
+    """The number of worker processes and their resources; null for what the machine or cluster has at the time."""
 
     count: StrictInt | None = Field(None, ge=1, le=10_000, description="a whole number of at least 1, or null")
     min: StrictInt | None = Field(None, ge=1, le=10_000, description="the fewest workers to ask for, or null (1)")
     max: StrictInt | None = Field(
-        None, ge=1, le=10_000, description="the most workers to ask for, at least min, or null for what there is"
+        None,
+        ge=1,
+        le=10_000,
+        description="the most workers to ask for, at least min, or null for as many as there is room for",
     )
-    gpus: Real | None = Field(None, ge=0, le=64, description="GPUs a worker (0 for none, fractions allowed), or null")
-    cpus: StrictInt | None = Field(None, ge=1, le=1024, description="cores (and threads) a worker, at least 1, or null")
+    gpus: Real | None = Field(
+        None, ge=0, le=64, description="GPUs of each worker (0 for none, fractions allowed), or null"
+    )
+    cpus: StrictInt | None = Field(
+        None, ge=1, le=1024, description="cores (and threads) of each worker, at least 1, or null"
+    )
     ray: StrictBool | None = Field(
         None,
         description="true to start workers with Ray, false to run in the command's own process, or null: false for a "
@@ -167,7 +176,7 @@ class Workers(Settings):
 
 
 class StorageOptions(Settings):
-    """How an object store is reached. Credentials are never settings: they come from the usual AWS environment."""
+    """The address of an object store. Credentials are never settings; they come from the usual AWS environment."""
 
     endpoint_url: Annotated[Text, BeforeValidator(no_secret)] | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Settings from YAML and from flags, validated by a schema; what is wrong is explained with one line a field."""
+"""Reads settings from YAML and flags and validates them, with one line of explanation for each invalid field."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ S = TypeVar("S", bound=Settings)
 
 
 def read_settings(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a YAML file (or of none) with ``overrides`` laid over them, not yet validated."""
+    """Return the settings of a YAML file, or of none, with ``overrides`` in place of its values, not validated.
+
+    Raises JobError if the file cannot be read as settings.
+    """
     settings = _read_yaml(Path(path)) if path is not None else {}
-    # What a run adds to its job.yaml was found out and is no setting.
+    # The section `run` of a job.yaml has results of a run, and no settings.
     settings = {name: value for name, value in settings.items() if name != "run" or not isinstance(value, dict)}
     return _merged(settings, overrides or {})
 
 
 def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> S:
-    """Settings as their schema has them; JobError with one line a wrong field."""
+    """Return settings validated by ``schema``; raises JobError with one line for each invalid field."""
     try:
         return schema.model_validate(dict(settings))
     except ValidationError as error:
@@ -39,7 +42,10 @@ def validated(schema: type[S], settings: Mapping[str, Any], where: str = "") -> 
 
 
 def columns_by_header(given: Settings, header: bool, where: str) -> dict[str, str | int | None]:
-    """Columns are numbers without a header and names with one; ``a: 2`` in YAML may be meant as either."""
+    """Return columns by field: numbers if there is no header, names if there is one.
+
+    ``a: 2`` in YAML can mean either. Raises JobError for a name without a header.
+    """
     columns: dict[str, str | int | None] = {}
     for role, column in given:
         if column is None or isinstance(column, bool):
@@ -94,27 +100,27 @@ def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 
 def _explain(error: ValidationError, settings: Mapping[str, Any], where: str, schema: type[BaseModel]) -> Iterator[str]:
-    """One line for each wrong field, from pydantic's list of complaints."""
+    """Yield one line for each invalid field, from pydantic's list of errors."""
     prefix = f"{one_line(where)}: " if where else ""
-    for complaint in error.errors(include_url=False, include_input=False):
-        path, owner, allowed = _field_of(complaint["loc"], schema)
+    for detail in error.errors(include_url=False, include_input=False):
+        path, owner, allowed = _field_of(detail["loc"], schema)
         name = one_line(".".join(path))[:200]
-        if complaint["type"] == "extra_forbidden":
-            beside = _value_at(settings, path[:-1])
-            given = beside if isinstance(beside, Mapping) else {}
+        if detail["type"] == "extra_forbidden":
+            section = _value_at(settings, path[:-1])
+            given = section if isinstance(section, Mapping) else {}
             yield f"{prefix}{name}: is not a setting{_closest(path[-1], owner, given)}"
-        elif complaint["type"] == "missing":
+        elif detail["type"] == "missing":
             yield f"{prefix}{name}: is missing; give {allowed}"
-        elif complaint["type"] == "secret":
+        elif detail["type"] == "secret":
             yield f"{prefix}{name}: found an address with credentials in it (not repeated here); allowed: {allowed}"
         else:
             yield f"{prefix}{name}: found {shown(_value_at(settings, path))}; allowed: {allowed}"
 
 
 def _field_of(location: tuple[int | str, ...], owner: type[BaseModel]) -> tuple[list[str], type[BaseModel], str]:
-    """The setting a complaint is about: its path, the settings it is one of, and what is allowed there.
+    """Return the path of the setting at an error's location, the section it belongs to, and what is allowed there.
 
-    Pydantic's locations go on into list positions and union members; only names of settings are kept.
+    Pydantic's locations continue with list positions and union members; the path has only names of settings.
     """
     path: list[str] = []
     allowed = "settings such as 'model: NAME'"
@@ -132,9 +138,10 @@ def _field_of(location: tuple[int | str, ...], owner: type[BaseModel]) -> tuple[
 
 
 def _closest(name: str, owner: type[BaseModel], given: Mapping[str, object]) -> str:
+    """Return a suggestion for an unknown setting: the most similar one, or a list of all."""
     known = list(owner.model_fields)
     near = get_close_matches(name, known, n=len(known))
-    # A setting that must be there and is not is the likelier one meant, whatever a shorter name has in common.
+    # A required setting that is missing is suggested first, even if another name is more similar.
     near.sort(key=lambda field: field in given or not owner.model_fields[field].is_required())
     return f"; did you mean {near[0]}?" if near else f"; the settings here are {', '.join(known)}"
 
@@ -146,7 +153,7 @@ def _value_at(settings: object, path: list[str]) -> object:
 
 
 def shown(value: object) -> str:
-    """What was found, short, on one line and never with credentials."""
+    """Return a value for a message: short, on one line and without credentials."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -157,4 +164,5 @@ def shown(value: object) -> str:
 
 
 def one_line(value: object) -> str:
+    """Return the text of ``value`` on one line, with single spaces."""
     return " ".join(str(value).split())

@@ -1,4 +1,4 @@
-"""Reading YAML that anybody may have written: plain values only, each key once, and nothing that grows when read."""
+"""Reads YAML from untrusted sources: plain values only, without repeated keys and aliases."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import yaml
 
 
 def read_yaml(text: str | bytes) -> Any:
-    """The plain values of a YAML text; ValueError, in one line, where it is not valid or holds more than that.
+    """Return the plain values of a YAML text.
 
-    Tags make no objects (``!!python/…`` is an error). Aliases are refused: a page of them can stand for more than
-    memory holds, or for itself.
+    Raises ValueError, with a message of one line, for invalid YAML, tags such as ``!!python/…``, repeated keys, and
+    aliases, because a few of them can expand to more than memory holds, or to a cycle.
     """
     try:
         return yaml.load(text, Loader=_loader())
@@ -20,7 +20,7 @@ def read_yaml(text: str | bytes) -> Any:
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise ValueError(f"{' '.join(str(error.problem or error.context).split())}{where}") from None
     except (yaml.YAMLError, RecursionError, ValueError, UnicodeDecodeError) as error:
-        # ValueError: impossible dates, numbers of too many digits.
+        # ValueError: invalid dates, numbers with too many digits.
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -38,7 +38,7 @@ def _loader() -> type:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             seen: set[str] = set()
             for key in keys:
-                # PyYAML would silently take the last one.
+                # PyYAML would silently use the last value.
                 if key in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
                 seen.add(key)

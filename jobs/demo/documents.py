@@ -1,4 +1,4 @@
-"""The documentation strings of the running Python's own standard library, as documents to search in."""
+"""Documents to search in: the documentation strings of the running Python's standard library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# Modules whose import does nothing but define things, on every system.
+# Modules whose import has no side effects on any system.
 MODULES: tuple[str, ...] = (
     "argparse", "base64", "bisect", "bz2", "calendar", "collections", "contextlib", "copy", "csv", "datetime",
     "difflib", "enum", "fnmatch", "fractions", "functools", "glob", "gzip", "hashlib", "heapq", "html",
@@ -24,71 +24,74 @@ FEWEST_WORDS, MOST_WORDS = 6, 40
 
 
 class Document(NamedTuple):
-    """One documentation string: ``id`` is the qualified name of what it documents."""
+    """A documentation string. ``id`` is the qualified name of the function, class or method that it documents."""
 
     id: str
     text: str
 
 
 def standard_library_documents() -> list[Document]:
-    """The documentation of the public functions, classes and methods of ``MODULES`` and of some built-in types.
+    """Return the documentation of the public functions, classes and methods of ``MODULES`` and of ``BUILTINS``.
 
-    In order of their names, each text once, in at most ``MOST_WORDS`` words: whole where it is that short, else its
-    first paragraphs or sentences. The same for the same Python; empty under ``python -OO``, which has none.
+    The documents are sorted by name, each text once. A text longer than ``MOST_WORDS`` words is cut after a paragraph
+    or a sentence. The list is the same for the same Python, and empty under ``python -OO``, which has no
+    documentation strings.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name in MODULES:
         try:
             module = importlib.import_module(name)
-        except ImportError:  # a Python built without it: bz2 and sqlite3 need libraries
+        except ImportError:  # Python can be built without bz2 or sqlite3, which need libraries
             continue
         for path, thing in _public_members(module):
-            _add(found, f"{name}.{path}", thing)
+            _add(texts, f"{name}.{path}", thing)
     for name in BUILTINS:
         kind = getattr(importlib.import_module("builtins"), name)
-        _add(found, name, kind)
+        _add(texts, name, kind)
         for path, thing in _methods(kind):
-            _add(found, f"{name}.{path}", thing)
+            _add(texts, f"{name}.{path}", thing)
     documents, seen = [], set()
-    for name in sorted(found):
-        if found[name] not in seen:
-            seen.add(found[name])
-            documents.append(Document(name, found[name]))
+    for name, text in sorted(texts.items()):
+        if text not in seen:
+            seen.add(text)
+            documents.append(Document(name, text))
     return documents
 
 
 def shortened(documentation: str, most: int = MOST_WORDS) -> str:
-    """The beginning of ``documentation`` in at most ``most`` words, at a paragraph's or else a sentence's end; ""
-    where not even the first sentence is that short."""
+    """Return the beginning of ``documentation``, at most ``most`` words, cut after a paragraph or else a sentence.
+
+    Returns "" if its first sentence is longer.
+    """
     text = re.sub(r"\A[\w.]+\(.*\)(?:\s*->\s*\S.*)?\n+", "", inspect.cleandoc(documentation))  # a signature
-    kept: list[str] = []
+    chosen: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         words = paragraph.split()
-        # An example session or a drawing is not prose.
-        if ">>>" in paragraph or len(kept) + len(words) > most:
+        # Example sessions are not prose.
+        if ">>>" in paragraph or len(chosen) + len(words) > most:
             break
-        kept += words
-    if kept:
-        return " ".join(kept)
+        chosen += words
+    if chosen:
+        return " ".join(chosen)
     first = " ".join(text.split("\n\n")[0].split())
     for sentence in re.split(r"(?<=[.!?])\s+", first):
-        if len(kept) + len(sentence.split()) > most:
+        if len(chosen) + len(sentence.split()) > most:
             break
-        kept += sentence.split()
-    return " ".join(kept)
+        chosen += sentence.split()
+    return " ".join(chosen)
 
 
-def _add(found: dict[str, str], name: str, thing: Any) -> None:
+def _add(texts: dict[str, str], name: str, thing: Any) -> None:
     documentation = getattr(thing, "__doc__", None)
     if not isinstance(documentation, str):
         return
     text = shortened(documentation)
     if len(text.split()) >= FEWEST_WORDS:
-        found.setdefault(name, text)
+        texts.setdefault(name, text)
 
 
 def _public_members(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
-    """(name in the module, object) of its own functions and classes, and (class.method, method) of the classes'."""
+    """Yield (name, object) of a module's own functions and classes, and ("class.method", method) of their methods."""
     for name in sorted(getattr(module, "__all__", None) or vars(module)):
         thing = getattr(module, name, None)
         if name.startswith("_") or not (inspect.isroutine(thing) or inspect.isclass(thing)):
@@ -102,7 +105,7 @@ def _public_members(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def _methods(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that ``kind`` itself defines, not those it inherits."""
+    """Yield (name, object) of the public methods and properties that ``kind`` itself defines, not inherited ones."""
     for name in sorted(vars(kind)):
         member = vars(kind)[name]
         if isinstance(member, staticmethod | classmethod):
@@ -114,7 +117,7 @@ def _methods(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def _belongs(thing: Any, module: types.ModuleType) -> bool:
-    """Whether ``thing`` is of ``module`` or of one that implements it (``_json``), not something it merely imported."""
+    """Return whether ``thing`` is defined by ``module`` or by one that implements it (``_json``), not imported."""
     if getattr(module, "__all__", None) is not None:
         return _of_python(thing)
     home = (getattr(thing, "__module__", None) or module.__name__).lstrip("_").split(".")[0]
@@ -122,6 +125,6 @@ def _belongs(thing: Any, module: types.ModuleType) -> bool:
 
 
 def _of_python(thing: Any) -> bool:
-    """Whether ``thing`` is Python's own: other packages add methods to its classes (``logging.Logger``, for one)."""
+    """Return whether the standard library defines ``thing``: other packages add methods to ``logging.Logger``."""
     home = getattr(thing, "__module__", None)
     return home is None or home.split(".")[0] in sys.stdlib_module_names

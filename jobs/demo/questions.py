@@ -1,9 +1,8 @@
-"""What somebody who knows Python a little might ask of its standard library."""
+"""Questions of the example about Python's standard library."""
 
 from __future__ import annotations
 
-# (id, question). The questions use other words than the documentation here and there: what the model makes of that
-# is what the example shows.
+# (id, question). Some questions use other words than the documentation; the example shows how the model matches them.
 QUESTIONS: tuple[tuple[str, str], ...] = (
     ("copy-file", "how do I copy a file"),
     ("delete-folder", "delete a folder and everything in it"),
