@@ -9,6 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
 
 from attribution_core.hooks import hook
 from attribution_core.results import ExplainedText, PairAttribution
@@ -37,8 +40,6 @@ from jobs.storage.store import Store
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.dataset
 
     from attribution_core.model.modules import Role
 
@@ -180,8 +181,6 @@ class Run:
 
         Each part is read once.
         """
-        import pyarrow.compute as pc
-
         table = self.rows(pc.field("pair_id").isin(list(pair_ids)))
         sides = [
             self.explained(set(table[f"text_{side}_id"].to_pylist()), role)
@@ -211,8 +210,6 @@ class Run:
         Rows are wide, so only the columns of ``wanted`` are read first. Then the other columns are read, one part at
         a time, of the parts that have such a row.
         """
-        import pyarrow as pa
-
         dataset = self.dataset(folder)
         chosen = list(columns) if columns is not None else None
         holding = set(self._table(dataset, columns=["__filename"], filter=wanted)["__filename"].to_pylist())
@@ -238,15 +235,11 @@ class Run:
 
     def written_texts(self, text_ids: Collection[str], role: str) -> dict[str, str]:
         """Return the texts by id, as in the input; texts that are not written yet are missing."""
-        import pyarrow.compute as pc
-
         wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
         return {row["text_id"]: row["text"] for row in self.rows(wanted, "texts", ("text_id", "text")).to_pylist()}
 
     def explained(self, text_ids: Collection[str], role: str) -> dict[str, ExplainedText]:
         """Return the texts by id, as the model read them; texts that are not written yet are missing."""
-        import pyarrow.compute as pc
-
         wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
         return {row["text_id"]: self._explained(row) for row in self.rows(wanted, "texts").to_pylist()}
 
@@ -272,8 +265,6 @@ class Run:
         return "score" if self.plan is not None and self.plan.version > DIFFERENCES else "difference"
 
     def _row(self, pair_id: str) -> dict[str, Any]:
-        import pyarrow.compute as pc
-
         wanted = pc.field("pair_id") == pair_id
         rows = self.rows(wanted).slice(0, 1).to_pylist()
         if rows:
@@ -327,8 +318,6 @@ class Run:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        import pyarrow as pa
-
         try:
             with self.store.guard("read", ""):
                 yield
