@@ -98,10 +98,10 @@ class Rejects:
         limit = "" if most is None else f"LIMIT {int(most)}"
         order = "ORDER BY file, row, pair_id, reason"
         with readable(self._url):
-            found = self._con.execute(
+            result = self._con.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM rejects {wanted} {order} {limit}", [] if reason is None else [reason]
             )
-            while some := found.fetchmany(ROWS_AT_ONCE):
+            while some := result.fetchmany(ROWS_AT_ONCE):
                 for row in some:
                     yield dict(zip(COLUMNS, row, strict=True))
 

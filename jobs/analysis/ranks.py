@@ -25,8 +25,8 @@ def correlation_matrix(xs: Array, ys: Array) -> Array:
     """Pearson's correlation of each column of ``ys`` [n, m] with each of ``xs`` [n, k], [m, k]; NaN where one does not
     vary."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.corrcoef(xs, ys, rowvar=False)[xs.shape[1] :, : xs.shape[1]]
-    return np.where((np.ptp(ys, axis=0) > 0)[:, None] & (np.ptp(xs, axis=0) > 0), found, np.nan)
+        correlations = np.corrcoef(xs, ys, rowvar=False)[xs.shape[1] :, : xs.shape[1]]
+    return np.where((np.ptp(ys, axis=0) > 0)[:, None] & (np.ptp(xs, axis=0) > 0), correlations, np.nan)
 
 
 def dense_ranks(columns: Array) -> Array:

@@ -67,8 +67,8 @@ def examine(
 
     attributor = at_layer(default)
     echo("comparing scores")
-    found = attributor.attribute_pairs(pairs)
-    scores = _scores(attributor, loaded, found, pairs)
+    attributed = attributor.attribute_pairs(pairs)
+    scores = _scores(attributor, loaded, attributed, pairs)
     echo("looking at padding and batch-mates")
     references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
     echo("measuring speed")
@@ -111,7 +111,7 @@ def _encoded(model: SentenceTransformer, texts: Sequence[str], role: str, batch:
 
 
 def _scores(
-    attributor: Attributor, loaded: SentenceTransformer, found: list[PairAttribution], pairs: list[tuple[str, str]]
+    attributor: Attributor, loaded: SentenceTransformer, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
 ) -> Scores:
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
@@ -122,7 +122,7 @@ def _scores(
             for side, role in enumerate(attributor.roles)
         ]
         unit = 1.0 if attributor.similarity == "cosine" else sides[0].norm(dim=1) * sides[1].norm(dim=1)
-        own = torch.tensor([pair.score for pair in found], device=sides[0].device)
+        own = torch.tensor([pair.score for pair in attributed], device=sides[0].device)
         differences.append(float(((own - pairwise(*sides)) / unit).abs().max()))
     return Scores(len(pairs), differences[0], differences[1], str(loaded.dtype).removeprefix("torch."))
 
@@ -159,7 +159,7 @@ def _speed(attributor: Attributor, pairs: list[tuple[str, str]]) -> Speed:
     texts = len({(role, pair[side]) for pair in pairs for side, role in enumerate(attributor.roles)})
     rounds, began = 0, time.perf_counter()
     while not rounds or time.perf_counter() - began < MEASURED_SECONDS:
-        found = attributor.attribute_pairs(pairs)
+        attributed = attributor.attribute_pairs(pairs)
         rounds += 1
     seconds = time.perf_counter() - began
     weights = sum(one.nbytes for one in attributor.encoder.model.parameters())
@@ -168,8 +168,8 @@ def _speed(attributor: Attributor, pairs: list[tuple[str, str]]) -> Speed:
     return Speed(
         layer=attributor.layer,
         pairs=len(pairs),
-        tokens_a=statistics.mean(len(pair.a.tokens) for pair in found),
-        tokens_b=statistics.mean(len(pair.b.tokens) for pair in found),
+        tokens_a=statistics.mean(len(pair.a.tokens) for pair in attributed),
+        tokens_b=statistics.mean(len(pair.b.tokens) for pair in attributed),
         seconds=seconds,
         pairs_a_second=rounds * len(pairs) / seconds,
         texts_a_second=rounds * texts / seconds,
@@ -205,11 +205,11 @@ def _layers(
         attributor = at_layer(layer)
         attributor.calibrate()
         started = time.perf_counter()
-        found = attributor.attribute_pairs(pairs)
+        attributed = attributor.attribute_pairs(pairs)
         took = time.perf_counter() - started
-        texts = {(text.role, text.text): text for pair in found for text in (pair.a, pair.b)}
+        texts = {(text.role, text.text): text for pair in attributed for text in (pair.a, pair.b)}
         nodes = sorted(text.nodes for text in texts.values())
-        errors = sorted(abs(pair.error) for pair in found)
+        errors = sorted(abs(pair.error) for pair in attributed)
         checks[layer] = LayerCheck(
             layer=layer,
             nodes_median=nodes[len(nodes) // 2],
@@ -217,7 +217,7 @@ def _layers(
             residual_largest=max(text.residual for text in texts.values()),
             error_median=statistics.median(errors),
             error_largest=errors[-1],
-            special_median=statistics.median(abs(summarise(pair, 0).special) for pair in found),
+            special_median=statistics.median(abs(summarise(pair, 0).special) for pair in attributed),
             texts=len(texts),
             converged=sum(text.converged for text in texts.values()),
             seconds_a_pair=took / len(pairs),

@@ -26,46 +26,46 @@ REASONS_SHOWN = 20
 class ListSheet(Sheet):
     """A sheet for lists. Ids and places are never cut: they are there to be copied."""
 
-    def print_pairs(self, found: PairList, run: Sequence[str]) -> None:
-        """The pairs of ``found``, and how one is shown; ``run`` names the run on the command line, with its flags."""
-        count = counted(found.pairs, "pair") + ("" if found.finished else " so far, the run is not finished")
+    def print_pairs(self, pairs: PairList, run: Sequence[str]) -> None:
+        """The pairs of ``pairs``, and how one is shown; ``run`` names the run on the command line, with its flags."""
+        count = counted(pairs.pairs, "pair") + ("" if pairs.finished else " so far, the run is not finished")
         self.line(
-            f"{count}:" if len(found.first) == found.pairs else f"{count}. The first {len(found.first):,}:", "bold"
+            f"{count}:" if len(pairs.first) == pairs.pairs else f"{count}. The first {len(pairs.first):,}:", "bold"
         )
         self.blank()
-        ids = [self.safe(pair.pair_id) for pair in found.first]
+        ids = [self.safe(pair.pair_id) for pair in pairs.first]
         width = max(map(cell_len, [*ids, "pair_id"]))
         beside = width <= WIDEST_ID
         left = width + 2 if beside else 2
         each = (self.width - left - len("0.000  ") - 2) // 2
         self._row("pair_id" if beside else "", left, "score", "first text", "second text", each, "dim")
-        for pair, id in zip(found.first, ids, strict=True):
+        for pair, id in zip(pairs.first, ids, strict=True):
             if not beside:
                 self._whole(Text(id, "bold"))
             a, b = (self._start(text or "(not written yet)", each) for text in (pair.a, pair.b))
             self._row(id if beside else "", left, f"{pair.score:.3f}", a, b, each, "")
         self.blank()
         # An id that had to be spelled out could not be typed.
-        one = next((pair.pair_id for pair in found.first if printable(pair.pair_id) == pair.pair_id), "PAIR_ID")
+        one = next((pair.pair_id for pair in pairs.first if printable(pair.pair_id) == pair.pair_id), "PAIR_ID")
         words = ("--", one) if one.startswith("-") else (one,)
         self._whole(Text.assemble(("One pair   ", "dim"), self._command("show", *run, *words)))
-        if found.query_id is not None:
-            query = self._command("show", *run, f"--query={found.query_id}")
+        if pairs.query_id is not None:
+            query = self._command("show", *run, f"--query={pairs.query_id}")
             self._whole(Text.assemble(("One query  ", "dim"), query))
 
     def print_rejects(
-        self, found: Rejects, rows: Iterable[dict[str, Any]], *, finished: bool, run: Sequence[str]
+        self, rejects: Rejects, rows: Iterable[dict[str, Any]], *, finished: bool, run: Sequence[str]
     ) -> None:
         """How many rows were rejected, why, and ``rows`` of them with their places."""
         more = "" if finished else " so far, the run is not finished"
-        if not found.reasons:
+        if not rejects.reasons:
             self.line(f"No row was rejected{more}.", "")
             return
-        self.line(f"{counted(found.count, 'row')} rejected{more}.", "bold")
-        for reason, count in list(found.reasons.items())[:REASONS_SHOWN]:
+        self.line(f"{counted(rejects.count, 'row')} rejected{more}.", "bold")
+        for reason, count in list(rejects.reasons.items())[:REASONS_SHOWN]:
             self.line(f"{count:,} × {reason}", "")
-        if len(found.reasons) > REASONS_SHOWN:
-            left = list(found.reasons.values())[REASONS_SHOWN:]
+        if len(rejects.reasons) > REASONS_SHOWN:
+            left = list(rejects.reasons.values())[REASONS_SHOWN:]
             self.line(f"{sum(left):,} × {counted(len(left), 'other reason')}", "")
         shown = 0
         for row in rows:
@@ -81,7 +81,7 @@ class ListSheet(Sheet):
         if shown == 0:
             self.blank()
             self.line("None of them has these words in its reason.", "")
-        elif shown < found.count:
+        elif shown < rejects.count:
             self.blank()
             every = self._command("rejects", *run, "--format", "csv")
             self._whole(Text.assemble(("All of them  ", "dim"), every))
@@ -106,21 +106,21 @@ class ListSheet(Sheet):
         self.console.print(text, soft_wrap=True, highlight=False)
 
 
-def terminal_pairs(found: PairList, console: Console, run: Sequence[str]) -> None:
+def terminal_pairs(pairs: PairList, console: Console, run: Sequence[str]) -> None:
     """Print the first pairs of the run that the words ``run`` name on the command line."""
-    ListSheet(console).print_pairs(found, run)
+    ListSheet(console).print_pairs(pairs, run)
 
 
 def terminal_rejects(
-    found: Rejects, rows: Iterable[dict[str, Any]], console: Console, *, finished: bool, run: Sequence[str]
+    rejects: Rejects, rows: Iterable[dict[str, Any]], console: Console, *, finished: bool, run: Sequence[str]
 ) -> None:
     """Print why rows of the run that the words ``run`` name were rejected, and ``rows`` of them."""
-    ListSheet(console).print_rejects(found, rows, finished=finished, run=run)
+    ListSheet(console).print_rejects(rejects, rows, finished=finished, run=run)
 
 
-def json_rejects(found: Rejects, rows: Iterable[dict[str, Any]], run: str) -> Iterator[str]:
+def json_rejects(rejects: Rejects, rows: Iterable[dict[str, Any]], run: str) -> Iterator[str]:
     """One JSON object in pieces: run, rejected, reasons and rows. Plain ASCII, so nothing in it steers a terminal."""
-    head = {"run": run, "rejected": found.count, "reasons": found.reasons}
+    head = {"run": run, "rejected": rejects.count, "reasons": rejects.reasons}
     yield json.dumps(head, ensure_ascii=True)[:-1] + ', "rows": ['
     comma = ""
     for row in rows:

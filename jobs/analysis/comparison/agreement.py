@@ -39,7 +39,7 @@ def agreement(first: Stored, second: Stored, a: Aligned, b: Aligned) -> dict[str
     sums_a = summed(first.row_sums, a.first, a.units), summed(second.row_sums, a.second, a.units)
     sums_b = summed(first.col_sums, b.first, b.units), summed(second.col_sums, b.second, b.units)
     distances = [d for d in (distance(*sums_a), distance(*sums_b)) if d is not None]
-    found: dict[str, float | None] = {
+    measures: dict[str, float | None] = {
         "distance": float(np.mean(distances)) if distances else None,
         "cosine_a": cosine(*sums_a),
         "cosine_b": cosine(*sums_b),
@@ -53,8 +53,8 @@ def agreement(first: Stored, second: Stored, a: Aligned, b: Aligned) -> dict[str
         shape = (a.units, b.units)
         one = summed_cells(first.matrix, a.first, b.first, shape).ravel()
         other = summed_cells(second.matrix, a.second, b.second, shape).ravel()
-        found |= {"cosine_cells": cosine(one, other), "spearman_cells": spearman(one, other)}
-    return found
+        measures |= {"cosine_cells": cosine(one, other), "spearman_cells": spearman(one, other)}
+    return measures
 
 
 def shares(sums: Values) -> Values | None:
@@ -93,5 +93,5 @@ def overlap(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> float |
 
 def units_of(cells: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Stored cells, strongest first, as pairs of units, each once; cells of words that one run did not read go."""
-    found = ((int(rows[i]), int(cols[j])) for i, j in cells.tolist())
-    return [cell for cell in dict.fromkeys(found) if min(cell) >= 0]
+    pairs = ((int(rows[i]), int(cols[j])) for i, j in cells.tolist())
+    return [cell for cell in dict.fromkeys(pairs) if min(cell) >= 0]

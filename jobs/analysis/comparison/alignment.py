@@ -85,7 +85,7 @@ def summed(values: Any, units: NDArray[np.int64], count: int) -> NDArray[np.floa
 
 def summed_cells(matrix: Any, rows: NDArray[np.int64], cols: NDArray[np.int64], shape: tuple[int, int]) -> Any:
     """The sum of a matrix over each pair of units, ``shape``."""
-    found = np.zeros(shape)
+    sums = np.zeros(shape)
     i, j = np.flatnonzero(rows >= 0), np.flatnonzero(cols >= 0)
-    np.add.at(found, (rows[i][:, None], cols[j][None, :]), np.asarray(matrix, np.float64)[np.ix_(i, j)])
-    return found
+    np.add.at(sums, (rows[i][:, None], cols[j][None, :]), np.asarray(matrix, np.float64)[np.ix_(i, j)])
+    return sums

@@ -74,7 +74,7 @@ def _compare(
     compared = add_agreement(con, first, second, progress)
     alone = first_row(con, "SELECT sum(alone), sum(words) FROM details")
     assert alone is not None
-    found = Comparison(
+    comparison = Comparison(
         first=facts_of(first),
         second=facts_of(second),
         matched=matched,
@@ -89,8 +89,8 @@ def _compare(
         examples=tuple(find_examples(con, first, second, examples, parts_of_score=parts_of_score(first, second))),
     )
     if output is not None:
-        found.write(con, room, output)
-    return found
+        comparison.write(con, room, output)
+    return comparison
 
 
 def facts_of(run: Run) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def facts_of(run: Run) -> dict[str, Any]:
 
 def reference_of(run: Run) -> dict[str, str] | None:
     """The token that stands in place of every word in a reference, by role; None where the run does not say."""
-    found = run.setting("reference")
-    return {str(role): str(token) for role, token in found.items()} if isinstance(found, dict) else None
+    reference = run.setting("reference")
+    return {str(role): str(token) for role, token in reference.items()} if isinstance(reference, dict) else None
 
 
 def parts_of_score(first: Run, second: Run) -> bool:

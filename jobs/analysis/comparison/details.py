@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import duckdb
@@ -51,7 +52,8 @@ def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progr
     schema = pa.schema([("n", pa.int64()), *measures, ("alone", pa.int32()), ("words", pa.int32())])
     con.execute(f"CREATE TABLE details (n BIGINT, {columns}, alone INTEGER, words INTEGER)")
     done = 0
-    for rows in _batches(_measured(one) for one in side_by_side(con, first, second)):
+    pairs = side_by_side(con, first, second)
+    while rows := [_measured(one) for one in islice(pairs, PAIRS_AT_ONCE)]:
         # A cursor of its own: the connection is in the middle of reading what is written about here.
         with con.cursor() as cursor:
             cursor.register("found", pa.Table.from_pylist(rows, schema=schema))
@@ -184,14 +186,3 @@ def _lists(column: pa.ListArray) -> Iterator[Any]:
     values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
     for at, there in enumerate(column.is_valid().to_pylist()):
         yield values[offsets[at] : offsets[at + 1]] if there else None
-
-
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == PAIRS_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

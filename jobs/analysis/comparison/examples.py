@@ -69,7 +69,7 @@ def find_examples(
     }
     chosen = {by: [n for (n,) in con.execute(f"{sql} LIMIT {int(count)}").fetchall()] for by, sql in orders.items()}
     con.execute("CREATE OR REPLACE TABLE chosen (n BIGINT)")
-    numbers = sorted({n for found in chosen.values() for n in found})
+    numbers = sorted({n for ids in chosen.values() for n in ids})
     if not numbers:
         return []
     con.executemany("INSERT INTO chosen VALUES (?)", [[n] for n in numbers])
@@ -77,7 +77,7 @@ def find_examples(
     rows = con.execute("SELECT n, pair_1, pair_2, score_1, score_2 FROM matched JOIN chosen USING (n)").fetchall()
     facts = {row[0]: row[1:] for row in rows}
     unit = SCORE if parts_of_score else SHARE
-    return [_example(by, unit, pairs[n], facts[n]) for by, found in chosen.items() for n in found if n in pairs]
+    return [_example(by, unit, pairs[n], facts[n]) for by, ids in chosen.items() for n in ids if n in pairs]
 
 
 def _example(by: str, unit: str, pair: SideBySide, facts: tuple[str, str, float, float]) -> Example:
@@ -111,5 +111,5 @@ def _moved(side: str, unit: str, text: str, one: object, other: object, units: A
 
 
 def _shares_or_zero(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = shares(sums)
-    return np.zeros_like(sums) if found is None else found
+    values = shares(sums)
+    return np.zeros_like(sums) if values is None else values

@@ -44,16 +44,16 @@ class Group:
 
 def correlate_columns(con: duckdb.DuckDBPyConnection, first: Run) -> tuple[Column, ...]:
     """Every passed-through column of numbers with more than two values."""
-    found = []
+    columns = []
     called = kept_names(first)
     for field in kept_columns(first):
         if t.is_integer(field.type) or t.is_floating(field.type):
             name = called[field.name]
             if _distinct(con, name) > 2:
-                found.append(
+                columns.append(
                     Column(field.name, *(rank_correlation(con, "matched", name, f"score_{n}") for n in (1, 2)))
                 )
-    return tuple(found)
+    return tuple(columns)
 
 
 def compare_groups(con: duckdb.DuckDBPyConnection, first: Run, second: Run, by: str | None) -> tuple[Group, ...]:
@@ -64,17 +64,17 @@ def compare_groups(con: duckdb.DuckDBPyConnection, first: Run, second: Run, by: 
         raise JobError(f"--by {by}: there is no such column in {first.url}; there are {there}")
     if by is not None:
         return _groups(con, by, names.get(by, "text_a"))
-    found: list[Group] = []
+    groups: list[Group] = []
     (pairs,) = con.execute("SELECT count(*) FROM matched").fetchone() or (0,)
     # A value that hardly two pairs share makes no group: few pairs have few values in any column.
     most = min(MOST_VALUES, pairs // PAIRS_A_VALUE)
     for name, column in names.items():
         if 1 < _distinct(con, column) <= most:
-            found += _groups(con, name, column)
+            groups += _groups(con, name, column)
     logs = QUERY in first.roles or QUERY in second.roles
     if logs and QUERY not in names and _distinct(con, "text_a") > 1:
-        found += _groups(con, QUERY, "text_a")
-    return tuple(found)
+        groups += _groups(con, QUERY, "text_a")
+    return tuple(groups)
 
 
 def _groups(con: duckdb.DuckDBPyConnection, name: str, column: str) -> tuple[Group, ...]:

@@ -55,8 +55,10 @@ def spread(con: duckdb.DuckDBPyConnection, table: str, value: str) -> Spread | N
 def compare_scores(con: duckdb.DuckDBPyConnection) -> Scores:
     """The scores of table ``matched``."""
     difference_of = "score_2::DOUBLE - score_1"
-    found = [spread(con, "matched", value) for value in ("score_1", "score_2", difference_of, f"abs({difference_of})")]
-    first, second, difference, absolute = found
+    spreads = [
+        spread(con, "matched", value) for value in ("score_1", "score_2", difference_of, f"abs({difference_of})")
+    ]
+    first, second, difference, absolute = spreads
     assert first is not None, "a comparison has a pair"
     assert second is not None
     assert difference is not None

@@ -102,8 +102,8 @@ class Prepared:
     def texts(self) -> set[Key]:
         """Every text that has to be encoded."""
         changed = [one for drawn in self.orders.values() for levels in drawn for one in levels.values()]
-        found = {key for one in changed for key in one.texts()}
-        return found.union(self.whole, *(game.needed() for game in self.games))
+        texts = {key for one in changed for key in one.texts()}
+        return texts.union(self.whole, *(game.needed() for game in self.games))
 
 
 @dataclass(frozen=True)

@@ -59,15 +59,15 @@ class Judge:
     def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
         """Embeddings by (role, text), each distinct one encoded once, as they are attributed: for cosine not divided by
         their length (:func:`units` does that). RunError where a text, an empty one say, has none."""
-        found: Texts = {}
+        embeddings: Texts = {}
         wanted = list(dict.fromkeys(texts))
         for role, encoder in self._encoders.items():
             of_role = [text for of, text in wanted if of == role]
             values = raw_embeddings(encoder, role, of_role)
             if not all(np.isfinite(value).all() for value in values):
                 raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
-            found.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
-        return found
+            embeddings.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
+        return embeddings
 
     def word_vectors(self, side: Side, role: Role) -> Values:
         """:func:`word_vectors` by the encoder of a role, [n, d]."""
@@ -81,7 +81,7 @@ def units(embeddings_ND: Values) -> Values:
 
 def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
     """Embeddings [D] of texts in their order, for cosine without the Normalize at a model's end."""
-    found: dict[int, Values] = {}
+    embeddings: dict[int, Values] = {}
     read = encoder.read(texts, role, "token")
     # A prompt's length is one for a role, and texts of like length waste no padding.
     order = sorted(range(len(read)), key=lambda at: len(read[at]))
@@ -90,8 +90,8 @@ def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[V
             some = order[at : at + BATCH_TEXTS]
             batch = encoder.batch([read[one] for one in some], length=1)
             values = encoder.g(batch.x_BSd, batch).double().cpu().numpy()
-            found.update(zip(some, values, strict=True))
-    return [found[at] for at in range(len(read))]
+            embeddings.update(zip(some, values, strict=True))
+    return [embeddings[at] for at in range(len(read))]
 
 
 def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:

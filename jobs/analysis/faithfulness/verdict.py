@@ -103,8 +103,8 @@ def _called(rule: str) -> str:
     }[rule]
 
 
-def _interval(found: Mean) -> str:
-    return f"{found.mean:+.2f}, 95 % interval {found.low:.2f} to {found.high:.2f}"
+def _interval(mean: Mean) -> str:
+    return f"{mean.mean:+.2f}, 95 % interval {mean.low:.2f} to {mean.high:.2f}"
 
 
 def _upper(text: str) -> str:

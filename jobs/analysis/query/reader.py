@@ -99,10 +99,10 @@ def _place(row: dict[str, Any]) -> float:
 def _number(value: object) -> float | None:
     """``value`` of a column of somebody's table: also a number that is written as text; None for anything else."""
     try:
-        found = float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: str, unit: Unit) -> ExplainedText:

@@ -99,8 +99,8 @@ def _numeric(run: Run) -> list[str]:
 
 def _measure(name: str) -> type[Measure]:
     module = import_module(f"jobs.analysis.statistics.{name}")
-    found: type[Measure] = getattr(module, "".join(word.capitalize() for word in name.split("_")))
-    return found
+    measure: type[Measure] = getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    return measure
 
 
 def _with_places(pairs: Pairs, texts: Texts) -> Pairs:
@@ -142,13 +142,13 @@ def _pass(run: Run, scene: Scene, measures: Sequence[Measure]) -> None:
 
 def _column(run: Run, pairs: Pairs, name: str) -> Array:
     """A column of the pairs, by rank."""
-    found = np.full(pairs.count, np.nan)
+    values = np.full(pairs.count, np.nan)
     at = 0
     for batch in batches(run, [name], 1 << 17):
         rank = pairs.rank[at : at + len(batch)]
-        found[rank[rank >= 0]] = numbers(batch[name])[rank >= 0]
+        values[rank[rank >= 0]] = numbers(batch[name])[rank >= 0]
         at += len(batch)
-    return found
+    return values
 
 
 def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, Result], why: dict[str, str]) -> Summary:
@@ -179,11 +179,11 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
             "No spaCy pipeline was used: parts of speech and lemmas are left out. "
             "pip install 'tokenpair[statistics]' and a pipeline for your language, then run this again."
         )
-    found = {}
+    statistics = {}
     for measure in wanted:
         result = results.get(measure.name, Result())
         reason = why.get(measure.name)
-        found[measure.name] = Statistic(
+        statistics[measure.name] = Statistic(
             name=measure.name,
             title=measure.title,
             meaning=measure.meaning.format(whole=scene.sum_name),
@@ -191,7 +191,7 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
             tables=tuple(_info(table) for table in result.tables),
             notes=(*result.notes, *([reason] if reason else [])),
         )
-    return Summary(version=VERSION, run=facts, statistics=found, notes=tuple(notes))
+    return Summary(version=VERSION, run=facts, statistics=statistics, notes=tuple(notes))
 
 
 def _info(table: Table) -> TableInfo:

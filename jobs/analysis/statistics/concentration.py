@@ -105,14 +105,14 @@ class Concentration(Measure):
         those whose own share means something."""
         of_mass = np.where(there, self.of_mass, np.nan)
         asked = {"largest 5 % give most": -of_mass, "largest 5 % give least": of_mass, "most negative": -self.negative}
-        found = [
+        examples = [
             (what, int(rank), abs(float(order[rank])))
             for what, order in asked.items()
             for rank in np.argsort(np.where(np.isfinite(order), order, np.inf), kind="stable")[:EXAMPLES]
             if np.isfinite(order[rank])
         ]
-        ids = self.scene.pairs.ids([rank for _, rank, _ in found])
-        rows = [(what, pair_id, value) for (what, _, value), pair_id in zip(found, ids, strict=True)]
+        ids = self.scene.pairs.ids([rank for _, rank, _ in examples])
+        rows = [(what, pair_id, value) for (what, _, value), pair_id in zip(examples, ids, strict=True)]
         data = rows_table(("what", "pair_id", "value"), rows)
         columns = {
             "what": "what the pair is an example of",
@@ -149,11 +149,11 @@ def skewness(cells: Cells, rest: Rest, total: Array, count: Array) -> Array:
         estimate = skew(third + rest.count * m**3, least)
         at_least = np.minimum(skew(below, least), skew(below, most))
         at_most = np.maximum(skew(above, least), skew(above, most))
-    found = np.column_stack([estimate, at_least, at_most])
-    found[rest.count == 0] = estimate[rest.count == 0, None]
+    bounds = np.column_stack([estimate, at_least, at_most])
+    bounds[rest.count == 0] = estimate[rest.count == 0, None]
     # One cell differs from its mean by what was lost in rounding.
-    found[((least <= 0) & (rest.count == 0)) | (count < 2)] = np.nan
-    return found
+    bounds[((least <= 0) & (rest.count == 0)) | (count < 2)] = np.nan
+    return bounds
 
 
 def cubes_above(mean: Array, lowest: Array, highest: Array) -> Array:

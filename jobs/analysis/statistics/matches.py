@@ -98,12 +98,12 @@ class Matches(Measure):
     def _match(self, a: Array, b: Array) -> Array:
         """The kind of match of each cell, a number of MATCHES."""
         texts = self.scene.texts
-        found = np.full(len(a), MATCHES.index("other"))
+        kinds = np.full(len(a), MATCHES.index("other"))
         for name in ("stem", "lemma"):
             values = getattr(texts, name)
-            found[(values[a] == values[b]) & (values[a] >= 0)] = MATCHES.index(name)
-        found[texts.word[a] == texts.word[b]] = MATCHES.index("exact")
-        return found
+            kinds[(values[a] == values[b]) & (values[a] >= 0)] = MATCHES.index(name)
+        kinds[texts.word[a] == texts.word[b]] = MATCHES.index("exact")
+        return kinds
 
     def _matches(self, batch: Batch, same: dict[str, Array]) -> Array:
         """How many cells each kind of match has in each pair: words that are the same also share lemma and stem."""
@@ -133,12 +133,12 @@ class Matches(Measure):
     def result(self) -> Result:
         draw, whole = self.scene.resampling, self.scene.whole
         known = self.total.values
-        found = self.found["match"].values.copy()
+        sums = self.found["match"].values.copy()
         bounds = self.bounds["match"].copy()
         lemma, stem, other = (MATCHES.index(name) for name in ("lemma", "stem", "other"))
         # The sum over identical words is stored with every pair, and what is not in another kind is in the last.
-        found[:, 0], bounds[:, 0] = known[:, 1], 0
-        found[:, other] = known[:, 0] - found[:, :other].sum(1)
+        sums[:, 0], bounds[:, 0] = known[:, 1], 0
+        sums[:, other] = known[:, 0] - sums[:, :other].sum(1)
         bounds[:, other] = -bounds[::-1, [lemma, stem]].sum(1)
         kinds = [name for name in MATCHES if name in ("exact", "other") or name in self.same]
         figures = [
@@ -157,7 +157,7 @@ class Matches(Measure):
         lift = draw.share_lift(known[:, 1:2], known[:, :1], known[:, 3:], counts[:, :1], counts.sum(1, keepdims=True))
         said = "share that identical words give over their share of these word pairs"
         figures.append(figure("exact_lift", said, lift, "ratio"))
-        table = self._table("matches", MATCHES, kinds, found, bounds, counts)
+        table = self._table("matches", MATCHES, kinds, sums, bounds, counts)
         for name in kinds[1:-1]:
             at = table.data["match"].to_pylist().index(name)
             row = table.data.slice(at, 1).to_pylist()[0]
@@ -173,19 +173,19 @@ class Matches(Measure):
         return Result(figures, [table, self._table("meetings", MEETINGS, list(MEETINGS), *parts), self._sides()], notes)
 
     def _table(
-        self, name: str, labels: tuple[str, ...], shown: list[str], found: Array, bounds: Array, counts: Array
+        self, name: str, labels: tuple[str, ...], shown: list[str], sums: Array, bounds: Array, counts: Array
     ) -> Table:
         whole, below = self.scene.whole, (self.total.values[:, :1], self.total.values[:, 3:])
-        shares = share_columns(self.scene, found, *below, counts)
+        shares = share_columns(self.scene, sums, *below, counts)
         total = large_enough(self.total.total[0], self.total.total[3])
-        ends = [divided(found.sum(0) + end, total) for end in bounds]
+        ends = [divided(sums.sum(0) + end, total) for end in bounds]
         at = [labels.index(label) for label in shown]
         what = "match" if name == "matches" else "meeting"
         exact = [whole or label == "exact" for label in shown]
         data = columns_table(
             **{what: shown},
             **{key: values[at] for key, values in shares.items()},
-            mean=found.sum(0)[at] / max(self.scene.pairs.count, 1),
+            mean=sums.sum(0)[at] / max(self.scene.pairs.count, 1),
             cells=counts.sum(0)[at].astype(np.int64),
             exact=exact,
             at_least=ends[0][at],
@@ -254,6 +254,6 @@ def _together(left: Array, right: Array) -> Array:
     """One number for each combination of two; -1 where either is negative."""
     both = (left >= 0) & (right >= 0)
     joint = left.astype(np.int64) * (int(right.max(initial=0)) + 1) + right
-    found = np.full(len(left), -1, np.int64)
-    found[both] = np.unique(joint[both], return_inverse=True)[1]
-    return found
+    numbers = np.full(len(left), -1, np.int64)
+    numbers[both] = np.unique(joint[both], return_inverse=True)[1]
+    return numbers

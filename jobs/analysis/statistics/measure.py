@@ -168,7 +168,7 @@ def figure(
     ends: Sequence[Any] = (None, None),
 ) -> Figure:
     """A figure of (value, low, high); ``ends`` are the bounds of an estimate."""
-    value, low, high = (number(np.ravel(found)[0]) for found in values)
+    value, low, high = (number(np.ravel(one)[0]) for one in values)
     at_least, at_most = (None, None) if exact else (None if end is None else number(end) for end in ends)
     return Figure(
         name=name,

@@ -56,11 +56,11 @@ class Pairs:
         """The ids of pairs by their ranks."""
         places = pa.array(np.arange(len(ranks), dtype=np.int64))
         self.con.register("wanted", pa.table([places, pa.array(list(ranks), pa.int64())], names=["place", "rank"]))
-        found = self.con.execute(
+        rows = self.con.execute(
             "SELECT pair_id FROM wanted JOIN ranked USING (rank) JOIN ids USING (n) ORDER BY place"
         ).fetchall()
         self.con.unregister("wanted")
-        return [pair_id for (pair_id,) in found]
+        return [pair_id for (pair_id,) in rows]
 
 
 def order_pairs(
@@ -69,17 +69,17 @@ def order_pairs(
     """Read the ids of all pairs and put them in order; ``places`` are the text ids of either role in table order,
     ``sample`` keeps only so many pairs by chance. RunError where no pair is there."""
     con.execute("CREATE TABLE ids (n INTEGER, pair_id VARCHAR, hash UBIGINT, whole BOOLEAN)")
-    found: dict[str, list[Array]] = {"a": [], "b": [], "mass": []}
+    columns: dict[str, list[Array]] = {"a": [], "b": [], "mass": []}
     n = 0
     for batch in batches(run, ["pair_id", "text_a_id", "text_b_id", "positive", "negative"], 1 << 17):
         sides = [
             pc.fill_null(pc.index_in(batch[name], value_set=ids), -1).to_numpy(zero_copy_only=False)
             for name, ids in zip(("text_a_id", "text_b_id"), places, strict=True)
         ]
-        found["a"].append(sides[0])
-        found["b"].append(sides[1])
+        columns["a"].append(sides[0])
+        columns["b"].append(sides[1])
         positive, negative = (batch[name].to_numpy(zero_copy_only=False) for name in ("positive", "negative"))
-        found["mass"].append(positive - negative)
+        columns["mass"].append(positive - negative)
         numbers = pa.array(np.arange(n, n + len(batch), dtype=np.int32))
         whole = pa.array((sides[0] >= 0) & (sides[1] >= 0))
         con.register("batch", pa.table([numbers, batch["pair_id"], whole], names=["n", "pair_id", "whole"]))
@@ -96,7 +96,7 @@ def order_pairs(
     order = con.execute("SELECT n FROM ranked ORDER BY rank").fetchnumpy()["n"]
     rank = np.full(n, -1, np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    a, b, mass = (np.concatenate(found[name]) for name in ("a", "b", "mass"))
+    a, b, mass = (np.concatenate(columns[name]) for name in ("a", "b", "mass"))
     without = int(((a < 0) | (b < 0)).sum())
     query = _queries(con, places[0], a[order], seed) if run.roles[0] == "query" else None
     draws = len(order) if query is None else int(query.max(initial=-1)) + 1

@@ -104,20 +104,20 @@ class PartsOfSpeech(Measure):
         rows, figures = [], []
         for side in ("a", "b", "both"):
             one = "ab" if side == "both" else side
-            found = np.sum([self.sides[s][0].values for s in one], axis=0)
+            sums = np.sum([self.sides[s][0].values for s in one], axis=0)
             count = np.sum([self.sides[s][1].values for s in one], axis=0)
             words = np.sum([self.words[s] for s in one], axis=0)
             # Both sides together hold every word pair twice.
-            below = found.sum(1, keepdims=True), len(one) * self.total.values[:, 1:]
+            below = sums.sum(1, keepdims=True), len(one) * self.total.values[:, 1:]
             cells = count.sum(1, keepdims=True)
-            mean = found.sum(0) / len(one) / max(self.scene.pairs.count, 1)
-            values = np.stack([*share_columns(self.scene, found, *below, count).values(), mean])
+            mean = sums.sum(0) / len(one) / max(self.scene.pairs.count, 1)
+            values = np.stack([*share_columns(self.scene, sums, *below, count).values(), mean])
             for at in np.flatnonzero(words > 0):
                 rows.append((side, UNIVERSAL[at], int(words[at]), *values[:, at]))
             if side == "both":
                 for name, tags in (("nouns", NOUNS), ("verbs", VERBS)):
                     which = [UNIVERSAL.index(tag) for tag in tags]
-                    own, counted = found[:, which].sum(1), count[:, which].sum(1)
+                    own, counted = sums[:, which].sum(1), count[:, which].sum(1)
                     who = f"{name} and names" if "PROPN" in tags else name
                     said = f"share of the {self.scene.sum_name} (special tokens left out) that {who} give"
                     figures.append(figure(f"{name}_share", said, draw.share(own, *below)))
@@ -135,17 +135,17 @@ class PartsOfSpeech(Measure):
 
     def _pairs(self) -> tuple[Table, list[Figure]]:
         draw, whole = self.scene.resampling, self.scene.whole
-        found, below = self.pairs.values, (self.total.values[:, :1], self.total.values[:, 1:])
+        sums, below = self.pairs.values, (self.total.values[:, :1], self.total.values[:, 1:])
         counted = self.cell_counts.values
         total = large_enough(*self.total.total)
-        at_least, at_most = (divided(found.sum(0) + end, total) for end in self.bounds)
+        at_least, at_most = (divided(sums.sum(0) + end, total) for end in self.bounds)
         there = np.flatnonzero(counted.sum(0) > 0)
-        order = there[np.argsort(-np.abs(found.sum(0)[there]), kind="stable")]
+        order = there[np.argsort(-np.abs(sums.sum(0)[there]), kind="stable")]
         data = columns_table(
             pos_a=[UNIVERSAL[at // N] for at in order],
             pos_b=[UNIVERSAL[at % N] for at in order],
-            **{name: values[order] for name, values in share_columns(self.scene, found, *below, counted).items()},
-            mean=found.sum(0)[order] / max(self.scene.pairs.count, 1),
+            **{name: values[order] for name, values in share_columns(self.scene, sums, *below, counted).items()},
+            mean=sums.sum(0)[order] / max(self.scene.pairs.count, 1),
             cells=counted.sum(0)[order].astype(np.int64),
             exact=[whole] * len(order),
             at_least=at_least[order],
@@ -163,6 +163,6 @@ class PartsOfSpeech(Measure):
             who = "nouns or names" if len(tags) == len(NOUNS) else "nouns, names or verbs"
             said = f"share of the sum over all word pairs without special tokens that come of two words, both {who}"
             certain = (at_least[which].sum(), at_most[which].sum())
-            values = draw.share(found[:, which].sum(1), *below)
+            values = draw.share(sums[:, which].sum(1), *below)
             figures.append(figure(name, said, values, exact=whole, ends=certain))
         return Table("pos_pairs", meaning, data, described, exact=whole), figures

@@ -73,8 +73,10 @@ class Position(Measure):
         for scale, (labels, _) in self.scales.items():
             rows = []
             for side in "ab":
-                found, count = self.sums[scale, side].values, self.counts[scale, side].values
-                shares = share_columns(self.scene, found, found.sum(1, keepdims=True), self.total.values[:, 1:], count)
+                sums_of_side, count = self.sums[scale, side].values, self.counts[scale, side].values
+                shares = share_columns(
+                    self.scene, sums_of_side, sums_of_side.sum(1, keepdims=True), self.total.values[:, 1:], count
+                )
                 values = np.stack(list(shares.values()))
                 rows += [(side, int(at), labels[at], *values[:, at]) for at in np.flatnonzero(count.sum(0) > 0)]
                 if scale == "tenth":

@@ -96,8 +96,8 @@ class QueryWords:
 
     def _without_effect(self, at: Array) -> Array:
         lift = divided(self.lift[at], self.documents[at])
-        found: Array = self.content[at] & (self.found[at] == 0) & (lift < NO_EFFECT)
-        return found
+        lost: Array = self.content[at] & (self.found[at] == 0) & (lift < NO_EFFECT)
+        return lost
 
     def _figures(self, at: Array, lost: Array) -> list[Figure]:
         scene = self.scene

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.analysis.quantiles import quantiles
 from jobs.analysis.statistics.batches import Batch
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table
+from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, rows_table
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array, first_of_each, quantised
 from jobs.analysis.statistics.texts import TEXT
@@ -21,6 +21,10 @@ from jobs.analysis.statistics.words_by_lift import LiftedWords
 
 SHOWN, LOWEST, CANDIDATES, IN_GROUP, IN_QUERY = 100, 20, 300, 20, 5
 BINS, FEW_VALUES = 5, 10
+COLUMNS = (
+    *("by", "group", "a", "b", "total", "mean", "occurrences", "kept", "exact", "at_least", "at_most"),
+    *("mean_at_least", "mean_at_most", "largest", "pair_id"),
+)
 
 
 class Strongest(Measure):
@@ -131,33 +135,13 @@ class Strongest(Measure):
         return Result(figures, tables, notes)
 
     def _table(self, name: str, groups: Sequence[tuple[int | None, str]], shown: int, support: int) -> Table:
-        columns: dict[str, list[Any]] = {key: [] for key in ("by", "group", "a", "b", "total", "mean", "occurrences")}
-        columns |= {key: [] for key in ("kept", "exact", "at_least", "at_most", "mean_at_least", "mean_at_most")}
-        columns |= {"largest": [], "pair_id": []}
-        ranks: list[int] = []
-        for group, label in groups:
-            for found in self._chosen(group, shown, support):
-                a, b = divmod(found.key, self.base)
-                names = self.scene.texts.names
-                low, high = (found.total + end for end in (-found.unseen, found.unseen))
-                row: list[Any] = [
-                    found.by,
-                    label,
-                    names[a],
-                    names[b],
-                    found.total,
-                    found.total / found.occurrences,
-                    found.occurrences,
-                    found.n,
-                    self.scene.whole,
-                    *(low, high),
-                    *(low / found.occurrences, high / found.occurrences),
-                    found.largest,
-                ]
-                for key, value in zip(columns, row, strict=False):
-                    columns[key].append(value)
-                ranks.append(found.rank)
-        columns["pair_id"] = self.scene.pairs.ids(ranks)
+        chosen = [(one, label) for group, label in groups for one in self._chosen(group, shown, support)]
+        ids = self.scene.pairs.ids([one.rank for one, _ in chosen])
+        rows = []
+        for (one, label), pair_id in zip(chosen, ids, strict=True):
+            n, low, high = one.occurrences, one.total - one.unseen, one.total + one.unseen
+            counted = (one.total, one.total / n, n, one.n, self.scene.whole, low, high, low / n, high / n, one.largest)
+            rows.append((one.by, label, *self._words(one.key), *counted, pair_id))
         described = {
             "by": "why it is here: total (largest sums), lowest (smallest sums), mean (largest means)",
             "group": "which pairs of texts: all where it is empty",
@@ -172,7 +156,7 @@ class Strongest(Measure):
             "largest": "its largest occurrence, by absolute value, in the pair pair_id",
         }
         meaning = "Word pairs that add most over all pairs" + ("." if groups[0][0] is None else " of a group.")
-        return Table(name, meaning, columns_table(**columns), described, exact=self.scene.whole)
+        return Table(name, meaning, rows_table(COLUMNS, rows), described, exact=self.scene.whole)
 
     def _chosen(self, group: int | None, shown: int, support: int) -> list[_Found]:
         con = self.scene.con
@@ -186,7 +170,7 @@ class Strongest(Measure):
             "lowest": f"SELECT * FROM sums WHERE total < 0 ORDER BY total, key LIMIT {min(shown, LOWEST)}",
             "mean": f"SELECT * FROM sums WHERE n >= {support} ORDER BY total / n DESC, key LIMIT {3 * shown}",
         }
-        found = []
+        chosen = []
         for by, query in asked.items():
             rows = [self._found(by, row, group) for row in con.execute(query).fetchall()]
             if by == "mean":
@@ -194,8 +178,8 @@ class Strongest(Measure):
                 rows = sorted(rows, key=lambda row: (-row.total / row.occurrences, self._words(row.key)))
             else:
                 rows = sorted(rows, key=lambda row: (-row.total if by == "total" else row.total, self._words(row.key)))
-            found += rows[:shown]
-        return found
+            chosen += rows[:shown]
+        return chosen
 
     def _words(self, key: int) -> tuple[str, str]:
         a, b = divmod(key, self.base)
@@ -282,8 +266,8 @@ class _Counter:
             limits = quantised(times * self._limit[there], self._quantum)
             of_group = self._group[there] + 1
             self._met[a, b] = np.bincount(of_group, times), np.bincount(of_group, limits)
-        found = (values.sum() if group is None else values[group + 1 : group + 2].sum() for values in self._met[a, b])
-        times, limits = found
+        counts = (values.sum() if group is None else values[group + 1 : group + 2].sum() for values in self._met[a, b])
+        times, limits = counts
         return int(times), float(limits)
 
     def _times(self, word: int) -> Array:

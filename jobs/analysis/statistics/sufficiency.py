@@ -75,12 +75,12 @@ class Sufficiency(Measure):
         assert rest is not None
         n = len(batch)
         inside = self.inside[cells.a] & self.inside[cells.b]
-        found = np.column_stack([np.bincount(cells.pair, cells.value * one, n) for one in inside.T])
-        bounds: tuple[Array, ...] = (found * 0,) * 3
+        sums = np.column_stack([np.bincount(cells.pair, cells.value * one, n) for one in inside.T])
+        bounds: tuple[Array, ...] = (sums * 0,) * 3
         if not self.scene.whole:
             seen = np.column_stack([np.bincount(cells.pair, one, n) for one in inside.T])
             bounds = rest.bounds(self.count[batch.a] * self.count[batch.b] - seen)
-        self.chosen[batch.rank] = np.stack([found + one for one in bounds], axis=2)
+        self.chosen[batch.rank] = np.stack([sums + one for one in bounds], axis=2)
 
     def result(self) -> Result:
         scene = self.scene
@@ -90,17 +90,17 @@ class Sufficiency(Measure):
         if scene.gold is not None and scene.gold_name is not None:
             against[scene.gold_name] = scene.gold
         notes = []
-        found: dict[str, tuple[int, dict[str, Any]]] = {}
+        by_name: dict[str, tuple[int, dict[str, Any]]] = {}
         for there, names in _alike(against):
             if len(there) < FEWEST:
                 notes += [f"{name}: {len(there)} pairs have a value, too few for a correlation." for name in names]
                 continue
             for name, one in zip(names, self._correlated(there, [against[name] for name in names]), strict=True):
-                found[name] = len(there), one
+                by_name[name] = len(there), one
         curve, chosen = [], []
         figures = []
-        for name in (name for name in against if name in found):
-            pairs, one = found[name]
+        for name in (name for name in against if name in by_name):
+            pairs, one = by_name[name]
             for kind, shown in self._kinds().items():
                 for at, x in enumerate(shown):
                     curve.append(_row({"sum": kind, "percent": x, "against": name}, _at(one[kind], at), pairs))
@@ -143,35 +143,35 @@ class Sufficiency(Measure):
         if kept is not None:
             sums["words"] = kept[:, :, 0]
         made = {name: correlations(xs, y, scene.resamples, scene.seed, together) for name, xs in sums.items()}
-        found: list[dict[str, Any]] = [
+        correlated: list[dict[str, Any]] = [
             {name: (pearson[at], spearman[at]) for name, (pearson, spearman) in made.items()} for at in range(len(ys))
         ]
-        for one in found:
+        for one in correlated:
             one["ends"] = [{} for _ in CHOSEN]
         if kept is None or scene.whole:
-            return found
+            return correlated
         in_ranks = rankdata(y, axis=0).T
         for at in range(len(CHOSEN)):
             value, low, high = kept[:, at].T
             in_order = ranks_within(value, low, high)
             for kind, (x, *ends), others in (("pearson", (value, low, high), y.T), ("spearman", in_order, in_ranks)):
-                for one, other in zip(found, others, strict=True):
+                for one, other in zip(correlated, others, strict=True):
                     least, most = pearson_within(x, ends[0], ends[1], other)
                     one["ends"][at] |= {f"{kind}_at_least": least, f"{kind}_at_most": most}
-        return found
+        return correlated
 
 
 def _alike(columns: dict[str, Array]) -> list[tuple[Array, list[str]]]:
     """Where columns have numbers, with the names of those that have them in the same places."""
-    found: list[tuple[Array, list[str]]] = []
+    groups: list[tuple[Array, list[str]]] = []
     for name, values in columns.items():
         there = np.flatnonzero(np.isfinite(values))
-        names = next((names for other, names in found if np.array_equal(there, other)), None)
+        names = next((names for other, names in groups if np.array_equal(there, other)), None)
         if names is None:
-            found.append((there, [name]))
+            groups.append((there, [name]))
         else:
             names.append(name)
-    return found
+    return groups
 
 
 def _at(values: tuple[Array, Array], at: int) -> tuple[Array, Array]:

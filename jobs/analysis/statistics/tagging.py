@@ -165,8 +165,8 @@ def aligned(texts: pa.RecordBatch, starts: Array, ends: Array, offsets: Array) -
         best[touching] = word[order][begins]
         flag[touching] = np.bitwise_or.reduceat(flags[word], begins)
         tag[touching] = pos[best[touching]]
-    found = lemmas.take(pa.array(best, pa.int64(), mask=best < 0))
-    return tag, found, flag
+    lemma = lemmas.take(pa.array(best, pa.int64(), mask=best < 0))
+    return tag, lemma, flag
 
 
 def _tags(nlp: Any, texts: list[str]) -> pa.Table:

@@ -133,15 +133,15 @@ class _Reader:
         self.ids.append(batch["text_id"])
         self.roles.append(batch["role"])
         word = self._numbered(batch["groups"].flatten())
-        found = {"sizes": sizes, "kind": kind, "starts": starts, "place": place.astype(np.int32), "word": word}
-        found["chars"] = batch["chars"].to_numpy().astype(np.int64)
-        found["words"] = np.add.reduceat(np.append(own, False), offsets[:-1]).astype(np.int32) * (sizes > 0)
+        columns = {"sizes": sizes, "kind": kind, "starts": starts, "place": place.astype(np.int32), "word": word}
+        columns["chars"] = batch["chars"].to_numpy().astype(np.int64)
+        columns["words"] = np.add.reduceat(np.append(own, False), offsets[:-1]).astype(np.int32) * (sizes > 0)
         cut = batch["cut_at"].to_numpy(zero_copy_only=False).astype(np.float64)
-        found["cut"] = np.where(np.isnan(cut), 1.0, cut / np.maximum(found["chars"], 1))
+        columns["cut"] = np.where(np.isnan(cut), 1.0, cut / np.maximum(columns["chars"], 1))
         if self.facts is not None and self.unit != "sentence":
-            found["pos"], lemmas, found["flags"] = aligned(batch, starts, ends, offsets)
-            found["lemma"] = self._numbered(lemmas)
-        for name, values in found.items():
+            columns["pos"], lemmas, columns["flags"] = aligned(batch, starts, ends, offsets)
+            columns["lemma"] = self._numbered(lemmas)
+        for name, values in columns.items():
             self.parts.setdefault(name, []).append(values)
 
     def _numbered(self, words: pa.Array) -> Array:
@@ -219,5 +219,5 @@ def _flags(name: str, facts: Pipeline | None) -> int:
 
 def _codes(values: pa.Array, names: tuple[str, ...]) -> Array:
     """Numbers of ``names``; a name that is not among them counts as the last."""
-    found = pc.fill_null(pc.index_in(values, value_set=pa.array(names)), len(names) - 1)
-    return found.to_numpy(zero_copy_only=False).astype(np.uint8)
+    codes = pc.fill_null(pc.index_in(values, value_set=pa.array(names)), len(names) - 1)
+    return codes.to_numpy(zero_copy_only=False).astype(np.uint8)

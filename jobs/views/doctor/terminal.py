@@ -125,17 +125,17 @@ def _scores(diagnosis: Diagnosis) -> str:
 
 
 def _company(diagnosis: Diagnosis) -> str:
-    found = diagnosis.sensitivity
-    verdict = "change nothing" if found.clean else "CHANGE RESULTS"
+    sensitivity = diagnosis.sensitivity
+    verdict = "change nothing" if sensitivity.clean else "CHANGE RESULTS"
     return (
-        f"padding and other texts of a batch {verdict}: embeddings to {found.embedding:.0e}, contributions to "
-        f"{found.contributions:.0e} of ‖e‖"
+        f"padding and other texts of a batch {verdict}: embeddings to {sensitivity.embedding:.0e}, contributions to "
+        f"{sensitivity.contributions:.0e} of ‖e‖"
     )
 
 
 def _sums(diagnosis: Diagnosis) -> str:
     """What a pair's cells sum to, by how much they miss it, and what of it special tokens have."""
-    check, found = diagnosis.default, diagnosis.references
+    check, references = diagnosis.default, diagnosis.references
     off = f"(off by {check.error_median:.0e} at the median, {check.error_largest:.0e} at most)"
     line = f"word pairs sum to the score {off}"
     if any(side.layers for side in diagnosis.sides):
@@ -144,9 +144,10 @@ def _sums(diagnosis: Diagnosis) -> str:
             f"word pairs and {others} sum to the score {off}; {others} have {check.special_median:.2g} of it "
             "(median size)"
         )
-    if found.exact:
+    if references.exact:
         line += (
-            f"; an exact model: references embed to zero (to {found.largest:.0e}), so sums_to: difference is the same"
+            f"; an exact model: references embed to zero (to {references.largest:.0e}), so sums_to: difference is the "
+            "same"
         )
     return line
 

@@ -30,25 +30,25 @@ LEVELS = {
 }
 
 
-def faithfulness_figure(found: Faithfulness) -> Figure:
+def faithfulness_figure(result: Faithfulness) -> Figure:
     """Bars of the rank correlation with Shapley values, of words and of word pairs, and beside them two rows (deletion,
     insertion) of three panels of curves; marks and bands are 95 % intervals. No window is opened."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 5.8), layout="constrained")
     bars, curves = figure.subfigures(1, 2, width_ratios=(3, 10), squeeze=False)[0]
-    levels = [level for level in (WORDS, WORD_PAIRS) if found.agreed(level, SPEARMAN, ATTRIBUTIONS) is not None]
+    levels = [level for level in (WORDS, WORD_PAIRS) if result.agreed(level, SPEARMAN, ATTRIBUTIONS) is not None]
     for level, axes in zip(levels, bars.subplots(len(levels), 1, sharex=True, squeeze=False).ravel(), strict=True):
-        _agreement(found, level, axes)
+        _agreement(result, level, axes)
         last = axes
     last.set_xlabel("rank correlation with deletion")
     panels = curves.subplots(2, 3, sharex="col")
-    names = list(dict.fromkeys(level for level, _ in measures_of(found.sums_to)))
+    names = list(dict.fromkeys(level for level, _ in measures_of(result.sums_to)))
     for row, operation in enumerate((DELETION, INSERTION)):
         for column, level in enumerate(names):
             axes = panels[row][column]
             for method, (colour, style) in STYLES.items():
-                curve = found.curve(level, operation, method)
+                curve = result.curve(level, operation, method)
                 shares = [100 * share for share in curve.shares]
                 width = 2 if method == ATTRIBUTIONS else 1.3
                 axes.plot(shares, curve.values, color=colour, linestyle=style, linewidth=width, label=method)
@@ -69,10 +69,10 @@ def faithfulness_figure(found: Faithfulness) -> Figure:
     return figure
 
 
-def _agreement(found: Faithfulness, level: str, axes: Axes) -> None:
+def _agreement(result: Faithfulness, level: str, axes: Axes) -> None:
     """A bar for each rule."""
     for place, rule in enumerate(RULES):
-        agreed = found.agreed(level, SPEARMAN, rule)
+        agreed = result.agreed(level, SPEARMAN, rule)
         assert agreed is not None, "a level has all rules"
         value = agreed.value
         error = [[value.mean - value.low], [value.high - value.mean]]

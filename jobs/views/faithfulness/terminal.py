@@ -77,8 +77,8 @@ class FaithfulnessSheet(TableSheet):
             if kind == SPEARMAN and leads:
                 rows.append((f"ahead by, {level}", "", *(_with_half(lead.difference) for lead in leads)))
         self.table(table_of(HEADS, rows))
-        self.blank()
         if result.whole < result.pairs:
+            self.blank()
             self.line(
                 f"Word pairs are judged where all of them were stored: {result.whole:,} of {result.pairs:,} pairs "
                 "(store: full stores all)."

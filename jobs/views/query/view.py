@@ -60,7 +60,7 @@ def heading(result: QueryResult, shown: int) -> str:
 
 def strongest(document: QueryDocument) -> list[Cell]:
     """The word pairs listed under a document, each pair of words once, at its strongest."""
-    found: dict[tuple[str, str], Cell] = {}
+    by_words: dict[tuple[str, str], Cell] = {}
     for cell in document.cells:
-        found.setdefault((word_key(cell.a), word_key(cell.b)), cell)
-    return list(found.values())[:PAIRS]
+        by_words.setdefault((word_key(cell.a), word_key(cell.b)), cell)
+    return list(by_words.values())[:PAIRS]

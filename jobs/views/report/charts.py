@@ -28,15 +28,15 @@ MATCHES = {"exact": "the same word", "lemma": "another form", "stem": "the same 
 
 def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFacts) -> list[Chart]:
     """The plots of a statistic's tables, as many as have something to show."""
-    found: list[Chart] = []
+    charts: list[Chart] = []
     for info in statistic.tables:
         draw = DRAWN.get(info.name)
         rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
         if draw and rows:
             # Of a run that kept only the strongest word pairs some numbers are estimates, and a bar does not show that.
             more = "" if info.exact else "estimated from the word pairs that were kept; bounds are in the numbers"
-            found += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
-    return found
+            charts += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
+    return charts
 
 
 def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -110,7 +110,7 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
         "cells": ("How few are enough", "the sum of the largest alone"),
         "score": (f"The same, with {rest}", f"the sum of the largest and {rest}"),
     }
-    found = []
+    charts = []
     for kind, (title, what) in said.items():
         lines = []
         for name in dict.fromkeys(row["against"] for row in rows):
@@ -125,19 +125,19 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
                 lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
         if lines:
             svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs kept", log_x=True)
-            found.append(_chart(title, f"Spearman's correlation of {what}", svg))
-    return found
+            charts.append(_chart(title, f"Spearman's correlation of {what}", svg))
+    return charts
 
 
 def _by_group(rows: Rows, title: str) -> list[Chart]:
-    found = []
+    charts = []
     for measure, what in (("score", "mean score"), ("exact", "share of what word pairs add that identical words give")):
         own = [row for row in rows if row["measure"] == measure and row["value"] is not None]
         bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in own]
         if bars:
             svg = plots.bars(f"{title}: {what}", few(bars), percent=measure != "score")
-            found.append(_chart(title, what, svg))
-    return found
+            charts.append(_chart(title, what, svg))
+    return charts
 
 
 def _rank(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -155,7 +155,7 @@ def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 
 def _words_by_lift(rows: Rows, facts: RunFacts) -> list[Chart]:
-    found = []
+    charts = []
     for side in dict.fromkeys(row["side"] for row in rows):
         of = f"{sides(facts)[side].capitalize()} words" if side in sides(facts) else "Words"
         for by, what in (("total", "lift scores most"), ("lowest", "pull scores down most")):
@@ -163,19 +163,19 @@ def _words_by_lift(rows: Rows, facts: RunFacts) -> list[Chart]:
             bars = [plots.Bar(printable(row["word"]), row["total"]) for row in own]
             if bars:
                 title = f"{of} that {what}"
-                found.append(_chart(title, "sum of their lifts over all pairs of texts", plots.bars(title, bars)))
-    return found
+                charts.append(_chart(title, "sum of their lifts over all pairs of texts", plots.bars(title, bars)))
+    return charts
 
 
 def _strongest(rows: Rows, facts: RunFacts) -> list[Chart]:
-    found = []
+    charts = []
     titles = {"total": "Word pairs that add most in all", "mean": "Word pairs that add most each time"}
     for by, title in titles.items():
         own = [row for row in rows if row["by"] == by and not row["group"] and row[by] is not None][:MOST_PAIRS]
         if own:
             bars = [plots.Bar(printable(f"{row['a']} × {row['b']}"), row[by]) for row in own]
-            found.append(_chart(title, "", plots.bars(title, bars)))
-    return found
+            charts.append(_chart(title, "", plots.bars(title, bars)))
+    return charts
 
 
 def sides(facts: RunFacts) -> dict[str, str]:

@@ -78,9 +78,9 @@ class Explorer:
         """Everything as JSON for a data block of a page; ``lists`` are labelled ids of pairs, those not held are
         passed over."""
         shown = [
-            {"label": printable(label), "pairs": found}
+            {"label": printable(label), "pairs": pairs}
             for label, pair_ids in lists
-            if (found := [self._pair_at[one] for one in pair_ids if one in self._pair_at])
+            if (pairs := [self._pair_at[one] for one in pair_ids if one in self._pair_at])
         ]
         return f'{{"texts":[{",".join(self._texts)}],"pairs":[{",".join(self._pairs)}],"lists":{encoded(shown)}}}'
 
@@ -193,12 +193,12 @@ def _lifts(pair: PairAttribution, view: View) -> list[list[list[float]]] | None:
 
 def _extra(extra: Mapping[str, Any]) -> list[list[str]]:
     """The columns that were passed through, as text: numbers and short strings only."""
-    found = []
+    pairs = []
     for name, value in extra.items():
         if isinstance(value, bool | int | float | str):
             words = f"{value:.4g}" if isinstance(value, float) else str(value)
-            found.append([shortened(printable(name), LONGEST_LABEL), shortened(printable(words), LONGEST_EXTRA)])
-    return found
+            pairs.append([shortened(printable(name), LONGEST_LABEL), shortened(printable(words), LONGEST_EXTRA)])
+    return pairs
 
 
 def _short(value: float) -> float:

@@ -31,52 +31,52 @@ def read_faithfulness(store: Store) -> dict[str, Any] | None:
     if not store.exists(FILE):
         return None
     try:
-        found = json.loads(store.read(FILE))
+        result = json.loads(store.read(FILE))
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return result if isinstance(result, dict) and result.get("format") == FORMAT else None
 
 
-def judged(found: dict[str, Any] | None, called: str) -> Trust:
+def judged(result: dict[str, Any] | None, called: str) -> Trust:
     """Whether the attributions agree with what the model does when words are deleted."""
-    if found is None:
+    if result is None:
         words = f"Whether these are the words that matter to the model can be tested with: tokenpair evaluate {called}"
         return Trust("open", "Faithfulness was not tested.", words)
-    verdict = found["verdict"]
+    verdict = result["verdict"]
     chance = next(
-        one["advantage"] for one in found["overall"] if (one["method"], one["against"]) == ("attributions", "random")
+        one["advantage"] for one in result["overall"] if (one["method"], one["against"]) == ("attributions", "random")
     )
     words = (
-        f"{verdict['text']} Tested on {found['pairs']:,} pairs by deleting words and putting them back; in the curves "
+        f"{verdict['text']} Tested on {result['pairs']:,} pairs by deleting words and putting them back; in the curves "
         f"the advantage over random order is {chance['mean']:+.3f} in units of the score "
         f"({chance['low']:+.3f} to {chance['high']:+.3f})."
     )
-    words = f"{words} {few_draws(found['draws'])}".rstrip()
+    words = f"{words} {few_draws(result['draws'])}".rstrip()
     grade = verdict["grade"]
     return Trust(STATES.get(grade, "warn"), f"Faithfulness: {TITLES.get(grade, grade)}.", words)
 
 
-def section(found: dict[str, Any]) -> dict[str, Any]:
+def section(result: dict[str, Any]) -> dict[str, Any]:
     """The evaluation as a part of the page beside the statistics."""
-    notes = [found["verdict"]["text"]]
-    if found["sums_to"] != "score":
-        notes.append(f"What was judged are word pairs of sums_to: {found['sums_to']}.")
+    notes = [result["verdict"]["text"]]
+    if result["sums_to"] != "score":
+        notes.append(f"What was judged are word pairs of sums_to: {result['sums_to']}.")
     return {
         "id": "found-faithfulness",
         "title": "Faithfulness",
         "meaning": "How well the attributions agree, within a pair, with what the model itself loses when words are "
-        f"deleted (Shapley values, {found['shapley_orders']} orders), beside rules that cost nothing. Then how fast "
+        f"deleted (Shapley values, {result['shapley_orders']} orders), beside rules that cost nothing. Then how fast "
         "the score falls when words are deleted in each order, and comes back when they are put back.",
         "notes": notes,
-        "plots": agreement(found) + curves(found),
+        "plots": agreement(result) + curves(result),
         "numbers": [],
     }
 
 
-def agreement(found: dict[str, Any]) -> list[dict[str, Any]]:
+def agreement(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Bars of the rank correlation with Shapley values, of words and of word pairs where these were stored."""
     charts = []
-    of_ranks = [one for one in found["agreement"] if one["correlation"] == "spearman"]
+    of_ranks = [one for one in result["agreement"] if one["correlation"] == "spearman"]
     for level in dict.fromkeys(one["level"] for one in of_ranks):
         own = [one for one in of_ranks if one["level"] == level]
         rows = [
@@ -92,15 +92,15 @@ def agreement(found: dict[str, Any]) -> list[dict[str, Any]]:
     return charts
 
 
-def curves(found: dict[str, Any]) -> list[dict[str, Any]]:
+def curves(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Deletion and insertion: the mean after each step, of what the title says, for the orders that a reader
     compares."""
     charts = []
     said = {"deletion": "as words are deleted", "insertion": "as words are put back"}
-    for level in dict.fromkeys(one["level"] for one in found["curves"]):
+    for level in dict.fromkeys(one["level"] for one in result["curves"]):
         for operation, what in said.items():
             own = {
-                one["method"]: one for one in found["curves"] if (one["level"], one["operation"]) == (level, operation)
+                one["method"]: one for one in result["curves"] if (one["level"], one["operation"]) == (level, operation)
             }
             lines = []
             for method in DRAWN:

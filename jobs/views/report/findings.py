@@ -46,8 +46,8 @@ class Findings:
 
     def figure(self, statistic: str, name: str) -> Figure | None:
         """A figure, where the run has it and it is defined."""
-        found = self.summary.statistics.get(statistic)
-        figures = [one for one in found.figures if one.name == name] if found else []
+        of_run = self.summary.statistics.get(statistic)
+        figures = [one for one in of_run.figures if one.name == name] if of_run else []
         return figures[0] if figures and figures[0].value is not None else None
 
     def examples(self) -> list[tuple[str, list[str]]]:

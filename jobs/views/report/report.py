@@ -108,20 +108,20 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
 
 def _statistics(run: Run, overview: Overview, echo: Callable[[str], None]) -> Summary:
     """The statistics of the run as it is now: those that are there, else computed first."""
-    found = None
+    summary = None
     why = "the run has no statistics yet"
     if run.store.exists(SUMMARY):
         try:
-            found = read_summary(run.store)
+            summary = read_summary(run.store)
         except RunError:
             why = "the run's statistics are damaged, or another version wrote them"
-    if found is not None:
-        if found.run.pairs_in_run == overview.totals.pairs:
-            missing = [name for name in NAMES if name not in found.statistics]
+    if summary is not None:
+        if summary.run.pairs_in_run == overview.totals.pairs:
+            missing = [name for name in NAMES if name not in summary.statistics]
             if not missing:
-                return found
+                return summary
             echo(f"computing the statistics that are missing: {', '.join(missing)}")
-            facts = found.run
+            facts = summary.run
             return compute_statistics(
                 run,
                 only=missing,
@@ -148,11 +148,11 @@ def _pairs(
     # Turn by turn, so that where the room ends every list has lost its last ones.
     depth = max((len(ids) for _, ids in lists), default=0)
     turns = dict.fromkeys(ids[at] for at in range(depth) for _, ids in lists if at < len(ids))
-    found = run.pairs(turns)
+    pairs = run.pairs(turns)
     explorer = Explorer(PAIRS_ROOM)
     for pair_id in turns:
-        if pair_id in found:
-            explorer.add(found[pair_id])
+        if pair_id in pairs:
+            explorer.add(pairs[pair_id])
     return explorer, lists
 
 
@@ -239,16 +239,16 @@ def _pairs_words(explorer: Explorer, unit: str) -> str:
 
 
 def _about(run: Run, model: str) -> list[dict[str, str]]:
-    found = run.job.get("run")
-    found = found if isinstance(found, dict) else {}
-    versions = found.get("versions")
+    record = run.job.get("run")
+    record = record if isinstance(record, dict) else {}
+    versions = record.get("versions")
     facts = [
         ("model", model),
         ("first layer above the cut", str(run.setting("layer"))),
         ("similarity", str(run.setting("similarity") or "cosine")),
         ("attributed as one", str(run.setting("groups") or "word")),
         ("mode", str(run.setting("mode") or "symmetric")),
-        ("weights (fingerprint)", str(found.get("fingerprint") or "unknown")[:16]),
+        ("weights (fingerprint)", str(record.get("fingerprint") or "unknown")[:16]),
         *((str(name), str(value)) for name, value in (versions if isinstance(versions, dict) else {}).items()),
         ("report made", datetime.date.today().isoformat()),
     ]

@@ -49,11 +49,11 @@ def choose_pairs(run: Run, seed: int, count: int) -> list[tuple[str, list[str]]]
     with connected(run, "attributions", columns) as con:
         picks = [_largest(kind, _scaled(kind.count, share)) for kind in kinds]
         picks.append(_by_chance(seed, _scaled(CHANCE.count, share), "pair_id"))
-        found = one_row(
+        row = one_row(
             con,
             "SELECT " + ", ".join(f"{pick} AS k{at}" for at, pick in enumerate(picks)) + " FROM attributions",
         )
-    return [(kind.label, ids) for at, kind in enumerate([*kinds, CHANCE]) if (ids := found[f"k{at}"])]
+    return [(kind.label, ids) for at, kind in enumerate([*kinds, CHANCE]) if (ids := row[f"k{at}"])]
 
 
 def choose_queries(run: Run, seed: int, count: int) -> list[str]:
@@ -61,12 +61,12 @@ def choose_queries(run: Run, seed: int, count: int) -> list[str]:
     if run.roles[0] != "query":
         return []
     with connected(run, "attributions", ["text_a_id"]) as con:
-        found = one_row(
+        row = one_row(
             con,
             f"SELECT {_by_chance(seed, count, 'text_a_id')} AS ids FROM (SELECT text_a_id, count(*) AS documents"
             f" FROM attributions GROUP BY text_a_id) WHERE documents BETWEEN 2 AND {MOST_DOCUMENTS}",
         )
-    return list(found["ids"] or ())
+    return list(row["ids"] or ())
 
 
 def rejected(run: Run, reasons: int, examples: int) -> list[dict[str, Any]]:

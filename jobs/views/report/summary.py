@@ -249,14 +249,14 @@ def cut_texts(overview: Overview) -> Trust | None:
 
 def agreement(overview: Overview) -> Trust | None:
     """Whether the log's own scores are this model's; None where there is no log with scores."""
-    found = overview.totals.agreement
-    if found is None:
+    agreement = overview.totals.agreement
+    if agreement is None:
         return None
     words = (
-        f"The log's own scores differ from the model's by {small(found.median)} at the median and "
-        f"{small(found.largest)} at most."
+        f"The log's own scores differ from the model's by {small(agreement.median)} at the median and "
+        f"{small(agreement.largest)} at most."
     )
-    if found.fits:
+    if agreement.fits:
         return Trust("good", "The log is this model's.", words)
     return Trust("warn", "The log may be another model's.", words + " Another model, prompt or similarity made it.")
 

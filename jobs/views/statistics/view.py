@@ -184,11 +184,11 @@ def _sufficiency_words(rows: list[Row], facts: RunFacts) -> list[Table]:
     by = {(row["words"], row["against"]): row for row in rows}
     columns = [Column("both words are", words, label=True)]
     for name in against:
-        found = [by[w, name] for w in words]
+        own = [by[w, name] for w in words]
         columns.append(
             column(
                 f"with {name}",
-                [{**row, "at_least": row["spearman_at_least"], "at_most": row["spearman_at_most"]} for row in found],
+                [{**row, "at_least": row["spearman_at_least"], "at_most": row["spearman_at_most"]} for row in own],
                 lambda row: _with_interval(row, "spearman", "spearman_low", "spearman_high", percent=False),
             )
         )
