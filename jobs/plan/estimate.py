@@ -12,10 +12,12 @@ from attribution_core.model.inspection import INNER_WIDTHS, LAYER_COUNTS, WIDTHS
 from jobs.config.job import JobConfig
 from jobs.config.model_folder import folder_at_hand
 from jobs.errors import JobError
-from jobs.plan.plan import Plan
+from jobs.plan.plan import Plan, make_plan
+from jobs.plan.preflight import check_before_planning
 from jobs.plan.sharding import Work
 from jobs.plan.text_lengths import ROLES
 from jobs.progress import counted, duration
+from jobs.storage.store import Store
 
 # name: (dense TF32 peak in Tflop/s by the maker's data sheet, float32 where there is no TF32; a round on-demand price
 # in $ an hour). Prices differ by vendor and month: --price says yours.
@@ -94,10 +96,6 @@ def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -
 
     ``job_at`` gives the job for an output; raises what planning raises.
     """
-    from jobs.plan.plan import make_plan
-    from jobs.plan.preflight import check_before_planning
-    from jobs.storage.store import Store
-
     with tempfile.TemporaryDirectory(prefix="tokenpair-look-") as folder:
         job = job_at(folder)
         check_before_planning(job)
@@ -192,7 +190,7 @@ def is_static(job: JobConfig) -> bool:
 
 def measured_rate(width: int, seconds: float = MEASURED_SECONDS) -> tuple[float, int]:
     """Floating-point operations a second of this machine's float32 products at a model's width, and its cores."""
-    import torch
+    import torch  # for the estimate alone: planning needs none
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     before = torch.get_num_threads()

@@ -137,12 +137,15 @@ class LogStaging(LogDatabase):
     # Texts ---------------------------------------------------------------------------------------------------------
 
     def _read_all_texts(self) -> None:
-        """Table ``texts``: of every id that a ranked row names, what the files of queries and documents say."""
+        """Tables ``documents``, ``wanted`` (ids and numbers of ranked rows) and ``texts`` (what the files say)."""
         self.con.execute("""
+            CREATE TABLE documents AS
+            SELECT d, id, 2 * first + 1 AS no
+            FROM d JOIN (SELECT d, min(ordinal) AS first FROM ranked GROUP BY d) USING (d);
             CREATE TABLE wanted AS
             SELECT 0::TINYINT AS role, id, 2 * q AS no FROM q WHERE q IN (SELECT q FROM ranked)
             UNION ALL
-            SELECT 1, id, 2 * first + 1 FROM d JOIN (SELECT d, min(ordinal) AS first FROM ranked GROUP BY d) USING (d)
+            SELECT 1, id, no FROM documents
         """)
         if self._files.queries:
             self._read_texts("query", self._files.queries)
@@ -233,8 +236,8 @@ class LogStaging(LogDatabase):
         self.con.execute("""
             CREATE TEMP TABLE bad AS
             SELECT ordinal, coalesce(ta.reason, tb.reason) AS reason FROM ranked
-            JOIN (SELECT d, no FROM d JOIN wanted ON wanted.id = d.id AND wanted.role = 1) docs USING (d)
-            LEFT JOIN textless ta ON ta.no = 2 * q LEFT JOIN textless tb ON tb.no = docs.no
+            JOIN documents USING (d)
+            LEFT JOIN textless ta ON ta.no = 2 * q LEFT JOIN textless tb ON tb.no = documents.no
             WHERE ta.no IS NOT NULL OR tb.no IS NOT NULL
         """)
         reasons = self.con.execute("SELECT reason, count(*) FROM bad GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
@@ -307,8 +310,6 @@ class LogStaging(LogDatabase):
         kinds = {"rank": pa.int32(), "log_score": pa.float64(), "tag": pa.string(), "relevance": pa.int32()}
         assert not reserved & set(kinds)
         self.con.execute("""
-            CREATE TABLE documents AS
-            SELECT d, wanted.no, d.id FROM d JOIN wanted ON wanted.id = d.id AND wanted.role = 1;
             CREATE TABLE matched AS
             SELECT ordinal, 2 * q AS a_no, documents.no AS b_no FROM ranked JOIN documents USING (d);
             CREATE VIEW pair_rows AS

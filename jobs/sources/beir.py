@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.config.sections import absolute
+from jobs.config.sections import StorageOptions, absolute
+from jobs.config.validation import read_settings, validated
 from jobs.errors import JobError, StoreError
+from jobs.storage.s3 import checked_url, describe, endpoint_of, failure_of, open_s3
 
 SUFFIXES = ("", ".gz", ".zst")
 USUAL_SPLIT = "test"
@@ -93,10 +95,6 @@ def _listed(place: str, folder: str, settings: Mapping[str, Any], job_file: Path
 def _in_store(
     place: str, folder: str, settings: Mapping[str, Any], job_file: Path | None
 ) -> tuple[list[str], list[str]]:
-    from jobs.config.sections import StorageOptions
-    from jobs.config.validation import read_settings, validated
-    from jobs.storage.s3 import checked_url, describe, endpoint_of, failure_of, open_s3
-
     if not folder.startswith("s3://"):
         raise JobError(f"beir: {place}: give a folder on this machine, or s3://bucket/folder")
     whole = read_settings(job_file, {"storage": settings.get("storage") or {}})

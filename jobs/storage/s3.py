@@ -1,4 +1,7 @@
-"""An S3 location through s3fs: how it is opened, and what its failures mean in one line without a secret."""
+"""An S3 location through s3fs: how it is opened, and what its failures mean in one line without a secret.
+
+s3fs, botocore and aiohttp are imported inside: ``tokenpair status`` of a run on this machine needs none of them.
+"""
 
 from __future__ import annotations
 
