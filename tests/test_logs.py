@@ -324,7 +324,7 @@ def test_what_is_no_log_is_told_so(log: Path, name: str, text: str, said: str) -
         ({"log": None}, "input: is missing"),
         ({"prompts": {"text": "x: "}}, "prompts.text: found 'x: '; allowed in retrieval mode: query and document"),
         ({"depth": 0}, "depth: found 0"),
-        ({"max_rejects": 2}, "max_rejects: found 2; allowed: a share from 0 to 1"),
+        ({"max_rejects": 2}, "max_rejects: found 2; allowed: the largest accepted share"),
     ],
 )
 def test_settings_that_make_no_log_are_told_so(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
