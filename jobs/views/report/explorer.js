@@ -217,13 +217,13 @@
 
   // Pinned, it stays marked while the pointer goes elsewhere; pinning it again lets go.
   function pin(focus) {
-    const mark = (one, is) => {
+    const setPressed = (one, is) => {
       const name = { button: "aria-pressed", gridcell: "aria-selected" }[one.node.getAttribute("role")];
       if (name) one.node.setAttribute(name, String(is));
     };
-    if (state.pinned) mark(state.pinned, false);
+    if (state.pinned) setPressed(state.pinned, false);
     state.pinned = focus && (!state.pinned || state.pinned.node !== focus.node) ? focus : null;
-    if (state.pinned) mark(state.pinned, true);
+    if (state.pinned) setPressed(state.pinned, true);
     mark(state.pinned || focus);
   }
 
