@@ -92,7 +92,7 @@ def test_sums_to_the_score_and_to_the_difference_are_the_same(
             for name in ("matrix", "row_sums", "col_sums", "total"):
                 difference = np.abs(np.asarray(getattr(one, name)) - np.asarray(getattr(other, name)))
                 moved = max(moved, float(difference.max()) / unit)
-        assert moved <= 1e-6 if same else moved > 1e-3
+        assert moved <= 2e-6 if same else moved > 1e-3, moved
 
 
 @pytest.mark.parametrize("reference", ["unk", "mask", "dog"])

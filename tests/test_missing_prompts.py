@@ -73,12 +73,16 @@ def test_a_prefix_that_nobody_set_is_noted_with_how_to_set_it(folder: Path) -> N
 
 
 def test_a_configuration_that_has_it_is_left_alone(folder: Path) -> None:
-    settle(folder, "config_sentence_transformers.json", prompts={"query": "query: ", "passage": "passage: "})
+    settle(folder, "config_sentence_transformers.json", prompts={"query": "query: ", "document": "passage: "})
     assert notes(folder) == []
+    settle(folder, "config_sentence_transformers.json", prompts={"query": "query: ", "passage": "passage: "})
+    (documents,) = notes(folder)
+    assert "--document-prompt" in documents, "a prompt called passage is not the document's once it is loaded"
+    assert "--query-prompt" not in documents
     settle(folder, "config_sentence_transformers.json", prompts={"query": "", "document": ""})
     assert len(notes(folder)) == 1, "sentence-transformers writes empty ones of its own"
     settle(folder, "config_sentence_transformers.json", prompts={"any": "query: "}, default_prompt_name="any")
-    assert notes(folder) == []
+    assert len(notes(folder)) == 1, "a default prompt is not that of queries and documents"
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,14 @@ ALLOWED = {
     "regex",
     "safetensors",
     "sentence_transformers",
+    "tokenizers",
     "torch",
     "transformers",
 }
 ALLOWED |= {"triton"}
 DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
+# Of the extra "train".
+TRAINING_ONLY = {"accelerate", "datasets"}
 TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
 
 
@@ -52,6 +55,9 @@ def test_the_method_imports_only_what_the_design_allows(path: Path) -> None:
             assert path.parent.name == "display" or inside, f"{path.name}:{line} imports {name}"
             # What prints a result starts here; a picture's libraries wait until one is drawn.
             assert inside or path.stem not in ("pair", "__init__"), f"{path.name}:{line} imports {name} at import time"
+        elif name in TRAINING_ONLY:
+            assert path.parent.name == "training", f"{path.name}:{line} imports {name}"
+            assert inside, f"{path.name}:{line} imports {name} at import time"
         else:
             assert name in ALLOWED or name in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 

@@ -44,6 +44,11 @@ class ListedModule(NamedTuple):
     kind: str
 
 
+# sentence-transformers gives every model that it loads these two: a prompt called "passage" alone, or a default one
+# alone, is then not the prompt of a document.
+EMPTY_PROMPTS = {"query": "", "document": ""}
+
+
 class ModelFiles:
     """The descriptions of the model at ``place``: a folder, or a name on the hub, whose files are then downloaded.
 
@@ -79,7 +84,8 @@ class ModelFiles:
         """Return the prompt before a text of ``role``, as :func:`prompt_of` says it."""
         settings = self.object(SETTINGS)
         prompts = settings.get("prompts")
-        return prompt_of(role, asked, prompts if isinstance(prompts, dict) else {}, settings.get("default_prompt_name"))
+        own = prompts if isinstance(prompts, dict) else {}
+        return prompt_of(role, asked, EMPTY_PROMPTS | own, settings.get("default_prompt_name"))
 
     def most_tokens(self, role: str) -> int | None:
         """Return how many tokens the model reads of a text of ``role``; None where no file says."""
