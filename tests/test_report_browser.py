@@ -248,7 +248,9 @@ def test_the_keyboard_reaches_everything(shown: Browser, run: Run) -> None:
     assert shown.value(pressed) == 1
     told = shown.value("document.querySelector('#readout').textContent")
     shown.point_at(f'#text-1 .word[data-g="{int(shown_groups(pair.b, False)[0])}"]')
-    assert shown.value("document.querySelector('#readout').textContent") == told, "a held word was let go by the pointer"
+    assert shown.value("document.querySelector('#readout').textContent") == told, (
+        "a held word was let go by the pointer"
+    )
     shown.press("Escape")
     assert shown.value(pressed) == 0
     for _ in range(6):

@@ -82,6 +82,8 @@ def colour_rules(scope: str) -> list[str]:
 # Darker is stronger also in grey print.
 HEATMAP = ("#7f3b08", "#c9660f", "#f5b870", "#fafafa", "#92c0ea", "#2b76c2", "#0b3c78")
 HEATMAP_MISSING = "#d9d9d9"
+# Curves beside each other, which differ in their dashes too: for print and colour-blind readers.
+CURVES = ("#0b5fa5", "#b35900", "#3d7a1f", "#8a8a8a", "#222222")
 
 # --- terminals
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attribution_core.display.colours import CURVES
 from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS
 from jobs.analysis.faithfulness.curves import BOTH, DELETION, INSERTION, measures_of
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, PAIRS, RANDOM, RULES, SHUFFLED
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, PAIRS, RANDOM, RULES
 from jobs.analysis.faithfulness.result import Faithfulness
 
 if TYPE_CHECKING:
@@ -14,14 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# (colour, line style) apart by both, so that print and colour-blind readers can tell the orders apart.
-STYLES = {
-    ATTRIBUTIONS: ("#0b5fa5", "-"),
-    EMBEDDINGS: ("#b35900", "--"),
-    LEXICAL: ("#3d7a1f", "-."),
-    SHUFFLED: ("#8a8a8a", ":"),
-    RANDOM: ("#222222", (0, (6, 2))),
-}
+# Colour and line style of each order.
+DASHES = ("-", "--", "-.", ":", (0, (6, 2)))
+STYLES = dict(zip(METHODS, zip(CURVES, DASHES, strict=True), strict=True))
 LEVELS = {
     "words of a": "words of a, b whole",
     "words of b": "words of b, a whole",

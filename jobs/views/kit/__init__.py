@@ -1,1 +1,1 @@
-"""What all drawings share: tables, terminal sheets, pages, and the colours of curves."""
+"""What all drawings share: tables, terminal sheets and pages; colours are in attribution_core/display/colours.py."""
