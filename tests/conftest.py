@@ -65,20 +65,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for (_, name), combinations in families.items():
         marker = combinations[0].get_closest_marker("rotates")
         assert marker is not None
-        chosen = chosen_combinations(combinations, marker.args[0], random.Random(f"{config.option.seed}:{name}"))
+        draw = random.Random(f"{config.option.seed}:{name}")
+        chosen = chosen_combinations(combinations, marker.args[0], draw, **marker.kwargs)
         for item in combinations:
             if item not in chosen:
                 item.add_marker(pytest.mark.long)
 
 
 def chosen_combinations(
-    combinations: list[pytest.Function], one_in: int, draw: random.Random
+    combinations: list[pytest.Function], one_in: int, draw: random.Random, *, cover: bool = True
 ) -> list[pytest.Function]:
-    """One combination in ``one_in``, and as many more as it takes for every value of every parameter to occur."""
+    """One combination in ``one_in``, and with ``cover`` as many more as it takes for every parameter's every value."""
     shuffled = draw.sample(combinations, len(combinations))
     chosen: list[pytest.Function] = []
     seen: set[tuple[str, str]] = set()
-    for least in (-(-len(shuffled) // one_in), None):
+    for least in (-(-len(shuffled) // one_in), None) if cover else (-(-len(shuffled) // one_in),):
         for item in shuffled:
             values = {(name, repr(value)) for name, value in item.callspec.params.items()}
             if item not in chosen and (len(chosen) < least if least is not None else not values <= seen):

@@ -66,6 +66,7 @@ def test_too_many_intervals_are_refused(rng: random.Random) -> None:
     assert sum(calls) <= 2 * 64
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
 @pytest.mark.parametrize("products", ["structured", "generic"])
 def test_a_rule_of_its_own_explains_the_same(

@@ -169,6 +169,7 @@ def test_padding_changes_neither_features_nor_pooling(family: str, tiny: TinyMod
         torch.testing.assert_close(encoder.g(plain.x_BSd, plain), encoder.g(padded.x_BSd, padded), atol=2e-5, rtol=0)
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("way", ["forward", "reverse"])
 @pytest.mark.parametrize("products", PRODUCTS)
 def test_chunk_sizes_change_nothing(products: str, way: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:

@@ -72,6 +72,7 @@ def refused(*words: str | Path) -> str:
     return line
 
 
+@pytest.mark.rotates(3, cover=False)
 @pytest.mark.parametrize("family", NAMES)
 def test_every_family_gets_a_true_page(family: str, tiny: TinyModels, seed: int) -> None:
     """Family, layers, pooling, lengths, scores and completeness, as they were built."""

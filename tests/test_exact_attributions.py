@@ -50,6 +50,7 @@ def test_the_sum_is_the_score_at_every_layer(tiny: TinyModels, rng: random.Rando
     np.testing.assert_allclose([pair.score for pair in found], wanted, atol=1e-5)
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("products", ["generic", "structured"])
 @pytest.mark.parametrize("way", ["forward", "reverse", "partner"])
 def test_every_way_of_multiplying_sees_the_shift(tiny: TinyModels, rng: random.Random, products: str, way: str) -> None:
@@ -144,6 +145,7 @@ def test_a_base_model_is_told_from_its_shifted_form(tiny: TinyModels, rng: rando
     assert plain.fingerprint() != shifted.fingerprint()
 
 
+@pytest.mark.rotates(3, cover=False)
 @pytest.mark.parametrize("family", MORE_FAMILIES)
 def test_every_family_can_be_made_exact(tiny: TinyModels, rng: random.Random, family: str) -> None:
     """Local and causal attention, relative positions, padding on the left, tokenizers without a padding token."""

@@ -39,13 +39,13 @@ def test_a_run_with_every_name_beyond_ascii(tiny: TinyModels, tmp_path: Path) ->
     text = "sentence1,sentence2\nthe über café,日本 river\n,empty\nred dog,rain falls\n"
     (room / "pärs #1.csv").write_text(text, encoding="utf-8")
     env = {"HOME": str(home), "TMPDIR": str(temporary), "TOKENPAIR_CACHE": "", **ASCII}
-    words = ["--model", "Modell ä 50%", "--input", "pärs #1.csv", "--output", "läufe 日本/1", "--workers", "1"]
-    done = tokenpair(room, "run", *words, "--shards", "2", **env)
+    words = ["--model", "Modell ä 50%", "--input", "pärs #1.csv", "--output", "läufe 日本/1", "--shards", "2"]
+    done = tokenpair(room, "run", *words, "--ray", **env)
     assert done.returncode == 0, done.stderr.decode()
     assert f"result   {room}/läufe 日本/1".encode() in done.stdout, "the folder's own name, and as UTF-8"
     (room / "läufe 日本/1/_SUCCESS").unlink()
     (room / "läufe 日本/1/attributions/part-00001.parquet").unlink()
-    again = tokenpair(room, "run", *words, "--shards", "2", **env)
+    again = tokenpair(room, "run", *words, "--no-ray", **env)
     assert again.returncode == 0, again.stderr.decode()
     assert b"1 of 2 shards is there" in again.stderr
     shown = tokenpair(room, "show", "läufe 日本/1", "pärs #1.csv:2", **env)
