@@ -35,6 +35,16 @@ if "TOKENPAIR_CACHE" not in os.environ:
     os.environ["TOKENPAIR_CACHE"] = _cache.name
 
 DEFAULT_SEED = 0
+# Files that start Ray, an S3 server, a browser or the real model, or compute for long: .ci/check leaves them out.
+SLOW_FILES = {
+    f"test_{name}.py"
+    for name in (
+        *("chaos", "cli", "demo", "elastic", "engine", "explained_log", "faithful_model", "local_ray", "paths"),
+        *("real_log", "real_model", "report_browser", "s3_failures", "stores", "submit", "stopping"),
+        *("adaptive", "doctor", "evaluation", "exact_attributions", "families", "finetune", "fuzz_jobs", "fuzz_rows"),
+        *("comparison", "statistics", "statistics_command", "statistics_tags", "train"),
+    )
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a test marked ``rotates(n)`` about one combination in n stays by default; the others are ``long``."""
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
     families: dict[tuple[Path, str], list[pytest.Function]] = defaultdict(list)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("rotates"):

@@ -14,7 +14,6 @@ from jobs.demo import run_demo
 from jobs.run.reader import open_run
 
 
-@pytest.mark.slow
 def test_the_example_runs_and_is_shown_again_without_a_second_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

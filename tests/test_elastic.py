@@ -24,7 +24,6 @@ from jobs.engine.driver import Outcome
 from jobs.run.status import read_status
 from jobs.storage.store import Store
 
-pytestmark = pytest.mark.slow
 PATIENCE = 180.0
 HEAD_STARTS = 3
 

@@ -41,8 +41,6 @@ ANSWERS = {
     "measure-time": "timeit.timeit",
 }
 
-pytestmark = pytest.mark.slow
-
 
 def attributed_run(place: Path, model: SentenceTransformer, name: str) -> Run:
     """The questions with their answers, as ``model`` sees them; pairs whose documentation this Python lacks are left

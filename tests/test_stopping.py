@@ -1,4 +1,4 @@
-"""Signals at awkward moments: whoever stops a command is told how to go on, whatever it was doing."""
+"""Signals at awkward moments: a command that is stopped says how to go on, whatever it was doing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from jobs.cli.cluster import _followed
-from jobs.cli.messages import told
+from jobs.cli.messages import errors_as_messages
 from jobs.engine.signals import Interrupted, starting_ray, stoppable
 
 
@@ -25,7 +25,7 @@ def test_a_signal_before_the_run_has_begun_says_how_to_go_on(number: int, code: 
 
     @app.command()
     def run(context: typer.Context) -> None:
-        with told(context, resume=True):
+        with errors_as_messages(context, resume=True):
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)

@@ -23,7 +23,6 @@ from jobs.run.reader import open_run
 from jobs.run.tables import finished_shards
 from jobs.storage.store import Store
 
-pytestmark = pytest.mark.slow
 SECRET = "markersecretmarkersecretmarkersecretmark"
 
 
