@@ -91,20 +91,20 @@ def run_arguments(run: str, endpoint_url: str | None, region: str | None, profil
     return [run, *(argument for flag, value in flags if value is not None for argument in (flag, value))]
 
 
-def printable(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped."""
+def escaped(text: str) -> str:
+    """Return ``text`` with unprintable characters as escapes; a line of a command has no layout to keep."""
     # File names and reasons come from the input; escape sequences in them must not reach a terminal.
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def say(line: str) -> None:
     """Print a line of the result to standard output."""
-    typer.echo(printable(line))
+    typer.echo(escaped(line))
 
 
 def note(line: str) -> None:
     """Print a notice or a line of progress to standard error."""
-    print(printable(line), file=sys.stderr, flush=True)
+    print(escaped(line), file=sys.stderr, flush=True)
 
 
 def complain(line: str) -> None:
