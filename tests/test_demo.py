@@ -1,4 +1,4 @@
-"""The built-in example from end to end, on a few questions and documents, with Ray and the real model."""
+"""The built-in example from end to end, on a few questions and documents, with the real model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.demo.documents
-import jobs.demo.questions
+from jobs import demo
 from jobs.demo import run_demo
 from jobs.run.reader import open_run
 
@@ -18,9 +17,9 @@ def test_the_example_runs_and_is_shown_again_without_a_second_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Would catch an example that loses pairs, prints no explanation, or computes everything again."""
-    documents = [one for one in jobs.demo.documents.standard_library_documents() if one.id.startswith("shutil.")]
-    monkeypatch.setattr(jobs.demo.documents, "standard_library_documents", lambda: documents)
-    monkeypatch.setattr(jobs.demo.questions, "QUESTIONS", jobs.demo.questions.QUESTIONS[:2])
+    documents = [one for one in demo.standard_library_documents() if one.id.startswith("shutil.")]
+    monkeypatch.setattr(demo, "standard_library_documents", lambda: documents)
+    monkeypatch.setattr(demo, "QUESTIONS", demo.QUESTIONS[:2])
     folder = tmp_path / "a folder"
     assert run_demo(folder, False) == 0
     first = capsys.readouterr()

@@ -21,6 +21,7 @@ from tiny_models import TinyModels
 
 from attribution_core.errors import TokenpairError
 from jobs.config.job import parse_job
+from jobs.engine.shard_rows import ShardComputer
 from jobs.engine.worker import Worker
 from jobs.plan.plan import make_plan
 from jobs.run.reader import open_run
@@ -263,7 +264,8 @@ def test_any_row_ends_in_a_result_or_a_reject(
             return
         plan = make_plan(parse_job(settings), run)
         worker = Worker(settings, run.url, 1, "cpu")
-        worker._computer, worker._store = loaded._computer, run
+        assert loaded._attributor is not None
+        worker._computer, worker._store = ShardComputer(worker._job, loaded._attributor), run
         for shard in plan.shards:
             worker.run_shard(shard.index)
         written = open_run(output)

@@ -29,7 +29,8 @@ def tokenpair(folder: Path, *words: str, **more: str) -> subprocess.CompletedPro
     return subprocess.run([*PROGRAM, *words], cwd=folder, env=env, capture_output=True, timeout=200)
 
 
-def test_a_run_with_every_name_beyond_ascii(tiny: TinyModels, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["--no-ray", pytest.param("--ray", marks=pytest.mark.long)])
+def test_a_run_with_every_name_beyond_ascii(where: str, tiny: TinyModels, tmp_path: Path) -> None:
     """Home, temporary files, the folder one is in, model, input and output: all at once, where Python reads ASCII."""
     room = tmp_path / "Jürgen’s Läufe 日本"
     home, temporary = room / "home ü", room / "tmp ü"
@@ -40,7 +41,7 @@ def test_a_run_with_every_name_beyond_ascii(tiny: TinyModels, tmp_path: Path) ->
     (room / "pärs #1.csv").write_text(text, encoding="utf-8")
     env = {"HOME": str(home), "TMPDIR": str(temporary), "TOKENPAIR_CACHE": "", **ASCII}
     words = ["--model", "Modell ä 50%", "--input", "pärs #1.csv", "--output", "läufe 日本/1", "--shards", "2"]
-    done = tokenpair(room, "run", *words, "--ray", **env)
+    done = tokenpair(room, "run", *words, where, **env)
     assert done.returncode == 0, done.stderr.decode()
     assert f"result   {room}/läufe 日本/1".encode() in done.stdout, "the folder's own name, and as UTF-8"
     (room / "läufe 日本/1/_SUCCESS").unlink()

@@ -111,6 +111,7 @@ def test_a_submitted_job_starts_once_stops_and_goes_on(head: Head, tiny: TinyMod
         assert [one for one in holding(head.folder / "r", secret) if "job-driver" in one.name] == []
 
 
+@pytest.mark.long
 def test_a_jobs_own_exit_code_comes_back(head: Head, tiny: TinyModels, tmp_path: Path) -> None:
     """The check cannot see everything: here the run directory is another job's."""
     job = a_job(tmp_path, tiny, 3, shards=1)
