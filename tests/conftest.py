@@ -42,7 +42,8 @@ SLOW_FILES = {
         *("chaos", "cli", "demo", "elastic", "engine", "explained_log", "faithful_model", "local_ray", "paths"),
         *("real_log", "real_model", "report_browser", "s3_failures", "stores", "submit", "stopping"),
         *("adaptive", "doctor", "evaluation", "exact_attributions", "families", "finetune", "fuzz_jobs", "fuzz_rows"),
-        *("comparison", "statistics", "statistics_command", "statistics_tags", "train"),
+        *("comparison", "report", "statistics", "statistics_command", "statistics_tags", "train"),
+        *("calibration_cache", "completion", "log_joins", "matching", "oracle", "structured"),
     )
 }
 
@@ -69,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a test marked ``rotates(n)`` about one combination in n stays by default; the others are ``long``."""
     for item in items:
-        if item.path.name in SLOW_FILES:
+        if item.path.name in SLOW_FILES or "s3" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
     families: dict[tuple[Path, str], list[pytest.Function]] = defaultdict(list)
     for item in items:
