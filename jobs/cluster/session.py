@@ -1,4 +1,7 @@
-"""Connects to Ray for the time of a run: starts a private Ray on this machine, or joins an existing cluster."""
+"""Connects to Ray for the time of a run: starts a private Ray on this machine, or joins an existing cluster.
+
+Ray is imported inside, after the environment that it reads is set.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Workers as Ray actors: a Ray session, the machines of its cluster, and a crew that replaces workers that die."""
+"""Workers as Ray actors: a Ray session, the machines of its cluster, and a crew that replaces workers that die.
+
+Ray is imported inside: it reads its environment at that moment, and the session sets it first.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The life of a training job: its pairs, the workers (this process, or Ray Train's), the model, ``_SUCCESS`` last."""
+"""The life of a training job: its pairs, the workers (this process, or Ray Train's), the model, ``_SUCCESS`` last.
+
+Ray is imported inside: a training by one worker starts none.
+"""
 
 from __future__ import annotations
 

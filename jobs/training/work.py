@@ -1,4 +1,7 @@
-"""What one worker of a training job does: the model, its steps, and checkpoints that the next start goes on from."""
+"""What one worker of a training job does: the model, its steps, and checkpoints that the next start goes on from.
+
+torch is imported inside, after the environment that it reads is set; the driver of several workers needs none of it.
+"""
 
 from __future__ import annotations
 
