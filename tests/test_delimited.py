@@ -35,7 +35,7 @@ def read(
     for batch in reader:
         pairs += list(zip(batch.table["a"].to_pylist(), batch.table["b"].to_pylist(), strict=True))
         rejects += [(one.row, one.reason) for one in batch.rejects]
-    return pairs, rejects, [notice.split(" (delimiter and")[0] for notice in reader.notices]
+    return pairs, rejects, [notice.split(" (set delimiter")[0] for notice in reader.notices]
 
 
 def joined(rows: list[tuple[str, ...]], sign: str) -> str:
@@ -281,7 +281,7 @@ def test_columns_of_one_name_are_all_kept(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sentence1,sentence2,x,x\na,b,1,2\n")
     reader = read_pairs(parse_job({"model": "m", "input": str(tmp_path / "a.csv"), "output": "/nonexistent/run"}))
     assert [batch.kept.to_pylist() for batch in reader] == [[{"x": "1", "x_2": "2"}]]
-    assert reader.notices == ["a.csv: a further column 'x' is called 'x_2'"]
+    assert reader.notices == ["a.csv: a second column 'x' is called 'x_2'"]
     with pytest.raises(SourceError, match="there are two columns 'sentence1'"):
         read(tmp_path / "b.csv", "sentence1,sentence1,sentence2\na,b,c\n")
 
@@ -327,7 +327,7 @@ def texts(place: Path, data: str, **columns: Any) -> tuple[dict[str, str], list[
     for batch in read_texts(file, TextColumns(**columns), titles=False, notices=notices):
         found |= dict(zip(batch.table["id"].to_pylist(), batch.table["text"].to_pylist(), strict=True))
         rejects += [one.row for one in batch.rejects]
-    return found, rejects, [notice.split(" (delimiter and")[0] for notice in notices]
+    return found, rejects, [notice.split(" (set delimiter")[0] for notice in notices]
 
 
 @pytest.mark.parametrize("header", ["", "id\ttext\n"])

@@ -82,7 +82,7 @@ def test_nodes_are_set_or_said_to_be_assumed(log: Path) -> None:
 def test_an_unknown_accelerator_is_told_with_those_there_are() -> None:
     with pytest.raises(JobError, match=r"--on: found 'abacus'; allowed: t4, l4, .*h100"):
         accelerator("abacus", None)
-    with pytest.raises(JobError, match="without --on"):
+    with pytest.raises(JobError, match="--price: needs --on"):
         accelerator(None, 3.0)
     one = accelerator("H100", 2.5)
     assert one is not None

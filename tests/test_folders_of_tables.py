@@ -54,7 +54,7 @@ def test_partitions_are_kept_columns(tmp_path: Path, format: str) -> None:
     assert [str(found.schema.field(name).type) for name in SHARED] == ["string", "int64", "string"]
     source = reader(folder)
     assert len(rows(source)) == 4
-    assert source.notices == ["taken from the folders' names: 'lang', 'year', 'month'"]
+    assert source.notices == ["columns from the folders' names: 'lang', 'year', 'month'"]
     assert table_of(folder, keep=[]).column_names == ["a", "b", "id", "a_id", "b_id"]
 
 
@@ -111,8 +111,8 @@ def test_the_files_own_column_is_taken_before_the_folders(tmp_path: Path) -> Non
         source = reader(tmp_path / name)
         (batch,) = source
         assert batch.kept["year"].to_pylist() == year
-        said = "column 'year' stands in the files and in their folders' names, and differs in 1 row: the files' own is"
-        assert source.notices == ([] if name == "same" else [f"{said} taken"])
+        said = "column 'year' is both in the files and in their folders' names, and differs in 1 row: the files' values"
+        assert source.notices == ([] if name == "same" else [f"{said} are used"])
 
 
 def test_partitions_in_a_bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

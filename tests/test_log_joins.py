@@ -37,7 +37,11 @@ def all_judged(folder: Path) -> list[tuple[str, str, int]]:
 def test_a_log_that_fits_says_nothing(log: Path) -> None:  # noqa: F811
     judged(log, all_judged(log))
     plan, _ = planned(log, files=WITH_QRELS)
-    quiet = [line for line in plan.notices if "tokenizer is not at hand" not in line and "a text is title" not in line]
+    quiet = [
+        line
+        for line in plan.notices
+        if "tokenizer is not on this machine" not in line and "a text is title" not in line
+    ]
     assert quiet == []
     assert plan.warnings == []
 
@@ -100,7 +104,7 @@ def test_judgments_of_other_documents_are_told(log: Path) -> None:  # noqa: F811
 def test_judgments_without_rows_are_told(log: Path) -> None:  # noqa: F811
     judged(log, [])
     assert planned(log, files=WITH_QRELS)[0].warnings == [
-        "qrels.tsv: holds no judgment, so relevance is null in every row"
+        "qrels.tsv: contains no judgments, so relevance is null in every row"
     ]
 
 
@@ -179,9 +183,7 @@ def test_ranks_against_the_scores_are_told(log: Path) -> None:  # noqa: F811
     """As of distances, where the smallest is the best."""
     with_ranks(log, lambda query, place: 9 - place if query == "q1" else place)
     (line,) = planned(log)[0].warnings
-    assert line.startswith(
-        f"run.trec: in 1 of {len(QUERIES)} queries the ranks given do not follow the scores: the order"
-    )
+    assert line.startswith(f"run.trec: in 1 of {len(QUERIES)} queries the ranks do not follow the scores: the order")
 
 
 # Three columns -------------------------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ def test_ranks_shared_in_three_columns_are_told(log: Path) -> None:  # noqa: F81
     three(log, lambda place, score: min(place, 4))
     (line,) = planned(log, files=THREE)[0].warnings
     assert line.startswith(f"run.tsv: ranks are not unique in {len(QUERIES)} queries (query ")
-    assert line.endswith("rank 4 5 times): such documents are ordered by their ids, from the largest down")
+    assert line.endswith("rank 4 5 times): such documents are ordered by their ids, largest first")
 
 
 def test_a_bad_number_costs_its_row_and_does_not_decide(log: Path) -> None:  # noqa: F811
@@ -301,17 +303,17 @@ def test_the_split_of_a_beir_folder(tmp_path: Path) -> None:
 
     assert qrels() is None
     assert lines == [
-        f"--beir: {place} holds judgments of dev, train and none of test, so none are read; choose with --split dev"
+        f"--beir: {place} has judgments of dev, train but none of test, so none are read; choose with --split dev"
     ]
     assert qrels(split="dev") == f"{place}/qrels/dev.tsv.gz"
     assert lines == []
     with pytest.raises(
-        JobError, match=r"--split: .* holds no judgments of 'test' \(qrels/test\.tsv\); there are dev, train"
+        JobError, match=r"--split: .* has no judgments of 'test' \(qrels/test\.tsv\); there are dev, train"
     ):
         qrels(split="test")
-    with pytest.raises(JobError, match="--split: found beside --qrels"):
+    with pytest.raises(JobError, match="--split: cannot be combined with --qrels"):
         qrels(split="dev", qrels=["mine.tsv"])
-    with pytest.raises(JobError, match="--split: found without --beir"):
+    with pytest.raises(JobError, match="--split: needs --beir"):
         with_beir({"split": "dev"})
     (tmp_path / "qrels" / "dev.tsv.gz").unlink()
     assert qrels() == f"{place}/qrels/train.tsv"

@@ -280,7 +280,7 @@ def test_a_log_without_any_text_says_so(log: Path) -> None:
 
 
 def test_mixed_up_queries_and_corpus_are_recognised_by_their_ids(log: Path) -> None:
-    with pytest.raises(SourceError, match="queries and corpus look mixed up"):
+    with pytest.raises(SourceError, match="queries and corpus look swapped"):
         planned(log, files=FILES | {"queries": "corpus.jsonl", "corpus": "queries.jsonl"})
 
 
@@ -291,7 +291,7 @@ def test_mixed_up_files_are_recognised_where_ids_are_numbers_that_overlap(tmp_pa
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "run.trec").write_text("".join(f"{i % 10} Q0 {i} 1 0.5 t\n" for i in range(200)))
     assert planned(tmp_path)[0].pairs == 200
-    with pytest.raises(SourceError, match="queries and corpus look mixed up"):
+    with pytest.raises(SourceError, match="queries and corpus look swapped"):
         planned(tmp_path, files=FILES | {"queries": "corpus.jsonl", "corpus": "queries.jsonl"}, output="mixed")
 
 

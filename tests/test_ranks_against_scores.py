@@ -79,7 +79,7 @@ def by_hand(rows: list[Row]) -> list[str]:
     if shared:
         lines.append(f"run: ranks are not unique in {queries(len(shared))} {shared[0]}: ")
     if against:
-        lines.append(f"run: in {against} of {queries(scored)} the ranks given do not follow the scores: ")
+        lines.append(f"run: in {against} of {queries(scored)} the ranks do not follow the scores: ")
     return lines
 
 

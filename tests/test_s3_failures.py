@@ -178,5 +178,5 @@ def test_an_endpoint_that_is_no_url_is_one_line(monkeypatch: pytest.MonkeyPatch,
     "url", ["s3://KEY:hush/hushhush@bucket/run", "s3://KEY?:hushhush@b", "s3:///KEY:hushhush@bucket"]
 )
 def test_a_login_in_a_location_is_not_repeated(url: str) -> None:
-    assert "must not hold a key" in told(lambda: Store.open(url))
-    assert "must not hold a key" in told(lambda: resolve_inputs(url))
+    assert "must not contain a key" in told(lambda: Store.open(url))
+    assert "must not contain a key" in told(lambda: resolve_inputs(url))

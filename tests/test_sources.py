@@ -192,8 +192,7 @@ def test_without_names_the_first_text_columns_are_taken_and_it_is_said(tmp_path:
     source = reader(path)
     assert rows(source) == [("who?", "me"), ("why?", "so")]
     assert source.notices == [
-        "took the first columns of text: 'question' as a and 'answer' as b "
-        "(set columns.a and columns.b to choose others)"
+        "uses the first text columns: 'question' as a and 'answer' as b (set columns.a and columns.b to choose others)"
     ]
 
 
@@ -211,7 +210,7 @@ def test_semicolons_and_tabs_in_a_csv_are_noticed(tmp_path: Path) -> None:
     path.write_text("sentence1;sentence2\nx;y\n")
     source = reader(path)
     assert rows(source) == [("x", "y")]
-    assert source.notices == ["pairs.csv: columns are separated by semicolons (delimiter and quotes set it otherwise)"]
+    assert source.notices == ["pairs.csv: columns are separated by semicolons (set delimiter or quotes to change this)"]
 
 
 def test_a_folder_is_read_in_order_without_what_is_no_data(tmp_path: Path) -> None:
@@ -246,7 +245,7 @@ def unreadable(folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
     (folder / "pairs.csv").write_text("q,d\nx,y\n")
     (folder / "notes.txt").write_text("x")
     pq.write_table(pa.table({"sentence1": [1], "sentence2": ["x"]}), folder / "number.parquet")
-    damaged = "damaged, cut short or not that"
+    damaged = "damaged, cut short, or another format"
     return [
         *((name, damaged, {}) for name in ("cut.csv.gz", "cut.csv.zst")),
         ("junk.parquet", "is not Parquet: it begins with 'this is no Parquet f'", {}),
@@ -254,10 +253,10 @@ def unreadable(folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
         ("empty.parquet", "is empty", {}),
         *((name, "has no rows", {}) for name in ("empty.csv", "header.csv")),
         ("list.json", "JSON array", {}),
-        ("one.csv", "no two columns of text.*columns there are 'only'", {}),
-        ("pairs.csv", "no column 'nope'; the columns there are 'q', 'd'", {"columns": {"a": "nope"}}),
+        ("one.csv", "no two text columns.*columns are 'only'", {}),
+        ("pairs.csv", "no column 'nope'; the columns are 'q', 'd'", {"columns": {"a": "nope"}}),
         ("pairs.csv", "no column 'label'", {"columns": {"a": "q", "b": "d"}, "keep": ["label"]}),
-        ("notes.txt", "does not say a known format", {}),
+        ("notes.txt", "has no known format", {}),
         ("absent.csv", "no such file or folder", {}),
         ("*.absent", "no input file there", {}),
         ("number.parquet", "column 'sentence1' holds int64, not text", {}),

@@ -1,1 +1,1 @@
-"""From sources to shards: every good pair in exactly one shard, and what the job would cost."""
+"""Plans a job: every good pair in exactly one shard, and estimates of what the job costs."""

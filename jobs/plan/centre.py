@@ -32,7 +32,7 @@ MOST_BYTES = 64 << 20
 
 
 def write_centre_sample(con: duckdb.DuckDBPyConnection, run: Store, job: JobConfig) -> str:
-    """Commit a sample of the distinct texts of each role, by the job's seed; its name.
+    """Commit a sample of the distinct texts of each role, drawn by the job's seed, and return its name.
 
     The tables ``texts`` (no, role, key, text) and ``used`` (no) are the plan's.
 
@@ -59,7 +59,7 @@ def write_centre_sample(con: duckdb.DuckDBPyConnection, run: Store, job: JobConf
 
 
 def mean_embeddings(run: Store, centre_file: str, attributor: Attributor) -> dict[str, NDArray[np.float32]]:
-    """The mean embedding [D] of the sample ``centre_file`` by role: the one that is there, else computed and committed.
+    """The mean embedding [D] of the sample ``centre_file`` by role: the stored one, else computed and committed.
 
     Raises:
         RunError: where the file is damaged.

@@ -1,4 +1,4 @@
-"""What the databases of plans have in common, whatever they are made of: files, rejected rows, samples."""
+"""What the databases of plans for pairs and for logs have in common: files, rejected rows, samples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PlanDatabase:
         self.con.unregister("rejected")
 
     def keep_sample(self, table: str, column: str, seed: int, count: int) -> None:
-        """Delete all but ``count`` rows of ``table``, chosen by chance: the same ones for the same seed."""
+        """Delete all but ``count`` rows of ``table``, chosen at random: the same ones for the same seed."""
         order = f"md5('{int(seed)}:' || {column}), {column}"
         self.con.execute(f"""
             DELETE FROM {table} WHERE {column} NOT IN (

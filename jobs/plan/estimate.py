@@ -1,4 +1,4 @@
-"""What a job would come to before anything is computed: its size, its rejects, its work, hours and money."""
+"""Estimates of a job before anything is computed: its size, its rejects, its work, hours and money."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class Accelerator:
         cost = hours * self.price
         money = f"{sign}{cost:,.2f}" if cost >= 0.005 or not self.price else f"less than {sign}0.01"
         price = f"{sign}{self.price:g} an hour"
-        source = "US dollars, a usual price, --price sets yours" if self.in_dollars else "your --price, in its currency"
+        source = (
+            "US dollars, a typical price, set yours with --price"
+            if self.in_dollars
+            else "your --price, in its currency"
+        )
         return (
             f"one {self.name}: {about(hours * 3600)}, {money} at {price} ({source}; {REACHED_ON_GPU:.0%} of its TF32 "
             "peak assumed, not measured)"
@@ -76,7 +80,7 @@ def accelerator(name: str | None, price: float | None) -> Accelerator | None:
     """The accelerator of a name; JobError with the names there are."""
     if name is None:
         if price is not None:
-            raise JobError("--price: found without --on; say which accelerator costs that")
+            raise JobError("--price: needs --on, which names the accelerator")
         return None
     known = ACCELERATORS.get(name.lower())
     if known is None:
@@ -87,12 +91,12 @@ def accelerator(name: str | None, price: float | None) -> Accelerator | None:
 
 
 def about(seconds: float) -> str:
-    """An estimated time as a reader says it."""
+    """An estimated time in words."""
     return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
 def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -> Iterator[str]:
-    """Plan a job in a folder of its own, which is removed again, and say what it would come to, line by line.
+    """Plan a job in a folder of its own, which is removed again, and return the estimates, line by line.
 
     ``job_at`` gives the job for an output; raises what planning raises.
     """
@@ -103,7 +107,7 @@ def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -
     yield from size_lines(plan)
     sizes = layer_sizes(job)
     if sizes is None:
-        yield "work      not known here: the model's description is not at hand"
+        yield "work      unknown: the model's configuration is not on this machine"
         return
     nodes, assumed = expected_nodes(job, sizes)
     work = total_flops(sizes, plan.work, nodes)

@@ -24,7 +24,7 @@ class _Group:
     """Batches of one schema, in one local IPC file with columns ``ordinal``, ``k0``, ``k1`` …
 
     ``marks``: for a column of text that may become numbers NUMBERS or WRITTEN_NUMBERS (JSON), or empty (CSV, TSV);
-    None for a column whose type stands. ``numeric``: the columns of text that are nothing but numbers.
+    None for a column whose type is fixed. ``numeric``: the columns of text that are nothing but numbers.
     """
 
     names: list[str]
@@ -44,7 +44,7 @@ class PassedThrough:
         self._groups: dict[tuple[Any, ...], _Group] = {}
 
     def add(self, batch: PairBatch, ordinals: pa.Array) -> None:
-        """Set down the kept columns of ``batch``, whose rows have these ordinals."""
+        """Store the passed-through columns of ``batch``, whose rows have these ordinals."""
         if not batch.kept.num_columns:
             return
         names = list(batch.kept.column_names)
@@ -116,7 +116,7 @@ class PassedThrough:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in a type that the whole way to the output carries without loss; text where there is none."""
+    """The column in a type that is written to the output without loss; text where there is none."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
@@ -151,7 +151,7 @@ def _shown(value: object) -> str | None:
 
 
 def _text_type(con: duckdb.DuckDBPyConnection, table: str, index: int, mark: bytes) -> tuple[pa.DataType, bool]:
-    """What the cells of a column of text all are, and whether they are all numbers.
+    """The type that all cells of a column of text share, and whether they are all numbers.
 
     Whole numbers and numbers are those whose text comes back the same; of JSON, whose numbers have many spellings,
     those that are the same number. All else is text.
@@ -195,7 +195,7 @@ def _common_type(name: str, uses: list[tuple[_Group, int]]) -> pa.DataType:
             where = before if before == after else f"{before} and {after}"
             raise SourceError(
                 f"{where}: column {shown_name(name)!r} is {common} in one place and {kind} in another; "
-                "make them alike or leave the column out with keep"
+                "give it one type, or leave the column out with keep"
             ) from None
         common = merged.field(0).type
     return pa.string() if pa.types.is_null(common) else common
@@ -206,7 +206,10 @@ def _beside_numbers(kinds: list[pa.DataType], marks: list[bytes | None]) -> bool
 
 
 def _apart(names: list[str], reserved: set[str], notices: list[str]) -> list[str]:
-    """Output names for the kept columns: ours stay ours, and no two differ by case alone (SQL would mix them up)."""
+    """Output names for passed-through columns: none is one of the output's own, and no two differ by case alone.
+
+    SQL would treat such names as the same column.
+    """
     taken = {name.lower() for name in reserved}
     result = []
     for name in names:
@@ -216,7 +219,9 @@ def _apart(names: list[str], reserved: set[str], notices: list[str]) -> list[str
             count += 1
             new = f"{name}_input" if count == 2 else f"{name}_input_{count - 1}"
         if new != name:
-            notices.append(f"column {shown_name(name)!r} is passed through as {new!r}: the name is taken")
+            notices.append(
+                f"column {shown_name(name)!r} is passed through as {new!r}: the output uses that name itself"
+            )
         taken.add(new.lower())
         result.append(new)
     return result

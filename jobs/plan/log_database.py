@@ -1,4 +1,4 @@
-"""The database in which a log's plan is made: its tables, and how rows get into them and into the rejects."""
+"""The database of a log's plan: its tables, and how rows are inserted or rejected."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class LogDatabase(PlanDatabase):
         self.job = job
 
     def note(self, line: str | None) -> None:
-        """Say a line, if there is one."""
+        """Add a notice, if there is one."""
         if line is not None:
             self.notices.append(line)
 
     def warn(self, lines: list[str]) -> None:
-        """Say lines, in the summary as well."""
+        """Add notices that the summary repeats."""
         self.notices += lines
         self.warnings += lines
 
@@ -91,7 +91,7 @@ class LogDatabase(PlanDatabase):
 
 
 def called(files: list[InputFile]) -> str:
-    """What some files are called in a notice."""
+    """The name of some files in a notice."""
     return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
 
 

@@ -1,4 +1,4 @@
-"""What of a log's files meets nothing in the others, in lines for the user; and judgments that contradict each other.
+"""Notices about ids of a log's files that are missing in its other files, and about contradicting judgments and ranks.
 
 All functions read tables of jobs.plan.log_staging: ``asked`` (id) has every query of the log, ``q`` and ``d`` those
 and the documents that the job takes, ``wanted`` (role, id, no) the ids whose texts it needs.
@@ -15,12 +15,12 @@ SHOWN_IDS = 5
 
 
 def queries_without_rows(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
-    """Of the table ``listed`` (id), the queries of ``file``, those that the log lacks."""
+    """A notice about the queries of ``file``, in table ``listed`` (id), that the log lacks."""
     return _missing(con, "listed", "SELECT id FROM asked", f"{file}: {{}} not in the log", "queries")
 
 
 def ids_without_text(con: duckdb.DuckDBPyConnection, file: str, role: int) -> str | None:
-    """Queries (``role`` 0) or documents (1) of the log that ``file`` lacks."""
+    """A notice about queries (``role`` 0) or documents (1) of the log that ``file`` lacks."""
     what = ("queries", "documents")[role]
     of_role = f"(SELECT id FROM wanted WHERE role = {role})"
     return _missing(
@@ -36,7 +36,7 @@ def judged_queries(con: duckdb.DuckDBPyConnection, file: str) -> tuple[list[str]
     """Notices and warnings of the judgments in table ``judgments`` (query, document, relevance, nth), of ``file``."""
     total, common = _counts(con, "(SELECT DISTINCT query AS id FROM judgments)", "SELECT id FROM asked")
     if not total:
-        return [], [f"{file}: holds no judgment, so relevance is null in every row"]
+        return [], [f"{file}: contains no judgments, so relevance is null in every row"]
     warnings = [line for line in [_contradictions(con, file)] if line is not None]
     if not common:
         theirs, ours = one_row(con, "SELECT (SELECT min(query) FROM judgments), (SELECT min(id) FROM asked)")
@@ -86,7 +86,7 @@ def _contradictions(con: duckdb.DuckDBPyConnection, file: str) -> str | None:
 
 
 def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]:
-    """Warnings about the ranks that stand in the log, by table ``coded`` (q, d, score, place); ``file`` is its name."""
+    """Warnings about the ranks of the log, by table ``coded`` (q, d, score, place); ``file`` is its name."""
     # One sort of all rows shows it all. Scores fall within a rank, so that one above the score before has a later rank.
     con.execute("""
         CREATE TEMP TABLE placed AS
@@ -117,15 +117,15 @@ def ranks_against_scores(con: duckdb.DuckDBPyConnection, file: str) -> list[str]
             WHERE q = {int(first)} AND place IS NOT NULL GROUP BY q.id, place HAVING n > 1 ORDER BY place LIMIT 1
             """,
         )
-        then = "the order is by score" if scored else "such documents are ordered by their ids, from the largest down"
+        then = "the order is by score" if scored else "such documents are ordered by their ids, largest first"
         lines.append(
             f"{file}: ranks are not unique in {counted(ties, 'query')} (query {query}: rank {place:g} "
             f"{times} times): {then}"
         )
     if against:
         lines.append(
-            f"{file}: in {against:,} of {counted(total, 'query')} the ranks given do not follow the scores: "
-            "the order is by score, from the largest down (were these distances, they would have to be negated)"
+            f"{file}: in {against:,} of {counted(total, 'query')} the ranks do not follow the scores: "
+            "the order is by score, largest first (if the scores are distances, negate them)"
         )
     return lines
 
@@ -145,7 +145,7 @@ def _missing(con: duckdb.DuckDBPyConnection, table: str, there: str, line: str, 
 
 
 def _counts(con: duckdb.DuckDBPyConnection, table: str, there: str) -> tuple[int, int]:
-    """How many ids a table has, and how many of these are ``there``."""
+    """How many ids a table has, and how many of these are among ``there``."""
     total, common = one_row(
         con,
         f"""

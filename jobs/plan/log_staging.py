@@ -205,14 +205,14 @@ class LogStaging(LogDatabase):
         self.check_unreadable(files, rows)
 
     def _drop_second_texts(self) -> None:
-        """Of an id that stands several times in a table of texts the first text counts."""
+        """Keep the first text of an id that occurs several times in a table of texts."""
         self.con.execute(
             "CREATE TEMP TABLE twice AS SELECT no, min(row) AS row FROM texts GROUP BY no HAVING count(*) > 1"
         )
         twice = self.count("twice")
         if twice:
             self.con.execute("DELETE FROM texts USING twice WHERE texts.no = twice.no AND texts.row > twice.row")
-            self.notices.append(f"{twice} ids stand more than once in the queries or corpus: the first text was taken")
+            self.notices.append(f"{twice} ids occur more than once in the queries or corpus: the first text was taken")
         self.con.execute("DROP TABLE twice")
 
     def _reject_without_text(self) -> None:
@@ -264,7 +264,7 @@ class LogStaging(LogDatabase):
             swapped += one_number(self.con, f"{ids} SEMI JOIN seen ON seen.id = wanted.id WHERE wanted.role = {role}")
         if wanted - swapped < missing / 2:
             raise SourceError(
-                f"queries and corpus look mixed up: of {wanted:,} ids in the log {missing:,} have no text as given and "
+                f"queries and corpus look swapped: of {wanted:,} ids in the log {missing:,} have no text as given and "
                 f"{wanted - swapped:,} the other way round; queries: is {self._files.queries[0].url}, corpus: is "
                 f"{self._files.corpus[0].url}"
             )

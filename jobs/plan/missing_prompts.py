@@ -1,7 +1,7 @@
-"""Notes about models that were trained with a prefix on their texts which their configuration does not carry.
+"""Notes about models that were trained with a prefix on their texts but whose configuration does not set it.
 
-Scores of such a model without its prefix are those of a model used in another way than it was trained. What families
-want is in ``known_prompts.json``, with the model cards that say so.
+Without its prefix such a model is not used as it was trained. ``known_prompts.json`` lists the prefixes of families,
+with the model cards that document them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ EXTRA = r"(-(onnx|gguf|fp16|bf16|st|sentence-transformers|hf|finetuned?|ft))*"
 
 @dataclass(frozen=True)
 class Family:
-    """Models that want a prefix: a pattern of their names, their model types, and the prefix of queries and documents.
+    """Models that need a prefix: a pattern of their names, their model types, and the prefix of queries and documents.
 
-    ``in_configuration`` says that the published models carry it themselves.
+    ``in_configuration`` says that the configurations of the published models set it.
     """
 
     family: str
@@ -75,7 +75,7 @@ def prompt_notes(model: str, folder: Path | None, asked: dict[str, str | None]) 
     flags = " ".join(f"--{role}-prompt {_quoted(text)}" for role, text in missing.items())
     return [
         f"{family.family} models are trained with {wants}, and neither the model's configuration nor the job has that: "
-        f"set prompts in the job file, or {flags} ('' for none, which ends this note)"
+        f"set prompts in the job file, or {flags} ('' for none, which hides this note)"
     ]
 
 

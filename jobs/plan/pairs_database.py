@@ -50,7 +50,7 @@ class Staging(PlanDatabase):
         self._any_id = False
 
     def add(self, batch: PairBatch) -> None:
-        """Take the good and the bad rows of ``batch``."""
+        """Add the good and the bad rows of ``batch``."""
         number = self.number(batch.file)
         self._names.setdefault(number, batch.names)
         self._rejects += batch.rejects
@@ -68,7 +68,7 @@ class Staging(PlanDatabase):
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits in memory to the database."""
+        """Write the rows in memory to the database."""
         self.insert_rejects(self._rejects)
         self._rejects = []
         if not self._waiting:
@@ -129,7 +129,7 @@ class Staging(PlanDatabase):
         return self.count("pairs")
 
     def cut(self, limit: int) -> None:
-        """Keep the first ``limit`` pairs, and of the rejects those that stand before the last of them."""
+        """Keep the first ``limit`` pairs, and the rejects before the last of these."""
         last = self.first_row(f"SELECT ordinal, file, row FROM pairs ORDER BY ordinal LIMIT 1 OFFSET {limit - 1}")
         if last is not None:
             self.con.execute("DELETE FROM pairs WHERE ordinal > ?", [last[0]])
@@ -138,7 +138,7 @@ class Staging(PlanDatabase):
             )
 
     def sample(self, seed: int, count: int) -> None:
-        """Keep the pairs of ``count`` first texts, chosen by chance."""
+        """Keep the pairs of ``count`` first texts, chosen at random."""
         self.con.execute("CREATE TABLE chosen AS SELECT DISTINCT a_key FROM pairs")
         self.keep_sample("chosen", "a_key", seed, count)
         self.con.execute("DELETE FROM pairs WHERE a_key NOT IN (SELECT a_key FROM chosen); DROP TABLE chosen")

@@ -1,7 +1,7 @@
 """The plan of a job: every good pair in exactly one shard, every distinct text owned by one, on disk in the run.
 
 The files are functions of the input and the job's settings alone, byte for byte. Data files carry their content's
-hash in their name and the manifest, written last and once, names them: what a killed planner leaves is never read.
+hash in their name, and the manifest, written last and once, names them: files that a killed planner left are not read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PERCENTILES = (0, 10, 50, 90, 99, 100)
 
 
 def make_plan(job: JobConfig, run: Store) -> Plan:
-    """Read the input of ``job`` and commit its plan to ``run``; a plan that is there already is returned as it is.
+    """Read the input of ``job`` and commit its plan to ``run``; a plan that is already stored is returned unchanged.
 
     Raises SourceError (nothing usable in the input) and StoreError.
     """
@@ -100,11 +100,11 @@ def _write(
     centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
     notices += missing_prompts(job)
     if not calibration.measured:
-        notices.append("the model's tokenizer is not at hand here, so lengths in tokens are assumed, not measured")
+        notices.append("the model's tokenizer is not on this machine, so lengths in tokens are assumed, not measured")
     shards, side = assign_shards(staging.con, calibration, job.shards)
     if job.shards is not None and len(shards) < job.shards:
         notices.append(
-            f"{counted(len(shards), 'shard')} instead of {job.shards}: a text stays in one shard with all its partners"
+            f"{counted(len(shards), 'shard')} instead of {job.shards}: each text is in one shard with all its partners"
         )
     pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, side, kept))
     texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
@@ -140,7 +140,8 @@ def _write(
 
 
 def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
-    """Some texts of each role that are in a pair: chosen by chance, the same every time; table ``used`` (no) beside."""
+    """A random sample of each role's texts that are in a pair, the same every time; also creates table ``used``
+    (no)."""
     staging.con.execute("CREATE TABLE used AS SELECT a_no AS no FROM matched UNION SELECT b_no FROM matched")
     samples: dict[str, list[str]] = {}
     for role, name in enumerate(ROLES[mode]):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def check_before_planning(job: JobConfig) -> None:
-    """ModelError or JobError for what would end the run once it is planned, where that shows without loading a model.
+    """Raise ModelError or JobError for faults that would end the run after planning, if no model is needed to see them.
 
-    On a cluster only its workers can tell most of it, and they do.
+    On a cluster only its workers can check most of this, and they do.
     """
     folder = check_model(job.model)
     if folder is not None:

@@ -1,4 +1,4 @@
-"""The share of rejected rows from which on a job does not go on."""
+"""The share of rejected rows above which a job stops."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def check_share(
     places = f" (first at {', '.join(first)})" if first else ""
     raise SourceError(
         f"{where}: {bad:,} of {rows:,} rows ({bad / rows:.1%}) {what}, more than {setting} {most:g} allows: {counts}"
-        f"{places}; mend them, or set {setting} to a larger share to have them set aside"
+        f"{places}; correct them, or set {setting} to a larger share to skip them"
     )

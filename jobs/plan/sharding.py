@@ -82,7 +82,7 @@ def assign_shards(
 
 
 def total_work(con: duckdb.DuckDBPyConnection) -> Work:
-    """What the shards that :func:`assign_shards` made take altogether."""
+    """The total cost of the shards that :func:`assign_shards` made."""
     row = one_row(
         con,
         """

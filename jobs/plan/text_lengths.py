@@ -1,7 +1,7 @@
 """From characters to tokens and groups: rates measured on a sample of the job's own texts with the model's tokenizer.
 
-Needs the tokenizer's file alone and no torch. Where a planner cannot see it (a model that only the cluster's workers
-have), usual rates of English are assumed, and the plan says so.
+This needs only the tokenizer's file, and no torch. Where the planner does not have it (a model that only the cluster's
+workers have), usual rates of English are assumed, and the plan says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ROLES = {"retrieval": ("query", "document"), "symmetric": ("text",)}
 
 
 def calibrate(job: JobConfig, samples: Mapping[str, Sequence[str]]) -> Calibration:
-    """Return rates of the job's model on ``samples`` of its texts by role; assumed ones where it is not at hand."""
+    """Return rates of the job's model on ``samples`` of its texts by role; assumed ones where the tokenizer is not on
+    this machine."""
     folder = folder_at_hand(job.model)
     if folder is None:
         return Calibration({role: Rate() for role in samples})

@@ -1,7 +1,7 @@
-"""What the third column of a three-column log is: the rank that a document has, or its score.
+"""Decides whether the third column of a three-column log is a document's rank or its score.
 
-It is decided by the whole log. Ranks are whole numbers that count up within a query; scores have fractions, or fall
-from row to row. Where neither can be seen the user is asked.
+The whole log decides. Ranks are whole numbers that count up within a query; scores have fractions, or fall from row to
+row. Where the log shows neither, an error asks the user to set the format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHOLE = 0.99
 
 @dataclass(frozen=True)
 class Decision:
-    """What the column is, ``rank`` or ``score``, and what to say of it, where it is not the ordinary thing."""
+    """What the column is, ``rank`` or ``score``, and a notice where this is unusual."""
 
     kind: str
     notice: str | None = None
@@ -59,7 +59,7 @@ def decide(con: duckdb.DuckDBPyConnection, file: str) -> Decision | None:
         return Decision("score", f"{file}: the third column falls within each query, so it is the score")
     raise SourceError(
         f"{file}: the third column could be a rank or a score: it holds whole numbers that do not count up from 1; add "
-        "log_format: msmarco (a rank) or log_format: scores (a score), as flag --log-format"
+        "log_format: msmarco (a rank) or log_format: scores (a score), or the flag --log-format"
     )
 
 

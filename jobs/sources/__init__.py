@@ -1,4 +1,4 @@
-"""Pairs of texts from where users have them; every format ends in the same batches of judged rows."""
+"""Readers of pairs of texts in users' files; all formats yield the same batches of checked rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PairReader:
 
 
 def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:
-    """The input of ``job`` without what its own run has written; SourceError or StoreError when there is none.
+    """The input files of ``job`` without those that its own run wrote; SourceError or StoreError when there is none.
 
     Of a retrieval log these are all its files: rankings, queries, corpus and judgments.
     """
@@ -71,7 +71,7 @@ def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[
     inside = job.output.rstrip("/") + "/"
     files = [file for file in files if not file.url.startswith(inside)]
     if not files:
-        raise SourceError("the input holds nothing but the run directory itself")
+        raise SourceError("the input contains only the run directory itself")
     return files
 
 

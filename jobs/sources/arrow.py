@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow IPC files, batch by batch, with every text checked to be one."""
+"""Rows of Parquet and Arrow IPC files, batch by batch; every text is checked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_arrow(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
 
 @contextlib.contextmanager
 def _opened(file: InputFile) -> Iterator[_Opened]:
-    """The file by what it holds, whatever its name says. Only decoding it is guarded: a mistake here is no damage."""
+    """The opened file; its content decides the format, not its name. Only errors of decoding mean a damaged file."""
     with contextlib.ExitStack() as stack:
         with file.guard(), _supported(file):
             raw = stack.enter_context(file.open())
@@ -94,13 +94,13 @@ def _is_old_stream(raw: BinaryIO) -> bool:
 
 @contextlib.contextmanager
 def _supported(file: InputFile) -> Iterator[None]:
-    """SourceError for what is whole and cannot be read all the same."""
+    """Raise SourceError for a file that is undamaged but not supported."""
     try:
         yield
     except pa.ArrowNotImplementedError as error:
         why = str(error).split("\n", 1)[0]
         raise SourceError(
-            f"{file.url}: is not supported by Arrow {pa.__version__}: {why}; write it otherwise"
+            f"{file.url}: is not supported by Arrow {pa.__version__}: {why}; write it in another form"
         ) from None
 
 
@@ -222,7 +222,7 @@ def _cell(column: pa.Array | None, at: int) -> str | None:
 
 
 def _shown_row(batch: pa.RecordBatch, at: int) -> str:
-    """A row for the rejects, whatever its values are."""
+    """A row for the rejects, for values of any type."""
     columns = zip(batch.schema.names, batch.columns, strict=True)
     return row_text({name: shown_cell(column, at) for name, column in columns})
 

@@ -19,7 +19,7 @@ UUID = "arrow.uuid"
 
 
 def bare_type(kind: pa.DataType) -> pa.DataType:
-    """What a column's values are, whatever way they are stored: without extension, dictionary and run lengths."""
+    """The type of a column's values, without extension, dictionary and run-length encoding."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = pa.string() if kind.extension_name == UUID else kind.storage_type

@@ -19,20 +19,20 @@ SHOWN_SPLITS = 10
 def with_beir(
     settings: Mapping[str, Any], job_file: Path | None = None, say: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """``settings`` with the files of the folder ``beir`` in place of it; what they name already stays as it is.
+    """``settings`` with the files of the folder ``beir`` in place of it; settings that are already there are kept.
 
-    Judgments are those of ``split``, else of the split test, else of the only one there is; ``say`` gets a line where
-    this is not the ordinary choice. ``job_file`` may say how a store is reached. Raises JobError where the folder has
+    Judgments are those of ``split``, else of the split test, else of the only split; ``say`` gets a line where this is
+    not the usual choice. ``job_file`` may say how a store is reached. Raises JobError where the folder has
     no queries, no corpus, or no judgments of the split asked for.
     """
     merged = dict(settings)
     place, split = merged.pop("beir", None), merged.pop("split", None)
     if place is None:
         if split is not None:
-            raise JobError("--split: found without --beir; give the file of judgments with --qrels")
+            raise JobError("--split: needs --beir; without it, give the file of judgments with --qrels")
         return merged
     if split is not None and merged.get("qrels"):
-        raise JobError("--split: found beside --qrels; allowed: one of the two")
+        raise JobError("--split: cannot be combined with --qrels; give one of the two")
     folder = place.rstrip("/") if "://" in place else str(Path(absolute(place)))
     tell = say or (lambda line: None)
     try:
@@ -41,13 +41,13 @@ def with_beir(
         # The cluster may reach a store that this machine cannot.
         names, judged = ["queries.jsonl", "corpus.jsonl"], [f"{split}.tsv"] if split else []
         tell(
-            f"--beir: cannot look into {place} from here: {error}; {' and '.join(names)} are assumed there, and "
-            f"{'judgments of that split' if split else 'no judgments are read (--split or --qrels names them)'}"
+            f"--beir: cannot list {place} from here: {error}; {' and '.join(names)} are assumed there, and "
+            f"{'judgments of that split' if split else 'no judgments are read (name them with --split or --qrels)'}"
         )
     files = {name: _file(names, f"{name}.jsonl") for name in ("queries", "corpus")}
     missing = [name for name, file in files.items() if file is None and not merged.get(name)]
     if missing:
-        raise JobError(f"beir: {place} holds no {' and no '.join(f'{name}.jsonl' for name in missing)}")
+        raise JobError(f"beir: {place} has no {' and no '.join(f'{name}.jsonl' for name in missing)}")
     for name, file in files.items():
         if not merged.get(name) and file is not None:
             merged[name] = f"{folder}/{file}"
@@ -63,11 +63,11 @@ def _judgments(place: str, files: Sequence[str], split: str | None, tell: Callab
     shown = ", ".join(splits[:SHOWN_SPLITS]) + (" …" if len(splits) > SHOWN_SPLITS else "")
     if split is not None and split not in splits:
         there = f"there are {shown}" if splits else "there are none"
-        raise JobError(f"--split: {place} holds no judgments of {split!r} (qrels/{split}.tsv); {there}")
+        raise JobError(f"--split: {place} has no judgments of {split!r} (qrels/{split}.tsv); {there}")
     if split is None and USUAL_SPLIT not in splits:
         if len(splits) > 1:
             tell(
-                f"--beir: {place} holds judgments of {shown} and none of {USUAL_SPLIT}, so none are read; choose with "
+                f"--beir: {place} has judgments of {shown} but none of {USUAL_SPLIT}, so none are read; choose with "
                 f"--split {splits[0]}"
             )
             return None

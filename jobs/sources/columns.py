@@ -68,28 +68,28 @@ class ColumnChooser:
         free = [name for name in text_names if name not in used.values()]
         if len(free) < len(open_roles):
             raise SourceError(
-                f"{file}: no two columns of text to take for the pair; the columns there are {listed(names)}; "
+                f"{file}: no two text columns for the pair; the columns are {listed(names)}; "
                 "name them with columns.a and columns.b"
             )
         taken = dict(zip(open_roles, free, strict=False))
         shown = " and ".join(f"{shown_name(name)!r} as {role}" for role, name in taken.items())
-        self.notices.append(f"took the first columns of text: {shown} (set columns.a and columns.b to choose others)")
+        self.notices.append(f"uses the first text columns: {shown} (set columns.a and columns.b to choose others)")
         return taken
 
 
 def named(file: str, names: Sequence[str], asked: str | int, setting: str) -> str:
-    """The name of a column asked for by name or by its number from 1; SourceError with the columns there are."""
+    """The name of a column asked for by name or by its number from 1; SourceError with the columns are."""
     if isinstance(asked, int):
         if 1 <= asked <= len(names):
             return names[asked - 1]
         raise SourceError(f"{file}: {setting}: there is no column {asked}; the file has {len(names)}")
     if asked in names:
         return asked
-    raise SourceError(f"{file}: {setting}: there is no column {asked!r}; the columns there are {listed(names)}")
+    raise SourceError(f"{file}: {setting}: there is no column {asked!r}; the columns are {listed(names)}")
 
 
 def unlike(names: Sequence[str], file: str, notices: list[str]) -> list[str]:
-    """Names of a file's columns, in which a name that stands there again gets a number: no column is lost."""
+    """Names of a file's columns; a repeated name gets a number, so that no column is lost."""
     distinct: list[str] = []
     for name in names:
         new, count = name, 1
@@ -97,7 +97,7 @@ def unlike(names: Sequence[str], file: str, notices: list[str]) -> list[str]:
             count += 1
             new = f"{name}_{count}"
         if new != name:
-            notices.append(f"{file}: a further column {shown_name(name)!r} is called {shown_name(new)!r}")
+            notices.append(f"{file}: a second column {shown_name(name)!r} is called {shown_name(new)!r}")
         distinct.append(new)
     return distinct
 

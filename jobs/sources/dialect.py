@@ -1,8 +1,8 @@
-"""How a CSV or TSV file is written: delimiter and quoting, decided once a file by a sample of the whole of it.
+"""Detects how a CSV or TSV file is written: delimiter and quoting, once per file from samples of the whole file.
 
-DuckDB's sniffer and the standard library's read cells in quotes as quoted wherever that can be read, so that of a TSV
-whose quotes are ordinary characters lines are merged. Here both readings are tried, and the rows decide: those that
-come out right by one reading only. Where none does, CSV is quoted and TSV is not.
+DuckDB's sniffer and the standard library's treat quotes as quoting wherever that can be parsed, and so merge lines of a
+TSV whose quotes are ordinary characters. Here both readings are tried. Rows that are correct under one reading only
+decide; where there are none, CSV is quoted and TSV is not.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ LONGEST_CELL = 1 << 20
 # The rows by which a header is recognised, the header itself among them.
 FIRST_ROWS = ROWS + 1
 EARLY_LINES = 20
-SAID = " (delimiter and quotes set it otherwise)"
+SAID = " (set delimiter or quotes to change this)"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the job says of a file's dialect; None is for the file to show."""
+    """What the job sets of a file's dialect; None means that it is detected."""
 
     delimiter: str | None = None
     quotes: str | None = None
@@ -140,13 +140,13 @@ def _likeliest(sample: Sample, asked: Asked, usual: str) -> _Reading:
 
 
 def _is_prose(sample: Sample, sign: str) -> bool:
-    """Whether a sign stands as in sentences and numbers only: before a space, or between digits."""
+    """Whether a character occurs only as in sentences and numbers: before a space, or between digits."""
     text = "\n".join(sample.pieces[0].lines[:200])
     return re.search(rf"(?<!\d){re.escape(sign)}\S|{re.escape(sign)}[^\s\d]|{re.escape(sign)}$", text, re.M) is None
 
 
 def _read_by(sample: Sample, sign: str, asked: Asked) -> _Reading:
-    """The better of the readings with a delimiter; in doubt what tabs separate is not quoted, and all else is."""
+    """The better of the readings with a delimiter; in doubt tab-separated cells are not quoted, and all others are."""
     by_default = sign != "\t"
     lines = [line for piece in sample.pieces for line in piece.lines if line]
     counts = [line.count(sign) + 1 for line in lines]

@@ -86,7 +86,7 @@ class InputFile:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Turns what reading this file may raise into a SourceError, or a StoreError where S3 is to blame."""
+        """Turn errors of reading this file into a SourceError, or into a StoreError where S3 caused them."""
         try:
             yield
         except SourceError as error:
@@ -106,7 +106,7 @@ class InputFile:
                 raise SourceError(f"{self.url}: there is no such file") from None
             how = f" ({self.compression})" if self.compression else ""
             raise SourceError(
-                f"{self.url}: cannot be read as {self.kind}{how}: damaged, cut short or not that"
+                f"{self.url}: cannot be read as {self.kind}{how}: damaged, cut short, or another format"
             ) from None
 
 
@@ -116,7 +116,7 @@ def resolve_inputs(
     """The files of ``inputs`` (files, folders, globs; entries in the order given, files of each sorted, none twice).
 
     With ``any_name`` a file whose name says no known format is taken as ``lines`` of text. Raises SourceError when an
-    entry stands for no file or a format is not known, StoreError when S3 fails.
+    entry matches no file or a format is not known, StoreError when S3 fails.
     """
     entries = [inputs] if isinstance(inputs, str) else list(inputs)
     by_url: dict[str, InputFile] = {}
@@ -157,8 +157,7 @@ def _known(url: str, any_name: bool) -> tuple[str, str | None]:
         known = LINES, SUFFIXES.get(os.path.splitext(url.lower())[1])
     if known is None:
         raise SourceError(
-            f"{url}: its name does not say a known format; known are {', '.join(sorted(KINDS))}, "
-            f"text also with {PACKED}"
+            f"{url}: its name has no known format; known are {', '.join(sorted(KINDS))}, text also with {PACKED}"
         )
     return known
 
@@ -226,7 +225,7 @@ def _s3_files(entry: str, system: Any, endpoint: str | None, any_name: bool) -> 
 
 
 def _s3_list(key: str, system: Any) -> dict[str, dict[str, Any]]:
-    """Size and time of the objects that ``bucket/key`` stands for, by path."""
+    """Size and time of the objects that ``bucket/key`` matches, by path."""
     try:
         info = system.info(key)
     except FileNotFoundError as error:

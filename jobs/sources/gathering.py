@@ -1,4 +1,4 @@
-"""Parsed rows of text files, gathered until they are enough for a batch."""
+"""Parsed rows of text files, collected until they fill a batch."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Gathered:
     characters: int = 0
 
     def add(self, number: int, cells: Any, size: int) -> None:
-        """Take a row."""
+        """Add a row."""
         self.numbers.append(number)
         self.cells.append(cells)
         self.characters += size
 
     def reject(self, file: str, number: int, reason: str, text: str) -> None:
-        """Take a line that is no row."""
+        """Add a line that cannot be read as a row."""
         self.rejects.append(Reject(file, number, None, reason, shortened(text)))
 
     @property
     def full(self) -> bool:
-        """Whether it is enough for a batch."""
+        """Whether the batch is full."""
         return len(self.cells) + len(self.rejects) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
 
 
 def with_rejects(batch: PairBatch, earlier: list[Reject]) -> PairBatch:
-    """The batch with the rejects that were met before it, in the file's order."""
+    """The batch with the rejects that came before it, in the file's order."""
     rejects = sorted([*earlier, *batch.rejects], key=lambda reject: reject.row)
     return PairBatch(batch.file, batch.table, batch.kept, batch.untyped, rejects, batch.names)
 

@@ -26,7 +26,8 @@ ROWS = 200
 
 
 def looks_headerless(first: Sequence[str], below: Sequence[Sequence[str]], known: Sequence[str]) -> bool:
-    """Whether ``first`` reads like a row of ``below`` and not like names of columns. ``known``: names asked for.
+    """Whether ``first`` reads like a row of ``below`` and not like names of columns. ``known``: names that the job
+    uses.
 
     In doubt it is a header: a column is evidence only where its first cell is of a kind (number, date, address, code)
     that all others are of as well or none is, or where it is a sentence among sentences.
@@ -54,7 +55,7 @@ def surely_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
 
 
 def _says(cell: str, below: list[str]) -> str:
-    """What a column says of its first cell: row, header, sentence, name, text, or nothing."""
+    """What a column shows about its first cell: row, header, sentence, name, text, or nothing."""
     filled = [one for one in below if one]
     if not cell:  # an index has no name, in pandas and in R
         counted = [[str(at + start) for at in range(len(below))] for start in (0, 1)]
@@ -86,7 +87,7 @@ def _kind(cell: str) -> str | None:
 
 
 def _shape(cell: str) -> str:
-    """The cell with every number as 0: ids that are counted have the same."""
+    """The cell with every number replaced by 0, so that counted ids become equal."""
     return re.sub(r"\d+", "0", cell)
 
 

@@ -1,4 +1,4 @@
-"""JSON whose numbers are kept as they are written: 1.10, 12e4 and 20 digits are more than a float holds."""
+"""JSON whose numbers stay as they are written, because a float loses the form of 1.10, 12e4 or 20 digits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parsed(text: str) -> Any:
 def written(value: Any, plain: Callable[[object], str] | None = None) -> str:
     """A value of :func:`parsed` as JSON text, with its numbers as they were written.
 
-    ``plain`` makes text of what JSON does not have.
+    ``plain`` converts values that JSON does not have to text.
     """
     if isinstance(value, Number):
         return str(value)

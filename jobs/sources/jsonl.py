@@ -1,4 +1,4 @@
-"""Pairs from JSONL: one object a line, so that no bad line costs another. Numbers stay as they are written."""
+"""Pairs from JSONL: one object a line, so a bad line does not affect others. Numbers stay as they are written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_jsonl(file: InputFile, chooser: ColumnChooser) -> Iterator[PairBatch]:
         if first is None:
             return
         if first.text.strip() == "[":
-            raise SourceError(f"{file.url}: holds a JSON array; one object a line is needed (JSONL)")
+            raise SourceError(f"{file.url}: contains a JSON array; JSONL needs one object per line")
         asked: Chosen | None = None
         for gathered in _gather_objects(file, itertools.chain([first], lines)):
             names = list(dict.fromkeys(key for cells in gathered.cells for key in cells))
@@ -151,7 +151,7 @@ def _kept_column(file: InputFile, name: str, gathered: Gathered) -> tuple[pa.Fie
         first, last = gathered.numbers[0], gathered.numbers[-1]
         raise SourceError(
             f"{file.url}: column {shown_name(name)!r} holds values of different types (lines {first} to {last}); "
-            "make them alike or leave the column out with keep"
+            "give them one type, or leave the column out with keep"
         ) from None
     return pa.field(name, column.type), column
 

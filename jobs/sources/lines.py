@@ -1,4 +1,4 @@
-"""Lines and delimited records of text files, read so that one bad line costs one row and no more."""
+"""Lines and delimited records of text files, read so that a bad line loses one row and no more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONE_BACKSLASH = re.compile(r'\\(?!["\\])')
 
 # Of lines and records there are as many as rows: a tuple is made in half the time of a frozen dataclass.
 class Line(NamedTuple):
-    """One line without its line feed; ``problem`` says why its text is not to be trusted."""
+    """One line without its line feed; ``problem`` says why its text is invalid."""
 
     number: int
     text: str
@@ -115,7 +115,7 @@ def _long_line(number: int, data: bytes) -> Line:
 
 
 class _Lines:
-    """Lines that can be taken back, for a quoted cell that turned out to be none."""
+    """Lines that can be put back, for a quote that turns out not to begin a quoted cell."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -161,7 +161,7 @@ def _plain_records(lines: Iterator[Line], delimiter: str) -> Iterator[Record]:
 
 
 def _quoted(line: Line, source: _Lines, dialect: Dialect) -> Record:
-    """The record that begins at ``line``; lines taken for it in vain are given back."""
+    """The record that begins at ``line``; lines that do not belong to it are put back."""
     fields = quoted_fields((line.text + "\n",), dialect.delimiter, dialect.escaped)
     if fields is not None:  # most are one line, which is read at once
         return Record(line.number, fields, line.text)

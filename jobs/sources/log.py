@@ -1,4 +1,4 @@
-"""A retrieval log as a whole: which files it is made of, in which format each is, and its judgments."""
+"""The files of a retrieval log: which they are, their formats, and the judgments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def log_files(job: JobConfig, options: StorageSettings | None = None) -> LogFile
 
 
 def _judgments(places: list[str], settings: StorageSettings) -> list[InputFile]:
-    """The files of judgments; where one is not there, its neighbours are named, such as those of other splits."""
+    """The files of judgments; where one does not exist, the error lists its neighbours, such as other splits."""
     try:
         return resolve_inputs(places, settings, any_name=True)
     except SourceError as error:
@@ -85,7 +85,7 @@ def read_log(file: InputFile, format: str, part: str | None = None) -> Iterator[
 
 
 def sniffed_format(file: InputFile) -> str:
-    """The format of a log's file by its first line; SourceError where it is none that is known."""
+    """The format of a log's file by its first line; SourceError where it is unknown."""
     with file.guard(), file.open_text() as stream:
         head = stream.read(SNIFFED_BYTES).decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
     if head.startswith("{"):
@@ -116,7 +116,7 @@ def sniffed_format(file: InputFile) -> str:
     elif len(fields) == 3:
         seen += " and the third is neither a rank nor a score"
     raise SourceError(
-        f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or say log_format (--log-format) if "
+        f"{file.url}: is not a log: {seen}; a TREC run has 6, MS MARCO's has 3; or set log_format (--log-format) if "
         "that line is bad"
     )
 

@@ -24,7 +24,7 @@ SHOWN_KEYS = 10
 
 
 def folder_values(file: InputFile) -> dict[str, str | None]:
-    """What the folders above a file say, from the outermost on; None stands for no value.
+    """Columns and values of the folders above a file, from the outermost on; None is no value.
 
     Within the folder that all inputs share every folder counts, above it those that follow each other alone: a folder
     further up may have such a name for another reason.
@@ -49,7 +49,7 @@ def _decoded(text: str) -> str:
 
 @dataclass
 class Partitions:
-    """The partitions of all files of an input, and what is to be said of them."""
+    """The partitions of all files of an input, and notices about them."""
 
     types: dict[str, bool]  # whether every value of a key is a whole number
     taken: set[str] = field(default_factory=set)  # keys that a column of the job is made of
@@ -76,10 +76,10 @@ class Partitions:
         keys = [key for key in self.types if key in self.taken]
         if keys:
             shown = ", ".join(repr(shown_name(key)) for key in keys[:SHOWN_KEYS])
-            lines.append(f"taken from the folders' names: {shown}{' …' if len(keys) > SHOWN_KEYS else ''}")
+            lines.append(f"columns from the folders' names: {shown}{' …' if len(keys) > SHOWN_KEYS else ''}")
         lines += [
-            f"column {shown_name(key)!r} stands in the files and in their folders' names, and differs in {count:,} "
-            f"{'row' if count == 1 else 'rows'}: the files' own is taken"
+            f"column {shown_name(key)!r} is both in the files and in their folders' names, and differs in {count:,} "
+            f"{'row' if count == 1 else 'rows'}: the files' values are used"
             for key, count in self.differing.items()
         ]
         return lines
@@ -142,7 +142,7 @@ class PartitionChooser(ColumnChooser):
         return pa.array([None if value is None else int(value)] * size, pa.int64())
 
     def _compare(self, batch: PairBatch) -> None:
-        """Count the rows in which the file's column says other than the folder."""
+        """Count the rows in which the file's column differs from the folder's name."""
         roles = {name: role for role, name in batch.names.items()}
         for name in self._own & set(self._values):
             column = batch.kept[name] if name in batch.kept.column_names else None

@@ -10,8 +10,8 @@ Accepted, and no other shapes:
   ``{"<query>": {"<document>": score}}``. The file is one JSON value and read whole. A row is called by its place among
   all scores of the part that is read, from 1.
 
-Ids may be text or whole numbers. A score that is no finite number costs its row, a line that is no such object its
-line.
+Ids may be text or whole numbers. A row whose score is not a finite number is rejected, and so is a line that is not
+such an object.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LARGEST_MTEB = 1 << 30
 
 
 def read_predictions(file: InputFile) -> Iterator[LogBatch]:
-    """Batches of sentence-transformers' predictions, with the queries' texts where they are there."""
+    """Batches of sentence-transformers' predictions, with the queries' texts where the file has them."""
     with file.guard(), file.open_text() as stream:
         gathered, texts = Gathered(), dict[str, str]()
         for line in read_lines(stream):

@@ -1,4 +1,4 @@
-"""What every reader returns: batches of good rows, and the rejected rows with their reasons."""
+"""The result of every reader: batches of good rows, and the rejected rows with their reasons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PairBatch:
 
     ``table``: file (string), row (int64), a, b (string, neither null nor blank), id, a_id, b_id (string or null).
     ``kept``: the columns passed through, as many rows. ``untyped`` says that they come from a format without
-    types, where a number is still text. ``rejects`` are the bad rows among them. ``names`` has the column that
+    types, in which numbers are text. ``rejects`` are the bad rows among them. ``names`` has the column that
     each of a, b, id, a_id, b_id came from.
     """
 

@@ -1,7 +1,7 @@
-"""Rankings from TREC runs (six columns) and MS MARCO's (three): ten million rows in seconds, a bad row at its price.
+"""Rankings from TREC runs (six columns) and MS MARCO's (three): ten million rows in seconds.
 
-A block of lines that is written as one expects goes through Arrow's reader; a block with anything odd in it (several
-spaces, a wrong number of fields, a score that is none) is read line by line, and only its bad lines are rejected.
+Arrow's reader reads a block of regular lines; a block with anything unusual (several spaces, a wrong number of fields,
+an invalid score) is read line by line, and only its bad lines are rejected.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class LogBatch:
     """Rows of a log's file, in their order.
 
     ``table``: row (int64, from 1), query, document (string), score (double, null where the log has none), place
-    (int64, the rank that the log gives, or null), tag (string or null), third (double, a rank or a score: which of
-    them is seen by the whole log; else null). ``rejects`` are the unreadable rows among them. ``queries``: id,
+    (int64, the rank that the log gives, or null), tag (string or null), third (double, a rank or a score, which only
+    the whole log shows; else null). ``rejects`` are the unreadable rows among them. ``queries``: id,
     text (string), where the log has the texts of its queries.
     """
 
@@ -81,7 +81,7 @@ class Gathered:
         self.thirds.append(third)
 
     def batch(self, file: str, texts: pa.Table | None = None) -> LogBatch:
-        """What was gathered, as a batch."""
+        """The collected rows as a batch."""
         columns = [
             pa.array(self.rows, pa.int64()),
             pa.array(self.queries, pa.string()),

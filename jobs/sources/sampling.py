@@ -1,4 +1,4 @@
-"""A sample of a whole text file: its beginning, and of what follows the pieces that can show how it is written."""
+"""A sample of a whole text file: its beginning, and further pieces that show how it is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOKED_THROUGH = 1 << 30
 
 @dataclass(frozen=True)
 class Piece:
-    """Whole lines that stand together in a file, without their ends; ``last`` where the file ends with them."""
+    """Consecutive whole lines of a file, without their ends; ``last`` where the file ends with them."""
 
     lines: list[str]
     last: bool

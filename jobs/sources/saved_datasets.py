@@ -1,4 +1,4 @@
-"""Folders that the library ``datasets`` saved: which of the Arrow files there are the data.
+"""Folders that the library ``datasets`` saved: which of their Arrow files hold the data.
 
 ``save_to_disk`` names its files in ``state.json``; ``map`` and ``filter`` leave ``cache-….arrow`` beside them later. A
 ``DatasetDict`` is a folder a split, named in ``dataset_dict.json``.
@@ -40,7 +40,7 @@ def data_files(paths: Sequence[str], read: Reader, folder: str | None) -> list[s
 
 
 def _describes(path: str, folders: set[str], read: Reader) -> bool:
-    """Whether a file is no data but a description that ``datasets`` wrote."""
+    """Whether a file is a description that ``datasets`` wrote, not data."""
     where, name = posixpath.split(path)
     if name == STATE:
         return "_data_files" in _json(read(path))

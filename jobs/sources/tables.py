@@ -1,4 +1,4 @@
-"""Texts by their ids: the queries and documents that a log speaks of.
+"""Texts by their ids: the queries and documents of a log.
 
 Read are BEIR's ``queries.jsonl`` and ``corpus.jsonl`` (``_id``, ``title``, ``text``), any JSONL, Parquet, Arrow, CSV or
 TSV table with columns of ids and texts, and MS MARCO's ``queries.tsv`` and ``collection.tsv`` (id, tab, text, without a
@@ -71,7 +71,7 @@ class _Gathered:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Names of the columns in use; ``title`` is None where texts stand alone."""
+    """Names of the columns in use; ``title`` is None where texts have no title."""
 
     id: str
     text: str
@@ -107,8 +107,8 @@ def _choose(
 
 def _unknown(file: InputFile, names: Sequence[str]) -> SourceError:
     return SourceError(
-        f"{file.url}: no columns of ids and texts are known by name; the columns there are {listed(names)}; "
-        "say query_columns or corpus_columns: {id: …, text: …}"
+        f"{file.url}: no columns have usual names of ids and texts; the columns are {listed(names)}; "
+        "set query_columns or corpus_columns: {id: …, text: …}"
     )
 
 
@@ -237,7 +237,7 @@ def _read_delimited(file: InputFile, columns: TextColumns, titles: bool, notices
             if not numbered and len(names) != 2:
                 raise SourceError(
                     f"{file.url}: has {len(names)} columns and no header with known names; "
-                    "say query_columns or corpus_columns: {id: 1, text: 2}"
+                    "set query_columns or corpus_columns: {id: 1, text: 2}"
                 )
             by_number = TextColumns(id=_number(columns.id, 1), text=_number(columns.text, 2), title=columns.title)
             chosen = _choose(file, names, by_number, titles, notices)

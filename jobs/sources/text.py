@@ -1,4 +1,4 @@
-"""Pairs from CSV and TSV: read by the standard library, so that no bad line costs another."""
+"""Pairs from CSV and TSV: read by the standard library, so a bad line does not affect others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text as it comes: unpacked by what a file's first bytes say, whatever its name says; in UTF-8, with line feeds."""
+"""Reads text files as UTF-8 with line feeds, decompressed by their first bytes and not by their names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NO_TEXT = {
     rb"ORC": "is ORC; write it as Parquet or JSONL",
     rb"SQLite format 3\x00": "is an SQLite database; export the table as CSV",
     rb"%PDF-": "is a PDF file; rows of text are needed",
-    rb"(?i)\s*(<!doctype html|<html)": "is a web page (HTML), as a download that failed leaves; get the file itself",
+    rb"(?i)\s*(<!doctype html|<html)": "is a web page (HTML), perhaps of a failed download; download the file itself",
 }
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -149,7 +149,7 @@ def _only_member(raw: BinaryIO) -> Any:
     try:
         return archive.open(names[0])
     except NotImplementedError:
-        raise SourceError("is a zip archive of a kind that is not read; unpack it first") from None
+        raise SourceError("is a zip archive of a kind that is not supported; unpack it first") from None
 
 
 def _refuse_other(head: bytes, packed: str | None, named: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The one way in which jobs open DuckDB, the library that sorts and joins what does not fit into memory."""
+"""Opens DuckDB, which sorts and joins data that does not fit into memory, with the same limits everywhere."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def one_row(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
 
 
 def one_number(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    """Return the number that a query ends in, 0 for null."""
+    """Return the number that is a query's only value, 0 for null."""
     return int(one_row(con, query)[0] or 0)

@@ -47,7 +47,7 @@ BUSY = {
 
 
 class StorageSettings(Protocol):
-    """Where and as whom S3 is asked; every field may be None."""
+    """Endpoint, region and profile for S3; every field may be None."""
 
     @property
     def endpoint_url(self) -> str | None: ...
@@ -59,7 +59,7 @@ class StorageSettings(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, as a class of failures: ``transient`` ones are worth another attempt."""
+    """Classes of failures; ``transient`` ones are retried."""
 
     kind: str  # missing, exists, denied, keys, credentials, bucket, unreachable, busy, other
     code: str = ""
@@ -177,13 +177,13 @@ def _answer(error: BaseException) -> tuple[str, int]:
         if response and isinstance(response, dict):
             code = response.get("Error", {}).get("Code", "")
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            # A HEAD has no body to hold a code: the status stands in its place.
+            # The answer to a HEAD has no body with a code, so the status is used instead.
             return str(code), status or (int(code) if re.fullmatch(r"[1-5]\d\d", str(code), re.ASCII) else 0)
     return "", 0
 
 
 def _half_answers() -> tuple[type[BaseException], ...]:
-    """What is raised where an answer ends before its end, or is not S3's, as from a proxy between."""
+    """The errors of answers that are incomplete, or do not come from S3 but from a proxy."""
     import aiohttp
     from botocore.exceptions import IncompleteReadError
     from botocore.parsers import ResponseParserError
@@ -193,7 +193,7 @@ def _half_answers() -> tuple[type[BaseException], ...]:
 
 
 def store_failures() -> tuple[type[BaseException], ...]:
-    """What comes from the store and not from a mistake in the program."""
+    """The errors that the store causes, not a mistake in the program."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     return OSError, TimeoutError, BotoCoreError, ClientError, *_half_answers()
@@ -251,7 +251,7 @@ def bucket_of(url: str) -> str:
 def checked_url(url: str) -> str:
     """``url`` without trailing slashes; StoreError when it names no bucket or carries a login."""
     if holds_login(url):
-        raise StoreError("an s3:// location must not hold a key; use the AWS environment or storage.profile")
+        raise StoreError("an s3:// location must not contain a key; use the AWS environment or storage.profile")
     if not bucket_of(url):
         raise StoreError(f"{url}: an s3:// location needs a bucket, as in s3://bucket/folder")
     return url.rstrip("/")

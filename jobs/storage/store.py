@@ -65,7 +65,7 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether ``name`` is there, whole."""
+        """Whether the file ``name`` exists; a file that exists is complete."""
 
     @abstractmethod
     def mark(self, name: str) -> str | None:
@@ -81,7 +81,7 @@ class Store(ABC):
 
     @abstractmethod
     def commit(self, name: str, data: bytes) -> bool:
-        """Write ``name`` unless it is there already; False when it was, and then its bytes stay as they are."""
+        """Write ``name`` unless it exists already; return False where it did, and do not change it."""
 
     @abstractmethod
     def commit_file(self, name: str, path: Path) -> bool:
@@ -89,7 +89,7 @@ class Store(ABC):
 
     @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
-        """Write ``name`` in place of what may be there, in one step."""
+        """Write ``name``, replacing an existing file in one step."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -105,7 +105,7 @@ class Store(ABC):
 
     @abstractmethod
     def guard(self, doing: str, name: str) -> contextlib.AbstractContextManager[None]:
-        """Turns failures of the store inside the block into StoreError."""
+        """Turn failures of the store inside the block into StoreError."""
 
     @abstractmethod
     def attempt(self, doing: str, name: str, act: Callable[[], T]) -> T:
@@ -132,7 +132,7 @@ class Store(ABC):
 
     def _at_most(self, data: bytes, name: str, most: int | None) -> bytes:
         if most is not None and len(data) > most:
-            raise StoreError(f"{self.describe_name(name)}: is larger than {most >> 20} MiB; no run writes that")
+            raise StoreError(f"{self.describe_name(name)}: is larger than {most >> 20} MiB; no run writes such a file")
         return data
 
     def describe_name(self, name: str) -> str:
@@ -245,7 +245,9 @@ class LocalStore(Store):
             if part == self.root:
                 break
             if part.is_symlink():
-                raise StoreError(f"{part}: is a link, and a run directory holds none; put what it names in its place")
+                raise StoreError(
+                    f"{part}: is a link, which a run directory must not contain; replace it by the file itself"
+                )
         return path
 
     @contextlib.contextmanager
