@@ -48,8 +48,8 @@ class Attributor:
     default) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
     A pair whose error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``sums_to`` says what a
     pair's cells sum to: score, difference (the paper's, against two texts of the reference's token alone) or centred,
-    which takes the mean embedding of the texts ``centre`` off (50 distinct ones or more; by role in retrieval mode).
-    ``reference`` is the token that stands in place of every word in a reference: pad (the paper's), unk, mask, or a
+    which subtracts the mean embedding of the texts ``centre`` (50 distinct ones or more; by role in retrieval mode).
+    ``reference`` is the token that replaces every word in a reference: pad (the paper's), unk, mask, or a
     word that is one token. ``memory`` bounds
     the activations of one chunk, in bytes or, below 1, as a share of the device's memory.
     ``prompt_a`` and ``prompt_b`` name one of the model's prompts or give one.
@@ -160,7 +160,7 @@ class Attributor:
 
     @property
     def references(self) -> dict[str, str]:
-        """What stands in place of every word of a reference, by role."""
+        """The token that replaces every word in a reference, by role."""
         return {role: self._route(role).encoder.reference_name for role in self.roles}
 
     @property
@@ -217,7 +217,7 @@ class Attributor:
         no cosine, and comes back as undefined.
 
         Raises:
-            SettingError: where sums are to be centred, and nothing says on what.
+            SettingError: where sums are to be centred, and no centre is given.
         """
         if self.completion.sums_to == "centred" and not self.completion.centres:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
@@ -245,7 +245,7 @@ class Attributor:
         return [products.pair(i, j) for i, j in edges]
 
     def centre_on(self, centres: Mapping[str, Floats]) -> None:
-        """Take ``centres`` [D] by role for the mean embeddings that ``centred`` sums leave out."""
+        """Use ``centres`` [D] by role as the mean embeddings that ``centred`` sums subtract."""
         assert set(centres) == set(self.roles), "a centre for each role"
         self.completion = Completion(self.completion.sums_to, dict(centres))
 
@@ -265,7 +265,7 @@ class Attributor:
         return self._route(role).encoder
 
     def calibrate(self) -> None:
-        """Learn the quadrature of the model and layer now, and not with the first text."""
+        """Calibrate the quadrature of the model and layer now, not at the first text."""
         for role in self.roles:
             _ = self._route(role).mesh
 

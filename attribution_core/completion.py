@@ -1,14 +1,14 @@
 """Completed contributions: what every group adds to its text's embedding, counted from zero, not from a reference.
 
-On a model as people run it e(reference) is not zero, so Σ_i c_i = e(text) − e(reference) leaves a part of the score
-that no word has. Each text token therefore inherits its share of the reference that it replaced:
+On an ordinary model e(reference) is not zero, so Σ_i c_i = e(text) − e(reference) leaves a part of the score that no
+word has. Each text token therefore inherits its share of the reference:
 
     ĉ_i = c_i + w_i v,    w_i = tokens of group i / all tokens of kind text,    Σ_i ĉ_i = e − e(reference) + v.
 
 v is e(reference) where sums are to be the score; zero where they are to be the paper's difference of four scores
 (Möller, Nikolaev, Padó 2023, equation 10); and e(reference) − o, with o the mean embedding of a sample of texts, where
-they are to say what sets a pair apart from an average one. Special and prompt tokens stand in the reference too, and
-inherit nothing. Raw contributions c are what is computed, cached and judged; completing them takes no passes.
+they are to say what sets a pair apart from an average one. Special and prompt tokens are in the reference too, and
+inherit nothing. Raw contributions c are computed, cached and checked; completing them needs no pass of the model.
 """
 
 from __future__ import annotations

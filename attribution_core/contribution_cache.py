@@ -1,4 +1,4 @@
-"""Contributions of texts that will be asked for again, such as a query that stands in many shards of a log."""
+"""A cache of contributions of texts that are needed again, such as a query that is in many shards of a log."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ContributionCache:
         self._held: ByteCache[Key, Contributions] = ByteCache(budget, _bytes)
 
     def admit(self, keys: Iterable[Key]) -> None:
-        """Cache the texts ``keys`` and no others from now on; what is held of others goes as room is needed."""
+        """Cache the texts ``keys`` and no others from now on; other cached texts are dropped when space is needed."""
         self.admitted = set(keys)
 
     def get(self, text: ReadText) -> Contributions | None:
-        """Return what is held of a text, if anything."""
+        """Return the cached contributions of a text, None where there are none."""
         return self._held.get((text.role, text.text))
 
     def put(self, text: ReadText, one: Contributions) -> None:

@@ -50,7 +50,7 @@ class Quadrature:
 
 
 class Contributor:
-    """Computes contributions with one encoder, one way of multiplying, one quadrature, within one memory budget."""
+    """Computes contributions with one encoder, one kind of products, one quadrature, within one memory budget."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Contributor:
         out: dict[int, Contributions] = {}
 
         def settle(rows: list[int], count: int, mesh: CalibratedMesh, *, final: bool) -> list[int]:
-            """Take what ``count`` nodes explain of some texts; the others come back."""
+            """Store the results of texts for which ``count`` nodes are enough; return the other texts."""
             part = batch.select(rows)
             goal = Goal(
                 target_BD=embedding_BD[rows] - reference_BD[rows],
@@ -173,7 +173,8 @@ class Contributor:
         return [out[row] for row in range(len(texts))]
 
     def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Nodes and weights for one text that the mesh of the sample does not serve; None where it needs too many."""
+        """Nodes and weights for one text for which the mesh of the sample is not enough; None where it needs too
+        many."""
         return adaptive_rule(
             lambda alpha, weight: self.integrator.summed(batch, alpha, weight)[0].double().cpu().numpy(),
             lambda alpha: self._along(batch, torch.tensor(alpha))[0].double().cpu().numpy(),
@@ -244,12 +245,12 @@ class Contributor:
 
 
 def tolerance_of(role: Role, tolerance: float) -> float:
-    """What is aimed at for a text of some role where ``tolerance`` is asked for."""
+    """The tolerance to aim at for a text of a role where ``tolerance`` is asked for."""
     return min(tolerance, max(QUERY_SHARE * tolerance, DEFAULT_TOLERANCE)) if role == "query" else tolerance
 
 
 def _fetched(values: list[Tensor]) -> NDArray[Any]:
-    """The values of some texts of one batch, [texts, G, D or K], brought to the processor in one go."""
+    """The values of some texts of one batch, [texts, G, D or K], copied to the CPU in one transfer."""
     if not values:
         return np.empty((0, 0, 0))
     stacked = torch.stack(values)

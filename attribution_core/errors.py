@@ -1,4 +1,4 @@
-"""The one family of errors that a user of tokenpair can cause and mend."""
+"""The errors that a user of tokenpair can cause and correct."""
 
 
 class TokenpairError(Exception):

@@ -1,6 +1,6 @@
-"""How results print and what a run computes of itself, for classes that must not know of what draws or computes.
+"""Hooks for printing results and for computing on runs, so that result classes import no code that draws or computes.
 
-``attribution_core`` and ``jobs`` name a function for each, by its place; it is imported when it is called.
+``attribution_core`` and ``jobs`` register a function for each, by its module; it is imported when it is called.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Contributions of some texts with a given number of nodes, within a budget, judged by what they must sum to.
+"""Contributions of some texts with a given number of nodes, within a budget, checked against their known sum.
 
-The sum of a text's contributions is known beforehand (completeness) and costs one direction where its contributions
-cost many. So the layers are linearised at the nodes, the sum is looked at, and only the texts that have nodes enough go
-on to their directions, with the linearisation that is there already.
+The sum of a text's contributions is known beforehand (completeness), and computing it costs one direction, while the
+contributions cost many. So the layers are linearised at the nodes, the sum is checked, and only for texts with enough
+nodes the directions are computed, with the same linearisation.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ DAMPING = 0.1
 class Goal:
     """What the contributions of some texts must sum to, ``target_BD``, and how near: ``tolerance`` in units of ‖e‖.
 
-    With ``final`` whatever comes out is taken; ``given`` nodes were asked for. ``cotangent_BKD``, where there, are the
-    partners' contributions.
+    With ``final`` any result is accepted; ``given`` says that the number of nodes was set. ``cotangent_BKD``, where
+    there, are the partners' contributions.
     """
 
     target_BD: Tensor
@@ -49,7 +49,7 @@ class Goal:
         return (sum_BD - self.target_BD).norm(dim=1) / self.norm_B
 
     def residual_along(self, values_BQK: Tensor) -> Tensor:
-        """The same seen along the cotangents alone: the largest along any of them, [B]."""
+        """The same measured along the cotangents only: the largest of them, [B]."""
         assert self.cotangent_BKD is not None
         expected_BK = torch.einsum("bkD,bD->bk", self.cotangent_BKD, self.target_BD)
         length_BK = self.cotangent_BKD.norm(dim=2).clamp_min(torch.finfo(expected_BK.dtype).tiny)
@@ -253,11 +253,11 @@ class Integrator:
         return sum_BD, kept, values
 
     def _totals(self, segments: list[PathSegment]) -> Tensor:
-        """What each node gives the sum of contributions, [B, N, D]; the layers of one segment are alive at a time."""
+        """What each node adds to the sum of contributions, [B, N, D]; one segment's layers are in memory at a time."""
         return torch.cat([self._linearised(segment, "float32")[1] for segment in segments], 1)
 
     def _linearised(self, segment: PathSegment, precision: Precision) -> tuple[Linearisation, Tensor]:
-        """The layers at the nodes of a segment, and what each gives the sum of contributions, [B, N, D]."""
+        """The layers at the nodes of a segment, and what each node adds to the sum of contributions, [B, N, D]."""
         with products_in(precision):
             linear = self.products.linearise(segment)
             return linear, linear.totals()

@@ -1,4 +1,4 @@
-"""From a budget in bytes to chunk sizes; halving on out-of-memory, and on nothing else."""
+"""Chunk sizes from a budget in bytes; the budget is halved when memory runs out, and on no other error."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ V = TypeVar("V")
 class ByteCache(Generic[K, V]):
     """Values by key, of which :meth:`shrink` keeps those used last within ``budget`` bytes.
 
-    ``size`` says how many bytes a value takes. What is put stays until then, also beyond the budget: a batch needs all
+    ``size`` says how many bytes a value takes. Values stay until then, also beyond the budget: a batch needs all
     of its values at once.
     """
 

@@ -168,7 +168,7 @@ class PartnerProducts:
         self.known.update(zip(self.pulled, products, strict=True))
 
     def pair(self, i: int, j: int) -> PairAttribution | Undefined:
-        """The pair of texts i and j, by whichever way they are known."""
+        """The pair of texts i and j, from their contributions or their products."""
         a, b = self.known[i], self.known[j]
         if j in self._columns:
             products_IJ = self._pulled(b, self._columns[j][i], a).T
@@ -197,6 +197,6 @@ class PartnerProducts:
 
 
 def why_undefined(one: Undefined, texts: Sequence[str]) -> str:
-    """What is wrong with an undefined pair of the two ``texts``, naming the one that it is."""
+    """Why a pair of the two ``texts`` is undefined, naming the text that causes it."""
     side = "ab".index(one.sides[0])
     return f"the {('first', 'second')[side]} text cannot be attributed: {EMBEDS_TO_ZERO}: {texts[side][:60]!r}"

@@ -1,4 +1,4 @@
-"""What an attribution returns: the explained texts, one pair's matrix, its strongest cells.
+"""The results of an attribution: the explained texts, one pair's matrix, its strongest cells.
 
 Shapes use the letters of the package's legend (see ``attribution_core/__init__.py``): I and J are the groups of
 the first and the second text, D is the embedding width.

@@ -95,10 +95,10 @@ def test_a_pooler_may_be_missing_where_pooling_does_not_use_it(folder: Path) -> 
 
 def test_weights_that_nothing_takes_are_named(folder: Path) -> None:
     rewrite(folder, lambda weights: weights | {"encoder.layer.0.adapter.weight": torch.ones(2, 2)})
-    assert "nothing in BertModel takes encoder.layer.0.adapter.weight" in refusal(folder)
+    assert "nothing in BertModel uses encoder.layer.0.adapter.weight" in refusal(folder)
     rewrite(folder, without("adapter"))
     configure(folder, num_hidden_layers=2)
-    assert "takes encoder.layer.2.*, encoder.layer.3.*" in refusal(folder)
+    assert "uses encoder.layer.2.*, encoder.layer.3.*" in refusal(folder)
     configure(folder, num_hidden_layers=5)
     assert "lacks encoder.layer.4.*" in refusal(folder)
 

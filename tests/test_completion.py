@@ -290,7 +290,7 @@ def test_another_reference_is_the_oracles_with_that_token(
 @pytest.mark.parametrize("word", ["coffee library", "", "  ", "zzqx"])
 def test_a_reference_of_no_or_many_tokens_is_refused(word: str, tiny: TinyModels) -> None:
     """One line that says what is needed."""
-    with pytest.raises(SettingError, match=r"needed is one: 'pad', 'unk', 'mask' or a word of one token") as error:
+    with pytest.raises(SettingError, match=r"use 'pad', 'unk', 'mask' or a word of one token") as error:
         Attributor(tiny.load("bert"), reference=word)
     assert "\n" not in str(error.value)
 

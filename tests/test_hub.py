@@ -104,9 +104,7 @@ def test_a_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_name_that_the_hub_does_not_know_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(404, "RepoNotFound") as (address, asked):
         online(monkeypatch, address)
-        with pytest.raises(
-            ModelError, match="has no such model, or shows it to nobody without HF_TOKEN: check the name"
-        ):
+        with pytest.raises(ModelError, match="has no such model, or shows it only with HF_TOKEN: check the name"):
             hub.check_available("just-a-name")
     assert asked == ["/api/models/just-a-name", "/api/models/sentence-transformers/just-a-name"]
 

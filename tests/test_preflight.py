@@ -20,5 +20,5 @@ def test_a_reference_that_is_not_one_token_is_refused_before_planning(
     settings = {"model": str(tiny.folder("bert")), "input": str(tmp_path / "x.csv"), "output": str(tmp_path / "run")}
     for good in ("coffee", "pad", "unk", "mask"):
         check_before_planning(load_job(None, settings | {"reference": good}))
-    with pytest.raises(TokenpairError, match="tokens of this model; needed is one"):
+    with pytest.raises(TokenpairError, match="tokens of this model; use"):
         check_before_planning(load_job(None, settings | {"reference": word}))

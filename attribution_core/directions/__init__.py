@@ -1,4 +1,4 @@
-"""Jacobian products along the path: what the ways of computing contributions have in common.
+"""Jacobian products along the path: the interface that all directions of computing contributions share.
 
 The contribution of group i is c_i = Σ_k w_k J_g(γ(α_k)) · (x − r)|_i. *Forward* products push (x − r)|_i through g,
 one direction a group; *reverse* products pull cotangents u back, one direction a cotangent, and give u · c_i for all
@@ -78,7 +78,7 @@ class Linearisation(Protocol):
         ...
 
     def cast(self, dtype: torch.dtype) -> Linearisation:
-        """The same with directions pushed and pulled in another type, where that can be had."""
+        """The same with directions pushed and pulled in another type, where that is supported."""
         ...
 
     def forward(self, low: int, high: int) -> Tensor:
@@ -91,7 +91,7 @@ class Linearisation(Protocol):
 
 
 class Products(Protocol):
-    """One way of multiplying with the Jacobian of g along a path.
+    """One implementation of products with the Jacobian of g along a path.
 
     ``whole`` says that layers are multiplied out as the model wrote them, with attention of all heads at once.
     """

@@ -1,9 +1,9 @@
-"""Which way is cheapest for each text of a set of pairs: a pure function of sizes.
+"""Chooses the cheapest direction (a *way*) for each text of a set of pairs: a pure function of sizes.
 
 The work on a text is directions × nodes × tokens × (what one direction costs a token in the layers above the cut). The
-last two factors are the same for every way, so ways are compared by their directions: groups that move (forward), the
-embedding width (reverse), or the groups of all its partners (partner), each weighed by ``DIRECTION_COST``. A text
-explained through its partners needs their contributions, so two partners never both are.
+last two factors are the same for every way, so ways are compared by the number of directions: groups that move
+(forward), the embedding width (reverse), or the groups of all its partners (partner), each weighed by
+``DIRECTION_COST``. A text explained through its partners needs their contributions, so two partners never both are.
 """
 
 from __future__ import annotations

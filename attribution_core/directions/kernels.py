@@ -1,6 +1,6 @@
-"""What stands between the matrix products of tangents on a GPU, each in one pass over memory.
+"""The operations between the matrix products of tangents on a GPU, each in one pass over memory.
 
-Tensor cores multiply a tangent sooner than eager elementwise operations read it a few times: a LayerNorm's derivative
+Tensor cores multiply a tangent faster than eager elementwise operations read it a few times: a LayerNorm's derivative
 reads and writes it four times, the copies to and from the layout of heads and the attention logits' tangents a dozen.
 Here each is read once and written once, with sums in float32 (attention for half precision alone: its own products
 run on the tensor cores). The functions compute what their namesakes in

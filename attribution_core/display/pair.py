@@ -1,4 +1,4 @@
-"""One explained pair as terminal text, as HTML and as a figure: the public door of the display.
+"""One explained pair as terminal text, as HTML and as a figure: the public functions of the display.
 
 rich, jinja2 and matplotlib are imported inside the functions that need them.
 """

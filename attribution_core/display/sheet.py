@@ -1,4 +1,4 @@
-"""What every table in a terminal is made of: colours, bars, columns that fit the width, text that is safe to print."""
+"""The parts of every table in a terminal: colours, bars, columns that fit the width, text that is safe to print."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def shown_groups(text: ExplainedText, special: bool) -> NDArray[np.intp]:
 
 
 def step(value: float, limit: float, steps: int) -> int:
-    """Where ``value`` stands on a scale from -``limit`` to ``limit``: an integer from -``steps`` to ``steps``.
+    """The position of ``value`` on a scale from -``limit`` to ``limit``: an integer from -``steps`` to ``steps``.
 
     The steps follow the square root: beside one large cell, as most pairs have one, equal steps would leave all the
     others in the weakest shade.
@@ -142,7 +142,7 @@ def model_words(model: str) -> str:
 
 
 def terms(pair: PairAttribution) -> list[Term]:
-    """What the score is the sum of, in plain words."""
+    """The terms that sum to the score, in plain words."""
     a, b = names(pair)
     parts = [Term("=", f"{unit_words(pair)} pairs", pair.total)]
     special = special_sum(pair)
@@ -177,7 +177,7 @@ def beside(view: View, place: int) -> str:
 
 
 def kept_kinds(pair: PairAttribution) -> str:
-    """What stands in a pair beside its words: "special tokens", "special and prompt tokens", or ""."""
+    """The groups of a pair that are not words: "special tokens", "special and prompt tokens", or ""."""
     return other_kinds(pair.a, pair.b)
 
 
@@ -235,7 +235,7 @@ def text_notes(name: str, text: ExplainedText) -> list[str]:
 
 
 def warns(note: str) -> bool:
-    """Whether a note says that the numbers are not what they would ordinarily be."""
+    """Whether a note is a warning about the numbers."""
     return note.startswith(("Approximate", "Truncated"))
 
 

@@ -1,4 +1,4 @@
-"""What a model's checkpoint holds against what was built from it, so that no number comes from random weights.
+"""Compares a model's checkpoint with the model that was built from it, so that no number comes from random weights.
 
 transformers fills weights that a checkpoint lacks with random numbers, drops those that no layer takes, and builds its
 own class where a configuration names another. Each of these is an error here, unless the embedding cannot depend on it.
@@ -146,8 +146,8 @@ def _check_report(name: str, module: Any, report: _Loading) -> None:
     }
     if left:
         raise ModelError(
-            f"model {name} cannot be attributed: nothing in {type(report.model).__name__} takes {_named(left)} of its "
-            "checkpoint, so the model that was trained is another; config.json may be of another model, or the model "
+            f"model {name} cannot be attributed: nothing in {type(report.model).__name__} uses {_named(left)} of its "
+            "checkpoint, so another model was trained; config.json may be of another model, or the model "
             "may need code of its own (trust_remote_code)"
         )
 
@@ -179,7 +179,7 @@ def _check_class(name: str, built: Any) -> None:
 
 
 def _check_vocabulary(name: str, module: Any) -> None:
-    """A tokenizer that was built without its vocabulary's file reads every word as unknown."""
+    """Compare vocabulary sizes: a tokenizer that was built without its vocabulary file reads every word as unknown."""
     table = module.model.get_input_embeddings()
     rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
     tokens = len(module.tokenizer) if module.tokenizer is not None else 0
@@ -193,7 +193,7 @@ def _check_vocabulary(name: str, module: Any) -> None:
 
 
 def _limit_to_positions(module: Any) -> None:
-    """Cut longer texts where the table of positions ends: beyond it the model cannot read."""
+    """Cut texts that are longer than the table of positions: the model cannot read beyond it."""
     for name, table in module.model.named_modules():
         if name.endswith("position_embeddings") and hasattr(table, "num_embeddings"):
             # Where padding has a position of its own, the first token's is the one after it.

@@ -51,7 +51,7 @@ class _ReachedCut(Exception):  # noqa: N818 - a signal, not an error
 class Encoder:
     """A private float copy of a model with eager attention; the caller's model stays as it was.
 
-    ``reference`` says which token stands in place of every word in a reference: pad, unk, mask, or a word of one token.
+    ``reference`` says which token replaces every word in a reference: pad, unk, mask, or a word of one token.
     ``role`` says whose route is taken through a model with a Router; ``model`` is used as it is where it is already a
     ``private`` copy, so that the encoders of two routes share one.
 
@@ -87,7 +87,7 @@ class Encoder:
         self._cut(layer)
 
     def _cut(self, layer: int) -> None:
-        """Find the layers and the token that stands for nothing."""
+        """Find the layers and the token that replaces words in a reference."""
         self.pooling_modes = pooling_modes(self.pooling)
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
@@ -126,7 +126,7 @@ class Encoder:
         return parts if parts and all(part.plain for part in parts) else None
 
     def layer_shape(self) -> LayerShape:
-        """What decides the memory that a token takes."""
+        """The sizes that decide how much memory a token needs."""
         config = self.transformer.model.config
         return LayerShape(
             d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
@@ -160,7 +160,7 @@ class Encoder:
         ]
 
     def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
-        """What the tokenizer makes of prompt and text, and how many tokens of it are the prompt."""
+        """The tokens of prompt and text, and how many of them are the prompt."""
         # A text without a role takes this encoder's route.
         task: dict[str, str] = {"task": role if role != "text" else self.role}
         read = self._preprocess(texts, prompt, {} if task["task"] == "text" else task)

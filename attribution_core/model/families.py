@@ -1,7 +1,7 @@
-"""Where each model family keeps its layers, and what can be said about a layer.
+"""Where the layers of each model family are, and the properties of a layer.
 
-A family is known by the ``model_type`` of its transformers config. Everything that differs between families stands
-here; the rest of the package speaks of "the layers above the cut".
+The ``model_type`` of the transformers config names the family. Everything that differs between families is here; the
+rest of the package only uses "the layers above the cut".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attribution_core.errors import ModelError
 
 @dataclass(frozen=True)
 class LayerParts:
-    """The weights of one post-LayerNorm encoder layer (Devlin et al. 2019), whatever its family calls them.
+    """The weights of one post-LayerNorm encoder layer (Devlin et al. 2019), under names common to all families.
 
     y = LN(x + O·attention(Q x, K x, V x)); layer(x) = LN(y + W₂ act(W₁ y)).
     """
@@ -53,8 +53,8 @@ class LayerParts:
 class Family:
     """One model family.
 
-    ``layers`` is the dotted path from the transformers model to its list of layers, and ``top`` the paths of what
-    stands between the last layer and the token embeddings (a final norm). ``uniform`` says that every layer is called
+    ``layers`` is the dotted path from the transformers model to its list of layers, and ``top`` the paths of the
+    modules between the last layer and the token embeddings (a final norm). ``uniform`` says that every layer is called
     with the same masks and biases, so that one captured call serves them all; ``shared`` names arguments of a layer
     that belong to the model and not to a text. ``parts`` reads the weights of BERT-like layers for the structured fast
     path: of one entry of the list, which may stand for several of them. ``in_call_order`` gives the layers in the order
@@ -75,7 +75,7 @@ class Family:
     casts: bool = False
 
     def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
-        """The layers inside a transformers model of this family, one for each call: a shared one stands there often."""
+        """The layers inside a transformers model of this family, one for each call: a shared layer is repeated."""
         listed = _at(transformer, self.layers)
         assert isinstance(listed, nn.ModuleList)
         return list(listed) if self.in_call_order is None else self.in_call_order(transformer, listed)
@@ -88,7 +88,7 @@ class Family:
         return layers[layer:]
 
     def find_top(self, transformer: nn.Module) -> list[nn.Module]:
-        """What stands between the last layer and the token embeddings."""
+        """The modules between the last layer and the token embeddings."""
         return [_at(transformer, path) for path in self.top]
 
 

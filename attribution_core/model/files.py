@@ -1,6 +1,6 @@
-"""What the files of a model's folder are, before any library opens them: each fault is named with its file.
+"""Checks the files of a model's folder before any library opens them: an error names the faulty file.
 
-Only files that loading opens are looked at. A pointer or a damaged file among a folder's other exports is no fault.
+Only files that loading opens are checked. A pointer or a damaged file among a folder's other exports is no error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub by their names: in the local cache, to be had by a download, or neither.
+"""Models of the Hugging Face hub by their names: in the local cache, available for download, or neither.
 
 The hub's library is imported inside: ``tokenpair status`` imports this file, and starts sooner without.
 """
@@ -59,9 +59,9 @@ def cached_folder(name: str) -> Path | None:
 
 
 def check_available(name: str) -> None:
-    """Ask the hub, once and shortly, for a model that is not in the local cache.
+    """Ask the hub once, with a short time-out, for a model that is not in the local cache.
 
-    Without this the libraries that load a model ask for minutes, and say in the end that something went wrong.
+    Without this check the libraries that load a model retry for minutes, and then give an unspecific error.
 
     Raises:
         ModelError: in one line, where the model is not in the cache and cannot be downloaded.
@@ -73,7 +73,7 @@ def check_available(name: str) -> None:
 def place_of(name: str) -> str:
     """Where the libraries should look for a model: its name, or its folder where that is on this machine.
 
-    That is the folder in the cache where the hub does not answer: by its name the hub would be asked for minutes.
+    That is the folder in the cache where the hub does not answer: with its name the libraries would retry for minutes.
     """
     from huggingface_hub import constants
 
@@ -87,7 +87,7 @@ def place_of(name: str) -> str:
 
 
 def why_not(name: str) -> str:
-    """Why a model of the hub could not be loaded, where that is for want of files, as part of a sentence."""
+    """Why a model of the hub could not be loaded, where files are missing, as part of a sentence."""
     try:
         cached = cached_folder(name)
     except ModelError:
@@ -96,7 +96,9 @@ def why_not(name: str) -> str:
         return _unavailable(name) or f"its files could not be downloaded from {_endpoint()}; try again"
     if offline := _offline():
         return f"only a part of it is in the local cache ({cached}), and {offline}"
-    return f"only a part of it is in the local cache ({cached}), and the rest could not be had from {_endpoint()}"
+    return (
+        f"only a part of it is in the local cache ({cached}), and the rest could not be downloaded from {_endpoint()}"
+    )
 
 
 def _unavailable(name: str) -> str:
@@ -109,7 +111,7 @@ def _unavailable(name: str) -> str:
         return f"{place}, and {_endpoint()} does not answer: check the network, or give a folder"
     if answer == "unknown":
         return (
-            f"there is no folder of that name, and {_endpoint()} has no such model, or shows it to nobody without "
+            f"there is no folder of that name, and {_endpoint()} has no such model, or shows it only with "
             "HF_TOKEN: check the name"
         )
     return ""
@@ -117,7 +119,7 @@ def _unavailable(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _asked(name: str) -> str:
-    """What the hub says of a model: "there", "unknown" or "silent"."""
+    """The hub's answer about a model: "there", "unknown" or "silent"."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -151,7 +153,7 @@ def _offline() -> str:
     if not constants.HF_HUB_OFFLINE:
         return ""
     named = next((one for one in OFFLINE_VARIABLES if os.environ.get(one)), OFFLINE_VARIABLES[0])
-    return f"{named}={os.environ.get(named, '1')} forbids to download it: set {named}=0, or give a folder"
+    return f"{named}={os.environ.get(named, '1')} forbids downloading it: set {named}=0, or give a folder"
 
 
 def _cache() -> str:

@@ -1,4 +1,4 @@
-"""The one reader of the files beside a model's weights: what they say of it, without torch."""
+"""Reads a model's configuration files, without its weights and without torch; all other code uses this reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
 KINDS = {
-    "SparseEncoder": "it is a sparse encoder, whose embedding keeps the largest values alone: that is not smooth, so "
+    "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
     "no path integral exists",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
@@ -179,8 +179,8 @@ def first_layer_above(layer: int, count: int) -> int:
 def refuse_by_description(name: str) -> None:
     """Refuse a model whose own files say that it cannot be attributed; ``name`` is a folder or a name on the hub.
 
-    sentence-transformers loads a saved sparse encoder or cross-encoder as an ordinary model all the same: it takes the
-    transformer out and puts mean pooling on top. Attributions of that would be of a model that nobody trained.
+    sentence-transformers would load a saved sparse encoder or cross-encoder as an ordinary model: it takes the
+    transformer and puts mean pooling on top. Attributions would then explain a model that was never trained.
 
     Raises:
         ModelError: with the reason.
@@ -208,7 +208,7 @@ def saved_by_sentence_transformers(name: str) -> bool:
 
 
 def _positive(value: object) -> int | None:
-    """A size or limit as a whole number; None for what is none, or means that there is no limit."""
+    """A size or limit as a whole number; None for other values, and for those that mean no limit."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < NO_LIMIT:
         return None
     return int(value)

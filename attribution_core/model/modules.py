@@ -1,4 +1,4 @@
-"""What a loaded SentenceTransformer is made of: the route of a role, its transformer, pooling and head."""
+"""The parts of a loaded SentenceTransformer: the route of a role, its transformer, pooling and head."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
         modules = [modules[0], *modules]
     elif len(modules) < 2 or not isinstance(modules[0], Transformer) or not isinstance(modules[1], Pooling):
         raise ModelError(
-            f"the model's modules{whose} are {names}; needed are Transformer → Pooling → (Dense, LayerNorm, Normalize)"
+            f"the model's modules{whose} are {names}; supported: Transformer → Pooling → (Dense, LayerNorm, Normalize)"
             + _why_not(modules)
         )
     else:
@@ -120,13 +120,13 @@ def _check_transformer(transformer: Any) -> None:
 
 
 def _why_not(modules: list[nn.Module]) -> str:
-    """What is known of models that end up here often, as a second half of the message."""
+    """An explanation for kinds of models that are often tried, as the second half of the message."""
     names = {type(module).__name__ for module in modules}
     modalities = {one for module in modules for one in getattr(module, "modalities", [])}
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
         return ". It is a multimodal model, whose towers pool inside themselves: neither side can be attributed"
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
-        return ". It is a sparse encoder, whose embedding keeps the largest values alone: that is not smooth"
+        return ". It is a sparse encoder, whose embedding keeps only the largest values: that is not smooth"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:
         return ". It is a word-embedding model of another kind; a StaticEmbedding can be attributed"
     return ""

@@ -3,7 +3,7 @@
 The reference is the empty text. Its embedding is the mean of nothing, zero, for sentence-transformers too; so without a
 Dense bias behind it the reference terms vanish and the attributions sum to the score. A padding token would be a poor
 choice here: it was never part of any mean, its vector is arbitrary, and a mean of many is no shorter than itself. So
-the setting ``reference`` has no part here.
+the setting ``reference`` is not used here.
 """
 
 from __future__ import annotations

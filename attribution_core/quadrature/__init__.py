@@ -1,1 +1,1 @@
-"""The path integral's nodes: rules, how many a text needs, and what earlier texts needed."""
+"""The nodes of the path integral: rules, calibration, adaptive quadrature, and cached calibrations."""

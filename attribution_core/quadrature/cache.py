@@ -1,7 +1,7 @@
-"""Calibrations of earlier processes in the user's cache: learning one takes seconds of forward passes.
+"""Calibrations of earlier processes in the user's cache: computing one takes seconds of forward passes.
 
-A calibration only says where nodes are likely to serve; whether they did is measured on every text. So a file that is
-damaged, or was written by somebody else, can cost time and never an accuracy that was asked for.
+A calibration only proposes nodes; whether they are enough is measured on every text. So a file that is damaged, or that
+another program wrote, can cost time but no accuracy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The quadrature of a model and layer, learned once from texts that every run has at hand.
+"""The quadrature of a model and layer, fitted once to a built-in sample of texts.
 
 The sample is fixed, so that the nodes, and with them every result, depend on nothing but the model, the layer and the
-text itself: not on the shard a text is in, nor on which text was asked for first. The sample only decides where
-nodes stand and what they weigh; whether they suffice is measured on every text.
+text itself: not on the shard a text is in, nor on which text was asked for first. The sample only decides the
+places and weights of nodes; whether they suffice is measured on every text.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ WORTH_FITTING = 0.8
 
 @dataclass(frozen=True, eq=False)
 class CalibratedMesh:
-    """Where nodes stand for one model and layer, and how many a text is likely to need.
+    """The nodes for one model and layer, and how many a text is likely to need.
 
     ``fitted`` holds nodes and weights by their count, better than the mesh's own; ``needed`` the tokens of each text of
     the sample, ascending, and the nodes that met the tolerance on it.

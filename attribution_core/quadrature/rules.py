@@ -35,7 +35,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mesh:
-    """A density on the path: nodes stand close where ``log_density`` (a Chebyshev series on [0, 1]) is large."""
+    """A density on the path: nodes are close together where ``log_density`` (a Chebyshev series on [0, 1]) is large."""
 
     log_density: tuple[float, ...] = (0.0,)
 

@@ -1,4 +1,4 @@
-"""Which characters a reader sees, and which of them are one to the reader: Unicode's grapheme clusters.
+"""Which characters a reader sees, and which of them form one visible character: Unicode's grapheme clusters.
 
 White space, control and format characters, and those that Unicode calls default-ignorable (joiners, soft hyphens,
 variation selectors, fillers) are invisible. The tags of a flag's emoji are seen: without them it is another flag.

@@ -44,7 +44,7 @@ class Groups:
 
     @property
     def visible(self) -> bool:
-        """Whether there is a group of text that a reader sees."""
+        """Whether any group of text has a visible character."""
         return any(
             kind == "text" and end > start for kind, start, end in zip(self.kinds, self.starts, self.ends, strict=True)
         )
@@ -66,7 +66,7 @@ def group_tokens(
     unit: Unit,
     read_to: int | None = None,
 ) -> Groups:
-    """Collect tokens into the groups that are attributed as one.
+    """Collect tokens into groups, each attributed as one unit.
 
     ``spans[s]`` is token s's character range in ``text``; it is ignored for special and prompt tokens, which are
     groups of their own. ``read_to`` is where the model stopped reading, if it did: a word ends there at the latest.

@@ -1,4 +1,4 @@
-"""The token that stands in place of every word in a reference, and the words of what is wrong with one."""
+"""The token that replaces every word in a reference, and the errors about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = ("pad", "unk", "mask")
 
 
 def blank_token(tokenizer: Any) -> tuple[int, str]:
-    """Return the id of the token that stands for nothing in a reference, and what to call it.
+    """Return the id of the token that is used as padding in a reference, and its name for messages.
 
     It is the padding token; where a tokenizer has none its end-of-text token, which models without a padding token are
     padded with, or else its unknown token. A tokenizer without a padding token is given the one that was chosen.
@@ -31,7 +31,7 @@ def blank_token(tokenizer: Any) -> tuple[int, str]:
 
 
 def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
-    """Return the id of the token that stands in place of every word in a reference, and what to call it.
+    """Return the id of the token that replaces every word in a reference, and its name for messages.
 
     A tokenizer without a padding token is given one, as by :func:`blank_token`.
 
@@ -48,7 +48,7 @@ def reference_token(tokenizer: Any, asked: str) -> tuple[int, str]:
         token = getattr(tokenizer, f"{asked}_token", None)
         kind = {"unk": "unknown", "mask": "mask"}[asked]
         if token is None:
-            raise SettingError(f"reference {asked!r}: the model's tokenizer has no {kind} token; take 'pad' or a word")
+            raise SettingError(f"reference {asked!r}: the model's tokenizer has no {kind} token; use 'pad' or a word")
         return int(tokenizer.convert_tokens_to_ids(token)), f"{token} ({kind} token)"
 
     def ids_of(text: str) -> list[int]:
@@ -71,5 +71,5 @@ def one_token(word: str, ids_of: Callable[[str], list[int]], unknown: int | None
     single = [ids[0] for ids in known if len(ids) == 1]
     if not single:
         count = f"{len(known[0])} tokens of this model" if known else "no token of this model"
-        raise SettingError(f"reference {word!r} is {count}; needed is one: 'pad', 'unk', 'mask' or a word of one token")
+        raise SettingError(f"reference {word!r} is {count}; use 'pad', 'unk', 'mask' or a word of one token")
     return single[-1]

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RawText:
-    """What a tokenizer made of a prompt and a text: an entry a token.
+    """The tokens of a prompt and a text, one entry per token.
 
-    ``added`` marks tokens that stand in no text, ``spans`` are character ranges in the prompt and the text behind it.
+    ``added`` marks tokens that are in no text, ``spans`` are character ranges in the prompt and the text behind it.
     """
 
     ids: tuple[int, ...]
@@ -54,7 +54,7 @@ class ReadText:
     def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.
 
-        Texts of one length mostly share theirs, so it is the key under which its features are kept.
+        Texts of one length mostly share theirs, so it is the key under which its features are cached.
         """
         ids = tuple(one if kept else reference_id for one, kept in zip(self.ids, self.kept, strict=True))
         return ids, self.types
@@ -106,9 +106,9 @@ def read_text(
 
 
 def _cut(prompt: str, text: str, last: int, tokens: int, count_tokens: Callable[[str], int]) -> int | None:
-    """Where a model that has no room for more stopped reading a text; None where it read all of it.
+    """The offset at which a model with a full context stopped reading a text; None where it read all of it.
 
-    ``last`` is where the last of the ``tokens`` of prompt and text ends. Text behind it does not tell: tokenizers drop
+    ``last`` is where the last of the ``tokens`` of prompt and text ends. Text behind it is no evidence: tokenizers drop
     accents and other characters.
     """
     clusters = clusters_of(text)

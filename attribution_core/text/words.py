@@ -42,9 +42,9 @@ _ABBREVIATIONS = frozenset(
 
 @lru_cache(maxsize=1 << 16)
 def word_key(word: str) -> str:
-    """What two words have in common that count as the same: composed (NFC) and without letter case.
+    """A key that is equal for words that count as the same: composed (NFC) and without letter case.
 
-    This is the only place that says which words are equal: "Café" and "cafe" with a combining accent are, "cafe" is
+    Only this function decides which words are equal: "Café" and "cafe" with a combining accent are, "cafe" is
     another word. Folding can leave letters apart that compose, so the result is composed again.
     """
     if word.isascii():

@@ -26,7 +26,7 @@ def shared_dropout() -> Iterator[None]:
 
 
 class _OneMask(TorchFunctionMode):
-    """Takes the place of the functions that drop units, whoever calls them."""
+    """Replaces the functions that drop units, for all callers."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

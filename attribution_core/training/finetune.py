@@ -1,9 +1,9 @@
 """Fine-tuning an encoder on labelled pairs by the paper's recipe, with the trainer of sentence-transformers.
 
-The trainer has the loop, the optimiser, the schedule and the checkpoints. This module has what the recipe adds: the
-loss over shared dropout, batches of texts of like length, workers that share every batch, and checkpoints by the clock.
-What happens at a step is a function of the seed and the step's number alone. So a run that was killed goes on as if it
-had not been, and workers that share a batch do together what one does alone.
+The trainer provides the loop, the optimiser, the schedule and the checkpoints. This module adds the rest of the recipe:
+the loss over shared dropout, batches of texts of like length, workers that share every batch, and checkpoints by the
+clock. What happens at a step is a function of the seed and the step's number alone. So a run that was killed goes on as
+if it had not been, and workers that share a batch do together what one does alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class LikeLengths(DefaultBatchSampler):
 
 
 class PairTrainer(SentenceTransformerTrainer):
-    """Fine-tunes ``model`` in place, and goes on from the newest complete checkpoint in ``folder``.
+    """Fine-tunes ``model`` in place, and resumes from the newest complete checkpoint in ``folder``.
 
     ``rank`` and ``world`` say which share of every batch is this worker's. Checkpoints are written after every epoch
     and every ``save_seconds``; ``saved`` is called after each. ``report`` gets the state after every epoch and every
@@ -204,7 +204,7 @@ class PairTrainer(SentenceTransformerTrainer):
 
     @property
     def progress(self) -> TrainingState:
-        """Where the training stands."""
+        """The progress of the training."""
         return TrainingState(
             step=self.state.global_step,
             steps=self.steps_an_epoch * self.recipe.epochs,
@@ -234,7 +234,7 @@ class PairTrainer(SentenceTransformerTrainer):
     # What the trainer asks of its class ------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Whole batches for every worker: :class:`PairLoss` takes its share."""
+        """Whole batches for every worker: :class:`PairLoss` computes the worker's share."""
         # An optional library, checked when the trainer was made.
         from accelerate.data_loader import prepare_data_loader
 
@@ -271,7 +271,7 @@ class PairTrainer(SentenceTransformerTrainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Every entry of the log says when it was made."""
+        """Add the time to every entry of the log."""
         super().log(logs | {"seconds": self.clock.seconds}, start_time)
 
 
@@ -340,7 +340,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def evaluator_of(pairs: LabelledPairs, similarity: Loss) -> EmbeddingSimilarityEvaluator:
-    """What measures the Spearman correlation of a model's similarities and labels."""
+    """The evaluator of the Spearman correlation of a model's similarities and labels."""
     labels = pairs.similarity.tolist()
     return EmbeddingSimilarityEvaluator(
         list(pairs.a), list(pairs.b), labels, batch_size=64, main_similarity=similarity, write_csv=False

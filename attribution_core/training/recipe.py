@@ -1,4 +1,4 @@
-"""How a model is fine-tuned, on what, and what each epoch came to."""
+"""The recipe of a fine-tuning, its pairs, and the results of each epoch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a training is. ``step`` counts those of earlier starts too, ``steps_now`` those of this one alone.
+    """The progress of a training. ``step`` counts those of earlier starts too, ``steps_now`` those of this one alone.
 
     ``loss`` is that of the last step; ``epochs`` are those that ended, the first being the model as it was.
     """

@@ -1,4 +1,4 @@
-"""References of a batch of texts as token ids, and those whose embeddings are known already.
+"""References of a batch of texts as token ids, and a cache of their embeddings.
 
 A row is described by the ids of its reference up to its last token: two texts of one length, prompt and special
 tokens share it, wherever the batch is padded to.
@@ -75,7 +75,7 @@ class ReferenceCache:
     """Token embeddings of references by layout, good until the weights they were computed with change.
 
     A change is seen by the storage and version of every parameter and buffer, and by the steps of torch's optimisers;
-    whoever writes through ``.data``, which leaves no trace, must :meth:`forget`. Copies and pickles begin empty.
+    code that writes through ``.data``, which cannot be seen, must call :meth:`forget`. Copies and pickles begin empty.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class ReferenceCache:
         return len(self._known)
 
     def forget(self) -> None:
-        """Let go of everything."""
+        """Drop all cached references."""
         with self._lock:
             self._known.clear()
 
@@ -128,7 +128,7 @@ register_optimizer_step_post_hook(_count_step)
 
 
 def weights_state(module: nn.Module) -> Hashable:
-    """Something that differs after the weights of a module were changed; None where that cannot be known."""
+    """A value that changes with the weights of a module; None where changes cannot be seen."""
     try:
         values = (*module.parameters(), *module.buffers())
         return _last_step, *((value.data_ptr(), value._version) for value in values)

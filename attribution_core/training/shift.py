@@ -40,9 +40,9 @@ MARKS = {"offset_mapping": "return_offsets_mapping", "special_tokens_mask": "ret
 class ShiftedTransformer(Transformer):
     """A ``Transformer`` whose token embeddings are those of the text less those of its reference.
 
-    References are computed once a layout, and without gradients kept until weights change. In training gradients flow
-    through them and nothing is kept. Under dropout a text and its reference have to lose the same units at the same
-    positions for the reference to be zero: all rows of a batch do.
+    References are computed once per layout; without gradients they are cached until weights change. In training
+    gradients flow through them and nothing is cached. Under dropout a text and its reference have to lose the same
+    units at the same positions for the reference to be zero: all rows of a batch do.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class ShiftedTransformer(Transformer):
 
     @property
     def pad_id(self) -> int:
-        """The token that stands for every word of a reference."""
+        """The token that replaces every word in a reference."""
         assert self.tokenizer is not None, "checked when it was made"
         return blank_token(self.tokenizer)[0]
 
@@ -128,11 +128,11 @@ class ShiftedTransformer(Transformer):
         return super().forward({name: value for name, value in features.items() if name != KEPT}, **kwargs)
 
     def forget_references(self) -> None:
-        """To be called after weights were written through ``.data``; every other change is noticed."""
+        """Drop cached references. Call this after writing weights through ``.data``; other changes are detected."""
         self._references.forget()
 
     def train(self, mode: bool = True) -> ShiftedTransformer:
-        """As the parent's; nothing is kept from before a training to after it."""
+        """As the parent's; cached references are dropped at the begin and end of training."""
         if mode != self.training:
             self._references.forget()
         super().train(mode)
@@ -212,10 +212,12 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
 
 
 def _through_zero(module: nn.Module) -> nn.Module:
-    """The module as it stands behind a shift: zero has to stay zero."""
+    """The module to use after a shift: it has to map zero to zero."""
     name = type(module).__name__
     if isinstance(module, Normalize):
-        raise ModelError("a Normalize before other modules cannot be shifted: at zero, where references go, it jumps")
+        raise ModelError(
+            "a Normalize before other modules cannot be shifted: it is not continuous at zero, where references embed"
+        )
     if not isinstance(module, Dense):
         raise ModelError(f"a {name} behind pooling cannot be shifted: it does not map zero to zero")
     with torch.no_grad():
