@@ -175,7 +175,7 @@ def test_reasons_are_searched_and_rows_cut_to_the_number_asked_for(tmp_path: Pat
     found = json.loads(tokenpair("rejects", tmp_path / "r", "--format", "json", "--reason", "WRONG number").stdout)
     assert sorted(row["row"] for row in found["rows"]) == sorted(row["row"] for row in rows if row["row"] % 4 == 0)
     assert len(json.loads(tokenpair("rejects", tmp_path / "r", "--format", "json", "--top", "2").stdout)["rows"]) == 2
-    assert "None of them" in tokenpair("rejects", tmp_path / "r", "--reason", "100%_").stdout
+    assert "No rejected row has" in tokenpair("rejects", tmp_path / "r", "--reason", "100%_").stdout
 
 
 def test_a_run_without_rejects_says_so(tmp_path: Path) -> None:

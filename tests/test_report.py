@@ -80,7 +80,7 @@ def test_the_explorer_s_numbers_are_the_run_s(tmp_path: Path, rng: Random, store
     pairs, ids = made(rng, 30)
     run = write_run(tmp_path, pairs, ids, store=store)
     page = reported(run)
-    assert ("estimated from the word pairs that were kept" in page) == (store == "top")
+    assert ("estimated from the word pairs that were stored" in page) == (store == "top")
     data = data_of(page)
     assert len(data["pairs"]) >= 20
     for shown in data["pairs"]:
@@ -207,8 +207,8 @@ def test_what_is_shown_is_the_extremes_and_some_by_chance(tmp_path: Path, rng: R
     by_score = [ids[at][0] for at in np.argsort([-pair.score for pair in pairs])]
     assert chosen["Highest scores"] == by_score[:8]
     assert chosen["Lowest scores"] == by_score[::-1][:8]
-    assert len(set(chosen["Chosen by chance"])) == 16
-    assert chosen["Chosen by chance"] != dict(choose_pairs(run, 1, 32))["Chosen by chance"]
+    assert len(set(chosen["Chosen at random"])) == 16
+    assert chosen["Chosen at random"] != dict(choose_pairs(run, 1, 32))["Chosen at random"]
 
 
 def test_a_log_shows_queries_relevance_and_links_to_pairs(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_statistics_that_are_missing_or_old_are_made_first(
     part = Path(more.url, "attributions", "part-00001.parquet").read_bytes()
     Path(run.url, "attributions", "part-00007.parquet").write_bytes(part)
     make_report(Run(run.store), said.append, called="run")
-    assert any("has grown" in line for line in said)
+    assert any("has more rows" in line for line in said)
 
 
 def test_a_report_completes_statistics_and_says_that_they_are_of_a_sample(tmp_path: Path, rng: Random) -> None:
@@ -313,7 +313,7 @@ def test_a_report_completes_statistics_and_says_that_they_are_of_a_sample(tmp_pa
     found = read_summary(run.store)
     assert set(found.statistics) == set(NAMES)
     assert (found.run.pairs, found.run.resamples) == (5, 50)
-    assert "What follows is of 5 of these pairs, chosen by chance." in page
+    assert "What follows is of 5 of these pairs, chosen at random." in page
 
 
 def test_statistics_of_other_settings_are_not_removed_without_a_word(tmp_path: Path, rng: Random) -> None:

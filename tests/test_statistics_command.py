@@ -238,7 +238,7 @@ def test_statistics_of_another_version_are_to_be_made_again(tmp_path: Path, seed
     plain = json.loads(place.read_text())
     del plain["run"]["sums_to"]
     place.write_text(json.dumps(plain | {"version": 1}))
-    with pytest.raises(RunError, match="another version of tokenpair wrote it; make it again"):
+    with pytest.raises(RunError, match="another version of tokenpair wrote it; compute it again"):
         _ = run.statistics
     assert command(run.url, "--only", "position", "--quiet", "--pipeline", "none")[0] == 0
     assert read_summary(run.store).run.sums_to == "difference"

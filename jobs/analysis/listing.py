@@ -1,4 +1,4 @@
-"""Lists of what a run holds: its first pairs with their texts, and its rejected rows with their reasons."""
+"""Lists of a run's first pairs with their texts, and of its rejected rows with their reasons."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def _list_pairs(run: Run, count: int) -> PairList:
 
 
 def _has_query_ids(run: Run) -> bool:
-    """Whether queries have ids that a user gave, and not those made of their texts."""
+    """Whether queries have ids from the user, not ids made from their texts."""
     columns = run.setting("columns")
     return bool(run.setting("log")) or (isinstance(columns, dict) and columns.get("a_id") is not None)
 
 
 def _nothing(run: Run) -> str:
     if not run.finished:
-        return f"has no pair yet; tokenpair status {run.url} says where it stands"
+        return f"has no pair yet; tokenpair status {run.url} shows its progress"
     return f"has no pair, every row was rejected; tokenpair rejects {run.url} says why"
 
 
@@ -108,7 +108,7 @@ class Rejects:
 
 @contextlib.contextmanager
 def open_rejects(run: Run) -> Iterator[Rejects]:
-    """The rejected rows of ``run`` so far; RunError where its parts are not what tokenpair writes.
+    """The rejected rows of ``run`` so far; RunError where its parts are not of tokenpair's form.
 
     Rows are sorted on disk where they are more than memory should hold.
     """

@@ -16,8 +16,8 @@ TAILS = (0.025, 0.975)
 
 
 def quantiles(values: NDArray[Any], shares: Sequence[float] = SPREAD) -> NDArray[np.float64]:
-    """The quantiles of ``values`` [n, …] over the first axis, [shares, …]; NaN is left out, and stands where nothing
-    else is."""
+    """The quantiles of ``values`` [n, …] over the first axis, [shares, …]; NaN is left out; the result is NaN
+    where there is nothing else."""
     if not len(values):
         return np.full((len(shares), *values.shape[1:]), np.nan)
     with np.errstate(all="ignore"), warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 *Clusters.* The documents of one query are not independent, so a draw takes all pairs of a cluster. Statistics put pairs
 (of a log its queries) into at most ``BUCKETS`` clusters by a hash of their ids, one pair a cluster where there are few
-enough: clusters put together by chance have the variance that their pairs have.
+enough: clusters that are merged at random have the same variance as their pairs.
 
 *Shares of a total.* A total is a sum of values of both signs, so it can be near zero or negative, and a share of it
 would mean nothing. A share is therefore always Σ over pairs / Σ over pairs, never a mean of pairs' own shares, and is
@@ -119,7 +119,7 @@ class Bootstrap:
 
 
 def few_draws(draws: int) -> str:
-    """What a reader must know of intervals from so few draws; "" where they are enough."""
+    """A warning about intervals from few draws; "" where there are enough."""
     return f"Only {draws} different first texts: intervals from so few are too narrow." if draws < FEW_DRAWS else ""
 
 

@@ -47,7 +47,7 @@ def examine(
     """Examine a model: a folder, or a name on the hub.
 
     ``mode`` is the model's own where not given: retrieval where it has prompts or routes for queries or documents.
-    ``reference`` is the token that stands in place of every word in a reference: pad, unk, mask, or a word.
+    ``reference`` is the token that replaces every word in a reference: pad, unk, mask, or a word.
     Cuts are tried for about ``seconds``, the default one first; ``echo`` is given a line about each step.
 
     Raises:
@@ -69,14 +69,14 @@ def examine(
     echo("comparing scores")
     attributed = attributor.attribute_pairs(pairs)
     scores = _scores(attributor, loaded, attributed, pairs)
-    echo("looking at padding and batch-mates")
+    echo("checking padding and batches")
     references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
     echo("measuring speed")
     speed = _speed(attributor, pairs)
     checks = _layers(at_layer, attributor.layer, count, pairs, seconds, echo)
     sides = tuple(_side(attributor, role) for role in dict.fromkeys(attributor.roles))
     notices = list(_notices(attributor, sides, scores, checks, count))
-    # What a job over a log would say of prefixes that the model needs.
+    # The notes that a job over a log would print about prefixes that the model needs.
     notices += prompt_notes(name, folder_at_hand(name), {"query": None, "document": None})
     if not saved_by_sentence_transformers(name):
         notices.insert(0, f"it was not saved by sentence-transformers, which puts {sides[0].pooling[0]} pooling on top")
@@ -262,7 +262,7 @@ def _notices(
     checks: tuple[LayerCheck, ...],
     count: int,
 ) -> list[str]:
-    """What is worth knowing and no fault."""
+    """Notices about what is worth knowing and is not a fault."""
     lines: list[str] = []
     if scores.loaded_type != "float32":
         lines.append(
@@ -271,7 +271,7 @@ def _notices(
         )
     for side in sides:
         if side.layers and attributor.encoder.reference == "pad" and "padding" not in side.reference:
-            lines.append(f"the tokenizer has no padding token; references are made of {side.reference}")
+            lines.append(f"the tokenizer has no padding token; references use {side.reference}")
         if side.layers and not side.fast:
             lines.append(f"{side.family} layers go through torch.func: about half the speed of layers of BERT's kind")
     missed = [check.layer for check in checks if check.converged < check.texts]
@@ -282,19 +282,19 @@ def _notices(
         )
     untried = count - len(checks) if count else 0
     if untried > 0:
-        lines.append(f"{untried} of {count} cuts were left out for want of time (--seconds)")
+        lines.append(f"{untried} of {count} cuts were not measured for lack of time (--seconds)")
     return list(dict.fromkeys(lines))
 
 
 def _problems(scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck, ...], default: int) -> list[str]:
-    """What makes results wrong."""
+    """Notices about what makes results wrong."""
     lines: list[str] = []
     if not scores.same:
         lines.append(f"scores differ from model.similarity by up to {scores.copy_difference:.1e}")
     if sensitivity.embedding > SAME:
         lines.append(
-            f"the model's own embeddings change with their batch, by up to {sensitivity.embedding:.1e} of ‖e‖: padding "
-            "is seen by attention or positions; what is attributed is each text alone"
+            f"the model's own embeddings change with their batch, by up to {sensitivity.embedding:.1e} of ‖e‖: "
+            "attention or positions depend on padding; attributions are of each text alone"
         )
     if sensitivity.contributions > SAME:
         lines.append(f"contributions change with their batch, by up to {sensitivity.contributions:.1e} of ‖e‖")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 SAME = 1e-4
 # Reference terms below this are zero: the model is exact.
 EXACT = 1e-6
-# A pair's sum that misses by more is wrong: more nodes should have mended it.
+# A larger error of a pair's sum is a fault: more nodes should have reduced it.
 MISSES = 1e-2
 
 
@@ -17,7 +17,7 @@ class Side:
     """What texts of one role go through.
 
     ``layers`` counts the layers (0: the cut is at the embeddings), ``reads`` the tokens that are read of a text (None:
-    no limit is known), ``reference`` names what stands in place of a word, ``fast`` says whether the layers above the
+    no limit is known), ``reference`` names the token that replaces a word, ``fast`` says whether the layers above the
     cut are linearised by hand.
     """
 

@@ -24,7 +24,7 @@ REASONS_SHOWN = 20
 
 
 class ListSheet(Sheet):
-    """A sheet for lists. Ids and places are never cut: they are there to be copied."""
+    """A sheet for lists. Ids and places are never cut, so that they can be copied."""
 
     def print_pairs(self, pairs: PairList, run: Sequence[str]) -> None:
         """The pairs of ``pairs``, and how one is shown; ``run`` names the run on the command line, with its flags."""
@@ -80,7 +80,7 @@ class ListSheet(Sheet):
                 self.put(Text(f"   {self._start(row['row_text'], self.width - 3)}", "dim"))
         if shown == 0:
             self.blank()
-            self.line("None of them has these words in its reason.", "")
+            self.line("No rejected row has these words in its reason.", "")
         elif shown < rejects.count:
             self.blank()
             every = self._command("rejects", *run, "--format", "csv")

@@ -1,4 +1,4 @@
-"""How far two attributions of one pair agree."""
+"""How well two attributions of one pair agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def agreement(first: Stored, second: Stored, a: Aligned, b: Aligned) -> dict[str
     """The measures of one pair.
 
     ``distance`` is half the sum of the differences of the words' :func:`shares`, the mean of both texts: 0 where both
-    runs give every word the same share, 1 where no word has anything in common. ``cosine`` and ``spearman`` are those
+    runs give every word the same share, 1 where no word has a share in common. ``cosine`` and ``spearman`` are those
     of the words' sums, and of cells where both runs kept whole matrices. ``overlap`` is the share of the ten strongest
     cells of one run (fewer where it kept fewer) that are among the other's, as pairs of words.
     """

@@ -1,4 +1,4 @@
-"""Two runs from beginning to end: match, compare scores, compare attributions, find examples."""
+"""The comparison of two runs: match pairs, compare scores, compare attributions, find examples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compare_runs(
     output: Store | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare the pairs that two runs share: scores of all of them, attributions of ``sample`` by chance (0: of all).
+    """Compare the pairs that two runs share: scores of all of them, attributions of a random ``sample`` (0: of all).
 
     ``examples`` pairs are shown by score and as many by attribution; ``by`` names a column passed through, or "query",
     to tell groups apart by. With ``output`` the result and a row a pair are written there.
@@ -47,7 +47,7 @@ def compare_runs(
         RunError: where the runs share no pair.
     """
     if output is not None and output.exists(JOB_FILE):
-        raise JobError(f"--output {output.url}: is a run; give a folder of its own")
+        raise JobError(f"--output {output.url}: is a run; give another folder")
     with tempfile.TemporaryDirectory(prefix="tokenpair-") as room, contextlib.closing(connect(Path(room))) as con:
         return _compare(con, Path(room), first, second, sample, seed, examples, by, output, progress)
 
@@ -94,7 +94,7 @@ def _compare(
 
 
 def facts_of(run: Run) -> dict[str, Any]:
-    """What a reader needs to know of a run to read a comparison with it."""
+    """The facts about a run that a reader of its comparison needs."""
     plain = {name: run.setting(name) for name in ("model", "fingerprint", "layer", "similarity", "groups", "store")}
     return {
         "run": run.url,
@@ -107,7 +107,7 @@ def facts_of(run: Run) -> dict[str, Any]:
 
 
 def reference_of(run: Run) -> dict[str, str] | None:
-    """The token that stands in place of every word in a reference, by role; None where the run does not say."""
+    """The token that replaces every word in a reference, by role; None where the run does not say."""
     reference = run.setting("reference")
     return {str(role): str(token) for role, token in reference.items()} if isinstance(reference, dict) else None
 

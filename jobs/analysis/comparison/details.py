@@ -66,7 +66,7 @@ def add_agreement(con: duckdb.DuckDBPyConnection, first: Run, second: Run, progr
 
 
 def _measured(pair: SideBySide) -> dict[str, Any]:
-    """A row of ``details``; what it was made of can then go."""
+    """A row of ``details``; its inputs can then be freed."""
     return {
         "n": pair.n,
         **agreement(pair.first, pair.second, pair.a, pair.b),

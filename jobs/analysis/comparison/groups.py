@@ -57,7 +57,7 @@ def correlate_columns(con: duckdb.DuckDBPyConnection, first: Run) -> tuple[Colum
 
 
 def compare_groups(con: duckdb.DuckDBPyConnection, first: Run, second: Run, by: str | None) -> tuple[Group, ...]:
-    """Groups by every column of few values and, in logs, by query; or by the one column asked for."""
+    """Groups by every column of few values and, in logs, by query; or by the one column that was asked for."""
     names = kept_names(first)
     if by is not None and by not in (QUERY, *names):
         there = ", ".join((QUERY, *names))

@@ -1,4 +1,4 @@
-"""Which pairs two runs share. Everything stays in a database on disk, so that runs of millions of pairs fit.
+"""Which pairs two runs share. The data is in a database on disk, so that runs of millions of pairs fit.
 
 A pair is the same where its id and both its texts are. Where no id is shared (the runs read other files) pairs of the
 same two texts are matched instead, the first with the first.

@@ -1,4 +1,4 @@
-"""What a comparison found, and its files: ``comparison.json`` and ``pairs.parquet``."""
+"""The result of a comparison, and its files: ``comparison.json`` and ``pairs.parquet``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Comparison:
     """Two runs on the pairs that they share.
 
     ``first`` and ``second`` say what the runs are. Scores are those of all matched pairs; ``agreement`` (see
-    ``agreement.agreement``) and the distances of ``groups`` are those of ``compared`` pairs, a sample by chance.
+    ``agreement.agreement``) and the distances of ``groups`` are those of ``compared`` pairs, a random sample.
     ``words_of_one_run`` of their words were read by one run alone and take no part in it.
     """
 
@@ -51,7 +51,7 @@ class Comparison:
         return bool(self.first["sums_to"] == self.second["sums_to"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in ``comparison.json``; the fields of the dataclasses of this room."""
+        """Plain values, as in ``comparison.json``; the fields of the dataclasses of this folder."""
         return {"format": FORMAT, "quantiles": list(SPREAD), "one_sum": self.one_sum, **asdict(self)}
 
     def write(self, con: duckdb.DuckDBPyConnection, room: Path, output: Store) -> None:

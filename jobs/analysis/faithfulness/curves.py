@@ -1,9 +1,9 @@
-"""What becomes of the score of a pair while its words go, or come, in one order or another.
+"""Curves of a pair's score while its words are deleted, or inserted, in one order or another.
 
-*words of a* go while b stays whole, and *words of b* likewise. *both texts*: words go from both at once, each by its
-own sums, and the curve ends at 30 % of the words. Two texts without the words that mean something are alike, whatever
-they meant (on all-MiniLM-L6-v2 the score falls to 30 % and rises from there on), and two empty ones score 1; so one
-word of each text always stays, too.
+*words of a* are deleted while b stays whole, and *words of b* likewise. *both texts*: words are deleted from both at
+once, each in the order of its own sums, and the curve ends at 30 % of the words. Two texts without the words that mean
+something are alike, whatever they meant (on all-MiniLM-L6-v2 the score falls to 30 % and rises from there on), and two
+empty ones score 1; so one word of each text always stays, too.
 
 A run whose word pairs sum to the paper's difference of four scores is judged by *pairs* in place of *both texts*.
 There a removal is not judged by the score but by what its words contribute *together*: with I deleted from a and J
@@ -63,7 +63,7 @@ def measures_of(sums_to: str) -> tuple[Measure, ...]:
 
 
 def shares_of(level: str, steps: int) -> tuple[float, ...]:
-    """The share of the words that have gone, or come, after each step of a curve, [steps + 1]."""
+    """The share of the words that are deleted, or inserted, after each step of a curve, [steps + 1]."""
     return tuple((BOTH_SHARE if level == BOTH else 1.0) * step / steps for step in range(steps + 1))
 
 
@@ -138,7 +138,8 @@ def area(values: Values) -> Values:
 def prepare(
     pair: PairAttribution, text_a_id: str, judge: Judge, *, steps: int, orders: int, seed: int, shapley: int = ORDERS
 ) -> Prepared:
-    """The texts to encode for a pair: ``orders`` by chance and as many shuffles, ``shapley`` for the gold standard."""
+    """The texts to encode for a pair: ``orders`` random orders and as many shuffles, ``shapley`` for the gold
+    standard."""
     a, b = Side.of(pair.a), Side.of(pair.b)
     role_a, role_b = pair.a.role, pair.b.role
     attributed = of_attributions(pair, a, b)

@@ -1,4 +1,4 @@
-"""A run's faithfulness from beginning to end: sample, check, change, encode, compare."""
+"""The evaluation of a run's faithfulness: sample, check, change, encode, compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model whose scores decide: it encodes changed texts as the run encoded the whole ones."""
+"""The model that scores changed texts: it encodes them as the run encoded the whole texts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Judge:
         self.own = model is None
         own = run.setting("model")
         if self.own and not own:
-            raise RunError(f"{run.url}: its job.yaml names no model; say which one is to judge with --judge MODEL")
+            raise RunError(f"{run.url}: its job.yaml names no model; name the model to score with: --judge MODEL")
         self.name, loaded = load_model(model or str(own), trust_remote_code=trust_remote_code)
         prompts = _prompts(run) if self.own else {}
         similarity = run.setting("similarity") if self.own else None
@@ -53,12 +53,12 @@ class Judge:
         if self.own and run.setting("fingerprint") not in (None, self.fingerprint):
             raise RunError(
                 f"{run.url}: its model {self.name} has other weights now than when the run was made; "
-                f"--judge {self.name} judges with them all the same"
+                f"--judge {self.name} scores with them anyway"
             )
 
     def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
         """Embeddings by (role, text), each distinct one encoded once, as they are attributed: for cosine not divided by
-        their length (:func:`units` does that). RunError where a text, an empty one say, has none."""
+        their length (:func:`units` does that). RunError where a text, such as the empty one, has none."""
         embeddings: Texts = {}
         wanted = list(dict.fromkeys(texts))
         for role, encoder in self._encoders.items():

@@ -1,4 +1,4 @@
-"""What the attributions say of a pair's words, what the rules say that they must beat, and the order that follows.
+"""The values that the attributions and the rules to beat give a pair's words, and the orders that follow from them.
 
 Two orders. *words*: by a word's own sum over the other text. *pairs*: word pairs in the order of their value, most
 positive first, each taking both its words; a word then goes when the first of its pairs is reached, so its place is
@@ -33,15 +33,16 @@ WORDS, PAIRS = "words", "pairs"
 
 @dataclass(frozen=True)
 class Scored:
-    """What a rule says of a pair: ``cells`` [n, m] of its words, NaN where unknown, and a value a word of each text."""
+    """The values that a rule gives a pair: ``cells`` [n, m] of its words, NaN where unknown, and a value a word of each
+    text."""
 
     cells: Values
     a: Values
     b: Values
 
     def orders(self, level: str, chance: np.random.Generator) -> tuple[Order, Order]:
-        """The order in which the words of each text go: by pairs where ``level`` says so, else by words' own values;
-        ties are broken by chance."""
+        """The order in which the words of each text are deleted: by pairs where ``level`` says so, else by words' own
+        values; ties are broken at random."""
         if level != PAIRS:
             return _descending([self.a], chance), _descending([self.b], chance)
         reached = [_largest(self.cells), _largest(self.cells.T)]
@@ -49,7 +50,7 @@ class Scored:
 
 
 def of_attributions(pair: PairAttribution, a: Side, b: Side) -> Scored:
-    """What the run stored: exact sums of words, and the cells that it kept."""
+    """The run's values: exact sums of words, and the cells that it stored."""
     rows, cols = list(a.groups), list(b.groups)
     return Scored(numbers(pair.matrix)[np.ix_(rows, cols)], numbers(pair.row_sums)[rows], numbers(pair.col_sums)[cols])
 
@@ -66,7 +67,7 @@ def by_chance(a: Side, b: Side) -> Scored:
 
 
 def of_identical_words(a: Side, b: Side) -> Scored:
-    """1 where a word stands in both texts, by :func:`word_key`."""
+    """1 where both texts contain a word, by :func:`word_key`."""
     left, right = ([word_key(label) for label in side.labels] for side in (a, b))
     cells = np.array([[float(one == other) for other in right] for one in left]).reshape(len(a), len(b))
     return Scored(cells, cells.max(1, initial=0.0), cells.max(0, initial=0.0))
@@ -89,6 +90,6 @@ def _largest(cells: Values) -> Values:
 
 
 def _descending(keys: list[Values], chance: np.random.Generator) -> Order:
-    """Largest first by the first key, of equals by the next, of equals by chance."""
+    """Largest first by the first key, of equals by the next, and at random last."""
     lots = chance.random(len(keys[0]))
     return np.lexsort([lots, *(-key for key in reversed(keys))]).astype(np.int64)

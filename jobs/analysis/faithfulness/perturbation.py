@@ -1,7 +1,7 @@
 """Texts with some of their words deleted, or with some of their words alone.
 
 Words are the run's own groups (tokens, words or sentences) of kind ``text``, found by their character offsets. A text
-that the run's model read in part is cut where it stopped reading, so that a deletion brings no unread text in.
+that the run's model read in part is cut where it stopped reading, so that after a deletion no unread text is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Order = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Side:
-    """One text of a pair: ``groups[n]`` is where word n stands among the run's groups, ``spans[n]`` in ``text``.
+    """One text of a pair: ``groups[n]`` is the index of word n among the run's groups, ``spans[n]`` in ``text``.
 
     A span has the invisible characters next to its word too, such as an emoji's variation selector: they go with it.
     """
@@ -73,7 +73,7 @@ def _joined(before: str, after: str) -> str:
 
 
 def word_counts(words: int, steps: int, share: float = 1.0) -> NDArray[np.int64]:
-    """How many words have gone after each of the steps 0 … ``steps``, ``share`` of them after the last: rounded up,
+    """How many words are deleted after each of the steps 0 … ``steps``, ``share`` of them after the last: rounded up,
     [steps + 1]."""
     return np.ceil(np.arange(steps + 1) * words * share / steps - 1e-9).astype(np.int64)
 

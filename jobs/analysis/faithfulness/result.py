@@ -1,4 +1,4 @@
-"""What an evaluation found: agreement with deletion, curves, advantages with intervals, a verdict; and its files.
+"""The result of an evaluation: agreement with deletion, curves, advantages with intervals, a verdict; and its files.
 
 ``statistics/faithfulness.json`` is :meth:`Faithfulness.to_dict`, ``statistics/faithfulness.parquet`` has one row a
 pair, curve and order (:func:`curve_schema`), and ``statistics/faithfulness-agreement.parquet`` one a pair and rule
@@ -37,7 +37,7 @@ FOLDER = "statistics"
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Everything that an evaluation found.
+    """The result of an evaluation.
 
     ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
     many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
@@ -89,7 +89,7 @@ class Faithfulness:
         return max((one.pairs for one in self.agreement if one.level == WORD_PAIRS), default=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in ``faithfulness.json``.
+        """Plain values, as in ``faithfulness.json``.
 
         ``agreement`` is a list of :class:`Agreement`, ``leads`` of :class:`Lead`, ``curves`` of :class:`Curve`,
         ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`; the rest are the other fields, and ``format``.

@@ -1,4 +1,4 @@
-"""Which pairs of a run are looked at: the same ones for the same seed, however the run was sharded or ordered."""
+"""Which pairs of a run are evaluated: the same ones for the same seed, however the run was sharded or ordered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sample:
 
 
 def sample_pairs(run: Run, count: int, seed: int) -> Sample:
-    """``count`` pairs by chance (all where there are no more), in memory that does not grow with the run.
+    """``count`` random pairs (all where there are no more), in memory that does not grow with the run.
 
     RunError where a part is damaged, StoreError where the store fails.
     """
@@ -38,11 +38,11 @@ def sample_pairs(run: Run, count: int, seed: int) -> Sample:
 
 
 def draw(seed: int, *names: str) -> int:
-    """A number of 64 bits by chance that depends on the seed and the names alone."""
+    """A random number of 64 bits that depends on the seed and the names alone."""
     digest = hashlib.blake2b("\x1f".join((str(seed), *names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and the names alone: the same wherever a pair stands."""
+    """Random numbers that depend on the seed and the names alone, not on a pair's position."""
     return np.random.default_rng(draw(seed, *names))

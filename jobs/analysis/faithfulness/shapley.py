@@ -1,7 +1,7 @@
 """Shapley values of a text's words by deletion: the gold standard that attributions are compared with.
 
-A text's words come in one after the other, in some order. What the embedding e gains when word i comes in, averaged
-over orders, is its Shapley vector
+A text's words are inserted one after the other, in some order. What the embedding e gains when word i is inserted,
+averaged over orders, is its Shapley vector
 
     φ_i = mean over orders of  e(words before i, and i) − e(words before i),    [D],
 
@@ -45,7 +45,7 @@ def summed(values: Values, parts: Parts, axis: int = 0) -> Values:
 
 
 def orders_of(count: int, orders: int, chance: np.random.Generator) -> NDArray[np.int64]:
-    """Orders of ``count`` parts, [orders, count]: half of them by chance and their reverses; all there are where these
+    """Orders of ``count`` parts, [orders, count]: half of them random, with their reverses; all orders where there
     are no more than ``orders``."""
     if count < 20 and math.factorial(count) <= orders:
         return np.array(list(itertools.permutations(range(count))), np.int64)

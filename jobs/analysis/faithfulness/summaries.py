@@ -11,8 +11,8 @@ from jobs.analysis.resampling import Mean
 class Curve:
     """The mean curve of one order: ``values`` after each step with bounds, and by how much it beats random order.
 
-    ``shares`` are the shares of words that have gone, or come, after each step. ``advantage`` is the area by which the
-    curve lies on the right side of random order's, in units of the score: below it for deletion, above it for
+    ``shares`` are the shares of words that are deleted, or inserted, after each step. ``advantage`` is the area by
+    which the curve lies on the right side of random order's, in units of the score: below it for deletion, above it for
     insertion. ``wins`` is the share of pairs where it does (ties count half).
     """
 

@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation mean for somebody who wants to rely on the attributions."""
+"""A verdict from the numbers of an evaluation: how far a reader can rely on the attributions."""
 
 from __future__ import annotations
 

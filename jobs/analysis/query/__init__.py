@@ -1,1 +1,1 @@
-"""One query of a retrieval log as it was explained: its documents in rank order, and which words answered which."""
+"""One explained query of a retrieval log: its documents in rank order, and which words met which."""

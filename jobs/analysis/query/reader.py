@@ -1,4 +1,4 @@
-"""From the dataset of a run to the result of one query, without reading more of the run than it takes."""
+"""Reads the result of one query from a run, and no more of the run than that needs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
 
 
 def _chosen(run: Run, by: str | None, rows: list[dict[str, Any]]) -> By:
-    """What marks words: ``by``, or by default the lift where all ``rows`` have it."""
+    """The value by which words are marked: ``by``, or by default the lift where all ``rows`` have it."""
     there = all(row.get(name) is not None for row in rows for name in LIFTS)
     if by == "lift" and not there:
         why = "it was made by an earlier version, which did not store them"
@@ -97,7 +97,7 @@ def _place(row: dict[str, Any]) -> float:
 
 
 def _number(value: object) -> float | None:
-    """``value`` of a column of somebody's table: also a number that is written as text; None for anything else."""
+    """A number from a column of the user's table, also if it is written as text; None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

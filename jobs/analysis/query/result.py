@@ -1,4 +1,4 @@
-"""What a reader gets of one query: the documents in rank order, with what each word adds to their scores."""
+"""The result for one query: the documents in rank order, with what each word adds to their scores."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class QueryDocument:
     """One document of a query's ranking.
 
     ``rank`` is the log's, or the place by score in a log without ranks; ``score`` is the model's, ``log_score`` what
-    the log says; ``relevance`` is None where nobody judged. ``row_sums`` [I] is how much each word of the query adds to
+    the log says; ``relevance`` is None without a judgment. ``row_sums`` [I] is how much each word of the query adds to
     the pair's sum and ``col_sums`` [J] how much each word of the document adds, special tokens included in both;
     ``row_lift`` [I] and ``col_lift`` [J] are their lifts, None where the run has none. ``cells`` are the stored word
     pairs, strongest first, without special and prompt tokens. ``pair_id`` is for ``Run.pair``. ``by`` says what chooses

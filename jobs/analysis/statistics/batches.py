@@ -1,4 +1,5 @@
-"""Rows of `attributions` as flat arrays: one value a row sum, column sum or cell, and what is known of other cells."""
+"""Rows of `attributions` as flat arrays: one value a row sum, column sum or cell, and bounds of the cells that are not
+stored."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Rest:
-    """Per pair, what is known of the cells between words that were not kept.
+    """Per pair, bounds of the cells between words that were not stored.
 
     ``count`` cells are each at most ``limit`` in absolute value; together they come to ``total``, their positive ones
     to at most ``positive``, their negative ones to at least ``negative``. All 0 where whole matrices are there.
@@ -155,7 +156,7 @@ def has_lifts(run: Run) -> bool:
 def read_batches(
     run: Run, pairs: Pairs, texts: Texts, *, cells: bool, lifts: bool, kept: tuple[str, ...]
 ) -> Iterator[Batch]:
-    """The pairs that are looked at; with ``cells`` their cells, all of them where the run kept whole matrices; with
+    """The pairs of the statistics; with ``cells`` their cells, all of them where the run stored whole matrices; with
     ``lifts`` their lifts."""
     whole = "matrix" in run.dataset().schema.names
     columns = [*SCALARS, "rows", "cols", "row_sums", "col_sums", "largest", *kept]

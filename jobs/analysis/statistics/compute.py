@@ -91,7 +91,7 @@ def gold_column(run: Run, asked: str | None) -> str | None:
 
 
 def _numeric(run: Run) -> list[str]:
-    """Columns of numbers that the job passed through: of a name that we know, somebody else's may hold text."""
+    """Columns of numbers that the job passed through; even a column with a known name may hold text."""
     own = reserved_names()
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
     return [f.name for f in run.dataset().schema if f.name not in own and any(is_of(f.type) for is_of in kinds)]

@@ -1,4 +1,4 @@
-"""How few word pairs make most of the sum, and how much of it is negative."""
+"""What share of the sum comes from the largest word pairs, and how much of it is negative."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ FEWEST_CLUSTERS = 50
 def correlations(xs: Array, ys: Array, resamples: int, seed: int, cluster: Array | None = None) -> tuple[Array, Array]:
     """Pearson's and Spearman's correlation of each column of ``xs`` [n, k] with each of ``ys`` [n, m], each [m, k, 3]:
     value and the ends of its interval. Rows of one ``cluster`` [n] are drawn together; by default each row is drawn by
-    itself. The order of clusters must be one of chance."""
+    itself. The order of clusters must be random."""
     n, m = ys.shape
     every = np.column_stack([xs, ys])
     values = _both(every, dense_ranks(every), m)

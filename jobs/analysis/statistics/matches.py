@@ -115,7 +115,7 @@ class Matches(Measure):
         return np.column_stack([exact, lemma, by_stem, batch.text_cells - exact - lemma - by_stem])
 
     def _meeting(self, a: Array, b: Array) -> Array:
-        """What meets in each cell, a number of MEETINGS."""
+        """The kinds of words that meet in each cell, a number of MEETINGS."""
         kinds = self.kind[a], self.kind[b]
         same = self.scene.texts.word[a] == self.scene.texts.word[b]
         both = [(kinds[0] == kind) & (kinds[1] == kind) for kind in (NUMERIC, MARK, NEGATED)]
@@ -241,7 +241,8 @@ class Same:
         return np.bincount(wanted // self._most, matched, len(a))
 
     def stand(self, a: Array, b: Array) -> Array:
-        """Whether the second text of a pair has each word of the first, [words of ``a``], one text after the other."""
+        """Whether the second text of a pair contains each word of the first, [words of ``a``], one text after the
+        other."""
         pair, word = flat_words(self._texts, a)
         other, place = flat_words(self._texts, b)
         keys = other * self._most + self._label[place] + 1

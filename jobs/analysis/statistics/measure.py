@@ -1,4 +1,4 @@
-"""What every statistic is: something that takes batches of pairs and in the end gives figures and tables."""
+"""The base class of statistics, which add up batches of pairs and then return figures and tables."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What a statistic found."""
+    """The result of a statistic."""
 
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
@@ -67,7 +67,7 @@ class Result:
 
 @dataclass
 class Scene:
-    """What statistics are made from. ``whole``: matrices were kept; ``gold`` [pairs], by rank, NaN for none;
+    """The input of statistics. ``whole``: matrices were stored; ``gold`` [pairs], by rank, NaN for none;
     ``sums_to``: what a pair's attributions sum to; ``lifts``: the pairs have lifts."""
 
     run: Run
@@ -119,7 +119,7 @@ class Scene:
         return BucketSums(self.buckets, columns, self.quantum)
 
     def array(self, *columns: int) -> Array:
-        """An empty place for something of every pair, by rank."""
+        """An empty array for a value of every pair, by rank."""
         return np.zeros((self.pairs.count, *columns))
 
 
@@ -128,7 +128,7 @@ class Measure(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    # {whole} stands for what the sum over all attributions of a pair is called.
+    # {whole} is replaced by the name of the sum over all attributions of a pair.
     meaning: ClassVar[str]
     # Whether single cells are looked at beside the stored sums.
     cells: ClassVar[bool] = False
@@ -145,11 +145,11 @@ class Measure(ABC):
 
     @abstractmethod
     def add(self, batch: Batch) -> None:
-        """Take some pairs."""
+        """Add some pairs."""
 
     @abstractmethod
     def result(self) -> Result:
-        """What all pairs come to."""
+        """The result over all pairs."""
 
 
 def number(value: Any) -> float | None:
@@ -194,7 +194,7 @@ def mean_interval(scene: Scene, values: Array, there: Array | None = None) -> tu
 
 
 def withheld(scene: Scene, total: Any, mass: Any) -> list[str]:
-    """What a reader must know where there are no shares, given the sums of totals and of absolute values."""
+    """A note where there are no shares, given the sums of totals and of absolute values."""
     total, mass = float(total), float(mass)
     if float(large_enough(np.array(total), np.array(mass))) > 0 or mass == 0:
         return []

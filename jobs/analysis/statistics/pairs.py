@@ -34,12 +34,12 @@ def batches(run: Run, columns: Sequence[str], rows: int = BATCH_ROWS, folder: st
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs that are looked at, in the order of a hash of their ids: the same however they lie in parts.
+    """The pairs of the statistics, in the order of a hash of their ids: the same for any order in the parts.
 
-    ``rank`` [rows of the run] is a row's place in that order, -1 where it is not looked at; ``a`` and ``b`` [rows of
-    the run] are its texts' places in the table of texts, -1 where a text is not written yet. ``without_text`` rows are
-    left out for that reason. ``query`` [count] is, of a log, the place of a pair's query in the order of a hash, None
-    of other runs. ``draws`` independent ones there are: queries of a log, pairs of other runs.
+    ``rank`` [rows of the run] is a row's place in that order, -1 where it is not in the sample; ``a`` and ``b`` [rows
+    of the run] are its texts' places in the table of texts, -1 where a text is not written yet. ``without_text`` rows
+    are left out for that reason. ``query`` [count] is, of a log, the place of a pair's query in the order of a hash,
+    None of other runs. ``draws`` is the number of independent draws: queries of a log, pairs of other runs.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -67,7 +67,7 @@ def order_pairs(
     run: Run, con: duckdb.DuckDBPyConnection, places: tuple[pa.Array, pa.Array], seed: int, sample: int | None
 ) -> Pairs:
     """Read the ids of all pairs and put them in order; ``places`` are the text ids of either role in table order,
-    ``sample`` keeps only so many pairs by chance. RunError where no pair is there."""
+    ``sample`` keeps only this many random pairs. RunError where no pair is there."""
     con.execute("CREATE TABLE ids (n INTEGER, pair_id VARCHAR, hash UBIGINT, whole BOOLEAN)")
     columns: dict[str, list[Array]] = {"a": [], "b": [], "mass": []}
     n = 0

@@ -1,4 +1,4 @@
-"""Where in a text the words stand that add most: whether its start leads, and what its end gets before it is cut."""
+"""At which positions of a text words add most, and how much of a text the model did not read."""
 
 from __future__ import annotations
 

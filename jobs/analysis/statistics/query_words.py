@@ -1,7 +1,7 @@
 """What each word of a query added to the scores of its documents, and which words had no effect.
 
-A word without effect is one that stands in none of the documents that the run has of its query, in no form, and whose
-mean lift over these documents is clearly below zero: the model gained nothing from it. A synonym in a document does not
+A word without effect is in none of the documents that the run has for its query, in no form, and its mean lift over
+these documents is clearly below zero: the model gained nothing from it. A synonym in a document does not
 prevent that, so it does not say that the documents lack an answer to the word.
 """
 
@@ -22,7 +22,7 @@ from jobs.analysis.statistics.tagging import UNIVERSAL
 from jobs.analysis.statistics.texts import PUNCTUATION, TEXT
 
 CONTENT = ("NOUN", "PROPN", "VERB", "ADJ", "ADV", "NUM", "X")
-# A word that stands in none of its query's documents has no effect where its mean lift is below this.
+# A word that is in none of its query's documents has no effect where its mean lift is below this.
 NO_EFFECT = -0.02
 
 
@@ -54,7 +54,7 @@ class QueryWords:
         self.forms = [Same(texts, label) for label in labels] if self.why_not is None else []
 
     def add(self, batch: Batch) -> None:
-        """Take the words of some pairs' queries."""
+        """Add the words of some pairs' queries."""
         pair, word = batch.rows
         texts, quantum = batch.texts, self.scene.quantum
         own = texts.kind[word] == TEXT

@@ -1,4 +1,4 @@
-"""The statistics of a run, to be asked for in Python and shown in a notebook."""
+"""The statistics of a run, for Python and notebooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.run.reader import Run
 
 @dataclass(frozen=True)
 class Statistics:
-    """What was computed of ``run``: ``statistics["concentration"]`` is one of them, and shows itself."""
+    """The statistics of ``run``, such as ``statistics["concentration"]``; a notebook displays each."""
 
     run: Run
     summary: Summary
@@ -60,7 +60,8 @@ class Statistics:
 
 @dataclass(frozen=True)
 class StatisticView:
-    """One statistic with its tables: ``figure(name)``, ``table(name)``; it prints and shows itself."""
+    """One statistic with its tables: ``figure(name)``, ``table(name)``; it can be printed, and a notebook displays
+    it."""
 
     owner: Statistics
     statistic: Statistic
@@ -93,5 +94,5 @@ class StatisticView:
 
 
 def statistics_of(run: Run) -> Statistics:
-    """The statistics that are there; RunError where ``tokenpair stats`` has not been run."""
+    """The stored statistics; RunError where ``tokenpair stats`` has not been run."""
     return Statistics(run, read_summary(run.store))

@@ -1,4 +1,5 @@
-"""A retrieval log: relevant documents against others, ranks, and what each word of a query added to its scores."""
+"""A retrieval log: relevant documents compared with others, ranks, and what each word of a query added to its
+scores."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """What ``statistics/`` of a run directory holds: `summary.json` (:class:`Summary`) and one Parquet file a table.
 
 ``summary.json`` has the run's facts and, for every statistic, its figures, its notes, and a description of each of its
-tables. A table lies in ``statistics/<table>.parquet``; what its columns mean stands in ``TableInfo.columns`` and once
+tables. A table lies in ``statistics/<table>.parquet``; the meaning of its columns is in ``TableInfo.columns`` and once
 more in the file's own schema, as the field's metadata ``meaning``.
 
-Certainty is given alike everywhere. ``low`` and ``high`` are the ends of a 95 % interval: bootstrap over pairs
-(of a log over its queries, for the documents of one have much in common), percentiles; None where fewer than two had
-anything to say. ``exact`` is true where a number follows from what is stored of every pair; else it is an estimate from
-the strongest word pairs, and the true number lies between ``at_least`` and ``at_most`` (None where an end is not
-bounded).
+Certainty is given the same way everywhere. ``low`` and ``high`` are the ends of a 95 % interval: bootstrap over pairs
+(for a log over its queries, because the documents of a query are similar), percentiles; None where fewer than two pairs
+or queries have a value. ``exact`` is true where a number follows from what is stored of every pair; else it is an
+estimate from the strongest word pairs, and the true number lies between ``at_least`` and ``at_most`` (None where an end
+is not bounded).
 
 A share of the score (or of the total, see ``RunFacts.whole``) is Σ over pairs / Σ over pairs. It is None where that sum
 of scores, which may be near zero or negative, is less than a tenth of the sum of absolute values.
@@ -94,8 +94,9 @@ class Pipeline(_Frozen):
 
 
 class RunFacts(_Frozen):
-    """What was looked at. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken as the gold label;
-    ``sums_to`` what a pair's attributions sum to: its score, the difference from a reference, or centred."""
+    """The pairs and settings of the statistics. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken
+    as the gold label; ``sums_to`` what a pair's attributions sum to: its score, the difference from a reference, or
+    centred."""
 
     pairs: int
     pairs_in_run: int
@@ -116,7 +117,7 @@ class RunFacts(_Frozen):
 
     @property
     def drawn(self) -> str:
-        """What the bootstrap draws."""
+        """What the bootstrap draws: queries or pairs."""
         return "queries" if self.mode == "retrieval" else "pairs"
 
     @property
@@ -142,11 +143,11 @@ class Summary(_Frozen):
 def read_summary(store: Store) -> Summary:
     """The statistics of a run directory; RunError where there are none, or where another version wrote them."""
     if not store.exists(SUMMARY):
-        raise RunError(f"{store.url}: has no statistics yet; make them with: tokenpair stats {store.url}")
+        raise RunError(f"{store.url}: has no statistics yet; compute them with: tokenpair stats {store.url}")
     try:
         return Summary.model_validate_json(store.read(SUMMARY))
     except ValidationError:
         raise RunError(
-            f"{store.url}/{SUMMARY}: another version of tokenpair wrote it; make it again with: "
+            f"{store.url}/{SUMMARY}: another version of tokenpair wrote it; compute it again with: "
             f"tokenpair stats {store.url}"
         ) from None

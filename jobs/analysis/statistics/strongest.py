@@ -231,7 +231,7 @@ class Strongest(Measure):
 
 @dataclass(frozen=True)
 class _Found:
-    """A word pair: ``n`` cells kept, ``unseen`` what the others can come to at most, the pair of its strongest cell."""
+    """A word pair: ``n`` stored cells, ``unseen`` the most that the others can add, the pair of its strongest cell."""
 
     by: str
     key: int

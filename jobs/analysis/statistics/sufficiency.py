@@ -1,4 +1,4 @@
-"""How many word pairs it takes to get the score right, and whether chosen parts of speech are enough.
+"""How many word pairs predict the score well, and whether chosen parts of speech are enough.
 
 Where a pair's attributions sum to its score, the sum of some of them is a prediction of the score as it is. Where they
 sum to something else, the prediction is that sum and what the score has beside the attributions' total: the reference
@@ -121,7 +121,7 @@ class Sufficiency(Measure):
         return Result(figures, tables, notes)
 
     def _kinds(self) -> dict[str, tuple[int, ...]]:
-        """The sums that are looked at, and for which per cents of the word pairs."""
+        """The sums to correlate, and for which per cents of the word pairs."""
         return {"cells": PERCENT} if self.is_score else {"cells": PERCENT, "score": (0, *PERCENT)}
 
     def _said(self, kind: str, percent: int, name: str) -> str:

@@ -30,7 +30,7 @@ def quantised(values: Array, quantum: float) -> Array:
 
 
 def first_of_each(ordered: Array) -> Array:
-    """Where each different value of an array in order begins."""
+    """Where each distinct value of a sorted array begins."""
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
 
 

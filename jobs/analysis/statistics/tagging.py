@@ -1,4 +1,4 @@
-"""Parts of speech and lemmas by spaCy: each distinct text is tagged once and kept in the run directory.
+"""Parts of speech and lemmas by spaCy: each distinct text is tagged once, and its tags are stored in the run directory.
 
 What is tagged is the part of a text that the model read. A pipeline's tags are merged to the seventeen universal ones;
 words are aligned to the groups that were attributed by their character offsets.
@@ -39,7 +39,7 @@ NO_SPACY = "spaCy is not installed: pip install 'tokenpair[statistics]' installs
 
 @dataclass(frozen=True)
 class Tagged:
-    """How much was tagged now, and how long that took."""
+    """The number of texts that this call tagged, and how long that took."""
 
     texts: int
     words: int
@@ -87,7 +87,7 @@ def load_pipeline(name: str) -> tuple[Any, Pipeline]:
         raise JobError(f"--pipeline {name}: cannot be loaded ({reason}); installed are: {there}") from None
     meta = nlp.meta
     if not any(doc.pos_ not in ("", "SPACE") for doc in nlp("The dogs were walking.")):
-        raise JobError(f"--pipeline {name}: gives no parts of speech; its steps are {', '.join(nlp.pipe_names)}")
+        raise JobError(f"--pipeline {name}: gives no parts of speech; its components are {', '.join(nlp.pipe_names)}")
     return nlp, Pipeline(name=name, version=str(meta.get("version", "")), language=str(nlp.lang))
 
 
@@ -99,7 +99,7 @@ def tag_texts(
 ) -> tuple[Pipeline, Tagged]:
     """Fill the table ``tags`` for every text in the view ``read_texts`` (``read``: what the model read of a text).
 
-    Tags that an earlier call kept are taken from the run directory; new ones are added there, part by part.
+    Tags of an earlier call are read from the run directory; new ones are added there, part by part.
     """
     nlp, facts = load_pipeline(pipeline)
     con.execute(
@@ -192,7 +192,7 @@ def _tags(nlp: Any, texts: list[str]) -> pa.Table:
 
 
 def _of_size(reader: pa.RecordBatchReader, size: int) -> Iterator[list[str]]:
-    """The first column of a reader in lists of ``size``: what a batch holds is the database's affair."""
+    """The first column of a reader in lists of ``size``, whatever the size of the database's batches."""
     texts: list[str] = []
     for batch in reader:
         texts += batch.column(0).to_pylist()

@@ -23,7 +23,7 @@ class LiftedWords:
         self.times = {side: np.zeros(size, np.int64) for side in "ab"}
 
     def add(self, batch: Batch) -> None:
-        """Take the lifts of some pairs."""
+        """Add the lifts of some pairs."""
         texts = self.scene.texts
         sides = {"a": (batch.rows, batch.row_lifts), "b": (batch.cols, batch.col_lifts)}
         for side, ((_, word), lifts) in sides.items():

@@ -32,7 +32,7 @@ SUMS = {
     "difference": "what the score gains over references, texts with one token in place of every word",
     "centred": "what sets a pair apart from an average one",
 }
-# Beside the table, for whoever reads it first.
+# Printed with the table, to explain it.
 SHARES = (
     "A word's sum is that of its pairs with all words and special tokens of the other text. Its share is its sum "
     "divided by the sum of the absolute values of all words' sums, so it keeps its sign and is finite for any score. "
@@ -80,7 +80,7 @@ class ComparisonSheet(TableSheet):
         self.line(SHARES)
         if one.words_of_one_run:
             self.line(
-                f"{one.words_of_one_run:,} words were read by one run alone and take no part "
+                f"{one.words_of_one_run:,} words were read by only one run and are left out "
                 f"({one.words_of_both_runs:,} by both)."
             )
         for column in one.columns:
@@ -112,12 +112,12 @@ class ComparisonSheet(TableSheet):
             pairs += f"; {count:,} {why}" if count else ""
         self.line(pairs)
         if one.first["similarity"] != one.second["similarity"]:
-            self.line("The runs have different similarities: their scores are no numbers of one kind.", "yellow")
+            self.line("The runs have different similarities: their scores cannot be compared.", "yellow")
         if not one.one_sum:
             first, second = (SUMS.get(str(facts["sums_to"]), facts["sums_to"]) for facts in (one.first, one.second))
             self.line(
                 f"Word pairs sum to different things: in the first run to {first}; in the second to {second}. "
-                "Attributions differ by that too, and not by model and layer alone.",
+                "Attributions differ for that reason too, not only by model and layer.",
                 "yellow",
             )
 
@@ -129,7 +129,7 @@ class ComparisonSheet(TableSheet):
         self.table(table_of(("", "mean", "5 %", "median", "95 %", "least", "most"), rows))
         self.blank()
         self.line(
-            f"|second − first| is {scores.absolute.mean:.4f} on the mean; correlation {_number(scores.pearson)}, of "
+            f"|second − first| is {scores.absolute.mean:.4f} on average; correlation {_number(scores.pearson)}, of "
             f"ranks {_number(scores.spearman)}"
         )
         most = max(scores.histogram)
@@ -166,7 +166,7 @@ class ComparisonSheet(TableSheet):
 
 
 def _reference(comparison: Comparison, facts: dict[str, Any]) -> str:
-    """What stands in place of every word in a run's references, where the two runs have different ones."""
+    """The token that replaces every word in a run's references, where the two runs have different ones."""
     if comparison.first["reference"] == comparison.second["reference"]:
         return ""
     by_role = facts["reference"] or {}

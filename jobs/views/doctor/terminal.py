@@ -98,7 +98,7 @@ def _what(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
             yield "prompt", f"{whose}{side.prompt!r}"
     others = [name for name in diagnosis.prompts if name not in ("query", "document")]
     if others:
-        yield "prompts", f"also there: {', '.join(others)}"
+        yield "prompts", f"others: {', '.join(others)}"
     yield "similarity", f"{diagnosis.similarity}, {diagnosis.mode} pairs"
 
 

@@ -1,4 +1,4 @@
-"""The terminal: tables with small bars that fit the width, curves of one line, sentences with a number behind them."""
+"""Terminal output: tables with small bars that fit the width, curves of one line, sentences ending in a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table as it is shown, whether a terminal or a page draws it."""
+"""A table for terminals and pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts under its head; labels stand at the left, numbers at the right of their column.
+    """A column of texts under its head; labels are aligned left, numbers right.
 
     ``meaning`` explains the head, and ``links`` has the address of each text, "" for none.
     """
@@ -45,7 +45,7 @@ class Table:
 
 
 def column(head: str, rows: Sequence[Row], write: Callable[[Row], str], *, label: bool = False) -> Column:
-    """A column of what ``write`` makes of each row."""
+    """A column whose texts ``write`` makes from the rows."""
     return Column(head, [write(row) for row in rows], label)
 
 

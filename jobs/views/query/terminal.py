@@ -111,7 +111,7 @@ class QuerySheet(Sheet):
             self.line(f"Not shown: {left_out} {unit}{'s' if left_out > 1 else ''} with smaller numbers.", "dim")
 
     def left(self, documents: tuple[QueryDocument, ...]) -> list[str]:
-        """The head and a line for each document: rank, score, and relevance where anybody judged."""
+        """The head and a line for each document: rank, score, and relevance where there are judgments."""
         columns = [["rank", *(str(one.rank) for one in documents)]]
         columns.append(["score", *(f"{one.score:.3f}" for one in documents)])
         if any(one.relevance is not None for one in documents):
@@ -135,7 +135,7 @@ class QuerySheet(Sheet):
     # --- documents
 
     def marks_legend(self, result: QueryResult, documents: tuple[QueryDocument, ...]) -> None:
-        """What the marked words and the arrows below are."""
+        """A sentence that explains the marked words and the arrows below."""
         marked = [span for one in documents for span in self.cut(one).marked]
         unit = documents[0].explained.groups.unit
         above, below = marks(result)

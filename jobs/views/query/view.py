@@ -1,4 +1,4 @@
-"""What the terminal and the page say of a query in common."""
+"""The parts of a query's display that the terminal and the page share."""
 
 from __future__ import annotations
 

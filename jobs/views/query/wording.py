@@ -16,12 +16,12 @@ SUMS = {
 
 
 def aim(result: QueryResult) -> str:
-    """What every number of the display is added to: "the score" or "the sum"."""
+    """What the numbers of the display add up to: "the score" or "the sum"."""
     return "the score" if result.sums_to == "score" else "the sum"
 
 
 def kept_kinds(result: QueryResult) -> str:
-    """What the query has beside its words: "special tokens", "special and prompt tokens", or "" for nothing."""
+    """The query's groups that are not words: "special tokens", "special and prompt tokens", or "" for nothing."""
     return other_kinds(result.query)
 
 
@@ -47,7 +47,7 @@ def marks(result: QueryResult) -> tuple[str, str]:
 
 
 def more_on_marks(result: QueryResult) -> str:
-    """What a lift is, and which pairs are listed; "word" stands for whatever the documents are grouped into."""
+    """What a lift is, and which pairs are listed; "word" is replaced by the documents' unit."""
     unit = result.documents[0].explained.groups.unit
     lifts = (
         f"A {unit} lifts the score where it adds more than an average part of its document does; one that adds less "

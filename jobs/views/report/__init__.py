@@ -1,1 +1,1 @@
-"""One finished run as one self-contained page: what was found, whether to trust it, and pairs to look at."""
+"""The report of a run as one self-contained page: the findings, whether to trust them, and pairs to look at."""

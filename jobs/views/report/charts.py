@@ -1,4 +1,4 @@
-"""Which plots stand for which table of the statistics."""
+"""Which plots are drawn for which table of the statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def charts_of(statistic: Statistic, tables: Mapping[str, pa.Table], facts: RunFa
         rows = tables[info.name].to_pylist() if draw and len(tables[info.name]) else []
         if draw and rows:
             # Of a run that kept only the strongest word pairs some numbers are estimates, and a bar does not show that.
-            more = "" if info.exact else "estimated from the word pairs that were kept; bounds are in the numbers"
+            more = "" if info.exact else "estimated from the word pairs that were stored; the numbers have bounds"
             charts += [one | {"note": "; ".join(filter(None, (one["note"], more)))} for one in draw(rows, facts)]
     return charts
 
@@ -124,7 +124,7 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
                 label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
                 lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
         if lines:
-            svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs kept", log_x=True)
+            svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs used", log_x=True)
             charts.append(_chart(title, f"Spearman's correlation of {what}", svg))
     return charts
 
@@ -184,7 +184,7 @@ def sides(facts: RunFacts) -> dict[str, str]:
 
 
 def few(bars: list[plots.Bar]) -> list[plots.Bar]:
-    """As many bars as can be looked at, the first ones."""
+    """The first bars, as many as a reader can look at."""
     return bars[:MOST_BARS]
 
 

@@ -1,4 +1,4 @@
-"""A bounded DuckDB over the datasets of a run, for questions that take one pass."""
+"""A DuckDB with bounded memory over the datasets of a run, for queries in one pass."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Explorer:
         self._pair_at: dict[str, int] = {}
 
     def add(self, pair: PairAttribution) -> bool:
-        """Takes ``pair`` in, unless it is there or the room is used up; whether it is there now."""
+        """Add ``pair``, unless it is there or there is no room; return whether it is there now."""
         if pair.pair_id in self._pair_at:
             return True
         fresh = {key: encoded(_text(text)) for text in (pair.a, pair.b) if (key := _key(text)) not in self._text_at}
@@ -76,7 +76,7 @@ class Explorer:
 
     def json(self, lists: Iterable[tuple[str, Iterable[str]]]) -> str:
         """Everything as JSON for a data block of a page; ``lists`` are labelled ids of pairs, those not held are
-        passed over."""
+        left out."""
         shown = [
             {"label": printable(label), "pairs": pairs}
             for label, pair_ids in lists
@@ -86,7 +86,7 @@ class Explorer:
 
 
 def encoded(value: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it ends the element or opens a comment."""
+    """JSON that is safe inside a script element: nothing in it ends the element or opens a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -99,7 +99,7 @@ def _key(text: ExplainedText) -> tuple[str, str]:
 
 
 def _text(text: ExplainedText) -> dict[str, Any]:
-    """The text in pieces: a word is [number of its group, the word], what stands between words is a string."""
+    """The text in pieces: a word is [number of its group, the word], the text between words is a string."""
     groups = text.groups
     pieces: list[Any] = []
     at = 0
@@ -127,7 +127,7 @@ def _text(text: ExplainedText) -> dict[str, Any]:
 
 
 def _between(gap: str) -> str:
-    """What stands between words; of a run of spaces alone nothing has to be spelled out."""
+    """The text between words; a run of spaces needs no escapes."""
     return " " if gap.isspace() else printable(gap)
 
 

@@ -1,4 +1,4 @@
-"""What `tokenpair evaluate` found of a run, where it was asked: the verdict, and the curves behind it."""
+"""The result of `tokenpair evaluate` for a run, where it was run: the verdict, and the curves behind it."""
 
 from __future__ import annotations
 

@@ -68,9 +68,9 @@ class Findings:
         lines = list(self.summary.notes)
         if facts.sample is not None:
             lines.append(
-                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen by chance."
+                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen at random."
             )
-        return [*lines, f"Intervals are of 95 %, by bootstrap over {facts.drawn}."]
+        return [*lines, f"Intervals are 95 % bootstrap intervals over {facts.drawn}."]
 
     def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
@@ -99,7 +99,7 @@ def read_table(store: Store, info: TableInfo) -> pa.Table:
             return pa.Table.from_batches(itertools.islice(file.iter_batches(MOST_READ), 1), file.schema_arrow)
     except pa.ArrowException:
         raise RunError(
-            f"{store.url}/{info.file}: is damaged; make it again with: tokenpair stats {store.url}"
+            f"{store.url}/{info.file}: is damaged; compute it again with: tokenpair stats {store.url}"
         ) from None
 
 
@@ -121,11 +121,11 @@ def _interval(one: Figure) -> str:
 
 
 def certainty(one: Figure) -> str:
-    """Exact, or between which ends the true number lies for certain."""
+    """Exact, or the bounds between which the true number certainly lies."""
     if one.exact:
         return "exact"
     ends = [worded(end, one.unit) if end is not None else "?" for end in (one.at_least, one.at_most)]
-    return f"estimate; for certain {ends[0]} to {ends[1]}"
+    return f"estimate; certainly {ends[0]} to {ends[1]}"
 
 
 def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> Table:

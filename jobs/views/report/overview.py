@@ -75,7 +75,7 @@ def read_overview(run: Run, format: str) -> Overview:
 
 
 def _kept(run: Run) -> str:
-    """What stands in the texts beside words: "special tokens", "special and prompt tokens"."""
+    """The texts' groups that are not words: "special tokens", "special and prompt tokens"."""
     with connected(run, "texts", ["prompt"]) as con:
         prompts = one_row(con, "SELECT coalesce(bool_or(prompt <> ''), false) AS there FROM texts")["there"]
     return "special and prompt tokens" if prompts else "special tokens"

@@ -39,7 +39,7 @@ class Line:
 
 
 def bars(title: str, rows: Sequence[Bar], *, percent: bool = False, mark: str = "") -> Markup:
-    """Horizontal bars from zero with their numbers; ``mark`` says what the tick on a bar stands for."""
+    """Horizontal bars from zero with their numbers; ``mark`` explains the tick on a bar."""
     rows = [row for row in rows if math.isfinite(row.value)]
     edges = [0.0] + [v for row in rows for v in (row.value, row.low, row.high, row.mark) if v is not None]
     low, high = min(edges), max(edges)

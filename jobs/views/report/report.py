@@ -1,4 +1,4 @@
-"""From a run to its report: gather, choose, draw; bounded in memory and in the size of the page."""
+"""Makes the report of a run: gather, choose, draw; bounded in memory and in the size of the page."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "pairs_words": _pairs_words(explorer, unit),
             "run": shlex.quote(printable(called)),
             "queries": drawn_queries,
-            "queries_words": f"{len(queries)} queries chosen by chance, each with its first documents.",
+            "queries_words": f"{len(queries)} queries chosen at random, each with its first documents.",
             "rejects": rejects,
             "about": _about(run, model),
             "format": "Parquet" if run.format == "parquet" else "Arrow",
@@ -95,7 +95,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
 
 
 def write_report(run: Run, page: str, output: Path | None) -> str:
-    """Writes the page to ``output``, or into the run directory; where it is now. StoreError where that fails."""
+    """Write the page to ``output``, or into the run directory, and return its place. StoreError where that fails."""
     if output is None:
         run.store.replace(NAME, page.encode())
         return run.store.describe_name(NAME)
@@ -107,7 +107,7 @@ def write_report(run: Run, page: str, output: Path | None) -> str:
 
 
 def _statistics(run: Run, overview: Overview, echo: Callable[[str], None]) -> Summary:
-    """The statistics of the run as it is now: those that are there, else computed first."""
+    """The statistics of the run's present rows: the stored ones, else computed first."""
     summary = None
     why = "the run has no statistics yet"
     if run.store.exists(SUMMARY):
@@ -132,7 +132,7 @@ def _statistics(run: Run, overview: Overview, echo: Callable[[str], None]) -> Su
                 gold=facts.gold,
                 echo=echo,
             )
-        why = "the run has grown since its statistics were made"
+        why = "the run has more rows since its statistics were computed"
     echo(f"{why}: computing them first, as tokenpair stats does (its options choose how)")
     return compute_statistics(run, pipeline=chosen_pipeline(None), echo=echo)
 
@@ -232,7 +232,7 @@ def _name(model: str) -> str:
 
 def _pairs_words(explorer: Explorer, unit: str) -> str:
     return (
-        f"{len(explorer):,} pairs: the highest and lowest scores, some by chance, and those that stand out in the "
+        f"{len(explorer):,} pairs: the highest and lowest scores, some at random, and those that stand out in the "
         f"statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches a "
         f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )

@@ -1,4 +1,4 @@
-"""Which pairs and queries of a run are shown: a few of each kind that a reader would ask for, and some by chance.
+"""Which pairs and queries of a run are shown: a few of each kind that a reader would ask for, and some at random.
 
 Everything is chosen in one pass over narrow columns and in memory that does not grow with the run; the same seed gives
 the same choice whatever the shards are.
@@ -31,7 +31,7 @@ KINDS = (
     Kind("Highest scores", "score", 8),
     Kind("Lowest scores", "-score", 8),
 )
-CHANCE = Kind("Chosen by chance", "", 16)
+CHANCE = Kind("Chosen at random", "", 16)
 RETRIEVAL = (
     Kind("Judged relevant, ranked last", "rank", 5, "relevance > 0 AND rank IS NOT NULL"),
     Kind("Judged not relevant, scored highest", "score", 5, "relevance = 0"),
@@ -57,7 +57,7 @@ def choose_pairs(run: Run, seed: int, count: int) -> list[tuple[str, list[str]]]
 
 
 def choose_queries(run: Run, seed: int, count: int) -> list[str]:
-    """Queries of a log by chance; none where the run's pairs are not ranked documents of queries."""
+    """Random queries of a log; none where the run's pairs are not ranked documents of queries."""
     if run.roles[0] != "query":
         return []
     with connected(run, "attributions", ["text_a_id"]) as con:

@@ -49,7 +49,7 @@ def found_sentences(overview: Overview, findings: Findings | None, log: bool, un
     if findings is not None:
         facts = findings.summary.run
         if facts.sample is not None:
-            sentences = [f"{sentences[0]} What follows is of {facts.pairs:,} of these pairs, chosen by chance."]
+            sentences = [f"{sentences[0]} What follows is of {facts.pairs:,} of these pairs, chosen at random."]
         sentences += [
             _concentrated(findings, unit),
             _parts_of_speech(findings),
@@ -121,7 +121,7 @@ def _without_effect(findings: Findings) -> str | None:
     content = "content words" if findings.summary.run.pipeline is not None else "words"
     return (
         f"From {worded(lost.value, 'share')} of the queries' {content}{within(lost)} the model gained nothing: they "
-        "stand in none of the documents and pull the scores down. A document may still say the same with a synonym."
+        "are in none of the documents and pull the scores down. A document may still say the same with a synonym."
     )
 
 
@@ -198,7 +198,7 @@ def adds_up(overview: Overview) -> Trust:
     )
     if totals.unconverged:
         missed = _count(totals.unconverged, "text")
-        words += f" {missed} missed the tolerance asked for: what is said of them is approximate."
+        words += f" {missed} missed the tolerance asked for: their numbers are approximate."
     return Trust("good" if good else "warn", "The numbers add up." if good else "Some numbers are approximate.", words)
 
 
@@ -243,7 +243,7 @@ def cut_texts(overview: Overview) -> Trust | None:
         return None
     share = totals.truncated / max(totals.texts, 1)
     count = _count(totals.truncated, "text")
-    words = f"{count} ({share:.1%}) did not fit into what the model reads: whatever stands behind that had no say."
+    words = f"{count} ({share:.1%}) are longer than the model reads: the rest of their text does not count."
     return Trust("warn" if share > MANY_CUT else "note", "Some texts were cut.", words)
 
 

@@ -57,8 +57,8 @@ def head_lines(summary: Summary) -> list[str]:
     run = summary.run
     pairs = f"{run.pairs:,} pairs"
     if run.sample is not None:
-        pairs += f" by chance of {run.pairs_in_run:,}"
-    kept = "every word pair kept" if run.store == "full" else "the strongest word pairs kept"
+        pairs += f" at random, of {run.pairs_in_run:,}"
+    kept = "all word pairs stored" if run.store == "full" else "the strongest word pairs stored"
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
     lines.append(f"{SUMS[run.sums_to]}; where these cancel out there are none (-).")
     lines.append(
