@@ -1,4 +1,4 @@
-"""The life of a job: config, sources, plan, engine and worker, dataset. Other programs import what stands here."""
+"""The life of a job: config, sources, plan, engine and worker, dataset. Other programs import from here."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_json_carries_the_same_findings(tiny: TinyModels) -> None:
     assert found["exact"] is False
     assert found["reference"] == "pad"
     assert [one["layer"] for one in found["layers"]] == [2]
-    assert "3 of 4 cuts were left out" in " ".join(found["notices"])
+    assert "3 of 4 cuts were not measured" in " ".join(found["notices"])
     assert yaml.safe_load(found["job"])["model"] == found["model"]
 
 
@@ -211,7 +211,7 @@ def test_another_reference_is_examined_and_goes_into_the_job(tiny: TinyModels) -
     assert "[UNK] (unknown token) in place of every word" in " ".join(
         run(folder, "--reference", "unk", "--seconds", "0").stdout.split()
     )
-    assert "needed is one" in refused(folder, "--reference", "no such word here")
+    assert "use 'pad', 'unk', 'mask'" in refused(folder, "--reference", "no such word here")
 
 
 def test_what_is_wrong_is_said_and_fails(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:

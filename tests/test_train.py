@@ -261,7 +261,7 @@ def test_another_job_is_not_written_over(job: Job, tmp_path: Path, rng: random.R
     bad = Path(job["output"]) / "checkpoints" / "checkpoint-1" / "trainer_state.json"
     bad.parent.mkdir(parents=True)
     bad.write_text("{}")
-    with pytest.raises(RunError, match=r"training cannot go on from it .*--restart begins anew"):
+    with pytest.raises(RunError, match=r"training cannot resume from it .*--restart starts again"):
         run_training(load(job, dev=None, epochs=1), quiet=True)
     (Path(job["output"]) / "checkpoint.pt").write_bytes(b"of a version that had a loop of its own")
     with pytest.raises(RunError, match="an earlier version of tokenpair wrote it"):
@@ -336,7 +336,7 @@ def test_any_source_of_attribution_jobs_will_do(job: Job, tmp_path: Path, rng: r
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"scale": None}, "scale: is missing; give the lowest and the highest score"),
+        ({"scale": None}, "scale: is missing; give the lowest and the highest possible score"),
         ({"scale": [5, 0]}, "allowed: the lowest score, then a higher one"),
         ({"keep": "best", "dev": None}, "keep: found 'best' without dev"),
         ({"epochs": 0}, "epochs: found 0; allowed: a whole number"),

@@ -1,1 +1,1 @@
-"""From shards to parts: the driver, the run loop, the workers and what became of them."""
+"""Computes the shards of a run: the driver, the run loop, the workers and the outcome."""

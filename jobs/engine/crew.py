@@ -1,4 +1,4 @@
-"""What the run loop asks of the workers and of the machines they run on, with Ray or in this process."""
+"""The interface of workers and of the machines they run on, for the run loop; with Ray or in this process."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class Machines(Protocol):
         """Whether machines may join."""
 
     def asked(self, workers: Workers) -> Workers:
-        """The workers that a job asks for, as far as they can be had here."""
+        """The workers that a job asks for, as far as they are available here."""
 
     def nodes(self) -> Sequence[Mapping[str, float]]:
         """What each machine has: CPU, GPU, memory in bytes."""
 
     def ceiling(self) -> Mapping[str, float] | None:
-        """What an autoscaler may add up to; None where it is unknown."""
+        """The resources that an autoscaler may reach; None where they are unknown."""
 
     def crew(
         self, resources: WorkerResources, arguments: Mapping[str, Any], worker_class: type[Worker], start: str

@@ -55,7 +55,8 @@ def run_job(
     """Run ``job`` to its end, or go on with what an earlier start left in its run directory.
 
     ``echo`` gets notices (not when ``quiet``), never the summary: that is ``Outcome.lines()``. Raises TokenpairError
-    for what the user can mend and Interrupted on SIGINT or SIGTERM; a shard that fails for good is in the Outcome.
+    for errors that the user can correct and Interrupted on SIGINT or SIGTERM; a shard that fails for good is in the
+    Outcome.
     """
     with stoppable():
         return _run_job(job, quiet, echo, restart, progress, worker_class)
@@ -152,9 +153,9 @@ def _reported(run: Store, start: str) -> Iterator[_Report]:
 
 
 def _existing_record(run: Store, job: JobConfig, *, restart: bool) -> dict[str, Any] | None:
-    """The record of a run of this very job over this input that is there already; RunError where something else is.
+    """The record of an existing run of this job over this input; RunError where the directory holds something else.
 
-    Everything that shows without planning is checked here, before anything is removed or written.
+    Everything that can be checked without planning is checked here, before anything is removed or written.
     """
     record = read_record(run)
     if record is None:
@@ -176,9 +177,9 @@ def _existing_record(run: Store, job: JobConfig, *, restart: bool) -> dict[str, 
 
 
 def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callable[[str], None]) -> Plan:
-    """The plan that is there, where it is this job's over this input; else a new one.
+    """The stored plan, where it is of this job over this input; else a new one.
 
-    RunError where another job has put its own there: ``job.yaml`` may be this one's all the same.
+    RunError where another job has stored its plan there: ``job.yaml`` may still be this job's.
     """
     plan = load_plan(run)
     if plan is None or record is None:
@@ -199,7 +200,7 @@ def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callab
 
 def _check_ours(run: Store, plan: Plan, job: JobConfig) -> None:
     if plan.job != job.digest():
-        remedy = "choose another output, or --restart to throw that run away"
+        remedy = "choose another output, or --restart to delete that run"
         raise RunError(f"{run.url}: its plan is of another job, which was started there at the same time ({remedy})")
 
 
@@ -210,15 +211,13 @@ def _other_inputs(plan: Plan, job: JobConfig) -> list[str]:
 def _reconciled(run: Store, plan: Plan, job: JobConfig, loop: RunLoop, seconds: float) -> Outcome:
     """Compare what is in the store with the plan; ``_SUCCESS`` only when nothing is missing."""
     missing = sorted(set(range(len(plan.shards))) - finished_shards(run))
-    failed = {
-        index: loop.schedule.failed.get(index, "its part is not in the run directory any more") for index in missing
-    }
+    failed = {index: loop.schedule.failed.get(index, "its part is no longer in the run directory") for index in missing}
     totals = read_totals(run, job.format, job.sums_to)
     if not failed:
         record = read_record(run)
         if record is None:
             raise RunError(f"{run.url}: its {JOB_FILE} was removed while it ran")
-        # Another driver may have thrown the run away meanwhile: what is there is then not this job's.
+        # Another driver may have deleted the run meanwhile: the directory is then not this job's.
         check_same_job(run, record, job)
         run.commit(SUCCESS, json.dumps(asdict(totals), ensure_ascii=False, indent=1).encode())
     return Outcome(

@@ -87,7 +87,7 @@ class LocalCrew:
 
     @property
     def placed(self) -> int:
-        """1 once the worker is there."""
+        """1 once the worker is started."""
         return int(self._worker is not None)
 
     @property

@@ -1,4 +1,4 @@
-"""What a run came to, as a value and as the summary that a user reads."""
+"""The outcome of a run, as a value and as the summary that a user reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED_SHOWN = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. ``failed`` names each missing shard with its reason; ``seconds`` is this start's time.
+    """The outcome of a run. ``failed`` names each missing shard with its reason; ``seconds`` is this start's time.
 
     ``pairs_now`` were attributed by this start, in ``computing_seconds`` from the first worker's readiness on, with
     ``worker_seconds`` of workers that were there, ``busy_seconds`` of them computing; ``totals`` are of the whole run.

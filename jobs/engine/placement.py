@@ -1,4 +1,4 @@
-"""Where a run computes: in this process where the job is small, else in workers of Ray."""
+"""Decides where a run computes: in this process where the job is small, else in Ray workers."""
 
 from __future__ import annotations
 

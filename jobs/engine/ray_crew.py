@@ -123,7 +123,7 @@ class RayCrew:
             self._start_one()
 
     def spare(self, idle: Callable[[int], bool]) -> list[int]:
-        """Let go of workers beyond those wanted: those without a machine first, then those that are ``idle``."""
+        """Release workers beyond those wanted: those without a machine first, then those that are ``idle``."""
         surplus = len(self._actors) - self.wanted
         order = [*(w for w in self._actors if w not in self._placed), *(w for w in self._ready if idle(w))]
         gone = order[: max(surplus, 0)]
@@ -137,7 +137,7 @@ class RayCrew:
         self._pending[self._actors[worker].run_shard.remote(shard)] = (worker, "run", shard)
 
     def events(self, seconds: float) -> list[Event]:
-        """What happened, waiting at most ``seconds`` for something to."""
+        """The events since the last call; waits at most ``seconds`` for one."""
         import ray
 
         if not self._pending:
@@ -248,7 +248,7 @@ class RayCrew:
 
 
 def _death(error: BaseException) -> tuple[str, bool]:
-    """Why an actor died, from Ray's long account of it, and whether its machine was lost."""
+    """Why an actor died, from Ray's long error message, and whether its machine was lost."""
     text = str(error)
     if "OutOfMemory" in type(error).__name__ or "memory monitor" in text.lower():
         return "it was ended because the machine ran out of memory", False

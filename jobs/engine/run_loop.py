@@ -147,7 +147,7 @@ class RunLoop:
             self._report(crew, progress)
 
     def _release(self, crew: Crew) -> None:
-        """Let workers go that nothing is left for, so that others can use their machines."""
+        """Release workers for which no shard is left, so that others can use their machines."""
         if self.schedule.unassigned:
             idle: set[int] = set()
         else:
@@ -326,7 +326,7 @@ class RunLoop:
 
 
 class _Patience:
-    """How long a run goes on without a machine for any worker, and what it says meanwhile."""
+    """How long a run waits for a machine for any worker, and what it reports meanwhile."""
 
     def __init__(self, say: Callable[[str], None], resources: WorkerResources) -> None:
         self._say, self._resources = say, resources

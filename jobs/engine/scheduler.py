@@ -1,8 +1,8 @@
 """Which worker takes which shard next, and when a shard is given up: policy without Ray, threads or clocks.
 
-Budgets are kept apart, because their causes are: an exception is the shard's own, a crash may be that of something else
-ran in the same process, a machine that is lost is hardly ever a shard's doing, and a worker that cannot start has seen
-no shard at all.
+Each kind of failure has its own limit, because the causes differ: an exception comes from the shard, a crash may come
+from something else in the same process, a machine is hardly ever lost because of a shard, and a worker that cannot
+start has seen no shard at all.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Schedule:
     def assign(self, expected: int = 0) -> tuple[Hashable, int] | None:
         """The next shard and the worker that takes it, or None while every worker has enough.
 
-        ``expected`` workers are about to be there, those that are included.
+        ``expected`` counts the workers that are ready or will be soon.
         """
         open_to_more = [w for w, shards in self._in_flight.items() if len(shards) < IN_FLIGHT and w not in self._alone]
         if not open_to_more:

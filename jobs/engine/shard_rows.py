@@ -1,4 +1,5 @@
-"""Rows of one shard: its texts tokenised, its pairs attributed, what cannot be attributed rejected with a reason."""
+"""Rows of one shard: its texts tokenised, its pairs attributed, and pairs that cannot be attributed rejected with a
+reason."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class ShardRows:
 
 
 class ShardComputer:
-    """Attributes the pairs of shards; contributions that later shards need again wait in a cache of bounded size."""
+    """Attributes the pairs of shards; contributions that later shards need are cached, within bounded memory."""
 
     def __init__(self, job: JobConfig, attributor: Attributor) -> None:
         # torch is imported by now.

@@ -22,7 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _Blocks:
-    """The stoppable blocks that the main thread is in, and the signal that met them."""
+    """The stoppable blocks that the main thread is in, and the signal that they received."""
 
     entered: int = 0
     stopped: int | None = None

@@ -103,7 +103,7 @@ class Worker:
     """Attributes shards of the job ``settings`` and commits them to the run directory ``run_url``.
 
     ``threads`` is the number of threads to compute with and ``device`` where (None: a GPU where there is one).
-    ``pairs_file`` names the plan that is meant, so that another driver's is not taken for it; ``log`` is the name of
+    ``pairs_file`` names the plan to use, so that the plan of another driver is not used instead; ``log`` is the name of
     the worker's own log in the run directory.
     """
 
@@ -226,7 +226,7 @@ class Worker:
     def _check_still_the_run(self) -> None:
         """RunError where the run directory was given to another run: a worker may outlive its driver.
 
-        Its parts would be taken for those of the new run. ``job.yaml`` is read once; after that only its mark is.
+        Otherwise its parts would count as the new run's. ``job.yaml`` is read once; after that only its mark is read.
         """
         mark = self._store.mark(JOB_FILE)
         if mark == self._record_mark:
@@ -265,7 +265,7 @@ class Worker:
             if self._plan is None:
                 plan = load_plan(self._store)
                 if plan is None:
-                    raise RunError(f"{self._run_url}: its plan is gone")
+                    raise RunError(f"{self._run_url}: its plan was removed")
                 if self._pairs_file not in (None, plan.pairs_file) or plan.job != self._job.digest():
                     raise RunError(f"{self._run_url}: its plan was replaced while it ran")
                 self._plan = plan

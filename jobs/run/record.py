@@ -297,7 +297,7 @@ def tidy(run: Store) -> None:
 
 def _raise_if_differing(run: Store, differing: list[str], why: str) -> None:
     if differing:
-        advice = "choose another output, or --restart to throw that run away"
+        advice = "choose another output, or --restart to delete that run"
         raise RunError(f"{run.url}: {why} ({advice}): {'; '.join(differing)}")
 
 

@@ -1,4 +1,4 @@
-"""The model card: sentence-transformers' own, with what tokenpair adds to it."""
+"""The model card: that of sentence-transformers, with additions by tokenpair."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def model_card(
 
 
 def _training(job: TrainConfig, train: Labelled, dev: Labelled | None, state: TrainingState) -> list[str]:
-    """What the weights come from and how good they are, in lines of Markdown."""
+    """The training data and the quality of the weights, in lines of Markdown."""
     low, high = job.scale
     lines = [
         f"- {len(train):,} pairs of {', '.join(train.files)}, scores from {low:g} to {high:g} scaled to 0 to 1",
@@ -96,5 +96,5 @@ def _training(job: TrainConfig, train: Labelled, dev: Labelled | None, state: Tr
         lines += [f"**This model is worse on the dev pairs than before training**; {advice}.", ""]
     lines += [f"{len(dev):,} pairs of {', '.join(dev.files)} were measured on after every epoch (Training Logs below)."]
     if job.kept == "best":
-        lines += ["The kept epoch was chosen on these pairs, so its figure is a little high."]
+        lines += ["The epoch was chosen on these pairs, so its figure is a little high."]
     return lines

@@ -47,8 +47,8 @@ class TrainConfig(Settings):
     )
     header: Header = Field(None, description="true or false")
     scale: tuple[Real, Real] = Field(
-        description="the lowest and the highest score there can be, such as [0, 5]: texts without and with the same "
-        "meaning"
+        description="the lowest and the highest possible score, such as [0, 5]: for texts of different and of the "
+        "same meaning"
     )
     output: Place = Field(description="a folder for the model and its checkpoints, local or s3://bucket/…")
     shift: bool = Field(True, strict=True, description="true (an exact model) or false (the model as it is)")
@@ -63,7 +63,7 @@ class TrainConfig(Settings):
         None, description="best (on the dev set) or last, or null: best where there is a dev set"
     )
     seed: StrictInt = Field(0, ge=0, le=2**31 - 1, description="a whole number of at least 0")
-    max_rejects: Share = Field(0.01, description="a share from 0 to 1 of unreadable rows that is put up with")
+    max_rejects: Share = Field(0.01, description="the share of unreadable rows that is tolerated, from 0 to 1")
     checkpoint_minutes: Real = Field(5.0, gt=0, le=1440, description="minutes between checkpoints, above 0")
     workers: TrainWorkers = Field(
         default_factory=lambda: TrainWorkers.model_validate({}), description="settings count, gpus, cpus"
@@ -90,7 +90,7 @@ class TrainConfig(Settings):
         return self.keep or ("last" if self.dev is None else "best")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the model: all but where and with what means it is computed."""
+        """The settings that decide the model: all but those of where and with which resources it is computed."""
         return self.model_dump(mode="json", exclude={"output", "workers", "storage", "checkpoint_minutes"})
 
 

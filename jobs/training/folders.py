@@ -1,4 +1,4 @@
-"""Folders of a training's output as a whole: the checkpoints that the trainer reads and writes, and the model."""
+"""The folders of a training's output: the checkpoints that the trainer reads and writes, and the model."""
 
 from __future__ import annotations
 

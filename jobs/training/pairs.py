@@ -1,4 +1,4 @@
-"""Labelled pairs read from the sources of attribution jobs: every row a pair with a score, or turned away with why."""
+"""Labelled pairs read from the sources of attribution jobs: a row is a pair with a score, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Labelled(LabelledPairs):
         return found.hexdigest()[:20]
 
 
-def read_labelled(job: TrainConfig, places: list[str], what: str, told: Callable[[str], None]) -> Labelled:
-    """The pairs of some places; ``told`` gets notices, and rows that were turned away.
+def read_labelled(job: TrainConfig, places: list[str], what: str, say: Callable[[str], None]) -> Labelled:
+    """The pairs of some places; ``say`` gets notices and the number of rejected rows.
 
     Raises:
-        SourceError: where there is none, no such column, or more bad rows than the job puts up with.
+        SourceError: where there is none, no such column, or more bad rows than the job tolerates.
         StoreError: where a place cannot be reached.
     """
     files: list[InputFile] = resolve_inputs(places, job.storage)
@@ -68,12 +68,12 @@ def read_labelled(job: TrainConfig, places: list[str], what: str, told: Callable
     similarity = (np.concatenate(scores) - low) / (high - low) if scores else np.zeros(0)
     pairs = Labelled(a, b, similarity, [file.name for file in files], rejects)
     for notice in notices:
-        told(f"note: {notice}")
-    _tell_rejects(pairs, job.max_rejects, what, told)
+        say(f"note: {notice}")
+    _tell_rejects(pairs, job.max_rejects, what, say)
     return pairs
 
 
-def _tell_rejects(pairs: Labelled, most: float, what: str, told: Callable[[str], None]) -> None:
+def _tell_rejects(pairs: Labelled, most: float, what: str, say: Callable[[str], None]) -> None:
     count = len(pairs.rejects)
     if not count:
         return
@@ -81,13 +81,13 @@ def _tell_rejects(pairs: Labelled, most: float, what: str, told: Callable[[str],
     if not len(pairs) or count > most * (count + len(pairs)):
         raise SourceError(
             f"{what}: {counted(count, 'row')} of {count + len(pairs):,} cannot be used ({shown}); "
-            "mend them, or raise max_rejects"
+            "correct them, or raise max_rejects"
         )
-    told(f"note: {what}: left out {counted(count, 'row')}: {shown}")
+    say(f"note: {what}: left out {counted(count, 'row')}: {shown}")
 
 
 def _scores(batch: PairBatch, scale: tuple[float, float]) -> tuple[NDArray[np.float64], list[str | None]]:
-    """The score of each row of a batch, and why it is none where it is none."""
+    """The score of each row of a batch, or the reason why a row has none."""
     column = batch.kept.column(0) if len(batch) else None
     name = shown_name(batch.kept.column_names[0]) if len(batch) else ""
     values = np.zeros(len(batch))

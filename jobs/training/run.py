@@ -46,7 +46,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to; ``kept`` is the epoch whose weights the model has, ``before`` the model as it was."""
+    """The result of a training; ``kept`` is the epoch whose weights the model has, ``before`` the model as it was."""
 
     url: str
     shift: bool
@@ -92,7 +92,7 @@ def run_training(
     ``echo`` gets notices and a line an epoch (not when ``quiet``), never the summary.
 
     Raises:
-        TokenpairError: for what the user can mend.
+        TokenpairError: for errors that the user can correct.
     """
     say = (lambda _: None) if quiet else echo
     run = Store.open(job.output, job.storage)
@@ -120,11 +120,11 @@ def run_training(
         record = None
     found: dict[str, Any] = {"kind": KIND, "versions": versions(), "pairs": digest}
     if record is not None and record["run"].get("pairs") != digest:
-        raise RunError(f"{run.url}: was begun with other pairs; choose another output, or --restart to begin anew")
+        raise RunError(f"{run.url}: was started with other pairs; choose another output, or --restart to start again")
     if run.exists(OLD_CHECKPOINT):
         raise RunError(
-            f"{run.url}/{OLD_CHECKPOINT}: an earlier version of tokenpair wrote it, and this one cannot go on from it; "
-            "--restart begins anew"
+            f"{run.url}/{OLD_CHECKPOINT}: an earlier version of tokenpair wrote it, and this one cannot resume from "
+            "it; --restart starts again"
         )
     run.replace(JOB_FILE, encoded_record(job.model_dump(mode="json") | {"run": found}))
     if any(name.endswith(STATE_FILE) for name in files_below(run, CHECKPOINTS)):
@@ -156,7 +156,7 @@ class _Standing:
 
 
 class _Reports:
-    """Says each epoch once, as it ends, and keeps the bar at where the training stands."""
+    """Prints each epoch once, when it ends, and updates the progress bar."""
 
     def __init__(self, say: Callable[[str], None], progress: Progress) -> None:
         self._say = say
@@ -226,7 +226,7 @@ def _work_on_ray(task: Task, run: Store, report: Callable[[TrainingState], None]
             raise _blamed(error) from None
     state = read_progress(run)
     if state is None:
-        raise RunError(f"{run.url}: the workers ended without a word")
+        raise RunError(f"{run.url}: the workers ended without an error message")
     report(state)
     return state
 
@@ -234,8 +234,8 @@ def _work_on_ray(task: Task, run: Store, report: Callable[[TrainingState], None]
 def _fit(trainer: TorchTrainer) -> Future[Any]:
     """Begin to train; where a signal stops this process, the training ends with the Ray that it is in.
 
-    In the main thread Ray Train puts a handler of its own in place of ours and leaves without a word, with success.
-    In another one it does not.
+    In the main thread Ray Train puts a handler of its own in place of ours and exits silently and with success.
+    In another thread it does not.
     """
     ended: Future[Any] = Future()
 
@@ -279,7 +279,7 @@ def _watch(run: Store, report: Callable[[TrainingState], None], ended: Future[An
 
 
 def _blamed(error: BaseException) -> BaseException:
-    """What a worker raised, from Ray Train's account of it."""
+    """The error that a worker raised, from Ray Train's error."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause = getattr(failure, "_base_exc", failure)
@@ -318,16 +318,16 @@ def _check_same(run: Store, job: TrainConfig, record: dict[str, Any]) -> None:
     differing = [f"{n}: {record.get(n)!r} there, {v!r} now" for n, v in wanted.items() if record.get(n) != v]
     if differing:
         raise RunError(
-            f"{run.url}: holds another training (choose another output, or --restart to throw it away): "
+            f"{run.url}: holds another training (choose another output, or --restart to delete it): "
             + "; ".join(differing)
         )
 
 
 def _check_empty(run: Store, own: Collection[str]) -> None:
-    foreign = [name for name in run.list("") if name not in own]
-    if foreign:
+    others = [name for name in run.list("") if name not in own]
+    if others:
         raise RunError(
-            f"{run.url}: is not empty and not a training of tokenpair (it holds {', '.join(foreign[:3])}); "
+            f"{run.url}: is not empty and not a training of tokenpair (it contains {', '.join(others[:3])}); "
             "choose another output"
         )
 

@@ -34,7 +34,7 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Task:
-    """A training job with its pairs read; what every worker is given."""
+    """A training job with its pairs read; the input of every worker."""
 
     job: TrainConfig
     train: Labelled
@@ -42,12 +42,12 @@ class Task:
 
 
 def write_progress(run: Store, state: TrainingState) -> None:
-    """Say how far the first worker is, for the process that started it."""
+    """Write the progress of the first worker, for the process that started it."""
     run.replace(PROGRESS, json.dumps(asdict(state)).encode())
 
 
 def read_progress(run: Store) -> TrainingState | None:
-    """What the first worker last said; None before it did."""
+    """The progress that the first worker last wrote; None before that."""
     with suppress(StoreError, ValueError, TypeError, KeyError):
         if run.exists(PROGRESS):
             plain = json.loads(run.read(PROGRESS))
@@ -90,7 +90,7 @@ def work(
     """Train from where the job's checkpoint stopped to the end; worker 0 writes checkpoints and the model.
 
     Raises:
-        TokenpairError: for what the user can mend.
+        TokenpairError: for errors that the user can correct.
     """
     quiet_libraries()
     import torch
@@ -127,7 +127,7 @@ def work(
             if trainer.checkpoint is None or trainer.clock.began:
                 raise
             raise RunError(
-                f"{trainer.checkpoint}: training cannot go on from it ({type(error).__name__}); --restart begins anew"
+                f"{trainer.checkpoint}: training cannot resume from it ({type(error).__name__}); --restart starts again"
             ) from None
     if rank == 0:
         _save_model(model, run, model_card(job, model, task.train, task.dev, state))
