@@ -185,7 +185,7 @@ def test_statistics_of_another_version_are_made_again(tmp_path: Path, rng: Rando
     said: list[str] = []
     page = make_report(run, said.append, called="run")
     assert any("another version wrote them: computing them first" in line for line in said)
-    assert "What was found" in page
+    assert ">Findings<" in page
 
 
 def test_the_report_is_the_same_however_the_run_lies(tmp_path: Path, rng: Random) -> None:

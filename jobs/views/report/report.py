@@ -65,7 +65,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     drawn_queries = _queries(queries, explorer)
     rejects = _rejects(run) if overview.totals.rejected else None
     parts = [("summary", "In short", True), ("pairs", "Pairs to look at", True)]
-    parts.insert(1, ("findings", "What was found", True))
+    parts.insert(1, ("findings", "Findings", True))
     parts += [("queries", "Queries", bool(drawn_queries)), ("rejected", "Rejected rows", rejects is not None)]
     parts += [("about", "About", True)]
     return page(
