@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribution_core.directions import Products
+from attribution_core.directions.cost import flops
 from attribution_core.directions.precision import Precision
+from attribution_core.directions.windows import windows
 from attribution_core.integrator import Goal, Integrator
 from attribution_core.memory import USABLE, ByteCache
 from attribution_core.model.batch import TextBatch
@@ -25,11 +27,11 @@ from attribution_core.quadrature.rules import Rule, ladder, mesh_points
 from attribution_core.results import Contributions, ExplainedText
 
 WINDOW_TOKENS = 4096
-# How much more than the texts themselves a window may compute because of padding, before and after it has so many
-# tokens × directions (each counts once a node).
-LONGEST_WASTE = 1.2
-LITTLE_WASTE = 1.03
-ENOUGH_WORK = 2048
+# What a call costs beside its arithmetic, in the floating-point operations that could be done meanwhile: by the kind of
+# device and not by the clock, so that the same texts are always computed in the same company.
+CALL_FLOPS = {"cpu": 4e8, "cuda": 4e10}
+USUAL_NODES = 8
+LENGTH_CLASS = 1.2
 # A text that misses its tolerance with so many nodes gets a rule of its own, which aims at this share of the tolerance.
 STEEP_NODES = 64
 ADAPTIVE_SHARE = 0.7
@@ -93,7 +95,7 @@ class Contributor:
     def embeddings(self, texts: Sequence[ReadText]) -> NDArray[Any]:
         """Embeddings [texts, D] as they are attributed: for cosine without a trailing Normalize."""
         embedded: dict[int, NDArray[Any]] = {}
-        for window in _windows(texts, [0] * len(texts), self._most_texts):
+        for window in self._windows(texts):
             batch = self.encoder.batch([texts[at] for at in window])
             embedded.update(zip(window, self.products.embed(batch.x_BSd, batch).cpu().numpy(), strict=True))
         return np.stack([embedded[at] for at in range(len(texts))])
@@ -103,11 +105,28 @@ class Contributor:
     ) -> list[Contributions]:
         tolerance = tolerance or self.quadrature.tolerance
         results: dict[int, Contributions] = {}
-        for window in _windows(texts, [0 if c is None else len(c) + 1 for c in cotangents], self._most_texts):
+        for window in self._windows(texts, [0 if c is None else len(c) + 1 for c in cotangents]):
             goal = tolerance_of(texts[window[0]].role, tolerance)
             computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], goal)
             results.update(zip(window, computed, strict=True))
         return [results[at] for at in range(len(texts))]
+
+    def _windows(self, texts: Sequence[ReadText], partners: Sequence[int] | None = None) -> list[list[int]]:
+        """Places of texts in windows of one role, prompt and direction each; no ``partners``: forward passes."""
+        known = partners or [0] * len(texts)
+        directions = (
+            [0] * len(texts) if partners is None else [n or len(t.groups) for n, t in zip(known, texts, strict=True)]
+        )
+        nodes = 1 if partners is None else self.quadrature.nodes or USUAL_NODES
+        unit = flops(self.shape, tokens=16, nodes=nodes, directions=0) / 16
+        fixed = CALL_FLOPS.get(self.encoder.device.type, CALL_FLOPS["cuda"]) / max(unit, 1.0)
+
+        def order(at: int) -> tuple[int, ...]:
+            size = int(math.log(max(len(texts[at]), 1)) / math.log(LENGTH_CLASS)) if known[at] else 0
+            return size, known[at], len(texts[at]), at
+
+        kinds = [(text.role, text.prompt_length or 0, n > 0) for text, n in zip(texts, known, strict=True)]
+        return windows(kinds, [len(text) for text in texts], directions, self._most_texts, fixed, order)
 
     def _most_texts(self, tokens: int) -> int:
         """How many texts of a length are read at once: a bounded number of tokens, within the budget."""
@@ -225,7 +244,7 @@ class Contributor:
         """
         paths: list[Tensor] = []
         lengths: list[int] = []
-        for window in _windows(texts, [0] * len(texts), self._most_texts, waste=2.0):
+        for window in self._windows(texts):
             batch = self.encoder.batch([texts[at] for at in window])
             lengths.extend(len(texts[at]) for at in window)
             at_once = max(1, self._most_texts(max(len(texts[at]) for at in window)) // len(window))
@@ -286,40 +305,3 @@ def _stack(cotangents: list[NDArray[Any] | None], like: Tensor) -> Tensor | None
     for at, c in enumerate(given):
         out[at, : len(c)] = c
     return torch.from_numpy(out).to(like)
-
-
-def _windows(
-    texts: Sequence[ReadText], partners: Sequence[int], most: Callable[[int], int], waste: float = LONGEST_WASTE
-) -> Iterator[list[int]]:
-    """Indices of texts in windows of like length and like number of cotangents, of one role and prompt each.
-
-    What is padded stays below ``waste`` while a window is small, and below ``LITTLE_WASTE`` once it has work enough to
-    keep the processor busy; ``most`` says how many texts of a length fit.
-    """
-
-    def kind(at: int) -> tuple[object, ...]:
-        return texts[at].role, texts[at].prompt_length or 0, partners[at] > 0
-
-    def directions(at: int) -> int:
-        return partners[at] or len(texts[at].groups)
-
-    def key(at: int) -> tuple[object, ...]:
-        size = int(math.log(max(len(texts[at]), 1)) / math.log(LONGEST_WASTE))
-        return *kind(at), size if partners[at] else 0, partners[at], len(texts[at]), at
-
-    window: list[int] = []
-    work = 0
-    for at in sorted(range(len(texts)), key=key):
-        own = len(texts[at]) * directions(at)
-        if window:
-            together = [*window, at]
-            padded = len(together) * max(len(texts[n]) for n in together) * max(directions(n) for n in together)
-            allowed = waste if work < ENOUGH_WORK else LITTLE_WASTE
-            fits = len(window) < most(max(len(texts[n]) for n in together))
-            if kind(at) != kind(window[0]) or not fits or padded > allowed * (work + own):
-                yield window
-                window, work = [], 0
-        window.append(at)
-        work += own
-    if window:
-        yield window

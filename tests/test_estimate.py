@@ -17,10 +17,11 @@ from attribution_core.memory import LayerShape
 from jobs.cli import main as cli
 from jobs.config.job import parse_job
 from jobs.errors import JobError
-from jobs.plan.estimate import LayerSizes, accelerator, expected_nodes, total_flops
+from jobs.plan.estimate import accelerator
 from jobs.plan.plan import make_plan
 from jobs.plan.sharding import Work
 from jobs.plan.text_lengths import Calibration, Rate, calibrate
+from jobs.plan.work import LayerSizes, expected_nodes, total_flops
 from jobs.run.manifest import read_shard
 from jobs.storage.store import Store
 

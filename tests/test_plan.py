@@ -312,9 +312,12 @@ def test_more_shards_than_texts_are_not_made(tmp_path: Path) -> None:
     assert any("2 shards instead of 50" in notice for notice in plan.notices)
 
 
-@pytest.mark.parametrize(("tokens", "shards"), [(0, 1), (512, 1), (513, 2), (10**6, 128), (10**7, 153)])
-def test_default_number_of_shards(tokens: int, shards: int) -> None:
-    assert default_shards(tokens) == shards
+@pytest.mark.parametrize(
+    ("seconds", "pairs", "shards"),
+    [(0.0, 1, 1), (2.0, 9, 1), (2.1, 9, 2), (1000.0, 5000, 32), (6000.0, 5000, 100), (1000.0, 10**6, 50)],
+)
+def test_default_number_of_shards(seconds: float, pairs: int, shards: int) -> None:
+    assert default_shards(seconds, pairs) == shards
 
 
 def test_the_first_shards_are_small_and_cover_the_rows_in_order(tmp_path: Path, rng: random.Random) -> None:

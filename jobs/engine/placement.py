@@ -12,7 +12,8 @@ from jobs.config.sections import Workers
 from jobs.engine.crew import Machines
 from jobs.engine.local_crew import ThisProcess, usable_cores
 from jobs.engine.signals import starting_ray, stoppable
-from jobs.plan.estimate import REACHED_ON_CPU, expected_nodes, is_static, layer_sizes, measured_rate, total_flops
+from jobs.plan.estimate import REACHED_ON_CPU, measured_rate
+from jobs.plan.work import expected_nodes, is_static, layer_sizes, total_flops
 
 if TYPE_CHECKING:
     from jobs.config.job import JobConfig

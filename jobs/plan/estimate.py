@@ -8,14 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from attribution_core.model.inspection import INNER_WIDTHS, LAYER_COUNTS, WIDTHS, ModelFiles
 from jobs.config.job import JobConfig
-from jobs.config.model_folder import folder_at_hand
 from jobs.errors import JobError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.preflight import check_before_planning
-from jobs.plan.sharding import Work
-from jobs.plan.text_lengths import ROLES
+from jobs.plan.work import expected_nodes, layer_sizes, total_flops
 from jobs.progress import counted, duration
 from jobs.storage.store import Store
 
@@ -33,7 +30,6 @@ ACCELERATORS: dict[str, tuple[float, float]] = {
 }
 # The share of the machine's own product rate that a whole pass is taken to reach.
 REACHED_ON_CPU, REACHED_ON_GPU = 0.7, 0.5
-PAPER_NODES = 50
 MEASURED_SECONDS = 1.0
 
 
@@ -65,15 +61,6 @@ class Accelerator:
             f"one {self.name}: {about(hours * 3600)}, {money} at {price} ({source}; {REACHED_ON_GPU:.0%} of its TF32 "
             "peak assumed, not measured)"
         )
-
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """Hidden and feed-forward width, and how many layers are above the cut."""
-
-    d: int
-    inner: int
-    layers: int
 
 
 def accelerator(name: str | None, price: float | None) -> Accelerator | None:
@@ -151,45 +138,6 @@ def size_lines(plan: Plan) -> Iterator[str]:
         f"shards    {len(costs):,} of {min(pairs):,} to {max(pairs):,} pairs; "
         f"the cheapest costs {min(costs) / mean:.2f}, the dearest {max(costs) / mean:.2f} of the mean"
     )
-
-
-def total_flops(sizes: LayerSizes, work: Work, nodes: int) -> float:
-    """Operations of the matrix products of all texts: attribution_core.directions.cost.flops, summed over texts."""
-    d, inner, layers = float(sizes.d), float(sizes.inner), sizes.layers
-    weights = 6 * d * d + 2 * d * d + 4 * d * inner
-    direction = layers * weights - 6 * d * d - 2 * d * inner
-    attention = layers * 8 * d - 4 * d
-    values = layers * (weights * work.tokens + 8 * d * work.squares)
-    return nodes * (direction * work.moved + attention * work.moved_squares + values)
-
-
-def expected_nodes(job: JobConfig, sizes: LayerSizes) -> tuple[int, bool]:
-    """Integration nodes a text, and whether they are assumed: at the default tolerance more layers need more."""
-    if job.quadrature.nodes is not None:
-        return job.quadrature.nodes, False
-    if job.quadrature.rule == "riemann":
-        return PAPER_NODES, False
-    usual = 8 if sizes.layers <= 2 else 12 if sizes.layers <= 4 else 24
-    return min(usual, job.quadrature.max_nodes), True
-
-
-def layer_sizes(job: JobConfig) -> LayerSizes | None:
-    """Return the sizes of the model's layers from its description, None where that is not at hand."""
-    folder = folder_at_hand(job.model)
-    if folder is None:
-        return None
-    files, role = ModelFiles(folder), ROLES[job.mode][-1]
-    d, count = files.size(role, WIDTHS), files.size(role, LAYER_COUNTS)
-    if d is None or count is None:
-        return None
-    first = job.layer + count if job.layer < 0 else job.layer
-    return LayerSizes(d, files.size(role, INNER_WIDTHS) or 4 * d, count - first)
-
-
-def is_static(job: JobConfig) -> bool:
-    """Return whether the model is at hand and averages one vector a token: it has no layers, and costs nothing."""
-    folder = folder_at_hand(job.model)
-    return folder is not None and any(one.kind.endswith("StaticEmbedding") for one in ModelFiles(folder).modules[:1])
 
 
 def measured_rate(width: int, seconds: float = MEASURED_SECONDS) -> tuple[float, int]:

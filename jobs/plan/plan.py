@@ -1,7 +1,8 @@
 """The plan of a job: every good pair in exactly one shard, every distinct text owned by one, on disk in the run.
 
-The files are functions of the input and the job's settings alone, byte for byte. Data files carry their content's
-hash in their name, and the manifest, written last and once, names them: files that a killed planner left are not read.
+The files are functions of the input, the job's settings, and for a large job of whether a GPU is here, byte for byte.
+Data files carry their content's hash in their name, and the manifest, written last and once, names them: files that a
+killed planner left are not read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import itertools
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.cluster.ray_internals import gpus_here
 from jobs.config.job import JobConfig
 from jobs.errors import SourceError
 from jobs.plan.centre import write_centre_sample
@@ -25,8 +28,9 @@ from jobs.plan.log_staging import LogStaging
 from jobs.plan.missing_prompts import missing_prompts
 from jobs.plan.pairs_database import Staging
 from jobs.plan.reject_limits import check_share
-from jobs.plan.sharding import assign_shards, total_work
+from jobs.plan.sharding import assign_shards, default_shards, total_work
 from jobs.plan.text_lengths import ROLES, SAMPLE, calibrate
+from jobs.plan.work import assumed_seconds
 from jobs.progress import counted
 from jobs.run.manifest import MANIFEST, PAIR_COLUMNS, Plan, encoded, load_plan
 from jobs.run.tables import reserved_names, write_rejects
@@ -35,6 +39,8 @@ from jobs.sources.log import log_files
 from jobs.storage.duckdb import one_row
 from jobs.storage.store import Store
 
+# A job of so many seconds on a processor asks whether a GPU is here: reading that from Ray takes a second.
+SECONDS_WORTH_A_LOOK = 600.0
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 
 
@@ -101,7 +107,7 @@ def _write(
     notices += missing_prompts(job)
     if not calibration.measured:
         notices.append("the model's tokenizer is not on this machine, so lengths in tokens are assumed, not measured")
-    shards, side = assign_shards(staging.con, calibration, job.shards)
+    shards, side = assign_shards(staging.con, calibration, partial(_shards_by_seconds, job), job.shards)
     if job.shards is not None and len(shards) < job.shards:
         notices.append(
             f"{counted(len(shards), 'shard')} instead of {job.shards}: each text is in one shard with all its partners"
@@ -137,6 +143,15 @@ def _write(
     present = load_plan(run)  # another planner was first
     assert present is not None
     return present
+
+
+def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int:
+    """How many shards a job has that does not say it, by the seconds that its kind of worker is taken to need."""
+    gpu = bool(job.workers.gpus)
+    seconds = assumed_seconds(job, pairs, texts, cost, gpu=gpu)
+    if seconds > SECONDS_WORTH_A_LOOK and job.workers.gpus is None and gpus_here():
+        seconds = assumed_seconds(job, pairs, texts, cost, gpu=True)
+    return default_shards(seconds, pairs)
 
 
 def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ rates of a calibration (jobs.plan.text_lengths).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import duckdb
 
@@ -18,11 +19,18 @@ SHARE = 16
 # Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
 # its rate and any mistake early.
 EARLY_SHARDS, EARLY_PARTS = 2, 8
+# A shard takes up to so long, and holds up to so many pairs; work worth sharing makes up to so many shards.
+MOST_SECONDS, MOST_PAIRS = 60.0, 20_000
+SECONDS_WORTH_SHARING, SHARED_AMONG = 2.0, 32
 
 
-def default_shards(tokens: int) -> int:
-    """Shards for so many tokens of distinct text: some per worker on a small job, and none too long on a large one."""
-    return max(1, min(math.ceil(tokens / 512), 128), math.ceil(tokens / 65536))
+def default_shards(seconds: float, pairs: int) -> int:
+    """How many shards: several a worker on a small job, none that takes long, none with too many pairs for a file.
+
+    ``seconds`` are those of one worker for all. A shard that is lost costs its seconds again.
+    """
+    shared = min(math.ceil(seconds / SECONDS_WORTH_SHARING), SHARED_AMONG)
+    return max(1, shared, math.ceil(seconds / MOST_SECONDS), math.ceil(pairs / MOST_PAIRS))
 
 
 def text_cost(tokens: int, groups: int, width: int) -> int:
@@ -31,7 +39,10 @@ def text_cost(tokens: int, groups: int, width: int) -> int:
 
 
 def assign_shards(
-    con: duckdb.DuckDBPyConnection, calibration: Calibration, asked: int | None
+    con: duckdb.DuckDBPyConnection,
+    calibration: Calibration,
+    wanted_for: Callable[[int, int, int], int],
+    asked: int | None,
 ) -> tuple[list[ShardInfo], str]:
     """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner, shared), ``costs``; the side that has shards.
 
@@ -51,7 +62,15 @@ def assign_shards(
     )
     # On a tie the second text: in a retrieval log that is the document.
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
-    wanted = asked if asked is not None else default_shards(one_number(con, "SELECT sum(tokens) FROM costs"))
+    count_pairs, count_texts = (
+        one_number(con, "SELECT count(*) FROM matched"),
+        one_number(con, "SELECT count(*) FROM costs"),
+    )
+    wanted = (
+        asked
+        if asked is not None
+        else wanted_for(count_pairs, count_texts, one_number(con, "SELECT sum(cost) FROM costs"))
+    )
     parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""
