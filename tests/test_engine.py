@@ -149,7 +149,7 @@ def test_finished_run_is_left_alone(place: Place) -> None:
 
 def test_another_job_is_refused_and_says_what_differs(place: Place) -> None:
     place.run()
-    with pytest.raises(RunError, match=r"layer: -2 there, -1 now.*quadrature\.nodes: None there, 8 now"):
+    with pytest.raises(RunError, match=r"layer: -2 there, -1 now.*quadrature\.nodes: not set there, 8 now"):
         place.run(layer=-1, quadrature={"nodes": 8})
     # Means are not the job.
     assert place.run(workers={"count": 2}, memory="1GiB").already_finished

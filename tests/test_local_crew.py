@@ -145,7 +145,7 @@ def test_only_small_jobs_that_ask_for_nothing_else_run_here(tmp_path: Path, monk
 
 
 def test_several_workers_need_ray() -> None:
-    with pytest.raises(JobError, match="several workers"):
+    with pytest.raises(JobError, match="ask for one worker"):
         load_job(None, {"model": "m", "input": "i.csv", "output": "o", "workers": {"ray": False, "count": 2}})
     assert Workers(ray=False, count=1).ray is False
 

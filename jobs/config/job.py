@@ -246,7 +246,7 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts has the text before each text)")
     several = any((number or 1) > 1 for number in (job.workers.count, job.workers.min, job.workers.max))
     if job.workers.ray is False and several:
-        wrong.append("workers.ray: found false beside several workers; allowed: one worker in the command's process")
+        wrong.append("workers.ray: false computes in this process alone; leave it out, or ask for one worker")
     if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
         wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
     roles = ("query", "document") if job.mode == "retrieval" else ("text",)

@@ -136,11 +136,15 @@ def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> Non
     wanted = dict(_flat(job.identity()))
     present = dict(_flat({name: record.get(name) for name in job.identity()}))
     differing = [
-        f"{name}: {present.get(name)!r} there, {wanted.get(name)!r} now"
+        f"{name}: {_value(present.get(name))} there, {_value(wanted.get(name))} now"
         for name in dict.fromkeys([*wanted, *present])
         if wanted.get(name) != present.get(name)
     ]
     _raise_if_differing(run, differing, "holds another job")
+
+
+def _value(value: object) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def check_same_inputs(run: Store, record: Mapping[str, Any], files: Sequence[InputFacts]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
-import pandas as pd
 
 from attribution_core.hooks import hook
 from attribution_core.results import Cell, ExplainedText, Floats
 from jobs.errors import RunError
 from jobs.run.export import pandas
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEW_IDS = 5
 By = Literal["lift", "share"]
