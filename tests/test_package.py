@@ -107,11 +107,11 @@ import builtins, importlib
 
 given = builtins.__import__
 
-def without(name, namespace=None, *rest):
-    ours = str((namespace or {{}}).get("__name__")).split(".")[0] in ("attribution_core", "jobs")
+def without(name, globals=None, *rest, **named):
+    ours = str((globals or {{}}).get("__name__")).split(".")[0] in ("attribution_core", "jobs")
     if ours and name.split(".")[0] in {sorted(OPTIONAL)!r}:
         raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-    return given(name, namespace, *rest)
+    return given(name, globals, *rest, **named)
 
 builtins.__import__ = without
 for module in {modules!r}:
