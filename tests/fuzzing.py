@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import main as cli
 
-DEFAULT_EXAMPLES = 150
+DEFAULT_EXAMPLES = 100
 EXAMPLES = int(os.environ.get("TOKENPAIR_FUZZ", DEFAULT_EXAMPLES))
 FUZZ_SEED = int(os.environ.get("TOKENPAIR_TEST_SEED", 1))
 LONGEST_LINE = 4000

@@ -51,6 +51,7 @@ def test_other_names_of_the_same_layers_work_too(family: str, tiny: TinyModels, 
     check_pair(attributor.attribute("rain falls", "The coffee is bad."), judge)
 
 
+@pytest.mark.rotates(2, cover=False)
 @pytest.mark.parametrize("family", MORE_FAMILIES)
 def test_scores_equal_the_models_similarity(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
     """In a padded batch too, behind prompts in or out of the pooling, and where a text is cut off."""
@@ -70,6 +71,7 @@ def test_scores_equal_the_models_similarity(family: str, tiny: TinyModels, rng: 
         assert {kind for kind in pair.a.groups.kinds if kind != "special"} == {"prompt", "text"}
 
 
+@pytest.mark.rotates(2, cover=False)
 @pytest.mark.parametrize("family", MORE_FAMILIES)
 def test_sums_hold_and_batch_mates_change_nothing(
     family: str, tiny: TinyModels, rng: random.Random, seed: int, monkeypatch: pytest.MonkeyPatch

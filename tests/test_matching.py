@@ -51,6 +51,7 @@ def test_what_misses_its_tolerance_or_does_not_move_keeps_the_rules_weights(seed
     assert bool((kept.matched(still) == 1.0).all())
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("way", ["forward", "partner"])
 @pytest.mark.parametrize(("sums_to", "times"), [("difference", 3), ("score", 2)])
 def test_the_sum_comes_nearer_and_single_cells_go_no_further(
