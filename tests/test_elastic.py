@@ -150,7 +150,9 @@ def test_without_any_machine_the_run_ends_and_says_so(
 @pytest.mark.long
 def test_four_halves_of_two_gpus_are_four_workers(cluster: Any, place: Place) -> None:
     cluster.add_node(num_cpus=4, num_gpus=2)
-    outcome = place.run(workers={"gpus": 0.5, "cpus": 1})
+    # Slow enough for the fourth to have started before the first has done all the work.
+    pace(place, 1.0)
+    outcome = place.run(workers={"gpus": 0.5, "cpus": 1}, shards=24)
     assert (outcome.exit_code, outcome.workers) == (0, 4)
     assert len(set(place.pair_ids())) == 24
 
@@ -249,8 +251,7 @@ def _autoscaling_config(address: str) -> dict[str, Any]:
 DRIVER = """
 import sys
 from pretend_worker import PretendWorker
-from jobs.config import load_job
-from jobs.engine import run_job
+from jobs import load_job, run_job
 outcome = run_job(load_job(sys.argv[1]), worker_class=PretendWorker)
 print(outcome.workers)
 sys.exit(outcome.exit_code)
