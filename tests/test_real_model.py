@@ -60,6 +60,7 @@ def test_chosen_nodes_come_near_the_integral(layer: int, tolerance: float, model
     assert chosen.converged
 
 
+@pytest.mark.long
 def test_a_loose_tolerance_is_for_documents(model: SentenceTransformer) -> None:
     """A query's integral is a tenth as far off, whatever its documents have, and is judged by what was asked for."""
     queries, documents = zip(*PAIRS, strict=True)
