@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 # Libraries read these when they are imported, so they are set before; workers inherit them.
@@ -22,13 +23,23 @@ PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 ENVIRONMENT = QUIET_ENVIRONMENT | PASSIVE_WAIT
 
 
+def connected_here() -> bool:
+    """Whether a Ray is connected in this process already; imports none."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def set_environment() -> None:
+    """Set what the environment does not say yet, for libraries that this process imports and processes it starts."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def quiet_libraries() -> None:
     """Turn off progress bars, load reports and warnings of transformers and related libraries in this process.
 
     Must be called before torch is imported.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     warnings.filterwarnings("ignore")
     for name in ("sentence_transformers", "transformers", "huggingface_hub", "torch", "asyncio", "botocore", "s3fs"):
         logging.getLogger(name).setLevel(logging.ERROR)

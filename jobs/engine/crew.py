@@ -85,7 +85,12 @@ class Machines(Protocol):
         """A crew without workers yet. ``arguments`` are those of ``worker_class`` but its log."""
 
 
-def first_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attribution_core.errors import ModelError, SettingError
-from jobs.cluster.environment import ENVIRONMENT
+from jobs.cluster.environment import set_environment
 from jobs.cluster.resources import WorkerResources
 from jobs.config.sections import Workers
-from jobs.engine.crew import Event, first_line
+from jobs.engine.crew import Event, reason_of
 from jobs.engine.scheduler import FAILED_STARTS
 from jobs.engine.worker import Worker
 from jobs.run.event_log import worker_log
@@ -35,8 +35,7 @@ class ThisProcess:
     def nodes(self) -> Sequence[Mapping[str, float]]:
         """What this machine has."""
         # Read by torch and its kin when they are imported.
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         # Heavy, and the worker needs it next in any case.
         import torch
 
@@ -49,7 +48,7 @@ class ThisProcess:
         self, resources: WorkerResources, arguments: Mapping[str, Any], worker_class: type[Worker], start: str
     ) -> LocalCrew:
         """A crew of one worker, which is not started yet."""
-        return LocalCrew(resources, arguments, worker_class, start)
+        return LocalCrew(arguments, worker_class, start)
 
 
 def usable_cores() -> int:
@@ -67,7 +66,6 @@ class LocalCrew:
     not at all.
     """
 
-    resources: WorkerResources
     arguments: Mapping[str, Any]
     worker_class: type[Worker]
     start: str
@@ -76,7 +74,6 @@ class LocalCrew:
     _worker: Worker | None = None
     _number: int = 0
     _ready: bool = False
-    _ever_ready: bool = False
     _not_before: float = 0.0
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
@@ -125,7 +122,7 @@ class LocalCrew:
             events.append(self._events.get())
         for event in events:
             if event.kind == "started":
-                self._ready = self._ever_ready = True
+                self._ready = True
                 self.failed_starts = 0
             elif event.kind in ("not_started", "refused"):
                 self._worker = None
@@ -144,20 +141,16 @@ class LocalCrew:
         try:
             self._events.put(Event("started", number, facts=worker.load()))
         except (ModelError, SettingError) as error:
-            self._events.put(Event("refused", number, error=error, reason=_reason(error)))
+            self._events.put(Event("refused", number, error=error, reason=reason_of(error)))
         except BaseException as error:
-            self._events.put(Event("not_started", number, error=error, reason=_reason(error)))
+            self._events.put(Event("not_started", number, error=error, reason=reason_of(error)))
 
     def _run(self, number: int, shard: int) -> None:
         assert self._worker is not None
         try:
             self._events.put(Event("done", number, shard, report=self._worker.run_shard(shard)))
         except BaseException as error:
-            self._events.put(Event("raised", number, shard, error=error, reason=_reason(error)))
+            self._events.put(Event("raised", number, shard, error=error, reason=reason_of(error)))
 
     def _in_thread(self, call: Callable[..., None], *arguments: Any) -> None:
         threading.Thread(target=call, args=arguments, name=f"worker-{call.__name__}", daemon=True).start()
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"

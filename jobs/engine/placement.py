@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from jobs.cluster.environment import connected_here
 from jobs.config.sections import Workers
 from jobs.engine.crew import Machines
 from jobs.engine.local_crew import ThisProcess, usable_cores
@@ -34,9 +34,7 @@ def in_this_process(job: JobConfig, plan: Plan) -> bool:
     """
     if job.workers.ray is not None:
         return not job.workers.ray
-    if os.environ.get("RAY_ADDRESS") or job.workers != Workers():
-        return False
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    if os.environ.get("RAY_ADDRESS") or job.workers != Workers() or connected_here():
         return False
     return _small(job, plan)
 

@@ -17,7 +17,7 @@ from jobs.cluster.ray_internals import most_resources, silence_death_reports
 from jobs.cluster.resources import WorkerResources
 from jobs.cluster.session import ray_session
 from jobs.config.sections import Workers
-from jobs.engine.crew import Event, first_line
+from jobs.engine.crew import Event, reason_of
 from jobs.engine.scheduler import FAILED_STARTS, IN_FLIGHT
 from jobs.engine.worker import Worker
 from jobs.run.event_log import worker_log
@@ -197,7 +197,7 @@ class RayCrew:
 
     def _raised(self, worker: int, shard: int | None, error: Any) -> Event:
         cause = error.cause if isinstance(error.cause, BaseException) else error
-        reason = f"{type(cause).__name__}: {first_line(cause)}"
+        reason = reason_of(cause)
         if shard is not None:
             return Event("raised", worker, shard, error=cause, reason=reason)
         self._forget(worker)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attribution_core.model.inspection import LAYER_COUNTS, ModelFiles, first_layer_above
 from attribution_core.text.reference import NAMED, one_token
+from jobs.cluster.environment import connected_here
 from jobs.cluster.ray_internals import gpus_here
 from jobs.cluster.resources import worker_resources
 from jobs.config.model_folder import check_model
@@ -30,7 +31,7 @@ def check_before_planning(job: JobConfig) -> None:
         resources = _resources()
         if resources is not None:
             # Machines may still join a Ray that runs already.
-            grows = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+            grows = connected_here()
             worker_resources(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
 
 

@@ -62,15 +62,8 @@ def assign_shards(
     )
     # On a tie the second text: in a retrieval log that is the document.
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
-    count_pairs, count_texts = (
-        one_number(con, "SELECT count(*) FROM matched"),
-        one_number(con, "SELECT count(*) FROM costs"),
-    )
-    wanted = (
-        asked
-        if asked is not None
-        else wanted_for(count_pairs, count_texts, one_number(con, "SELECT sum(cost) FROM costs"))
-    )
+    sizes = one_row(con, "SELECT (SELECT count(*) FROM matched), count(*), sum(cost) FROM costs")
+    wanted = asked if asked is not None else wanted_for(*map(int, sizes))
     parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""

@@ -25,14 +25,18 @@ class LayerSizes:
     inner: int
     layers: int
 
+    @property
+    def products(self) -> float:
+        """Operations of one layer's weight products a token: projections, their mixing, and feed-forward."""
+        return 8.0 * self.d**2 + 4.0 * self.d * self.inner
+
 
 def total_flops(sizes: LayerSizes, work: Work, nodes: int) -> float:
     """Operations of the matrix products of all texts: attribution_core.directions.cost.flops, summed over texts."""
     d, inner, layers = float(sizes.d), float(sizes.inner), sizes.layers
-    weights = 6 * d * d + 2 * d * d + 4 * d * inner
-    direction = layers * weights - 6 * d * d - 2 * d * inner
+    direction = layers * sizes.products - 6 * d * d - 2 * d * inner
     attention = layers * 8 * d - 4 * d
-    values = layers * (weights * work.tokens + 8 * d * work.squares)
+    values = layers * (sizes.products * work.tokens + 8 * d * work.squares)
     return nodes * (direction * work.moved + attention * work.moved_squares + values)
 
 
@@ -74,6 +78,6 @@ def assumed_seconds(job: JobConfig, pairs: int, texts: int, cost: int, *, gpu: b
         return SECONDS_A_PAIR * pairs
     sizes = layer_sizes(job) or LayerSizes(384, 1536, 2)
     nodes, _ = expected_nodes(job, sizes)
-    operations = nodes * sizes.layers * (8.0 * sizes.d**2 + 4.0 * sizes.d * sizes.inner) * cost
+    operations = nodes * sizes.layers * sizes.products * cost
     rate, launches = (GPU_RATE, 0.1) if gpu else (CPU_RATE, 1.0)
     return operations / rate + SECONDS_A_PAIR * pairs + launches * SECONDS_A_TEXT * texts
