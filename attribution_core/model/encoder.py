@@ -18,11 +18,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from attribution_core.errors import ModelError, SettingError
+from attribution_core.errors import SettingError
 from attribution_core.memory import ByteCache, LayerShape
 from attribution_core.model.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
 from attribution_core.model.families import Family, LayerParts, family_of, hidden_of
-from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above, prompt_of
+from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above
 from attribution_core.model.modules import (
     POOLING_MODES,
     Role,
@@ -34,11 +34,11 @@ from attribution_core.model.modules import (
     similarity_of,
     text_lengths,
 )
+from attribution_core.model.reading import Reader
 from attribution_core.text.grouping import Unit
 from attribution_core.text.reference import reference_token
-from attribution_core.text.tokenized import RawText, ReadText, read_text
+from attribution_core.text.tokenized import ReadText
 
-READ_AT_ONCE = 512
 REFERENCE_BYTES = 64 << 20
 
 __all__ = ["POOLING_MODES", "Encoder", "ReadText", "Role", "Similarity", "route_of"]
@@ -85,6 +85,7 @@ class Encoder:
         self.shifted = is_shifted([self.transformer])
         self.reference = reference
         self._cut(layer)
+        self.reader = self._reader()
 
     def _cut(self, layer: int) -> None:
         """Find the layers and the token that replaces words in a reference."""
@@ -139,62 +140,20 @@ class Encoder:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
+    def _reader(self) -> Reader:
+        return Reader(self.model, self.transformer, self.role, self.prompts)
+
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups."""
-        read: list[ReadText] = []
-        for at in range(0, len(texts), READ_AT_ONCE):
-            read.extend(self._read_some(list(texts[at : at + READ_AT_ONCE]), role, unit))
-        return read
+        return self.reader.read(texts, role, unit)
 
     def prompt(self, role: Role) -> str:
         """Return the prompt put before a text of this role: the one asked for, or the model's own."""
-        return prompt_of(role, self.prompts.get(role), self.model.prompts, self.model.default_prompt_name)
-
-    def _read_some(self, texts: list[str], role: Role, unit: Unit) -> list[ReadText]:
-        prompt = self.prompt(role)
-        raw, prompt_length = self._tokenise(texts, prompt, role)
-        limit = self.most_tokens(role)
-        return [
-            read_text(text, one, role, prompt, prompt_length, unit, limit, self._count_tokens)
-            for text, one in zip(texts, raw, strict=True)
-        ]
-
-    def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
-        """The tokens of prompt and text, and how many of them are the prompt."""
-        # A text without a role takes this encoder's route.
-        task: dict[str, str] = {"task": role if role != "text" else self.role}
-        read = self._preprocess(texts, prompt, {} if task["task"] == "text" else task)
-        tokenised: list[RawText] = []
-        for row in range(len(texts)):
-            seen = read["attention_mask"][row].bool()
-            ids = tuple(read["input_ids"][row][seen].tolist())
-            tokenised.append(
-                RawText(
-                    ids=ids,
-                    types=tuple(read["token_type_ids"][row][seen].tolist()) if "token_type_ids" in read else None,
-                    added=tuple(map(bool, read["special_tokens_mask"][row][seen].tolist())),
-                    spans=tuple((a, b) for a, b in read["offset_mapping"][row][seen].tolist()),
-                    tokens=tuple(self.tokenizer.convert_ids_to_tokens(list(ids))),
-                )
-            )
-        prompt_length = read.get("prompt_length")
-        return tokenised, None if prompt_length is None else int(prompt_length)
-
-    def _preprocess(self, texts: list[str], prompt: str, task: dict[str, str]) -> dict[str, Any]:
-        extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-        try:
-            return self.model.preprocess(texts, prompt=prompt or None, processing_kwargs={"text": extra}, **task)
-        except NotImplementedError as error:
-            raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
+        return self.reader.prompt(role)
 
     def most_tokens(self, role: Role) -> int | None:
         """How many tokens the model reads of a text in this role; None where that is not known."""
-        own = {"query": "query_length", "document": "document_length"}.get(role)
-        limit = getattr(self.transformer, own, None) if own else None
-        return limit if limit is not None else self.transformer.max_seq_length
-
-    def _count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+        return self.reader.most_tokens(role)
 
     # Features ----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from attribution_core.model.batch import TextBatch
 from attribution_core.model.encoder import Encoder
 from attribution_core.model.families import STATIC, LayerParts
 from attribution_core.model.modules import Role, is_static, route_of
-from attribution_core.text.tokenized import RawText, ReadText
+from attribution_core.model.reading import Reader, tokens_of
+from attribution_core.text.plain import Tokens
+from attribution_core.text.tokenized import ReadText
 
 
 class StaticEncoder(Encoder):
@@ -63,20 +65,8 @@ class StaticEncoder(Encoder):
         """What decides the memory that a token takes."""
         return LayerShape(self.width, self.width, 0, 0, torch.finfo(self.dtype).bits // 8)
 
-    def _tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[list[RawText], int | None]:
-        read = self.tokenizer.encode_batch([prompt + text for text in texts], add_special_tokens=False)
-        tokenised = [
-            RawText(tuple(one.ids), None, (False,) * len(one.ids), tuple(one.offsets), tuple(one.tokens))
-            for one in read
-        ]
-        return tokenised, None
-
-    def most_tokens(self, role: Role) -> int | None:
-        """More than any text has."""
-        return sys.maxsize
-
-    def _count_tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+    def _reader(self) -> Reader:
+        return StaticReader(self.model, self.transformer, self.role, self.prompts)
 
     @torch.no_grad()
     def batch(self, texts: Sequence[ReadText], *, length: int | None = None) -> TextBatch:
@@ -105,6 +95,29 @@ class StaticEncoder(Encoder):
             calls=(),
             pooled=s,
         )
+
+
+class StaticReader(Reader):
+    """Reads texts without special tokens and whole."""
+
+    def most_tokens(self, role: Role) -> int | None:
+        """More than any text has."""
+        return sys.maxsize
+
+    def tokenise(self, texts: list[str], prompt: str, role: Role) -> tuple[Tokens, int | None]:
+        """The tokens of prompt and text; a static model has no use for the prompt's length."""
+        read = self.tokenizer.encode_batch([prompt + text for text in texts], add_special_tokens=False)
+        # Nothing is added, so that special tokens written in a text are text.
+        return tokens_of(read, types=False), None
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def name_tokens(self, whole: str, ids: list[int]) -> Sequence[str]:
+        """What the tokenizer calls the tokens of a prompt and a text; an unknown one may be called as it is written."""
+        names: list[str] = self.tokenizer.encode(whole, add_special_tokens=False).tokens
+        return names
 
 
 def make_encoder(model: SentenceTransformer, *, role: Role, **settings: Any) -> Encoder:

@@ -76,9 +76,14 @@ class Clusters:
         return (self.first[start], self.end[end - 1]) if end > start else (start, end)
 
 
+def has_clusters(text: str) -> bool:
+    """Whether some visible characters of ``text`` may consist of several; most texts have none."""
+    return not text.isascii() and _CLUSTERED.search(text) is not None
+
+
 def clusters_of(text: str) -> Clusters | None:
     """The clusters of ``text``; None where each visible character is one of its own, as in most texts."""
-    if text.isascii() or _CLUSTERED.search(text) is None:
+    if not has_clusters(text):
         return None
     first: list[int] = []
     end: list[int] = []

@@ -15,6 +15,7 @@ from attribution_core.text.words import sentence_spans, word_spans
 
 Kind = Literal["text", "special", "prompt"]
 Unit = Literal["token", "word", "sentence"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 UNITS: tuple[str, ...] = get_args(Unit)
 
 # Pieces that are a space and nothing else: SentencePiece's and that of byte-level tokenizers.

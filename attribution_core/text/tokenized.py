@@ -1,16 +1,23 @@
-"""One text as a model's tokenizer read it: tokens, what they are, and the groups they form."""
+"""Texts as a model's tokenizer read them: tokens, what they are, and the groups they form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attribution_core.text.characters import Span, clusters_of, trimmed
-from attribution_core.text.grouping import Groups, Kind, Unit, group_tokens
+from attribution_core.text.grouping import KINDS, Groups, Kind, Unit, group_tokens
+from attribution_core.text.plain import TEXT, Bools, Ints, Tokens, group_plain
 
 if TYPE_CHECKING:
     from attribution_core.model.modules import Role  # torch, which reading texts does not need
+
+# What the tokens of a prompt and a text, and their ids, are called.
+NameTokens = Callable[[str, list[int]], Sequence[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,37 +34,152 @@ class RawText:
     tokens: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ReadText:
-    """One text as the tokenizer read it.
+    """One text as the tokenizer read it: arrays, and what is made of them when somebody asks.
 
-    ``ids``, ``types``, ``kept``, ``tokens`` and ``groups.of_token`` have one entry a token; ``kept`` marks the
-    tokens that the reference keeps. ``problem`` says why the text cannot be attributed, if so.
+    ``ids_S``, ``types_S`` (None where the model takes none), ``kept_S`` and ``of_token_S`` have one entry a token:
+    ``kept_S`` marks the tokens that the reference keeps, ``of_token_S`` is a token's group. ``kind_G`` (places in
+    ``KINDS``), ``text_G`` (of kind text), ``start_G``, ``end_G`` and ``shares_G`` are what :class:`Groups` says of its
+    groups. All are views of arrays of many texts and must not be written to. ``problem`` says why the text cannot be
+    attributed, if so.
     """
 
     text: str
     role: Role
     prompt: str
     prompt_length: int | None
-    ids: tuple[int, ...]
-    types: tuple[int, ...] | None
-    kept: tuple[bool, ...]
-    tokens: tuple[str, ...]
-    groups: Groups
-    truncated: bool
-    cut_at: int | None
-    problem: str | None
+    unit: Unit
+    ids_S: Ints
+    types_S: Ints | None
+    kept_S: Bools
+    of_token_S: Ints
+    kind_G: NDArray[np.int8]
+    text_G: Bools
+    start_G: Ints
+    end_G: Ints
+    shares_G: NDArray[np.float64]
+    name_tokens: NameTokens
+    truncated: bool = False
+    cut_at: int | None = None
+    problem: str | None = None
+    _tokens: tuple[str, ...] | None = None
+    _groups: Groups | None = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.ids_S)
+
+    @property
+    def group_count(self) -> int:
+        """G, the number of groups."""
+        return len(self.text_G)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens' ids."""
+        return tuple(self.ids_S.tolist())
+
+    @property
+    def types(self) -> tuple[int, ...] | None:
+        """The tokens' types; None where the model takes none."""
+        return None if self.types_S is None else tuple(self.types_S.tolist())
+
+    @property
+    def kept(self) -> tuple[bool, ...]:
+        """Whether the reference keeps a token."""
+        return tuple(self.kept_S.tolist())
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """What the tokenizer calls the tokens."""
+        if self._tokens is None:
+            self._tokens = tuple(self.name_tokens(self.prompt + self.text, self.ids_S.tolist()))
+        return self._tokens
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of the tokens."""
+        if self._groups is None:
+            tokens, text = self.tokens, self.text
+            starts, ends = tuple(self.start_G.tolist()), tuple(self.end_G.tolist())
+            firsts = np.searchsorted(self.of_token_S, np.arange(self.group_count)).tolist()
+            self._groups = Groups(
+                unit=self.unit,
+                labels=tuple(
+                    text[start:end] if end > start else tokens[first]
+                    for start, end, first in zip(starts, ends, firsts, strict=True)
+                ),
+                starts=starts,
+                ends=ends,
+                kinds=tuple(KINDS[kind] for kind in self.kind_G.tolist()),
+                of_token=tuple(self.of_token_S.tolist()),
+            )
+        return self._groups
 
     def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.
 
         Texts of one length mostly share theirs, so it is the key under which its features are cached.
         """
-        ids = tuple(one if kept else reference_id for one, kept in zip(self.ids, self.kept, strict=True))
-        return ids, self.types
+        return tuple(np.where(self.kept_S, self.ids_S, reference_id).tolist()), self.types
+
+
+def read_texts(
+    texts: Sequence[str],
+    tokens: Tokens,
+    role: Role,
+    prompt: str,
+    prompt_length: int | None,
+    unit: Unit,
+    limit: int | None,
+    count_tokens: Callable[[str], int],
+    name_tokens: NameTokens,
+) -> list[ReadText]:
+    """Texts with their kinds, groups and what was cut off: plain ones together, others by :func:`read_text`.
+
+    Other arguments are as there.
+    """
+    made = group_plain(texts, tokens, prompt, unit, limit)
+    kept_T, text_G = made.kind_T != TEXT, made.kind_G == TEXT
+    read = []
+    at_N, at_G = tokens.at_N.tolist(), made.at_N.tolist()
+    for n, (text, plain) in enumerate(zip(texts, made.plain_N.tolist(), strict=True)):
+        own, groups = slice(at_N[n], at_N[n + 1]), slice(at_G[n], at_G[n + 1])
+        if not plain:
+            raw = _raw(tokens, own, prompt + text, name_tokens)
+            read.append(read_text(text, raw, role, prompt, prompt_length, unit, limit, count_tokens))
+            continue
+        read.append(
+            ReadText(
+                text,
+                role,
+                prompt,
+                prompt_length,
+                unit,
+                tokens.ids_T[own],
+                None if tokens.types_T is None else tokens.types_T[own],
+                kept_T[own],
+                made.of_token_T[own],
+                made.kind_G[groups],
+                text_G[groups],
+                made.start_G[groups],
+                made.end_G[groups],
+                made.share_G[groups],
+                name_tokens,
+            )
+        )
+    return read
+
+
+def _raw(tokens: Tokens, own: slice, whole: str, name_tokens: NameTokens) -> RawText:
+    ids = tokens.ids_T[own].tolist()
+    return RawText(
+        ids=tuple(ids),
+        types=None if tokens.types_T is None else tuple(tokens.types_T[own].tolist()),
+        added=tuple(tokens.special_T[own].tolist()),
+        spans=tuple(zip(tokens.start_T[own].tolist(), tokens.end_T[own].tolist(), strict=True)),
+        tokens=tuple(name_tokens(whole, ids)),
+    )
 
 
 def read_text(
@@ -94,14 +216,22 @@ def read_text(
         role=role,
         prompt=prompt,
         prompt_length=prompt_length,
-        ids=raw.ids,
-        types=raw.types,
-        kept=tuple(kind != "text" for kind in kinds),
-        tokens=raw.tokens,
-        groups=groups,
+        unit=unit,
+        ids_S=np.array(raw.ids, np.int32),
+        types_S=None if raw.types is None else np.array(raw.types, np.int32),
+        kept_S=np.array([kind != "text" for kind in kinds], np.bool_),
+        of_token_S=np.array(groups.of_token, np.int32),
+        kind_G=np.array([KINDS.index(kind) for kind in groups.kinds], np.int8),
+        text_G=np.array([kind == "text" for kind in groups.kinds], np.bool_),
+        start_G=np.array(groups.starts, np.int32),
+        end_G=np.array(groups.ends, np.int32),
+        shares_G=groups.token_shares,
+        name_tokens=lambda _whole, _ids: raw.tokens,
         truncated=cut is not None,
         cut_at=cut,
         problem=problem,
+        _tokens=raw.tokens,
+        _groups=groups,
     )
 
 
