@@ -93,11 +93,11 @@ def group_plain(texts: Sequence[str], tokens: Tokens, prompt: str, unit: Unit, l
     start_T, end_T = tokens.start_T - len(prompt), tokens.end_T - len(prompt)
     kind_T = np.where(tokens.special_T, SPECIAL, np.where((end_T <= 0) & bool(prompt), PROMPT, TEXT)).astype(np.int8)
     text_T = kind_T == TEXT
-    outside_T = text_T & ((start_T < 0) | (start_T > end_T) | (end_T > read.length_N[of_text_T]))
-    plain_N[of_text_T[outside_T]] = False
-    base_T = read.base_N[of_text_T]
-    inside_T = text_T & ~outside_T
-    start_T, end_T = base_T + np.where(inside_T, start_T, 0), base_T + np.where(inside_T, end_T, 0)
+    base_T, length_T = read.base_N[of_text_T], read.length_N[of_text_T]
+    # The first token may begin with the prompt's last space.
+    start_T = np.clip(start_T, 0, length_T)
+    end_T = base_T + np.maximum(np.minimum(end_T, length_T), start_T)
+    start_T = base_T + start_T
     low_T = np.minimum(read.next_C[start_T], end_T)
     high_T = np.maximum(read.behind_C[end_T], low_T)
     seen = np.flatnonzero(text_T & (high_T > low_T))
