@@ -108,22 +108,17 @@ def check_alike(read: ReadText, careful: ReadText) -> None:
         assert (one.types_S is None) == (one.types is None)
 
 
-def cut(tokenizer: Tokenizer, whole: list[str], limit: int | None) -> list[RawText]:
-    """The tokens of texts between two special ones, ``limit`` tokens at most."""
+def cut(tokenizer: Tokenizer, whole: list[str], limit: int | None, between: int = 1 << 30) -> list[RawText]:
+    """The tokens of texts, ``limit`` at most, with a special one at either end and behind token ``between``."""
     raw = []
     for one in tokenizer.encode_batch(whole, add_special_tokens=False):
         if limit is not None:
             one.truncate(limit - 2)
-        ends = [(0, 0)]
-        raw.append(
-            RawText(
-                ids=(500, *one.ids, 501),
-                types=None,
-                added=(True, *[False] * len(one.ids), True),
-                spans=(*ends, *one.offsets, *ends),
-                tokens=("<", *one.tokens, ">"),
-            )
-        )
+        rows = [(token, False, span, name) for token, span, name in zip(one.ids, one.offsets, one.tokens, strict=True)]
+        special = [(500, True, (0, 0), "<>")]
+        rows = special + rows[:between] + (special + rows[between:] if len(rows) > between else []) + special
+        ids, added, spans, tokens = zip(*rows, strict=True)
+        raw.append(RawText(ids, None, added, spans, tokens))
     return raw
 
 
@@ -142,16 +137,17 @@ def as_arrays(raw: list[RawText]) -> Tokens:
     texts=st.lists(st.one_of(plain_text, nasty_text), min_size=1, max_size=4, unique=True),
     prompt=st.sampled_from(["", "question: ", "say"]),
     limit=st.one_of(st.none(), st.just(1 << 30), st.integers(2, 14)),
+    between=st.sampled_from([1, 2, 1 << 30]),
     unit=st.sampled_from(UNITS),
 )
 @MANY
 def test_texts_read_together_are_as_each_with_care(
-    kinds: dict[str, Tokenizer], texts: list[str], prompt: str, limit: int | None, unit: Unit
+    kinds: dict[str, Tokenizer], texts: list[str], prompt: str, limit: int | None, between: int, unit: Unit
 ) -> None:
     """A text among others must get its own words, whatever they are and whichever of them are plain."""
     whole = [prompt + text for text in texts]
     for name, tokenizer in kinds.items():
-        raw = cut(tokenizer, whole, limit)
+        raw = cut(tokenizer, whole, limit, between)
         called = {text: one.tokens for text, one in zip(whole, raw, strict=True)}
 
         def count(some: str, tokenizer: Tokenizer = tokenizer) -> int:
