@@ -7,9 +7,9 @@
 
 ``--model static`` has random vectors 256 wide and contributions that cost nothing: what is left is the job around
 them. ``tiny`` is the random BERT of worker.py. The pairs recombine the texts of the first two columns of the CSV files
-``--sentences``, or sentences made with a seed. ``--kill`` ends a worker, or the driver, with -9 when half of the shards are
-committed; the driver's command is then run again. ``--against`` runs another checkout of tokenpair first, on the same
-pairs. ``--compare`` checks that two runs have the same rows: this one and an undisturbed one, or the other checkout's.
+``--sentences``, or sentences made with a seed. ``--kill`` ends a worker, or the driver, with -9 when half of the shards
+are committed; the driver's command is then run again. ``--against`` runs another checkout of tokenpair first, on the
+same pairs. ``--compare`` checks that two runs have the same rows: this and an undisturbed one, or the other checkout's.
 
 The job fails here where a command does, where a pair is not there exactly once with its own texts, or where its word
 pairs do not sum to its score within 1e-4. Memory is of one process, in MiB; a worker's at a tenth of the pairs and at
@@ -149,6 +149,8 @@ def whole(
     if starts[-1].status:
         said = (source.parent / "commands.log").read_text(encoding="utf-8", errors="replace")[-1000:]
         raise CheckError(f"{place.url}: `tokenpair run` ended with {starts[-1].status}: {said}")
+    if not (no_ray or any(one.worker for one in starts[-1].memory)):
+        raise CheckError(f"{place.url}: no process of a worker was seen")
     lines, files = place.starts(), place.inside()
     if kill == "worker" and not any(event["event"] == "worker_lost" for event in lines[0]):
         raise CheckError(f"{place.url}: a worker was killed and its driver did not notice")
@@ -192,9 +194,8 @@ def started(job: list[str], env: dict[str, str], place: Place, folder: Path, kil
     try:
         while process.poll() is None:
             family = below(process.pid)
-            workers = {
-                pid for pid in family if command_line(pid).startswith("ray::") and "IDLE" not in command_line(pid)
-            }
+            # Ray's agents have names of this kind too; without them its machine ends.
+            workers = {pid for pid in family if command_line(pid).startswith("ray::Worker")}
             memory.append(sample(process.pid, workers))
             if kill and not killed:
                 shards = shards or place.shards()
