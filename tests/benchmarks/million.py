@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import os
 import signal
 import subprocess
@@ -31,21 +30,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from machine import describe, minilm
+from machine import describe
+from million_pairs import made_model, sentences, write_pairs
 from processes import below, command_line
 from scaling import ROOT, environment
 from whole_run import PHASES, CheckError, Commits, Place, check_rows, compare_rows, phases
 
 WORKERS = 2
-SENTENCES = 10_000
-VOCABULARY = 8000
-WIDTH = 256
 SECONDS_BETWEEN_SAMPLES = 0.5
 SECONDS_TO_END = 30.0
 
@@ -95,6 +89,8 @@ def main(words: list[str] | None = None) -> None:
         "--compare", action="store_true", help="compare the rows with the other checkout's or calm run's"
     )
     parser.add_argument("--no-ray", action="store_true", help="compute in the driver's process")
+    parser.add_argument("--no-stats", action="store_true", help="leave the statistics out")
+    parser.add_argument("--shards", type=int, help="the job's own number unless given")
     options = parser.parse_args(words)
     if options.compare and not (options.kill or options.against):
         parser.error("--compare needs --kill or --against")
@@ -119,7 +115,7 @@ def main(words: list[str] | None = None) -> None:
         print(" files | MB |\n" + "|---" * (10 + len(PHASES) + 4) + "|", flush=True)
         try:
             wholes = [
-                whole(label, where(f"run-{number}"), source, model, code, kill, more, options.no_ray)
+                whole(label, where(f"run-{number}"), source, model, code, kill, more, options)
                 for number, (label, code, kill) in enumerate([*calm, *before, (name, ROOT, options.kill)])
             ]
             if options.compare:
@@ -134,13 +130,21 @@ def main(words: list[str] | None = None) -> None:
 
 
 def whole(
-    label: str, place: Place, source: Path, model: str, code: Path, kill: str | None, more: dict[str, str], no_ray: bool
+    label: str,
+    place: Place,
+    source: Path,
+    model: str,
+    code: Path,
+    kill: str | None,
+    more: dict[str, str],
+    options: argparse.Namespace,
 ) -> Whole:
     """Run the job of the checkout ``code`` to its end and print its rows. Raises CheckError."""
     env = environment() | {"PYTHONPATH": str(code), "TOKENPAIR_CACHE": f"{source.parent}/cache-{label}"} | more
     job = ["run", "--model", model, "--input", str(source), "--output", place.url, "--quiet"]
     job += ["--a", "sentence1", "--b", "sentence2", "--id", "id", "--cpus", "1", "--gpus", "0"]
-    job += ["--no-ray"] if no_ray else ["--ray", "--workers", str(WORKERS)]
+    job += ["--no-ray"] if options.no_ray else ["--ray", "--workers", str(WORKERS)]
+    job += ["--shards", str(options.shards)] if options.shards else []
     starts = [started(job, env, place, source.parent, kill)]
     if kill and not starts[0].killed:
         raise CheckError(f"{place.url}: the run ended before half of its shards were seen; give more pairs")
@@ -149,7 +153,7 @@ def whole(
     if starts[-1].status:
         said = (source.parent / "commands.log").read_text(encoding="utf-8", errors="replace")[-1000:]
         raise CheckError(f"{place.url}: `tokenpair run` ended with {starts[-1].status}: {said}")
-    if not (no_ray or any(one.worker for one in starts[-1].memory)):
+    if not (options.no_ray or any(one.worker for one in starts[-1].memory)):
         raise CheckError(f"{place.url}: no process of a worker was seen")
     lines, files = place.starts(), place.inside()
     if kill == "worker" and not any(event["event"] == "worker_lost" for event in lines[0]):
@@ -158,9 +162,11 @@ def whole(
     status, said = commanded(["status", place.url], env, source.parent)
     if "finished" not in said.split("state", 1)[-1].splitlines()[0]:
         raise CheckError(f"{place.url}: `tokenpair status` does not say that the run is finished: {said}")
-    stats, _ = commanded(["stats", place.url, "--quiet"], env, source.parent)
+    stats = "–"
+    if not options.no_stats:
+        stats = f"{commanded(['stats', place.url, '--quiet'], env, source.parent)[0]:.1f}"
     computing = 0.0
-    workers = 1 if no_ray else WORKERS
+    workers = 1 if options.no_ray else WORKERS
     for number, (start, events) in enumerate(zip(starts, lines, strict=True)):
         seconds, commits = phases(events, start.began, start.exited), Commits.of(events)
         between = commits.times[-1] - commits.times[0]
@@ -170,7 +176,7 @@ def whole(
         cells = [label if number == 0 else "resumed", f"{pairs if last else sum(commits.pairs):,}"]
         cells += [f"{rejected:,}", f"{len(commits.times):,} of {place.shards():,}", f"{start.exited - start.began:.1f}"]
         cells += ["–" if one is None else f"{one:.1f}" for one in seconds]
-        cells += [f"{rate:.2f}", f"{status:.1f}", f"{stats:.1f}"] if last else [f"{rate:.2f}", "–", "–"]
+        cells += [f"{rate:.2f}", f"{status:.1f}", stats] if last else [f"{rate:.2f}", "–", "–"]
         tenth, end = (nearest(start.memory, commits.when(share)).worker for share in (0.1, 1.0))
         peaks = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
         driver, worker = peaks
@@ -271,58 +277,6 @@ def commanded(words: list[str], env: dict[str, str], folder: Path) -> tuple[floa
 def program(words: list[str]) -> list[str]:
     """A command of the tokenpair that PYTHONPATH names."""
     return [sys.executable, "-m", "jobs", *words]
-
-
-def sentences(files: list[Path]) -> list[str]:
-    """The distinct texts of the first two columns of CSV files; without any, made ones, the same every time."""
-    if files:
-        rows = (row for path in files for row in csv.reader(path.read_text("utf-8").splitlines()))
-        return list(dict.fromkeys(text for row in rows for text in row[:2] if text.strip()))
-    from transformers import AutoTokenizer
-
-    known = AutoTokenizer.from_pretrained(minilm()).get_vocab()
-    # The vocabulary is in the order of frequency, about.
-    words = np.array([word for word in sorted(known, key=known.__getitem__) if word.isalpha() and word.isascii()])
-    words = words[:VOCABULARY]
-    shares = 1 / (np.arange(len(words)) + 10.0)
-    chance = np.random.default_rng(0)
-    lengths = chance.integers(5, 21, SENTENCES)
-    drawn = chance.choice(words, lengths.sum(), p=shares / shares.sum())
-    return list(dict.fromkeys(" ".join(some) + "." for some in np.split(drawn, np.cumsum(lengths)[:-1])))
-
-
-def write_pairs(path: Path, count: int, texts: list[str]) -> Path:
-    """Write ``count`` distinct pairs of ``texts`` in random order, the same every time, as Parquet."""
-    if 2 * count > len(texts) ** 2:
-        raise SystemExit(f"{len(texts):,} sentences are too few for {count:,} distinct pairs")
-    chance = np.random.default_rng(0)
-    places = np.empty(0, np.int64)
-    while len(places) < count:
-        places = np.unique(np.append(places, chance.integers(0, len(texts) ** 2, count + 100)))
-    first, second = np.divmod(chance.permutation(places)[:count], len(texts))
-    columns = {"id": [f"p{number:08d}" for number in range(count)]}
-    columns |= {"sentence1": pa.array(texts).take(first), "sentence2": pa.array(texts).take(second)}
-    pq.write_table(pa.table(columns), path, row_group_size=100_000)
-    return path
-
-
-def made_model(name: str, folder: Path) -> str:
-    """The folder of the model ``name``."""
-    if name == "tiny":
-        from worker import tiny_bert
-
-        return str(tiny_bert(folder / "tiny"))
-    if name != "static":
-        return str(Path(name).resolve())
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    vectors = np.random.default_rng(0).normal(0, 1, (len(tokenizer), WIDTH)).astype(np.float32)
-    module = StaticEmbedding(tokenizer, embedding_weights=vectors)
-    SentenceTransformer(modules=[module], device="cpu").save(str(folder / "static"), create_model_card=False)
-    return str(folder / "static")
 
 
 def disk(folder: Path) -> Callable[[str], Place]:

@@ -60,8 +60,11 @@ class Place:
         return len(json.loads(self.read("plan/manifest.json"))["shards"])
 
     def table(self, name: str) -> Dataset:
-        """One of the run's tables."""
-        return dataset([one.path for one in self.inside(name)], filesystem=self.files, format="parquet")
+        """One of the run's tables. Raises CheckError where it has no file."""
+        paths = [one.path for one in self.inside(name)]
+        if not paths:
+            raise CheckError(f"{self.url}: there is no file in {name}")
+        return dataset(paths, filesystem=self.files, format="parquet")
 
     def starts(self) -> list[list[dict[str, Any]]]:
         """The events of each start of the run, driver and workers together, by time; ``time`` in seconds since 1970."""
@@ -138,7 +141,7 @@ def check_rows(place: Place, source: Path) -> tuple[int, int]:
                 "not in the input"
             )
         # Only with a cosine is the unit of `error` that of the score.
-        cosine = yaml.safe_load(place.read("job.yaml"))["similarity"] == "cosine"
+        cosine = yaml.safe_load(place.read("job.yaml"))["run"]["similarity"] == "cosine"
         also = f"AND abs(total - score) <= {LARGEST_ERROR}" if cosine else ""
         # A value that is null or no number is not counted as right.
         rows, right, largest = _row(
