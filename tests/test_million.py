@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
 from million import disk, main, sample
 from million_pairs import sentences, write_pairs
 from whole_run import PHASES, CheckError, Commits, Place, check_rows, compare_rows, phases

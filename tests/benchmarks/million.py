@@ -34,7 +34,7 @@ from typing import Any
 
 from pyarrow import fs
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parent.parent))
 from machine import describe
 from million_pairs import made_model, sentences, write_pairs
 from processes import below, command_line
@@ -115,8 +115,8 @@ def main(words: list[str] | None = None) -> None:
         where, more = stack.enter_context(bucket(folder)) if options.s3 else (disk(folder), {})
         calm = [("undisturbed", ROOT, None)] if options.kill and options.compare and not options.against else []
         before = [("before", options.against.resolve(), options.kill)] if options.against else []
-        name = f"{options.kill} killed" if options.kill else "undisturbed"
-        print(f"{describe()}; {'SeaweedFS' if options.s3 else 'disk'}; model {options.model}")
+        name = "after" if options.against else f"{options.kill} killed" if options.kill else "undisturbed"
+        print(f"{describe()}; {'SeaweedFS' if options.s3 else 'disk'}; model {options.model}; killed: {options.kill}")
         print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
         try:
             wholes = [
@@ -181,7 +181,10 @@ def whole(
         cells += [f"{len(commits.times):,} of {place.shards():,}", *measured(start, events, commits, workers)]
         cells += [f"{status:.1f}", stats] if last else ["–", "–"]
         print(f"| {' | '.join([*cells, *memory_of(start, commits), *size])} |", flush=True)
-    return Whole(place, sum(start.exited - start.began for start in starts), computing)
+    seconds = sum(start.exited - start.began for start in starts)
+    if len(starts) > 1:
+        print(f"{seconds:.1f} s in all, {computing:.1f} s of them computing")
+    return Whole(place, seconds, computing)
 
 
 def measured(start: Start, events: list[dict[str, Any]], commits: Commits, workers: int) -> list[str]:
@@ -194,7 +197,9 @@ def measured(start: Start, events: list[dict[str, Any]], commits: Commits, worke
 
 def memory_of(start: Start, commits: Commits) -> list[str]:
     """The cells of memory: the driver's peak, a worker at a tenth of the pairs, at the last commit, at its peak."""
-    tenth, end = (min(start.memory, key=lambda one: abs(one.time - commits.when(share))) for share in (0.1, 1.0))
+    # After the last commit the workers end.
+    there = [one for one in start.memory if one.worker] or start.memory
+    tenth, end = (min(there, key=lambda one: abs(one.time - commits.when(share))) for share in (0.1, 1.0))
     driver, worker = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
     return [f"{one:,.0f}" for one in (driver, tenth.worker, end.worker, worker)]
 
