@@ -8,30 +8,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from attribution_core.completion import SUMS_TO, Completion, check_centre_size
 from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
-from attribution_core.directions import Products
 from attribution_core.directions.cost import TextLoad, choose_ways
-from attribution_core.directions.generic import GenericProducts
 from attribution_core.directions.precision import choose_precision
-from attribution_core.directions.structured import StructuredProducts, supports
 from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.model.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.model.loading import load_model
 from attribution_core.model.own_precision import own_precision
 from attribution_core.model.static import make_encoder
-from attribution_core.pairs import PairMaker, PartnerProducts, Undefined, why_undefined
+from attribution_core.pairs.columns import PairColumns, Setting, Undefined, why_undefined
+from attribution_core.pairs.completion import SUMS_TO, Completion, check_centre_size
+from attribution_core.pairs.products import PairProducts
+from attribution_core.pairs.tiles import SHORTEST, Pulled
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
-from attribution_core.text.grouping import UNITS, encodable
+from attribution_core.settings import MODES, PRODUCTS, WAYS, checked_text, jacobian_products, one_of, prompts_by_role
+from attribution_core.text.grouping import UNITS
 
-MODES = ("symmetric", "retrieval")
-PRODUCTS = ("auto", "generic", "structured")
-WAYS = ("auto", "forward", "reverse", "partner")
 PAPER_NODES = 50
 REFINEMENT = 8.0
 # float32 cannot show a residual below this.
@@ -93,29 +91,29 @@ class Attributor:
         shared: bool = False,
     ) -> None:
         rule = check_rule(quadrature, nodes, max_nodes, tolerance)
-        self.groups = _one_of("groups", groups, UNITS)
-        self.mode = _one_of("mode", mode, MODES)
+        self.groups = one_of("groups", groups, UNITS)
+        self.mode = one_of("mode", mode, MODES)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
         self.model_name, loaded = load_model(
             model, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights
         )
         dtype_ = torch.float64 if dtype == "float64" else torch.float32
-        prompts = _prompts(self.mode, prompt_a, prompt_b)
+        prompts = prompts_by_role(self.mode, prompt_a, prompt_b)
         if rule == "riemann" and nodes is None:
             nodes = PAPER_NODES
         self.quadrature = Quadrature(rule, tolerance, nodes, max_nodes)
         self.pair_tolerance = pair_tolerance
-        self.completion = Completion(_one_of("sums_to", sums_to, SUMS_TO))
-        asked = _one_of("products", products, PRODUCTS)
+        self.completion = Completion(one_of("sums_to", sums_to, SUMS_TO))
+        asked = one_of("products", products, PRODUCTS)
 
         def contributor(encoder: Encoder) -> Contributor:
             return Contributor(
                 encoder,
-                _products(encoder, asked),
+                jacobian_products(encoder, asked),
                 self.quadrature,
                 budget_bytes(memory, encoder.device),
-                _one_of("way", way, WAYS),
+                one_of("way", way, WAYS),
                 choose_precision(precision, encoder.device, encoder.dtype),
             )
 
@@ -184,7 +182,7 @@ class Attributor:
         """
         read: list[dict[str, ReadText]] = []
         for side, role in enumerate(self.roles):
-            distinct = list(dict.fromkeys(_checked(pair[side], at, side) for at, pair in enumerate(pairs)))
+            distinct = list(dict.fromkeys(checked_text(pair[side], at, side) for at, pair in enumerate(pairs)))
             read.append(dict(zip(distinct, self.read(distinct, role), strict=True)))
         texts = [(read[0][a], read[1][b]) for a, b in pairs]
         for at, pair in enumerate(texts):
@@ -219,30 +217,83 @@ class Attributor:
         Raises:
             SettingError: where sums are to be centred, and no centre is given.
         """
-        if self.completion.sums_to == "centred" and not self.completion.centres:
-            raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
         numbers: dict[tuple[str, str], int] = {}
         distinct: list[ReadText] = []
         for text in (*(a for a, _ in pairs), *(b for _, b in pairs)):
             if numbers.setdefault((text.role, text.text), len(distinct)) == len(distinct):
                 distinct.append(text)
-        edges = [(numbers[a.role, a.text], numbers[b.role, b.text]) for a, b in pairs]
-        explained = self._explain(distinct, edges, cache)
-        if self.quadrature.nodes is None:
-            return [self._refined(a, b, one) for (a, b), one in zip(pairs, explained, strict=True)]
-        return explained
+        edges = np.array([(numbers[a.role, a.text], numbers[b.role, b.text]) for a, b in pairs], np.int64).reshape(
+            -1, 2
+        )
+        columns, defined = self.pair_columns(distinct, edges, cache=cache, cells=True)
+        found: list[PairAttribution | Undefined] = [Undefined(())] * len(pairs)
+        for at, place in enumerate(defined.tolist()):
+            found[place] = columns.pair(at)
+        for place in set(range(len(pairs))) - set(defined.tolist()):
+            found[place] = self.undefined(columns, edges[place])
+        return found
 
-    def _explain(
-        self, texts: list[ReadText], edges: list[tuple[int, int]], cache: ContributionCache | None
-    ) -> list[PairAttribution | Undefined]:
-        """Pairs of distinct texts: first the texts that are computed alone, then those that need their partners."""
-        loads = [TextLoad(len(text), len(text.groups)) for text in texts]
-        ways = choose_ways(loads, edges, self.encoder.embedding_width, self.contributor.way)
+    def pair_columns(
+        self,
+        texts: Sequence[ReadText],
+        edges: NDArray[np.int64],
+        *,
+        top_k: int | None = None,
+        cells: bool = False,
+        cache: ContributionCache | None = None,
+    ) -> tuple[PairColumns, NDArray[np.int64]]:
+        """Attributions of the pairs ``edges`` [P, 2] of distinct texts, and which of the pairs have one.
+
+        A pair with an embedding of norm zero has no cosine (:meth:`undefined`). ``top_k`` cells of each pair are found,
+        and its sums; None: neither. ``cells`` keeps the matrices. ``cache`` as in :meth:`pairs`.
+
+        Raises:
+            SettingError: where sums are to be centred, and no centre is given.
+        """
+        known, pulled = self.known(texts, edges, cache)
+        return self.columns(known, edges, pulled, top_k=top_k, cells=cells)
+
+    def columns(
+        self,
+        known: Sequence[Contributions],
+        edges: NDArray[np.int64],
+        pulled: Pulled,
+        *,
+        top_k: int | None = None,
+        cells: bool = False,
+    ) -> tuple[PairColumns, NDArray[np.int64]]:
+        """The second half of :meth:`pair_columns`, which needs the model only for pairs that are refined."""
+        products = self._products(top_k, cells=cells)
+        columns, defined = products.columns(known, edges, pulled)
+        if self.quadrature.nodes is None:
+            for at in np.flatnonzero(np.abs(columns.error) > self.pair_tolerance).tolist():
+                self._refine(columns, at, products)
+        return columns, defined
+
+    def undefined(self, columns: PairColumns, edge: NDArray[np.int64]) -> Undefined:
+        """Why a pair of two numbered texts of ``columns`` has no score."""
+        lengths = (np.linalg.norm(columns.texts[at].embedding_D.astype(np.float64)) for at in edge)
+        return Undefined(tuple(side for side, length in zip("ab", lengths, strict=True) if length <= SHORTEST))
+
+    def known(
+        self, texts: Sequence[ReadText], edges: NDArray[np.int64], cache: ContributionCache | None = None
+    ) -> tuple[list[Contributions], Pulled]:
+        """The first half of :meth:`pair_columns`: contributions of distinct texts, or their products with partners.
+
+        First those that are computed alone, then those that need their partners.
+        """
+        if self.completion.sums_to == "centred" and not self.completion.centres:
+            raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
+        loads = [TextLoad(len(text), text.group_count) for text in texts]
+        # Of a linear model a direction costs nothing.
+        asked = "forward" if self.contributor.way == "auto" and self.encoder.linear else self.contributor.way
+        ways = choose_ways(loads, edges.tolist(), self.encoder.embedding_width, asked)
         alone = [at for at in range(len(texts)) if ways[at] != "partner"]
+        pulled = [at for at in range(len(texts)) if ways[at] == "partner"]
         known = dict(zip(alone, self._computed_alone([texts[at] for at in alone], cache), strict=True))
-        products = PartnerProducts(self._maker, known, [at for at in range(len(texts)) if ways[at] == "partner"], edges)
-        products.add(self._projections([texts[at] for at in products.pulled], products.cotangents))
-        return [products.pair(i, j) for i, j in edges]
+        cotangents, columns = self._products(None, cells=False).cotangents(known, pulled, edges)
+        known.update(zip(pulled, self._projections([texts[at] for at in pulled], cotangents), strict=True))
+        return [known[at] for at in range(len(texts))], columns
 
     def centre_on(self, centres: Mapping[str, Floats]) -> None:
         """Use ``centres`` [D] by role as the mean embeddings that ``centred`` sums subtract."""
@@ -322,8 +373,8 @@ class Attributor:
             results.update(zip(at, compute(route, at), strict=True))
         return [results[place] for place in range(len(texts))]
 
-    def _refined(self, a: ReadText, b: ReadText, pair: PairAttribution | Undefined) -> PairAttribution | Undefined:
-        """The pair again with a smaller tolerance on both texts, until its error is small enough.
+    def _refine(self, columns: PairColumns, at: int, products: PairProducts) -> None:
+        """Compute a pair again with a smaller tolerance on both texts, until its error is small enough.
 
         A text whose residual meets its tolerance can still miss it for the pair, because what is integrated may be up
         to three times as long as e. Only the pair at hand is refined: what a text gets never depends on its other
@@ -332,21 +383,17 @@ class Attributor:
         tolerance = self.quadrature.tolerance
         most = self.quadrature.max_nodes
         while (
-            not isinstance(pair, Undefined)
-            and abs(pair.error) > self.pair_tolerance
-            and min(pair.a.nodes, pair.b.nodes) < most
+            abs(columns.error[at]) > self.pair_tolerance
+            and min(one.nodes for one in columns.texts_of(at)) < most
             and tolerance >= FINEST_TOLERANCE
         ):
             tolerance /= REFINEMENT
-            maker = self._maker
-            of_a, of_b = self._contributions([a, b], tolerance=tolerance)
-            products = self.completion.products(of_a, of_b)
-            pair = maker.pair(of_a, of_b, products, maker.reading(of_a, of_b), maker.reading(of_b, of_a))
-        return pair
+            both = self._contributions([one.text for one in columns.texts_of(at)], tolerance=tolerance)
+            columns.replace(at, products.columns(both, np.array([[0, 1]]))[0])
 
-    @property
-    def _maker(self) -> PairMaker:
-        return PairMaker(self.completion, self.similarity, self.layer, self.model_name)
+    def _products(self, top_k: int | None, *, cells: bool) -> PairProducts:
+        setting = Setting(self.completion.sums_to, self.similarity, self.layer, self.model_name)
+        return PairProducts(self.completion, setting, top_k, cells=cells)
 
     def _centre_on_texts(self, centre: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         roles = dict.fromkeys(self.roles)
@@ -358,35 +405,3 @@ class Attributor:
         if missing:
             raise SettingError(f"centre: has no texts for the role {missing[0]!r}")
         self.centre_on({role: self.mean_embedding(centre[role], role) for role in roles})
-
-
-def _checked(text: str, at: int, side: int) -> str:
-    if not isinstance(text, str):
-        raise TextError(f"pair {at}: the {('first', 'second')[side]} text is {type(text).__name__}, not text")
-    if not encodable(text):
-        raise TextError(
-            f"pair {at}: the {('first', 'second')[side]} text has half a surrogate pair, which is no character"
-        )
-    return text
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> Any:
-    if value not in allowed:
-        raise SettingError(f"{name} {value!r} is unknown; allowed are {', '.join(allowed)}")
-    return value
-
-
-def _products(encoder: Encoder, asked: str) -> Products:
-    if asked == "generic" or (asked == "auto" and not supports(encoder)):
-        return GenericProducts(encoder)
-    if not supports(encoder):
-        raise SettingError("products 'structured' needs layers of BERT's kind and a single pooling mode; use 'generic'")
-    return StructuredProducts(encoder)
-
-
-def _prompts(mode: str, prompt_a: str | None, prompt_b: str | None) -> dict[str, str | None]:
-    if mode == "retrieval":
-        return {"query": prompt_a, "document": prompt_b}
-    if prompt_a != prompt_b:
-        raise SettingError("in symmetric mode both texts have the same prompt; use mode 'retrieval' for two prompts")
-    return {"text": prompt_a}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,12 +25,13 @@ from attribution_core.quadrature.adaptive import adaptive_rule
 from attribution_core.quadrature.cache import cached_calibration
 from attribution_core.quadrature.calibration import SAMPLE, CalibratedMesh, calibrate
 from attribution_core.quadrature.rules import Rule, ladder, mesh_points
-from attribution_core.results import Contributions, ExplainedText
+from attribution_core.results import Contributions
 
-WINDOW_TOKENS = 4096
+# Tokens that are read together, at most: what keeps a processor busy, and a GPU.
+WINDOW_TOKENS = {"cpu": 8192, "cuda": 65536}
 # What a call costs beside its arithmetic, in the floating-point operations that could be done meanwhile: by the kind of
 # device and not by the clock, so that the same texts are always computed in the same company.
-CALL_FLOPS = {"cpu": 4e8, "cuda": 4e10}
+CALL_FLOPS = {"cpu": 3e8, "cuda": 4e10}
 USUAL_NODES = 8
 LENGTH_CLASS = 1.2
 # A text that misses its tolerance with so many nodes gets a rule of its own, which aims at this share of the tolerance.
@@ -70,6 +72,8 @@ class Contributor:
         self.shape = replace(encoder.layer_shape(), whole=products.whole)
         self.integrator = Integrator(encoder, products, self.shape, quadrature.rule, budget, way, precision)
         self._mesh: CalibratedMesh | None = None
+        # A model is hooked while it is read up to the cut, and the budget is one thread's.
+        self._computing = threading.Lock()
         self._known: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
 
     @property
@@ -103,19 +107,37 @@ class Contributor:
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
     ) -> list[Contributions]:
-        tolerance = tolerance or self.quadrature.tolerance
+        """All texts with the node count that is tried first, then those that missed their tolerance with the next."""
+        with self._computing:
+            return self._by_counts(texts, cotangents, tolerance or self.quadrature.tolerance)
+
+    def _by_counts(
+        self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float
+    ) -> list[Contributions]:
         results: dict[int, Contributions] = {}
-        for window in self._windows(texts, [0 if c is None else len(c) + 1 for c in cotangents]):
-            goal = tolerance_of(texts[window[0]].role, tolerance)
-            computed = self._window([texts[at] for at in window], [cotangents[at] for at in window], goal)
-            results.update(zip(window, computed, strict=True))
+        waiting = self._first_counts(texts)
+        while waiting:
+            count = min(waiting)
+            places = waiting.pop(count)
+            missed: list[int] = []
+            for window in self._windows(
+                [texts[at] for at in places], [0 if (c := cotangents[at]) is None else len(c) + 1 for at in places]
+            ):
+                own = [places[at] for at in window]
+                goal = tolerance_of(texts[own[0]].role, tolerance)
+                computed = self._window([texts[at] for at in own], [cotangents[at] for at in own], goal, count)
+                results.update((own[row], one) for row, one in computed.items())
+                missed += [at for row, at in enumerate(own) if row not in computed]
+            if missed:
+                following = next(n for n in ladder(self.quadrature.max_nodes) if n > count)
+                waiting.setdefault(following, []).extend(missed)
         return [results[at] for at in range(len(texts))]
 
     def _windows(self, texts: Sequence[ReadText], partners: Sequence[int] | None = None) -> list[list[int]]:
         """Places of texts in windows of one role, prompt and direction each; no ``partners``: forward passes."""
         known = partners or [0] * len(texts)
         directions = (
-            [0] * len(texts) if partners is None else [n or len(t.groups) for n, t in zip(known, texts, strict=True)]
+            [0] * len(texts) if partners is None else [n or t.group_count for n, t in zip(known, texts, strict=True)]
         )
         nodes = 1 if partners is None else self.quadrature.nodes or USUAL_NODES
         unit = flops(self.shape, tokens=16, nodes=nodes, directions=0) / 16
@@ -131,65 +153,56 @@ class Contributor:
     def _most_texts(self, tokens: int) -> int:
         """How many texts of a length are read at once: a bounded number of tokens, within the budget."""
         fits = int(self.integrator.budget * USABLE) // self.shape.reading_bytes(tokens)
-        return max(1, min(WINDOW_TOKENS // tokens, fits))
+        most = WINDOW_TOKENS.get(self.encoder.device.type, WINDOW_TOKENS["cuda"])
+        return max(1, min(most // tokens, fits))
 
     # One window of texts of like length ------------------------------------------------------------------------
 
     def _window(
-        self, texts: list[ReadText], cotangents: list[NDArray[Any] | None], tolerance: float
-    ) -> list[Contributions]:
+        self, texts: list[ReadText], cotangents: list[NDArray[Any] | None], tolerance: float, count: int
+    ) -> dict[int, Contributions]:
+        """Contributions of those texts for which ``count`` nodes are enough, by their place in the window."""
         batch = self.encoder.batch(texts)
         embedding_BD = self.products.embed(batch.x_BSd, batch)
         reference_BD = self._references(texts, batch)
         embeddings, references = embedding_BD.cpu().numpy(), reference_BD.cpu().numpy()
-        norm_B = embedding_BD.norm(dim=1).clamp_min(torch.finfo(embedding_BD.dtype).tiny)
-        cotangents = [
-            None if c is None else np.concatenate([c, e[None]]) for c, e in zip(cotangents, embeddings, strict=True)
-        ]
+        whole = Goal(
+            target_BD=embedding_BD - reference_BD,
+            norm_B=embedding_BD.norm(dim=1).clamp_min(torch.finfo(embedding_BD.dtype).tiny),
+            tolerance=tolerance,
+            final=self.quadrature.nodes is not None or count >= self.quadrature.max_nodes,
+            given=self.quadrature.nodes is not None,
+            cotangent_BKD=_stack(cotangents, embeddings, batch.x_BSd),
+        )
         out: dict[int, Contributions] = {}
 
-        def settle(rows: list[int], count: int, mesh: CalibratedMesh, *, final: bool) -> list[int]:
-            """Store the results of texts for which ``count`` nodes are enough; return the other texts."""
-            part = batch.select(rows)
-            goal = Goal(
-                target_BD=embedding_BD[rows] - reference_BD[rows],
-                norm_B=norm_B[rows],
-                tolerance=tolerance,
-                final=final,
-                given=self.quadrature.nodes is not None,
-                cotangent_BKD=_stack([cotangents[row] for row in rows], part.x_BSd),
-            )
-            integral = self.integrator.integrate(part, count, mesh, goal)
+        def settle(rows: list[int], goal: Goal, count: int, mesh: CalibratedMesh) -> None:
+            integral = self.integrator.integrate(batch.select(rows), count, mesh, goal)
             for at, values_GD, residual in zip(
                 integral.rows, _fetched(integral.values), integral.residuals, strict=True
             ):
-                row, own = rows[at], cotangents[rows[at]]
-                groups, width = len(texts[row].groups), values_GD.shape[1] if own is None else len(own)
+                row = rows[at]
+                own = cotangents[row]
+                width = values_GD.shape[1] if own is None else len(own) + 1
                 out[row] = Contributions(
-                    explained=_explained(texts[row], count, residual, self.quadrature.tolerance, integral.way),
-                    values_GD=values_GD[:groups, :width].copy(),
-                    embedding_D=embeddings[row].copy(),
-                    reference_D=references[row].copy(),
+                    text=texts[row],
+                    nodes=count,
+                    residual=residual,
+                    converged=residual <= self.quadrature.tolerance,
+                    way=integral.way,
+                    values_GD=values_GD[: texts[row].group_count, :width],
+                    embedding_D=embeddings[row],
+                    reference_D=references[row],
                 )
-            return [row for row in rows if row not in out]
 
-        waiting = self._first_counts(texts)
-        adapted: set[int] = set()
-        while waiting:
-            count = min(waiting)
-            final = self.quadrature.nodes is not None or count >= self.quadrature.max_nodes
-            missed = settle(waiting.pop(count), count, self.mesh, final=final)
-            if count >= STEEP_NODES:
-                for row in [row for row in missed if row not in adapted]:
-                    adapted.add(row)
-                    rule = self._own_rule(batch.select([row]), tolerance * float(norm_B[row]))
-                    if rule is not None:
-                        settle([row], len(rule[0]), CalibratedMesh(fitted={len(rule[0]): rule}), final=True)
-            missed = [row for row in missed if row not in out]
-            if missed:
-                following = next(n for n in ladder(self.quadrature.max_nodes) if n > count)
-                waiting.setdefault(following, []).extend(missed)
-        return [out[row] for row in range(len(texts))]
+        settle(list(range(len(texts))), whole, count, self.mesh)
+        if count >= STEEP_NODES:
+            for row in [row for row in range(len(texts)) if row not in out]:
+                rule = self._own_rule(batch.select([row]), tolerance * float(whole.norm_B[row]))
+                if rule is not None:
+                    own_mesh = CalibratedMesh(fitted={len(rule[0]): rule})
+                    settle([row], replace(whole.select([row]), final=True), len(rule[0]), own_mesh)
+        return out
 
     def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Nodes and weights for one text for which the mesh of the sample is not enough; None where it needs too
@@ -201,26 +214,31 @@ class Contributor:
             self.quadrature.max_nodes,
         )
 
-    def _first_counts(self, texts: list[ReadText]) -> dict[int, list[int]]:
+    def _first_counts(self, texts: Sequence[ReadText]) -> dict[int, list[int]]:
         """Texts by the node count that is tried first: the one asked for, or what texts of that length mostly need."""
         waiting: dict[int, list[int]] = {}
-        for row, text in enumerate(texts):
-            first = 1 if self.encoder.linear else self.mesh.start(len(text))
-            count = self.quadrature.nodes or min(first, self.quadrature.max_nodes)
-            waiting.setdefault(count, []).append(row)
+        of_length: dict[int, int] = {}
+        for at, text in enumerate(texts):
+            length = len(text)
+            if length not in of_length:
+                first = self.quadrature.nodes or (1 if self.encoder.linear else self.mesh.start(length))
+                of_length[length] = self.quadrature.nodes or min(first, self.quadrature.max_nodes)
+            waiting.setdefault(of_length[length], []).append(at)
         return waiting
 
-    def _references(self, texts: list[ReadText], batch: TextBatch) -> Tensor:
+    def _references(self, texts: Sequence[ReadText], batch: TextBatch) -> Tensor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
-        keys = [(text.prompt_length, text.reference(self.encoder.reference_id)) for text in texts]
-        fresh = [row for row, key in enumerate(keys) if key not in self._known and key not in keys[:row]]
+        keys = [(text.prompt_length, one) for text, one in zip(texts, batch.references, strict=True)]
+        distinct = dict(zip(keys, range(len(keys)), strict=True))
+        fresh = [row for key, row in distinct.items() if key not in self._known]
         if fresh:
             part = batch.select(fresh)
             for row, embedding_D in zip(fresh, self.products.embed(part.r_BSd, part), strict=True):
                 self._known[keys[row]] = embedding_D
-        embedding_BD = torch.stack([self._known[key] for key in keys])
+        known_UD = torch.stack([self._known[key] for key in distinct])
         self._known.shrink()
-        return embedding_BD
+        place = {key: at for at, key in enumerate(distinct)}
+        return known_UD[torch.tensor([place[key] for key in keys], device=known_UD.device)]
 
     # Calibration -------------------------------------------------------------------------------------------------
 
@@ -268,40 +286,22 @@ def tolerance_of(role: Role, tolerance: float) -> float:
     return min(tolerance, max(QUERY_SHARE * tolerance, DEFAULT_TOLERANCE)) if role == "query" else tolerance
 
 
-def _fetched(values: list[Tensor]) -> NDArray[Any]:
-    """The values of some texts of one batch, [texts, G, D or K], copied to the CPU in one transfer."""
-    if not values:
-        return np.empty((0, 0, 0))
-    stacked = torch.stack(values)
-    if not stacked.is_cuda:
-        return stacked.numpy()
+def _fetched(values: Tensor) -> NDArray[Any]:
+    """Values of some texts, copied to the CPU in one transfer."""
+    if not values.is_cuda:
+        return values.numpy()
     # Pageable memory is copied to at a fraction of the speed.
-    return torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True).copy_(stacked).numpy()
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values).numpy()
 
 
-def _explained(text: ReadText, nodes: int, residual: float, tolerance: float, way: str) -> ExplainedText:
-    return ExplainedText(
-        text=text.text,
-        role=text.role,
-        groups=text.groups,
-        tokens=text.tokens,
-        prompt=text.prompt,
-        truncated=text.truncated,
-        cut_at=text.cut_at,
-        nodes=nodes,
-        residual=residual,
-        converged=residual <= tolerance,
-        way=way,
-    )
-
-
-def _stack(cotangents: list[NDArray[Any] | None], like: Tensor) -> Tensor | None:
-    """Cotangents of a window as one tensor [B, K, D], padded with zeros; None where the window has none."""
+def _stack(cotangents: list[NDArray[Any] | None], embeddings: NDArray[Any], like: Tensor) -> Tensor | None:
+    """Each text's cotangents and its own embedding, [B, K, D], padded with zeros; None where a window has none."""
     given = [c for c in cotangents if c is not None]
     if not given:
         return None
     assert len(given) == len(cotangents), "a window is all by one way"
-    out = np.zeros((len(given), max(len(c) for c in given), given[0].shape[1]), dtype=given[0].dtype)
+    out = np.zeros((len(given), max(map(len, given)) + 1, embeddings.shape[1]), dtype=embeddings.dtype)
     for at, c in enumerate(given):
         out[at, : len(c)] = c
+        out[at, len(c)] = embeddings[at]
     return torch.from_numpy(out).to(like)

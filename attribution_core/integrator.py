@@ -89,14 +89,14 @@ class Goal:
 class Integral:
     """The integrals of the texts ``rows`` of a batch, those that met the goal.
 
-    ``values`` are contributions [G, D], or their products with the cotangents [G, K]; ``sums`` are residuals of the
-    cheap sum in full precision, with the rule's own weights, and ``residuals`` those, or what the values miss where
-    that is more.
+    ``values`` are contributions [rows, G, D], or their products with the cotangents [rows, G, K], zero where a text has
+    fewer groups; ``sums`` are residuals of the cheap sum in full precision, with the rule's own weights, and
+    ``residuals`` those, or what the values miss where that is more.
     """
 
     way: str
     rows: list[int]
-    values: list[Tensor]
+    values: Tensor
     residuals: list[float]
     sums: list[float]
 
@@ -125,8 +125,9 @@ class Integrator:
             rows = [integral.rows[at] for at in rough]
             again = replace(goal.select(rows), final=True)
             redone = self._within_budget(batch.select(rows), count, mesh, again, "float32")
-            for at, values, residual in zip(rough, redone.values, redone.residuals, strict=True):
-                integral.values[at], integral.residuals[at] = values, residual
+            integral.values[rough] = redone.values
+            for at, residual in zip(rough, redone.residuals, strict=True):
+                integral.residuals[at] = residual
         return integral
 
     def summed(self, batch: TextBatch, alpha: Doubles, weight: Doubles) -> Tensor:
@@ -181,8 +182,6 @@ class Integrator:
                 values = some.target_BD.new_zeros(len(rows), 0, width)
             if not kept:
                 continue
-            padded = torch.cat([values, values.new_zeros(len(kept), 1, width)], 1)
-            index = slot_of_BG[at][picked(kept)].unsqueeze(-1).expand(-1, -1, width)
             judged = some.select(kept)
             sums = judged.residual(sum_BD[picked(kept)])
             # The rule's own miss, before weights are matched: of partners it is all there is, but coarse products show
@@ -193,10 +192,13 @@ class Integrator:
             elif precision != "float32":
                 measured = torch.maximum(sums, judged.residual_along(values))
             rows_kept.extend(low + row for row in kept)
-            values_of.extend(padded.gather(1, index))
+            values_of.append(_of_groups(values, slot_of_BG[at][picked(kept)]))
             residuals.append(measured)
             sums_of.append(sums)
-        return Integral(way, rows_kept, values_of, _listed(residuals), _listed(sums_of))
+        if not values_of:
+            values_of.append(goal.target_BD.new_zeros(0, batch.groups, width))
+        values = values_of[0] if len(values_of) == 1 else torch.cat(values_of)
+        return Integral(way, rows_kept, values, _listed(residuals), _listed(sums_of))
 
     def _way(self, goal: Goal, slots: int, texts: int) -> tuple[str, Tensor | None]:
         """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""
@@ -297,7 +299,7 @@ def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
     of slots, the largest of any text in the batch.
     """
     b = len(batch.x_BSd)
-    moves_BS = (batch.x_BSd != batch.r_BSd).any(-1) & (batch.group_BS >= 0)
+    moves_BS = (batch.delta_BSd != 0).any(-1) & (batch.group_BS >= 0)
     group_BS = torch.where(batch.group_BS < 0, batch.groups, batch.group_BS)
     moves_BG = torch.zeros(b, batch.groups + 1, dtype=torch.long, device=group_BS.device)
     moves_BG.scatter_reduce_(1, group_BS, moves_BS.long(), "amax")
@@ -307,6 +309,18 @@ def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
     padded_BG = torch.cat([slot_of_BG, torch.full((b, 1), slots, device=slot_of_BG.device)], 1)
     slot_BS = padded_BG.gather(1, group_BS)
     return torch.where(slot_BS == slots, -1, slot_BS), slot_of_BG, slots
+
+
+def _of_groups(values: Tensor, slot_of_BG: Tensor) -> Tensor:
+    """Values by slot as values by group, [B, G, ·], zero for groups without a slot."""
+    b, slots, width = values.shape
+    groups = slot_of_BG.shape[1]
+    in_order_BG = (slot_of_BG == torch.arange(groups, device=values.device)) | (slot_of_BG == slots)
+    # Mostly every group moves: slots that a text does not have are zero as well.
+    if slots == groups and bool(in_order_BG.all()):
+        return values
+    padded = torch.cat([values, values.new_zeros(b, 1, width)], 1)
+    return padded.gather(1, slot_of_BG.unsqueeze(-1).expand(-1, -1, width))
 
 
 def _listed(values: list[Tensor]) -> list[float]:

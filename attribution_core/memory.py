@@ -23,7 +23,7 @@ SMALLEST_BUDGET = 1 << 20
 USABLE = 0.75
 # The parameter's number in glibc's malloc.h, and the size from which blocks are mapped on their own.
 M_MMAP_THRESHOLD = -3
-LARGE_BLOCK = 4 << 20
+LARGE_BLOCK = 16 << 20
 
 
 def hand_back_freed_memory() -> None:

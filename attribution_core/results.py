@@ -7,6 +7,7 @@ the first and the second text, D is the embedding width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from attribution_core.hooks import hook
 from attribution_core.text.grouping import Groups
+from attribution_core.text.tokenized import ReadText
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,18 +57,53 @@ class ExplainedText:
     way: str = "forward"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Contributions:
     """What each group of one text adds to its embedding (path-integrated Jacobian times input difference).
 
-    ``values_GD`` sums over G to ``embedding_D - reference_D`` within ``explained.residual``; what is completed with
-    the reference sums to the embedding itself (``attribution_core.completion``).
+    ``values_GD`` sums over G to ``embedding_D - reference_D`` within ``residual``; what is completed with the reference
+    sums to the embedding itself (``attribution_core.pairs.completion``). ``nodes``, ``residual``, ``converged`` and
+    ``way`` are those of :class:`ExplainedText`.
     """
 
-    explained: ExplainedText
+    text: ReadText
+    nodes: int
+    residual: float
+    converged: bool
+    way: str
     values_GD: Floats
     embedding_D: Floats
     reference_D: Floats
+
+    def without_values(self) -> Contributions:
+        """The same without its contributions, which take most of the memory."""
+        return self._with(self.text, self.values_GD[:0].copy())
+
+    def by_itself(self) -> Contributions:
+        """The same in arrays of its own: those of a window or of many texts do not stay in memory with it."""
+        return self._with(self.text.by_itself(), self.values_GD.copy())
+
+    def _with(self, text: ReadText, values_GD: Floats) -> Contributions:
+        known = (self.nodes, self.residual, self.converged, self.way)
+        return Contributions(text, *known, values_GD, self.embedding_D.copy(), self.reference_D.copy())
+
+    @cached_property
+    def explained(self) -> ExplainedText:
+        """The text and how its contributions were computed."""
+        text = self.text
+        return ExplainedText(
+            text=text.text,
+            role=text.role,
+            groups=text.groups,
+            tokens=text.tokens,
+            prompt=text.prompt,
+            truncated=text.truncated,
+            cut_at=text.cut_at,
+            nodes=self.nodes,
+            residual=self.residual,
+            converged=self.converged,
+            way=self.way,
+        )
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
+from row_tables import attribution_row, attribution_table, summarise, text_row, text_table
 
 from attribution_core.results import ExplainedText, PairAttribution
 from attribution_core.text.grouping import Groups, Kind, Unit
-from attribution_core.topk import summarise
 from jobs.run.reader import Run
-from jobs.run.tables import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.run.tables import commit_shard, reject_table
 from jobs.storage.store import Store
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from display_pairs import explained, pair_of
+from row_tables import attribution_row, attribution_table, summarise, text_row, text_table
 
 from attribution_core.results import PairAttribution
-from attribution_core.topk import summarise
-from jobs.run.tables import LIFTS, attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.run.tables import LIFTS, commit_shard, reject_table
 from jobs.storage.store import Store
 
 LOG = pa.schema([("rank", pa.int32()), ("log_score", pa.float32()), ("tag", pa.string()), ("relevance", pa.int32())])

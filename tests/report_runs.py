@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
+from row_tables import attribution_row, attribution_table, summarise, text_row, text_table
 
 from attribution_core.attribution import Attributor
 from attribution_core.results import PairAttribution
-from attribution_core.topk import summarise
 from jobs.run.reader import Run
-from jobs.run.tables import LIFTS, attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.run.tables import LIFTS, commit_shard, reject_table
 from jobs.storage.store import Store
 
 # Would end the script or the style, open a tag or an attribute, turn the direction, or fill the page.

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from display_pairs import explained
+from row_tables import attribution_row, attribution_table, summarise, text_row, text_table
 
 from attribution_core.results import ExplainedText, PairAttribution
-from attribution_core.topk import summarise
 from jobs.run.reader import Run, open_run
-from jobs.run.tables import attribution_row, attribution_table, commit_shard, reject_table, text_row, text_table
+from jobs.run.tables import commit_shard, reject_table
 from jobs.storage.store import Store
 
 NOUNS = ["dog", "dogs", "cat", "wing", "wings", "layer", "bridge", "report", "reports", "answer", "river", "pilot"]

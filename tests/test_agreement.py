@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from row_tables import attribution_table
 
 from jobs.run.agreement import Agreement
-from jobs.run.tables import attribution_schema, attribution_table, encoded
+from jobs.run.tables import attribution_schema, encoded
 from jobs.run.totals import Totals, read_totals
 from jobs.storage.store import Store
 

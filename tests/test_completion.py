@@ -17,8 +17,8 @@ from tiny_models import FAMILIES, POOLINGS, TOKENIZERS, TinyModels, random_text
 from torch import nn
 
 from attribution_core import Attributor, Contributions, PairAttribution, SettingError, TextError
-from attribution_core.completion import Completion
-from attribution_core.pairs import Undefined
+from attribution_core.pairs.columns import Undefined
+from attribution_core.pairs.completion import Completion
 
 WAYS = ("forward", "reverse", "partner")
 SUMS_TO = ("score", "difference", "centred")

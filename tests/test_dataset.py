@@ -10,30 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from row_tables import attribution_row, attribution_table, summarise, text_row, text_table
 from s3_server import S3Server
 from test_plan import Killed, kill_after
 from test_stores import as_user
 
 from attribution_core.results import ExplainedText, PairAttribution
 from attribution_core.text.grouping import Groups
-from attribution_core.topk import summarise
 from jobs.config.job import parse_job
 from jobs.errors import RunError
 from jobs.plan.plan import make_plan
 from jobs.run.manifest import Plan, read_shard
 from jobs.run.reader import open_run
-from jobs.run.tables import (
-    attribution_row,
-    attribution_schema,
-    attribution_table,
-    commit_shard,
-    finished_shards,
-    reject_schema,
-    reject_table,
-    text_row,
-    text_schema,
-    text_table,
-)
+from jobs.run.tables import attribution_schema, commit_shard, finished_shards, reject_schema, reject_table, text_schema
 from jobs.storage.store import Store
 
 KEPT = pa.schema([("label", pa.int64()), ("note", pa.string())])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from row_tables import attribution_table, text_table
 
 from jobs.cluster.client import ClusterJob
 from jobs.cluster.submit import Submitted, submit
@@ -19,7 +20,7 @@ from jobs.plan.plan import make_plan
 from jobs.run.event_log import state_file
 from jobs.run.manifest import Plan
 from jobs.run.record import encoded_record
-from jobs.run.tables import JOB_FILE, SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.run.tables import JOB_FILE, SUCCESS, commit_shard, reject_table
 from jobs.run.totals import Totals
 from jobs.storage.store import Store
 

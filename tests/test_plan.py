@@ -314,7 +314,7 @@ def test_more_shards_than_texts_are_not_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "pairs", "shards"),
-    [(0.0, 1, 1), (2.0, 9, 1), (2.1, 9, 2), (1000.0, 5000, 32), (6000.0, 5000, 100), (1000.0, 10**6, 50)],
+    [(0.0, 1, 1), (4.0, 9, 1), (4.1, 9, 2), (1000.0, 5000, 32), (6000.0, 5000, 100), (1000.0, 10**6, 50)],
 )
 def test_default_number_of_shards(seconds: float, pairs: int, shards: int) -> None:
     assert default_shards(seconds, pairs) == shards

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from row_tables import summarise
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny_models import FAMILIES, TinyModels, random_text
 
 from attribution_core import Attributor, ModelError, PairAttribution
-from attribution_core.topk import summarise
 
 PROMPTS = {"query": "question: ", "document": "document, number three: "}
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from row_tables import summarise
 
+from attribution_core.pairs.columns import SHARES
 from attribution_core.results import ExplainedText, PairAttribution, largest_cells
 from attribution_core.text.grouping import Groups, Kind
-from attribution_core.topk import SHARES, summarise
 
 
 def groups_of(labels: list[str], kinds: list[Kind] | None = None) -> Groups:

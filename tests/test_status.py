@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from row_tables import attribution_table, text_table
 from s3_server import S3Server
 from typer.testing import CliRunner
 
@@ -25,7 +26,7 @@ from jobs.run.event_log import EventLog, driver_log, new_start, state_file, work
 from jobs.run.manifest import Plan
 from jobs.run.record import check_ours, is_own
 from jobs.run.status import ALIVE_SECONDS, read_status
-from jobs.run.tables import SUCCESS, attribution_table, commit_shard, reject_table, text_table
+from jobs.run.tables import SUCCESS, commit_shard, reject_table
 from jobs.storage.store import LocalStore, Store
 
 START = "20260102T030405Z-00ff"

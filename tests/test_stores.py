@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from row_tables import attribution_table, text_table
 from s3_server import S3Server
 
 from jobs.config.job import StorageOptions
 from jobs.errors import StoreError
-from jobs.run.tables import attribution_schema, attribution_table, commit_shard, reject_table, text_table
+from jobs.run.tables import attribution_schema, commit_shard, reject_table
 from jobs.run.totals import read_totals
 from jobs.storage.store import LocalStore, S3Store, Store
 

@@ -32,6 +32,8 @@ class PathSegment:
 
     def select(self, rows: list[int]) -> PathSegment:
         """The same nodes of some of the texts."""
+        if len(rows) == len(self.slot_BS):
+            return self
         at = picked(rows)
         return replace(
             self,
@@ -49,7 +51,7 @@ class PathSegment:
     @property
     def delta_BSd(self) -> Tensor:
         """x − r."""
-        return self.batch.x_BSd - self.batch.r_BSd
+        return self.batch.delta_BSd
 
     def points_BNSd(self) -> Tensor:
         """γ(α_k) = r + α_k (x − r), [B, N, S, d]."""

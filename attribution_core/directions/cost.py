@@ -14,6 +14,10 @@ from typing import Literal
 
 from attribution_core.memory import LayerShape
 
+# A text is pulled back along its partners, in a round of its own behind theirs, where that saves such a share of its
+# work. (The product with its own embedding is one direction more.)
+WORTH_A_CALL = 0.2
+
 Way = Literal["forward", "reverse", "partner"]
 
 # Time of one direction relative to a forward one. All make the same products, so they count alike; no timing has
@@ -62,7 +66,8 @@ def choose_ways(
         forward, reverse = load.groups * DIRECTION_COST["forward"], width * DIRECTION_COST["reverse"]
         ways.append("reverse" if asked == "reverse" or (asked != "forward" and reverse < forward) else "forward")
         directions = sum(loads[other].groups for other in partners[at])
-        saving = load.tokens * (min(forward, reverse) - directions * DIRECTION_COST["partner"])
+        own = min(forward, reverse)
+        saving = load.tokens * (own - (directions + 1) * DIRECTION_COST["partner"] - WORTH_A_CALL * own)
         if partners[at] and at not in partners[at] and (asked == "partner" or (asked == "auto" and saving > 0)):
             saved.append((-saving, at))
     for _, at in sorted(saved):

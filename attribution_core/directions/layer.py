@@ -24,11 +24,12 @@ from torch.func import jvp
 from attribution_core.directions import kernels
 from attribution_core.model.families import LayerParts
 
-# Bytes of attention tangents alive at once: what stays in a core's caches, or fills a GPU.
-ATTENTION_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+# Bytes of attention tangents alive at once: what stays in a processor's caches, or fills a GPU. Those of texts of a
+# sentence at the points that go through a layer together fit in one run.
+ATTENTION_BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 # Likewise of feed-forward tangents, and of a layer's tangents [S, G, d] at the points that go through it together.
-TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 62}
-POINTS_BYTES = {"cpu": 4 << 20, "cuda": 1 << 62}
+TILE_BYTES = {"cpu": 8 << 20, "cuda": 1 << 62}
+POINTS_BYTES = {"cpu": 2 << 20, "cuda": 1 << 62}
 
 
 @dataclass(frozen=True, eq=False)

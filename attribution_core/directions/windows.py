@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+MOST_PLACES = 1024
+
 
 def windows(
     kinds: Sequence[tuple[str, int, bool]],
@@ -48,24 +50,42 @@ def windows(
 
 
 def _cuts(tokens: Ints, work: Ints, most: Callable[[int], int], fixed: float) -> list[int]:
-    """Where a sorted run of texts is cut, with both ends: the shortest path by padded cost."""
+    """Where a sorted run of texts is cut, with both ends: the shortest path by padded cost.
+
+    Many texts are cut between blocks of some that follow each other, so that it takes as long as for ``MOST_PLACES``.
+    """
     count = len(tokens)
-    longest = int(tokens.max(initial=1))
-    fits = np.array([max(most(max(length, 1)), 1) for length in range(longest + 1)], np.int64)
-    cost = np.full(count + 1, np.inf)
+    places = np.unique(np.linspace(0, count, min(count, MOST_PLACES) + 1).astype(np.int64))
+    block = np.diff(places)
+    longest, hardest = np.maximum.reduceat(tokens, places[:-1]), np.maximum.reduceat(work, places[:-1])
+    limit = int(longest.max(initial=1))
+    fits = np.array([max(most(max(length, 1)), 1) for length in range(limit + 1)], np.int64)
+    cost = np.full(len(places), np.inf)
     cost[0] = 0.0
-    begin = np.zeros(count + 1, np.int64)
-    for end in range(1, count + 1):
-        # A window that ends here is at least as long as its last text.
-        low = max(0, end - int(fits[tokens[end - 1]]))
-        padded = np.maximum.accumulate(tokens[low:end][::-1])[::-1]
-        most_work = np.maximum.accumulate(work[low:end][::-1])[::-1]
-        texts = np.arange(end - low, 0, -1)
+    begin = np.zeros(len(places), np.int64)
+    for end in range(1, len(places)):
+        # A window that ends here is at least as long as its last block.
+        low = int(np.searchsorted(places, places[end] - fits[longest[end - 1]]))
+        low = min(low, end - 1)
+        padded = np.maximum.accumulate(longest[low:end][::-1])[::-1]
+        most_work = np.maximum.accumulate(hardest[low:end][::-1])[::-1]
+        texts = places[end] - places[low:end]
         total = cost[low:end] + texts * padded * most_work + fixed
-        total[(texts > fits[padded]) & (texts > 1)] = np.inf
+        # A block alone is cut further where it is read.
+        total[:-1][texts[:-1] > fits[padded[:-1]]] = np.inf
         best = int(np.argmin(total))
         cost[end], begin[end] = total[best], low + best
-    cuts = [count]
+    cuts = [len(places) - 1]
     while cuts[-1]:
         cuts.append(int(begin[cuts[-1]]))
-    return cuts[::-1]
+    return _split([int(places[at]) for at in cuts[::-1]], block, places, longest, fits)
+
+
+def _split(cuts: list[int], block: Ints, places: Ints, longest: Ints, fits: Ints) -> list[int]:
+    """The cuts, and further ones inside of blocks that hold more texts than a window."""
+    out = [0]
+    for low, high in pairwise(cuts):
+        at = int(np.searchsorted(places, low))
+        size = int(fits[longest[at]]) if high - low == block[at] else high - low
+        out += [*range(low + size, high, size), high]
+    return out

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -16,7 +20,8 @@ class TextBatch:
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
     mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
     arguments of each layer above the cut. ``pooled`` is the largest number of rows that pooling looks at in a text,
-    ``shift_BD`` what a shifted model subtracts from pooled embeddings.
+    ``shift_BD`` what a shifted model subtracts from pooled embeddings. ``references`` name the texts' references: texts
+    of the same name have the same one.
     """
 
     x_BSd: Tensor
@@ -27,7 +32,13 @@ class TextBatch:
     groups: int
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     pooled: int
+    references: tuple[Hashable, ...]
     shift_BD: Tensor | None = None
+
+    @cached_property
+    def delta_BSd(self) -> Tensor:
+        """x − r."""
+        return self.x_BSd - self.r_BSd
 
     def select(self, rows: list[int]) -> TextBatch:
         """Some texts of the batch."""
@@ -44,6 +55,7 @@ class TextBatch:
             groups=self.groups,
             calls=pick_rows(self.calls, b, index_B),
             pooled=self.pooled,
+            references=tuple(self.references[row] for row in rows),
             shift_BD=None if self.shift_BD is None else self.shift_BD[index_B],
         )
 
@@ -53,6 +65,13 @@ class Shared:
     """An argument of a layer that belongs to the model: no row of it is a text's, whatever its first axis counts."""
 
     value: Any
+
+
+def padded(rows: Sequence[NDArray[Any]], length: int, fill: int = 0) -> NDArray[np.int64]:
+    """Rows of whole numbers, right-padded with ``fill`` to one length, [rows, length]."""
+    out = np.full((len(rows), length), fill, np.int64)
+    out[np.arange(length) < np.fromiter(map(len, rows), np.int64, len(rows))[:, None]] = np.concatenate(rows)
+    return out
 
 
 def repeat_rows(value: Any, b: int, copies: int) -> Any:

@@ -14,13 +14,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from attribution_core.errors import SettingError
 from attribution_core.memory import ByteCache, LayerShape
-from attribution_core.model.batch import Shared, TextBatch, finite_in_float32, most_pooled, pick_rows, repeat_rows
+from attribution_core.model.batch import (
+    Shared,
+    TextBatch,
+    finite_in_float32,
+    most_pooled,
+    padded,
+    pick_rows,
+    repeat_rows,
+)
 from attribution_core.model.families import Family, LayerParts, family_of, hidden_of
 from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above
 from attribution_core.model.modules import (
@@ -163,37 +175,34 @@ class Encoder:
         assert texts, "a batch has at least one text"
         assert len({text.prompt_length for text in texts}) == 1, "one batch holds texts of one prompt length"
         b, s = len(texts), max(length or 0, *(len(text) for text in texts))
-        references = [text.reference(self.reference_id) for text in texts]
-        fresh = [one for one in dict.fromkeys(references) if one not in self._references]
-        rows = b + len(fresh)
-        ids_RS = torch.full((rows, s), self.pad_id)
-        mask_RS = torch.zeros((rows, s), dtype=torch.long)
-        types_RS = torch.zeros((rows, s), dtype=torch.long)
-        group_BS = torch.full((b, s), -1)
-        for row, (ids, types) in enumerate([*((text.ids, text.types) for text in texts), *fresh]):
-            ids_RS[row, : len(ids)] = torch.tensor(ids)
-            mask_RS[row, : len(ids)] = 1
-            if types is not None:
-                types_RS[row, : len(ids)] = torch.tensor(types)
-        for row, text in enumerate(texts):
-            group_BS[row, : len(text)] = torch.tensor(text.groups.of_token)
-        mask_BS = mask_RS[:b].to(self.device)
+        lengths_B = np.fromiter(map(len, texts), np.int64, b)
+        ids_BS = padded([text.ids_S for text in texts], s, self.pad_id)
+        kept_BS = padded([text.kept_S for text in texts], s, 1) > 0
+        blank_BS = np.where(kept_BS, ids_BS, self.reference_id)
+        types_BS = None if texts[0].types_S is None else padded([_known(text.types_S) for text in texts], s)
+        rows = zip(lengths_B.tolist(), blank_BS, [None] * b if types_BS is None else types_BS, strict=True)
+        references = tuple((n, ids[:n].tobytes(), None if t is None else t[:n].tobytes()) for n, ids, t in rows)
+        distinct = dict(zip(references, range(b), strict=True))
+        fresh = {one: row for one, row in distinct.items() if one not in self._references}
+        more = list(fresh.values())
+        there_BS = (np.arange(s) < lengths_B[:, None]).astype(np.int64)
+        mask_RS = self._on_device(np.concatenate([there_BS, there_BS[more]]))
         features: dict[str, Any] = {
-            "input_ids": ids_RS.to(self.device),
-            "attention_mask": mask_RS.to(self.device),
+            "input_ids": self._on_device(np.concatenate([ids_BS, blank_BS[more]])),
+            "attention_mask": mask_RS,
             "modality": "text",
         }
-        if texts[0].types is not None:
-            features["token_type_ids"] = types_RS.to(self.device)
+        if types_BS is not None:
+            features["token_type_ids"] = self._on_device(np.concatenate([types_BS, types_BS[more]]))
         hidden, calls = self._run_to_cut(features, b)
         for row, one in enumerate(fresh, b):
-            self._references[one] = hidden[row, : len(one[0])].clone()
-        distinct = {one: at for at, one in enumerate(dict.fromkeys(references))}
-        known_USd = hidden.new_zeros(len(distinct), *hidden.shape[1:])
-        for one, at in distinct.items():
-            known_USd[at, : len(one[0])] = self._references[one]
+            self._references[one] = hidden[row, : one[0]].clone()
+        known_USd = pad_sequence([self._references[one] for one in distinct], batch_first=True)
+        known_USd = F.pad(known_USd, (0, 0, 0, s - known_USd.shape[1]))
         self._references.shrink()
-        which_B = torch.tensor([distinct[one] for one in references], device=self.device)
+        place = {one: at for at, one in enumerate(distinct)}
+        which_B = self._on_device(np.fromiter(map(place.__getitem__, references), np.int64, b))
+        mask_BS = mask_RS[:b]
         # Where a row is padded the text is its own reference, so that nothing moves there.
         r_BSd = torch.where(mask_BS.bool().unsqueeze(-1), known_USd[which_B], hidden[:b])
         pool_BMS = self._pool_weights(mask_BS, texts[0].prompt_length)
@@ -202,16 +211,23 @@ class Encoder:
             r_BSd=r_BSd,
             pool_BMS=pool_BMS,
             mask_BS=mask_BS,
-            group_BS=group_BS.to(self.device),
-            groups=max(len(text.groups) for text in texts),
+            group_BS=self._on_device(padded([text.of_token_S for text in texts], s, -1)),
+            groups=max(text.group_count for text in texts),
             calls=calls,
             pooled=most_pooled(pool_BMS),
+            references=references,
         )
-        return replace(batch, shift_BD=self._shift(batch, references)) if self.shifted else batch
+        return replace(batch, shift_BD=self._shift(batch)) if self.shifted else batch
 
-    def _shift(self, batch: TextBatch, references: list[Any]) -> Tensor:
+    def _on_device(self, values: NDArray[Any]) -> Tensor:
+        """Whole numbers on the encoder's device."""
+        return torch.from_numpy(values).to(self.device)
+
+    def _shift(self, batch: TextBatch) -> Tensor:
         """What a shifted model subtracts behind pooling: the pooled token embeddings of each reference, [B, M·d]."""
-        fresh = [row for row, one in enumerate(references) if one not in self._shifts and one not in references[:row]]
+        references = batch.references
+        distinct = dict(zip(references, range(len(references)), strict=True))
+        fresh = [row for one, row in distinct.items() if one not in self._shifts]
         if fresh:
             part = batch.select(fresh)
             for row, pooled_D in zip(fresh, self._pooled(part.r_BSd, part, 1), strict=True):
@@ -325,6 +341,11 @@ class Encoder:
             ).encode()
         )
         return digest.hexdigest()[:32]
+
+
+def _known(types_S: NDArray[Any] | None) -> NDArray[Any]:
+    assert types_S is not None, "all texts of one model have token types, or none has"
+    return types_S
 
 
 def _inner_width(config: Any) -> int:

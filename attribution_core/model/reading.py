@@ -81,6 +81,7 @@ class Reader:
         self.route = route
         self.prompts = prompts
         self._direct: dict[tuple[Role, str, int | None], _Direct | None] = {}
+        self._names: dict[int, str] = {}
 
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups.
@@ -125,8 +126,19 @@ class Reader:
 
     def name_tokens(self, whole: str, ids: list[int]) -> Sequence[str]:
         """What the tokenizer calls the tokens of a prompt and a text."""
-        names: list[str] = self.tokenizer.convert_ids_to_tokens(ids)
-        return names
+        return self.known_names(ids)
+
+    def known_names(self, ids: list[int]) -> list[str]:
+        """The tokens of some ids by the tokenizer's vocabulary."""
+        names = self._names
+        fresh = [one for one in ids if one not in names]
+        if fresh:
+            names.update(zip(fresh, self._vocabulary(fresh), strict=True))
+        return [names[one] for one in ids]
+
+    def _vocabulary(self, ids: list[int]) -> list[str]:
+        found: list[str] = self.tokenizer.convert_ids_to_tokens(ids)
+        return found
 
     def _probed(self, prompt: str, role: Role) -> _Direct | None:
         """How the tokenizer alone reads texts of a role; None where it does not read all probes as the model does."""

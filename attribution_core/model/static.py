@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
 from attribution_core.errors import ModelError
 from attribution_core.memory import LayerShape
-from attribution_core.model.batch import TextBatch
+from attribution_core.model.batch import TextBatch, padded
 from attribution_core.model.encoder import Encoder
 from attribution_core.model.families import STATIC, LayerParts
 from attribution_core.model.modules import Role, is_static, route_of
@@ -74,26 +77,23 @@ class StaticEncoder(Encoder):
         assert texts, "a batch has at least one text"
         b, s = len(texts), max(length or 0, 1, *(len(text) for text in texts))
         weight_Vd: Tensor = self.transformer.embedding.weight
-        x_BSd = weight_Vd.new_zeros(b, s, self.width)
-        kept_BS = torch.zeros(b, s, dtype=torch.bool, device=self.device)
-        mask_BS = torch.zeros(b, s, dtype=torch.long, device=self.device)
-        group_BS = torch.full((b, s), -1, device=self.device)
-        for row, text in enumerate(texts):
-            own = slice(0, len(text))
-            x_BSd[row, own] = weight_Vd[torch.tensor(text.ids, dtype=torch.long, device=self.device)]
-            kept_BS[row, own] = torch.tensor(text.kept, dtype=torch.bool, device=self.device)
-            mask_BS[row, own] = 1
-            group_BS[row, own] = torch.tensor(text.groups.of_token, dtype=torch.long, device=self.device)
+        lengths_B = np.fromiter(map(len, texts), np.int64, b)
+        mask_BS = self._on_device((np.arange(s) < lengths_B[:, None]).astype(np.int64))
+        kept_BS = self._on_device(padded([text.kept_S for text in texts], s))
+        x_BSd = F.embedding(self._on_device(padded([text.ids_S for text in texts], s)), weight_Vd)
+        x_BSd = x_BSd * mask_BS.unsqueeze(-1)
         share_BS = mask_BS / mask_BS.sum(1, keepdim=True).clamp_min(1)
         return TextBatch(
             x_BSd=x_BSd,
             r_BSd=x_BSd * kept_BS.unsqueeze(-1),
             pool_BMS=share_BS.to(self.dtype).unsqueeze(1),
             mask_BS=mask_BS,
-            group_BS=group_BS,
-            groups=max(len(text.groups) for text in texts),
+            group_BS=self._on_device(padded([text.of_token_S for text in texts], s, -1)),
+            groups=max(text.group_count for text in texts),
             calls=(),
             pooled=s,
+            # What is kept of the prompt, and of how many tokens it is a part.
+            references=tuple((len(text), text.ids_S[text.kept_S].tobytes()) for text in texts),
         )
 
 
@@ -116,8 +116,20 @@ class StaticReader(Reader):
 
     def name_tokens(self, whole: str, ids: list[int]) -> Sequence[str]:
         """What the tokenizer calls the tokens of a prompt and a text; an unknown one may be called as it is written."""
+        if self._as_written.isdisjoint(ids):
+            return self.known_names(ids)
         names: list[str] = self.tokenizer.encode(whole, add_special_tokens=False).tokens
         return names
+
+    @cached_property
+    def _as_written(self) -> set[int | None]:
+        """Ids whose token may be called as it is written in the text: the unknown one, and added ones."""
+        model = self.tokenizer.model
+        unknown = {getattr(model, "unk_id", None), self.tokenizer.token_to_id(getattr(model, "unk_token", None) or "")}
+        return unknown | set(self.tokenizer.get_added_tokens_decoder())
+
+    def _vocabulary(self, ids: list[int]) -> list[str]:
+        return [self.tokenizer.id_to_token(one) for one in ids]
 
 
 def make_encoder(model: SentenceTransformer, *, role: Role, **settings: Any) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ class ReadText:
     problem: str | None = None
     _tokens: tuple[str, ...] | None = None
     _groups: Groups | None = None
+    _labels: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids_S)
@@ -97,24 +99,38 @@ class ReadText:
         return self._tokens
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What a reader sees of the groups."""
+        if self._labels is None:
+            text = self.text
+            labels = [text[low:high] for low, high in zip(self.start_G.tolist(), self.end_G.tolist(), strict=True)]
+            # Of special and prompt groups the token.
+            for at in np.flatnonzero(self.end_G <= self.start_G).tolist():
+                labels[at] = self.tokens[int(np.searchsorted(self.of_token_S, at))]
+            self._labels = tuple(labels) if self._groups is None else self._groups.labels
+        return self._labels
+
+    @property
     def groups(self) -> Groups:
         """The groups of the tokens."""
         if self._groups is None:
-            tokens, text = self.tokens, self.text
-            starts, ends = tuple(self.start_G.tolist()), tuple(self.end_G.tolist())
-            firsts = np.searchsorted(self.of_token_S, np.arange(self.group_count)).tolist()
             self._groups = Groups(
                 unit=self.unit,
-                labels=tuple(
-                    text[start:end] if end > start else tokens[first]
-                    for start, end, first in zip(starts, ends, firsts, strict=True)
-                ),
-                starts=starts,
-                ends=ends,
+                labels=self.labels,
+                starts=tuple(self.start_G.tolist()),
+                ends=tuple(self.end_G.tolist()),
                 kinds=tuple(KINDS[kind] for kind in self.kind_G.tolist()),
                 of_token=tuple(self.of_token_S.tolist()),
             )
         return self._groups
+
+    def by_itself(self) -> ReadText:
+        """The same in arrays of its own, which keep no other text in memory."""
+        own: ReadText = copy.copy(self)
+        for name in ("ids_S", "types_S", "kept_S", "of_token_S", "kind_G", "text_G", "start_G", "end_G", "shares_G"):
+            values = getattr(self, name)
+            setattr(own, name, None if values is None else values.copy())
+        return own
 
     def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.

@@ -19,8 +19,7 @@ from attribution_core.attribution import Attributor
 from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import route_of
-from attribution_core.results import PairAttribution
-from attribution_core.topk import summarise
+from attribution_core.results import PairAttribution, text_cells
 from jobs.config.model_folder import folder_at_hand
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
 from jobs.doctor.sample import sample_pairs
@@ -217,12 +216,17 @@ def _layers(
             residual_largest=max(text.residual for text in texts.values()),
             error_median=statistics.median(errors),
             error_largest=errors[-1],
-            special_median=statistics.median(abs(summarise(pair, 0).special) for pair in attributed),
+            special_median=statistics.median(abs(_special(pair)) for pair in attributed),
             texts=len(texts),
             converged=sum(text.converged for text in texts.values()),
             seconds_a_pair=took / len(pairs),
         )
     return tuple(checks[layer] for layer in sorted(checks))
+
+
+def _special(pair: PairAttribution) -> float:
+    """The sum over cells of special and prompt tokens."""
+    return float(pair.matrix[~text_cells(pair.a.groups, pair.b.groups)].sum(dtype=np.float64))
 
 
 def _spread(count: int) -> list[int]:

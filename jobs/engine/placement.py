@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A job of less work than this starts no Ray, whose start takes some 10 seconds and a copy of the model a worker.
 SMALL_SECONDS = 60.0
 # Beside the matrix products: reading, tokenising, grouping, top-k and writing of one pair.
-SECONDS_A_PAIR = 0.01
+SECONDS_A_PAIR = 0.002
 # No core is faster: a job that is large even then is large without measuring, which would import torch.
 FASTEST_CORE = 2e11
 

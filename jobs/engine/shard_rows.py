@@ -1,47 +1,65 @@
-"""Rows of one shard: its texts tokenised, its pairs attributed, and pairs that cannot be attributed rejected with a
+"""Tables of one shard: its texts tokenised, its pairs attributed, and pairs that cannot be attributed rejected with a
 reason."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attribution_core.pairs import EMBEDS_TO_ZERO, Undefined
-from attribution_core.topk import summarise
-from jobs.run.tables import attribution_row
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from attribution_core.pairs.columns import EMBEDS_TO_ZERO
+from jobs.engine.pipeline import Pipeline
+from jobs.run.tables import attribution_schema, text_table
 from jobs.sources.rows import row_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from attribution_core.attribution import Attributor
     from attribution_core.model.encoder import ReadText
-    from attribution_core.results import ExplainedText, PairAttribution
+    from attribution_core.results import Contributions
     from jobs.config.job import JobConfig
     from jobs.run.manifest import Shard
 
-MOST_PAIRS_AT_ONCE = 8192
-# Matrices wait as float32 and once more as float64 while they are summed up.
-BYTES_A_CELL = 32
-# Of the memory budget, for contributions of texts that other shards need too. Computing takes three quarters of it.
+MOST_PAIRS_AT_ONCE = 32_768
+# A list of an Arrow table has an offset of 31 bits.
+MOST_CELLS_AT_ONCE = 1 << 28
+# Matrices that are stored wait as float32, and once more in the table.
+BYTES_A_CELL = 16
+# Of the memory budget: contributions of texts that other shards need too, and those of the pairs of one shard that are
+# computed at once, of which there are up to three. Computing takes three quarters of it.
 CACHE_SHARE = 1 / 16
+PAIRS_SHARE = 1 / 16
 
-TextKey = tuple[str, str]  # text id, role
+Ints = NDArray[np.int64]
 
 
 @dataclass
-class ShardRows:
-    """Rows of one shard, in the order of its pairs. ``attributed`` are the places of their pairs in the shard."""
+class ShardTables:
+    """What becomes of one shard, in the order of its pairs.
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    attributed: list[int] = field(default_factory=list)
-    texts: dict[TextKey, ExplainedText] = field(default_factory=dict)
+    ``attributions`` has no columns passed through; ``attributed`` are the places of its pairs in the shard. ``texts``
+    None stands for none. It was ``waited`` seconds for other shards, and ``computed`` as many.
+    """
+
+    attributions: pa.Table
+    attributed: Ints
+    texts: pa.Table | None = None
     rejects: list[dict[str, Any]] = field(default_factory=list)
+    waited: float = 0.0
+    computed: float = 0.0
 
 
 class ShardComputer:
-    """Attributes the pairs of shards; contributions that later shards need are cached, within bounded memory."""
+    """Attributes the pairs of shards; contributions that later shards need are cached, within bounded memory.
+
+    Several threads may call it: one tokenises while what another asked for is computed.
+    """
 
     def __init__(self, job: JobConfig, attributor: Attributor) -> None:
         # torch is imported by now.
@@ -49,101 +67,149 @@ class ShardComputer:
 
         self._job = job
         self._attributor = attributor
-        self.cache = ContributionCache(int(attributor.contributor.integrator.budget * CACHE_SHARE))
+        self._budget = attributor.contributor.integrator.budget
+        self.cache = ContributionCache(int(self._budget * CACHE_SHARE))
+        self._pipeline = Pipeline(attributor, self.cache, job.top_k, job.store)
+        self._reading = threading.Lock()
+        self._shared: dict[int, set[tuple[str, str]]] = {}
 
-    def compute(self, shard: Shard) -> ShardRows:
-        """The rows of ``shard``; raises what the attributor raises, OutOfMemory among it."""
-        role_a, role_b = self._attributor.roles
-        read = self._read(shard)
-        of_a: list[TextKey] = [(key, role_a) for key in shard.pairs["text_a_id"].to_pylist()]
-        of_b: list[TextKey] = [(key, role_b) for key in shard.pairs["text_b_id"].to_pylist()]
-        computed = ShardRows()
+    def close(self) -> None:
+        """End its threads; no call may follow."""
+        self._pipeline.close()
 
-        def reject(at: int, problems: list[tuple[str, str]]) -> None:
-            computed.rejects.append(_reject(shard.pairs, at, problems, read[of_a[at]].text, read[of_b[at]].text))
+    def compute(self, shard: Shard) -> ShardTables:
+        """The tables of ``shard``; raises what the attributor raises, OutOfMemory among it."""
+        try:
+            return self._compute(shard)
+        finally:
+            with self._reading:
+                self._shared.pop(shard.index, None)
 
-        readable: list[int] = []
-        for at, (a, b) in enumerate(zip(of_a, of_b, strict=True)):
-            problems = [(side, why) for side, key in (("a", a), ("b", b)) if (why := read[key].problem)]
-            if problems:
-                reject(at, problems)
-            else:
-                readable.append(at)
-        self._choose_cached(shard)
-        ids = shard.pairs["pair_id"].to_pylist()
-        for part in _slices(readable, of_a, of_b, read, self._attributor.contributor.integrator.budget):
-            pairs = self._attributor.pairs([(read[of_a[at]], read[of_b[at]]) for at in part], self.cache)
-            for at, pair in zip(part, pairs, strict=True):
-                if isinstance(pair, Undefined):
-                    reject(at, [(side, EMBEDS_TO_ZERO) for side in pair.sides])
-                    continue
-                computed.attributed.append(at)
-                computed.rows.append(self._row(pair, ids[at], of_a[at][0], of_b[at][0]))
-                for key, text in ((of_a[at], pair.a), (of_b[at], pair.b)):
-                    # A pair that was refined carries more nodes than the text has by itself.
-                    present = computed.texts.setdefault(key, text)
-                    if text.nodes < present.nodes:
-                        computed.texts[key] = text
-        computed.texts = self._owned(shard, computed.texts, read)
-        return computed
+    def _compute(self, shard: Shard) -> ShardTables:
+        asked = time.perf_counter()
+        with self._reading:
+            began = time.perf_counter()
+            self._choose_cached(shard)
+            texts = self._read(shard)
+        waited, computed = began - asked, time.perf_counter() - began
+        roles = zip("ab", self._attributor.roles, strict=True)
+        edges = np.stack([_places(shard, side, role) for side, role in roles], 1)
+        problem = np.fromiter((text.problem is not None for text in texts), bool, len(texts))
+        rejected: dict[int, list[tuple[str, str]]] = {
+            at: [(side, why) for side, text in zip("ab", edges[at], strict=True) if (why := texts[text].problem)]
+            for at in np.flatnonzero(problem[edges].any(1)).tolist()
+        }
+        canonical = _canonical(texts)
+        edges = canonical[edges]
+        explained: dict[int, Contributions] = {}
+        tables: list[pa.Table] = []
+        attributed: list[Ints] = []
+        ids = shard.pairs.select(["pair_id", "text_a_id", "text_b_id"])
+        for part in self._slices(np.flatnonzero(~problem[edges].any(1)), edges, texts):
+            numbers, local = np.unique(edges[part], return_inverse=True)
+            done = self._pipeline.attribute(
+                [texts[at] for at in numbers.tolist()], local.reshape(-1, 2), ids.take(pa.array(part))
+            )
+            for number, one in zip(numbers.tolist(), done.texts, strict=True):
+                explained.setdefault(number, one)
+            for at, sides in done.undefined.items():
+                rejected[int(part[at])] = [(side, EMBEDS_TO_ZERO) for side in sides]
+            attributed.append(part[done.defined])
+            tables.append(done.table)
+            waited, computed = waited + done.waited, computed + done.computed
+        empty = attribution_schema(self._job.store).empty_table()
+        return ShardTables(
+            attributions=pa.concat_tables(tables) if tables else empty,
+            attributed=np.concatenate(attributed) if attributed else np.zeros(0, np.int64),
+            texts=self._owned(shard, texts, canonical, explained),
+            rejects=[
+                _reject(shard, at, rejected[at], *(texts[text].text for text in edges[at])) for at in sorted(rejected)
+            ],
+            waited=waited,
+            computed=computed,
+        )
 
-    def _read(self, shard: Shard) -> dict[TextKey, ReadText]:
-        """Every text of the shard, tokenised."""
-        by_role: dict[str, list[tuple[str, str]]] = {}
-        for text_id, role, text in zip(*(shard.texts[n].to_pylist() for n in ("text_id", "role", "text")), strict=True):
-            by_role.setdefault(role, []).append((text_id, text))
-        read: dict[TextKey, ReadText] = {}
-        for role, own in by_role.items():
-            texts = self._attributor.read([text for _, text in own], role)  # type: ignore[arg-type]
-            read.update({(text_id, role): text for (text_id, _), text in zip(own, texts, strict=True)})
-        return read
+    def _read(self, shard: Shard) -> list[ReadText]:
+        """Every text of the shard, tokenised, in the order of its table."""
+        roles, texts = shard.texts["role"].to_pylist(), shard.texts["text"].to_pylist()
+        read: dict[int, ReadText] = {}
+        for role in dict.fromkeys(roles):
+            own = [at for at, one in enumerate(roles) if one == role]
+            fresh: list[int] = []
+            for at in own:
+                cached = self.cache.read(role, texts[at])
+                if cached is None:
+                    fresh.append(at)
+                else:
+                    read[at] = cached
+            read.update(zip(fresh, self._attributor.read([texts[at] for at in fresh], role), strict=True))
+        return [read[at] for at in range(len(roles))]
 
     def _choose_cached(self, shard: Shard) -> None:
         """Cache the contributions of the texts of ``shard`` that other shards need as well."""
-        columns = zip(*(shard.texts[name].to_pylist() for name in ("role", "text", "shared")), strict=True)
-        self.cache.admit((role, text) for role, text, shared in columns if shared)
+        shared = shard.texts.filter(shard.texts["shared"])
+        self._shared[shard.index] = set(zip(shared["role"].to_pylist(), shared["text"].to_pylist(), strict=True))
+        self.cache.admit(set().union(*self._shared.values()))
 
-    def _row(self, pair: PairAttribution, pair_id: str, text_a_id: str, text_b_id: str) -> dict[str, Any]:
-        sums = summarise(pair, self._job.top_k)
-        return attribution_row(
-            pair, sums, pair_id=pair_id, text_a_id=text_a_id, text_b_id=text_b_id, store=self._job.store
-        )
+    def _slices(self, pairs: Ints, edges: Ints, texts: list[ReadText]) -> Iterator[Ints]:
+        """Runs of pairs whose contributions, and matrices where they are stored, fit into memory together."""
+        if not len(pairs):
+            return
+        width = self._attributor.encoder.embedding_width
+        # Contributions, the same completed, and two embeddings in float64.
+        sizes = [(8 * text.group_count + 48) * width for text in texts]
+        groups = np.fromiter((text.group_count for text in texts), np.int64, len(texts))
+        stored = self._job.store == "full"
+        cells = groups[edges[pairs]].prod(1) if stored else np.zeros(len(pairs), np.int64)
+        most = int(self._budget * PAIRS_SHARE)
+        begin = taken = held = 0
+        seen: set[int] = set()
+        for at, (both, own) in enumerate(zip(edges[pairs].tolist(), cells.tolist(), strict=True)):
+            more = sum(sizes[text] for text in both if text not in seen) + own * BYTES_A_CELL
+            full = at - begin >= MOST_PAIRS_AT_ONCE or taken + more > most or held + own > MOST_CELLS_AT_ONCE
+            if full and at > begin:
+                yield pairs[begin:at]
+                begin, taken, held = at, 0, 0
+                seen.clear()
+                more = sum(sizes[text] for text in set(both)) + own * BYTES_A_CELL
+            taken, held = taken + more, held + own
+            seen.update(both)
+        yield pairs[begin:]
 
     def _owned(
-        self, shard: Shard, explained: dict[TextKey, ExplainedText], read: dict[TextKey, ReadText]
-    ) -> dict[TextKey, ExplainedText]:
+        self, shard: Shard, texts: list[ReadText], canonical: Ints, explained: dict[int, Contributions]
+    ) -> pa.Table:
         """The texts whose rows this shard writes, in the plan's order.
 
         A text may be owned here though each of its pairs here was rejected: pairs of another shard still need it.
         """
-        names = ("text_id", "role", "owner")
-        rows = zip(*(shard.texts[name].to_pylist() for name in names), strict=True)
-        owned = [(text_id, role) for text_id, role, owner in rows if owner and not read[text_id, role].problem]
-        lone = [key for key in owned if key not in explained]
-        alone = self._attributor.contributions([read[key] for key in lone], self.cache) if lone else []
-        explained = explained | {key: one.explained for key, one in zip(lone, alone, strict=True)}
-        return {key: explained[key] for key in owned}
+        owner = shard.texts["owner"].to_pylist()
+        owned = [at for at, own in enumerate(owner) if own and texts[at].problem is None]
+        lone = sorted({int(canonical[at]) for at in owned} - set(explained))
+        if lone:
+            alone = self._attributor.contributions([texts[at] for at in lone], self.cache)
+            explained = explained | dict(zip(lone, alone, strict=True))
+        text_ids = shard.texts["text_id"].take(pa.array(owned, pa.int64()))
+        return text_table([explained[int(canonical[at])] for at in owned], text_ids)
 
 
-def _slices(
-    pairs: list[int], of_a: list[TextKey], of_b: list[TextKey], read: dict[TextKey, ReadText], memory: int
-) -> Iterator[list[int]]:
-    """Runs of pairs whose matrices fit into ``memory`` bytes together."""
-    part: list[int] = []
-    size = 0
-    for at in pairs:
-        cells = len(read[of_a[at]].groups) * len(read[of_b[at]].groups) * BYTES_A_CELL
-        if part and (len(part) >= MOST_PAIRS_AT_ONCE or size + cells > memory):
-            yield part
-            part, size = [], 0
-        part.append(at)
-        size += cells
-    if part:
-        yield part
+def _places(shard: Shard, side: str, role: str) -> Ints:
+    """The row in the shard's texts of each pair's first or second text."""
+    rows = np.flatnonzero(pc.equal(shard.texts["role"], role).to_numpy(zero_copy_only=False))
+    ids = shard.texts["text_id"].combine_chunks().take(pa.array(rows))
+    found = pc.index_in(shard.pairs[f"text_{side}_id"], value_set=ids)
+    return np.asarray(rows[found.to_numpy()], np.int64)
 
 
-def _reject(pairs: pa.Table, at: int, problems: list[tuple[str, str]], a: str, b: str) -> dict[str, Any]:
-    row = pairs.slice(at, 1).to_pylist()[0]
+def _canonical(texts: list[ReadText]) -> Ints:
+    """For each text the first that is equal to it: ids that a user gives may name one text twice."""
+    first: dict[tuple[str, str], int] = {}
+    places = (first.setdefault((text.role, text.text), at) for at, text in enumerate(texts))
+    return np.fromiter(places, np.int64, len(texts))
+
+
+def _reject(shard: Shard, at: int, problems: list[tuple[str, str]], a: str, b: str) -> dict[str, Any]:
+    row = shard.pairs.slice(at, 1).to_pylist()[0]
     place = {name: row.pop(name) for name in ("pair_id", "file", "row")}
     for name in ("ordinal", "text_a_id", "text_b_id"):
         row.pop(name)

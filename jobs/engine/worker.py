@@ -1,30 +1,28 @@
 """One process that turns shards into parts. A plain class: it runs without Ray, which only wraps it.
 
 Its methods may be called from several threads. Reading the next shard and writing the last one then overlap with
-computing, which all happens in one thread of its own.
+computing, which happens in threads of its own (``jobs.engine.pipeline``).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import queue
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from jobs.cluster.environment import quiet_libraries
 from jobs.config.job import parse_job
-from jobs.engine.shard_rows import ShardComputer, ShardRows
+from jobs.engine.shard_rows import ShardComputer, ShardTables
 from jobs.errors import RunError
 from jobs.plan.centre import mean_embeddings
 from jobs.run.event_log import EventLog
@@ -33,12 +31,10 @@ from jobs.run.manifest import Plan, Shard, load_plan, read_shard
 from jobs.run.record import check_same_job, read_record
 from jobs.run.tables import (
     JOB_FILE,
-    attribution_table,
     commit_shard,
     part_name,
     reject_table,
-    text_row,
-    text_table,
+    text_schema,
 )
 from jobs.storage.store import Store
 
@@ -48,8 +44,6 @@ if TYPE_CHECKING:
 
 # Of a traceback, for the log.
 FRAMES = 4
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,35 +62,6 @@ class ShardReport:
     compute_seconds: float
     write_seconds: float
     wait_seconds: float = 0.0
-
-
-class _ComputeThread:
-    """Calls of one thread, one after the other. It is a daemon: a program that is stopped does not wait for it."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._calls = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="compute", daemon=True).start()
-
-    def submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Queue ``call``; the future has its result."""
-        future: Future[T] = Future()
-        self._calls.put((future, call, arguments))
-        return future
-
-    def close(self) -> None:
-        """End the thread after the calls that are queued."""
-        self._calls.put(None)
-
-    def _work(self) -> None:
-        while (queued := self._calls.get()) is not None:
-            future, call, arguments = queued
-            try:
-                future.set_result(call(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
-            # A call's arguments and result may be large; the next call may be far away.
-            del queued, future, call, arguments
 
 
 class Worker:
@@ -123,7 +88,6 @@ class Worker:
         self._pairs_file = pairs_file
         self._log = log
         self._events: EventLog | None = None
-        self._computing = _ComputeThread()
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
@@ -138,7 +102,7 @@ class Worker:
         began = time.perf_counter()
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
-        self._attributor = self._computing.submit(self._load_model).result()
+        self._attributor = self._load_model()
         self._computer = ShardComputer(self._job, self._attributor)
         # The driver already opened this store, so an outage is transient: retry.
         self._store = Store.open(self._run_url, self._job.storage, patient=True)
@@ -158,7 +122,7 @@ class Worker:
             self._check_still_the_run()
             self._planned()
         if self._job.sums_to == "centred":
-            self._computing.submit(self._centre).result()
+            self._centre()
         if self._log is not None:
             self._events = EventLog(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
@@ -183,8 +147,9 @@ class Worker:
         return report
 
     def close(self) -> None:
-        """End the worker's thread; no call may follow."""
-        self._computing.close()
+        """End the worker's threads; no call may follow."""
+        if self._computer is not None:
+            self._computer.close()
 
     def _run_shard(self, index: int) -> ShardReport:
         began = time.perf_counter()
@@ -194,8 +159,9 @@ class Worker:
             return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
         shard = read_shard(self._store, self._planned(), index)
         there = time.perf_counter()
-        computed, started, ended = self._computing.submit(self._timed, shard).result()
-        texts = text_table([text_row(text, text_id) for (text_id, _), text in computed.texts.items()])
+        computed = self._compute(shard)
+        ended = time.perf_counter()
+        texts = computed.texts if computed.texts is not None else text_schema().empty_table()
         self._check_still_the_run()
         written = commit_shard(
             self._store,
@@ -208,20 +174,15 @@ class Worker:
         rejected = dict(Counter(reject["reason"] for reject in computed.rejects))
         return ShardReport(
             index=index,
-            pairs=len(computed.rows),
+            pairs=len(computed.attributions),
             texts=len(texts),
             rejected=rejected,
             written=written,
             read_seconds=there - began,
-            wait_seconds=started - there,
-            compute_seconds=ended - started,
+            wait_seconds=computed.waited,
+            compute_seconds=computed.computed,
             write_seconds=time.perf_counter() - ended,
         )
-
-    def _timed(self, shard: Shard) -> tuple[ShardRows, float, float]:
-        """What is computed of ``shard``, from when and until when."""
-        started = time.perf_counter()
-        return self._compute(shard), started, time.perf_counter()
 
     def _check_still_the_run(self) -> None:
         """RunError where the run directory was given to another run: a worker may outlive its driver.
@@ -271,13 +232,17 @@ class Worker:
                 self._plan = plan
             return self._plan
 
-    def _compute(self, shard: Shard) -> ShardRows:
+    def _compute(self, shard: Shard) -> ShardTables:
         assert self._computer is not None, "load() comes before run_shard()"
         return self._computer.compute(shard)
 
-    def _attributions(self, shard: Shard, computed: ShardRows) -> pa.Table:
+    def _attributions(self, shard: Shard, computed: ShardTables) -> pa.Table:
+        """The attributions of a shard with the columns passed through."""
+        table = computed.attributions
         kept = shard.pairs.select(self._planned().kept.names).take(pa.array(computed.attributed, pa.int64()))
-        return attribution_table(computed.rows, kept, self._job.store)
+        for field in kept.schema:
+            table = table.append_column(field, kept[field.name])
+        return table
 
 
 def _where(error: BaseException) -> list[str]:

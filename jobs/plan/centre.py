@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attribution_core.completion import check_centre_size
+from attribution_core.pairs.completion import check_centre_size
 from jobs.config.job import JobConfig
 from jobs.errors import RunError
 from jobs.plan.text_lengths import ROLES

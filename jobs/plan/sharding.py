@@ -21,7 +21,7 @@ SHARE = 16
 EARLY_SHARDS, EARLY_PARTS = 2, 8
 # A shard takes up to so long, and holds up to so many pairs; work worth sharing makes up to so many shards.
 MOST_SECONDS, MOST_PAIRS = 60.0, 20_000
-SECONDS_WORTH_SHARING, SHARED_AMONG = 2.0, 32
+SECONDS_WORTH_SHARING, SHARED_AMONG = 4.0, 32
 
 
 def default_shards(seconds: float, pairs: int) -> int:

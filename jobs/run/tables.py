@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attribution_core.results import ExplainedText, Floats, PairAttribution
+from attribution_core.results import Floats
+from attribution_core.text.grouping import KINDS
 from jobs.storage.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from attribution_core.topk import PairSums
+    from attribution_core.pairs.columns import PairColumns
+    from attribution_core.results import Contributions
 
 SUCCESS = "_SUCCESS"
 JOB_FILE = "job.yaml"
@@ -98,78 +100,94 @@ def reserved_names() -> set[str]:
     return set(attribution_schema("full").names)
 
 
-def attribution_row(
-    pair: PairAttribution, sums: PairSums, *, pair_id: str, text_a_id: str, text_b_id: str, store: str = "top"
-) -> dict[str, Any]:
-    """Return a row of ``attributions`` without the columns passed through."""
-    rows, cols = pair.matrix.shape
-    row: dict[str, Any] = {
-        "pair_id": pair_id,
-        "text_a_id": text_a_id,
-        "text_b_id": text_b_id,
-        "score": pair.score,
-        "reference_a": pair.reference_a,
-        "reference_b": pair.reference_b,
-        "reference_ab": pair.reference_ab,
-        "total": pair.total,
-        "error": pair.error,
-        "positive": sums.positive,
-        "negative": sums.negative,
-        "special": sums.special,
-        "exact": sums.exact,
-        "rows": rows,
-        "cols": cols,
-        "row_sums": np.asarray(sums.row_sums, np.float32),
-        "col_sums": np.asarray(sums.col_sums, np.float32),
-        **{name: getattr(pair, name) for name in LIFTS},
-        "largest": [float(value) for value in sums.largest],
-        "top": [cell._asdict() for cell in sums.top],
-    }
-    if store == "full":
-        # float16 has values from 6e-8 to 65504. Scaled to at most 1, the large values keep 11 bits of precision.
-        scale = float(np.abs(pair.matrix).max(initial=0.0)) or 1.0
-        row["matrix"] = (pair.matrix / scale).astype(np.float16).ravel()
-        row["matrix_scale"] = scale
-    return row
+def attribution_table(columns: PairColumns, ids: pa.Table, store: str = "top") -> pa.Table:
+    """Return the rows of ``attributions`` of some pairs, without the columns passed through.
 
-
-def attribution_table(rows: Sequence[dict[str, Any]], kept: pa.Table | None = None, store: str = "top") -> pa.Table:
-    """Return rows of :func:`attribution_row` as a table.
-
-    ``kept`` has the columns passed through, of the same pairs in the same order.
+    ``ids`` has the pairs' columns pair_id, text_a_id and text_b_id.
     """
     import pyarrow as pa
 
-    own = attribution_schema(store)
-    table = pa.table({f.name: pa.array([row[f.name] for row in rows], f.type) for f in own}, schema=own)
-    if kept is not None:
-        for field in kept.schema:
-            table = table.append_column(field, kept[field.name])
-    return table
+    count = len(columns)
+    found: dict[str, Any] = {name: ids[name] for name in ("pair_id", "text_a_id", "text_b_id")}
+    single = ("score", "reference_a", "reference_b", "reference_ab", "total", "error")
+    for name in (*single, "positive", "negative", "special", "exact"):
+        found[name] = pa.array(getattr(columns, name), pa.float32())
+    found["rows"], found["cols"] = (np.diff(lists.first) for lists in (columns.row_sums, columns.col_sums))
+    for name in ("row_sums", "col_sums", *LIFTS):
+        lists = getattr(columns, name)
+        found[name] = pa.nulls(count, pa.list_(pa.float32())) if lists is None else _lists(lists.first, lists.values)
+    assert columns.largest is not None, "sums were asked for"
+    found["largest"] = _lists(np.arange(count + 1) * columns.largest.shape[1], columns.largest.ravel())
+    found["top"] = _top(columns)
+    if store == "full":
+        found |= _scaled_cells(columns)
+    schema = attribution_schema(store)
+    return pa.table([_typed(found[field.name], field.type) for field in schema], schema=schema)
 
 
-def text_row(text: ExplainedText, text_id: str) -> dict[str, Any]:
-    """Return a row of ``texts``."""
-    row = {
-        name: getattr(text, name)
-        for name in text_schema().names
-        if name not in ("text_id", "groups", "starts", "ends", "kinds")
-    }
-    groups = text.groups
-    return row | {
-        "text_id": text_id,
-        "groups": groups.labels,
-        "starts": groups.starts,
-        "ends": groups.ends,
-        "kinds": groups.kinds,
-    }
-
-
-def text_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Return rows of :func:`text_row` as a table."""
+def _top(columns: PairColumns) -> pa.Array:
+    """The strongest cells with their words, a list a pair."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist(list(rows), schema=text_schema())
+    found = (columns.top_i, columns.top_j, columns.top_value)
+    i, j, value = (one for one in found if one is not None)  # all are there where sums were asked for
+    labels = pa.array([label for one in columns.texts for label in one.text.labels], pa.string())
+    first = np.concatenate([[0], np.cumsum([one.text.group_count for one in columns.texts])]).astype(np.int64)
+    pair = np.repeat(np.arange(len(columns)), np.diff(i.first))
+    words = [labels.take(pa.array(first[texts[pair]] + at.values)) for texts, at in ((columns.a, i), (columns.b, j))]
+    places = [pa.array(at.values.astype(np.uint16)) for at in (i, j)]
+    cells = pa.StructArray.from_arrays([*places, *words, pa.array(value.values)], names=["i", "j", "a", "b", "value"])
+    return pa.ListArray.from_arrays(pa.array(i.first, pa.int32()), cells)
+
+
+def _scaled_cells(columns: PairColumns) -> dict[str, Any]:
+    """The matrices in float16, scaled to at most 1: of float16's 6e-8 to 65504 large values keep 11 bits then."""
+    import pyarrow as pa
+
+    cells = columns.cells
+    assert cells is not None, "matrices were asked for"
+    scale = np.maximum.reduceat(np.abs(cells.values), cells.first[:-1]) if len(columns) else np.zeros(0, np.float32)
+    scale = np.where(scale > 0, scale, np.float32(1))
+    scaled = (cells.values / np.repeat(scale, np.diff(cells.first))).astype(np.float16)
+    return {"matrix": _lists(cells.first, scaled, pa.float16()), "matrix_scale": scale}
+
+
+def text_table(texts: Sequence[Contributions], text_ids: Sequence[str]) -> pa.Table:
+    """Return the rows of ``texts``, one for each text."""
+    import pyarrow as pa
+
+    read = [one.text for one in texts]
+    of_groups = np.concatenate([[0], np.cumsum([text.group_count for text in read], dtype=np.int64)])
+    of_tokens = np.concatenate([[0], np.cumsum([len(text) for text in read], dtype=np.int64)])
+    none = np.zeros(0, np.int32)
+    kinds = pa.array(KINDS, pa.string()).take(pa.array(np.concatenate([none, *(text.kind_G for text in read)])))
+    found = {
+        "text_id": text_ids,
+        "groups": _lists(of_groups, [label for text in read for label in text.labels], pa.string()),
+        "starts": _lists(of_groups, np.concatenate([none, *(text.start_G for text in read)]), pa.int32()),
+        "ends": _lists(of_groups, np.concatenate([none, *(text.end_G for text in read)]), pa.int32()),
+        "kinds": pa.ListArray.from_arrays(pa.array(of_groups, pa.int32()), kinds),
+        "tokens": _lists(of_tokens, [token for text in read for token in text.tokens], pa.string()),
+    }
+    for name in ("role", "text", "truncated", "cut_at", "prompt"):
+        found[name] = [getattr(text, name) for text in read]
+    for name in ("nodes", "residual", "converged", "way"):
+        found[name] = [getattr(one, name) for one in texts]
+    schema = text_schema()
+    return pa.table([_typed(found[field.name], field.type) for field in schema], schema=schema)
+
+
+def _lists(first: Any, values: Any, type: Any = None) -> pa.Array:
+    """A list array of flat ``values``; list k is ``values[first[k]:first[k + 1]]``."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array(first, pa.int32()), pa.array(values, type or pa.float32()))
+
+
+def _typed(values: Any, type: Any) -> Any:
+    import pyarrow as pa
+
+    return values.cast(type) if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, type)
 
 
 def reject_table(rows: Sequence[dict[str, Any]]) -> pa.Table:

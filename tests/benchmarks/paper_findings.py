@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from attribution_core.topk import SHARES
+from attribution_core.pairs.columns import SHARES
 from jobs.analysis.resampling import Resampling
 from jobs.analysis.statistics.results import Statistics
 from jobs.analysis.statistics.schema import Figure

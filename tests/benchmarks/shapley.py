@@ -79,9 +79,9 @@ def measure(pairs: list[tuple[str, str]], asked: argparse.Namespace) -> None:
     import numpy as np
 
     from attribution_core import Attributor
-    from attribution_core.completion import Completion
     from attribution_core.display.view import model_words
     from attribution_core.model.loading import load_model
+    from attribution_core.pairs.completion import Completion
     from jobs.analysis.faithfulness.agreement import Gold, agreements
     from jobs.analysis.faithfulness.judge import raw_embeddings, word_vectors
     from jobs.analysis.faithfulness.orders import Scored, of_identical_words, of_products, shuffled

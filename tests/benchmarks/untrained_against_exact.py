@@ -28,8 +28,8 @@ from machine import describe, minilm
 from numpy.typing import NDArray
 
 from attribution_core import Attributor
-from attribution_core.completion import Completion
 from attribution_core.model.encoder import ReadText
+from attribution_core.pairs.completion import Completion
 from attribution_core.results import Contributions
 from jobs.analysis.comparison.agreement import cosine, spearman
 from jobs.analysis.resampling import Bootstrap, few_draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from attribution_core.topk import SHARES
+from attribution_core.pairs.columns import SHARES
 from jobs.analysis.quantiles import quantiles
 from jobs.analysis.resampling import LEAST_TOTAL, divided, large_enough
 from jobs.analysis.statistics.batches import Batch, Cells, Rest

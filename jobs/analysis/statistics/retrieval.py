@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from attribution_core.topk import SHARES
+from attribution_core.pairs.columns import SHARES
 from jobs.analysis.resampling import LEAST_TOTAL
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, figure, numbers, rows_table

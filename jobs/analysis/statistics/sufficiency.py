@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from attribution_core.topk import SHARES
+from attribution_core.pairs.columns import SHARES
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks_within
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, rows_table

@@ -44,7 +44,7 @@ class Completion:
             return None
         if self.sums_to == "score":
             return one.reference_D
-        return one.reference_D - self.centres[one.explained.role].astype(one.reference_D.dtype)
+        return one.reference_D - self.centres[one.text.role].astype(one.reference_D.dtype)
 
     def target(self, one: Contributions) -> NDArray[np.float64]:
         """What the completed contributions of ``one`` sum to, [D]: e, e − e(reference) or e − o."""
@@ -53,7 +53,7 @@ class Completion:
             return embedding_D
         if self.sums_to == "difference":
             return embedding_D - one.reference_D
-        return embedding_D - self.centres[one.explained.role]
+        return embedding_D - self.centres[one.text.role]
 
     def completed(self, one: Contributions) -> Array:
         """ĉ [G, D]."""
@@ -68,7 +68,7 @@ class Completion:
         if inherited_D is None:
             return products_GK
         along_K = inherited_D if directions_KD is None else directions_KD @ inherited_D
-        return products_GK + np.outer(one.explained.groups.token_shares, along_K).astype(products_GK.dtype)
+        return products_GK + np.outer(one.text.shares_G, along_K).astype(products_GK.dtype)
 
     def products(self, a: Contributions, b: Contributions) -> Array:
         """ĉ_i(a) · ĉ_j(b), [I, J], of two texts whose contributions are known in full."""
@@ -77,7 +77,7 @@ class Completion:
         if inherited_D is None:
             return products_IJ
         along_I = self.along(a, a.values_GD @ inherited_D[:, None], inherited_D[None])
-        return products_IJ + np.outer(along_I, b.explained.groups.token_shares).astype(products_IJ.dtype)
+        return products_IJ + np.outer(along_I, b.text.shares_G).astype(products_IJ.dtype)
 
 
 def check_centre_size(role: str, texts: int) -> None:

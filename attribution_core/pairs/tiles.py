@@ -1,0 +1,322 @@
+"""The cells of many pairs at once: tables of texts, and tiles of pairs of like size, padded with zeros.
+
+I and J are the most groups of the first and the second texts of a tile's p pairs. Sums are of float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution_core.pairs.columns import SHARES, Doubles, Ints, PairColumns, Ragged
+from attribution_core.pairs.completion import Completion
+from attribution_core.results import Contributions, Floats
+from attribution_core.text.words import word_key
+
+# sentence-transformers takes embeddings that are no longer than this for zero.
+SHORTEST = 1e-12
+# Cells of one tile: what its arrays take stays in a processor's caches.
+TILE_CELLS = 1 << 16
+# Behind every real cell when cells are sorted.
+LAST = np.uint64(np.iinfo(np.uint64).max)
+PLACE_BITS = np.uint64(32)
+PLACE = np.uint64((1 << 32) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pulled:
+    """Texts that were pulled back along their partners' completed contributions, by number.
+
+    ``columns[i][j]`` is where the products of text i with the groups of its partner j are; those with the partner's
+    embedding follow them where lifts need them. The last product is that with i's own embedding.
+    """
+
+    columns: dict[int, dict[int, slice]]
+
+
+@dataclass(frozen=True, eq=False)
+class TextTable:
+    """N texts with X groups in all, one behind the other; those of text n begin at ``first_N1[n]``.
+
+    ``completed_XD`` are completed contributions, with a row of zeros behind them and zero for pulled texts, whose
+    products stand in ``products``. ``own_X`` is ĉ_i · e / ‖e‖² of score-exact contributions with the text's own
+    embedding, which sums to 1; zero for an embedding of length zero, which has no lift. ``word_X`` numbers distinct
+    words; groups that are no text have none (−1).
+    """
+
+    count_N: Ints
+    first_N1: Ints
+    completed_XD: Floats
+    share_X: Doubles
+    own_X: Doubles
+    text_X: NDArray[np.bool_]
+    word_X: Ints
+    ends_N2D: Doubles
+    target_ND: Doubles | None
+    inherited_ND: Floats | None
+    length_N: Doubles
+    products: dict[int, Floats]
+    pulled: Pulled
+
+    @staticmethod
+    def of(texts: Sequence[Contributions], completion: Completion, pulled: Pulled) -> TextTable:
+        count_N = np.fromiter((one.text.group_count for one in texts), np.int64, len(texts))
+        first_N1 = np.concatenate([[0], np.cumsum(count_N)])
+        of_X = np.repeat(np.arange(len(texts)), count_N)
+        width = len(texts[0].embedding_D) if texts else 0
+        dtype = texts[0].embedding_D.dtype if texts else np.float32
+        # Behind them a row of zeros, for what is padded.
+        values = [
+            np.zeros((one.text.group_count, width), dtype) if at in pulled.columns else one.values_GD
+            for at, one in enumerate(texts)
+        ]
+        completed_XD = np.concatenate([*values, np.zeros((1, width), dtype)])
+        own = [
+            one.values_GD[:, -1] if at in pulled.columns else one.values_GD @ one.embedding_D
+            for at, one in enumerate(texts)
+        ]
+        raw_X = np.concatenate([*own, np.zeros(0, dtype)]).astype(np.float64)
+        ends_N2D = np.array([(one.embedding_D, one.reference_D) for one in texts], np.float64)
+        ends_N2D = ends_N2D.reshape(len(texts), 2, width)
+        share_X = np.concatenate([one.text.shares_G for one in texts]) if texts else np.zeros(0)
+        text_X = np.concatenate([one.text.text_G for one in texts]) if texts else np.zeros(0, bool)
+        inherited_ND: Floats | None = None
+        if texts and completion.inherited(texts[0]) is not None:
+            inherited_ND = np.array([completion.inherited(one) for one in texts], dtype)
+        if inherited_ND is not None and inherited_ND.any():
+            alone = np.array([at not in pulled.columns for at in range(len(texts))])
+            weight_X1 = (share_X * alone[of_X]).astype(dtype)[:, None]
+            for low in range(0, len(of_X), TILE_CELLS):
+                some = slice(low, min(low + TILE_CELLS, len(of_X)))
+                completed_XD[some] += weight_X1[some] * inherited_ND[of_X[some]]
+        square_N = np.einsum("nd,nd->n", ends_N2D[:, 0], ends_N2D[:, 0])
+        along_N = np.einsum("nd,nd->n", ends_N2D[:, 0], ends_N2D[:, 1])
+        own_X = raw_X + share_X * along_N[of_X]
+        own_X = np.divide(own_X, square_N[of_X], out=np.zeros_like(own_X), where=square_N[of_X] > 0)
+        return TextTable(
+            count_N=count_N,
+            first_N1=first_N1,
+            completed_XD=completed_XD,
+            share_X=np.append(share_X, 0.0),
+            own_X=np.append(own_X, 0.0),
+            text_X=np.append(text_X, False),
+            word_X=np.append(_word_numbers(texts, text_X), -1),
+            ends_N2D=ends_N2D,
+            target_ND=np.array([completion.target(one) for one in texts]) if completion.sums_to == "centred" else None,
+            inherited_ND=inherited_ND,
+            length_N=np.sqrt(square_N),
+            products={at: texts[at].values_GD for at in pulled.columns},
+            pulled=pulled,
+        )
+
+    def groups(self, texts: Ints) -> Ints:
+        """The places in X of each text's groups, [texts, most groups]; the row of zeros where a text has fewer."""
+        offset = np.arange(int(self.count_N[texts].max(initial=1)))
+        return np.where(offset < self.count_N[texts][:, None], self.first_N1[texts][:, None] + offset, -1)
+
+
+def _word_numbers(texts: Sequence[Contributions], text_X: NDArray[np.bool_]) -> Ints:
+    """A number for each distinct word, −1 where a group is no text."""
+    known: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    numbers = np.empty(len(text_X), np.int64)
+    at = 0
+    for one in texts:
+        for label in one.text.labels:
+            number = known.get(label)
+            if number is None:
+                number = known[label] = keys.setdefault(word_key(label), len(keys))
+            numbers[at] = number
+            at += 1
+    numbers[~text_X] = -1
+    return numbers
+
+
+@dataclass(eq=False)
+class Tiles:
+    """Writes the pairs of ``out``, a tile at a time; ``across`` says that lifts need products with embeddings."""
+
+    completion: Completion
+    table: TextTable
+    out: PairColumns
+    top_k: int | None
+    across: bool
+
+    def __post_init__(self) -> None:
+        self._top: list[tuple[Ints, Ints, Ints, Ints, Floats]] = []
+
+    def compute(self, pairs: Ints) -> None:
+        """The columns of ``pairs``, all of one kind: computed alone, or the first or the second text pulled."""
+        table, out = self.table, self.out
+        a, b = out.a[pairs], out.b[pairs]
+        groups_a, groups_b = table.groups(a), table.groups(b)
+        products_pIJ, across_pI, across_pJ = self._products(a, b, groups_a, groups_b)
+        cosine = out.row_lift is not None
+        norms_p = table.length_N[a] * table.length_N[b]
+        norm_p = norms_p if cosine else np.ones_like(norms_p)
+        products_pIJ /= norm_p[:, None, None].astype(products_pIJ.dtype)
+        matrix_pIJ = products_pIJ.astype(np.float32)
+        exact_pIJ = products_pIJ.astype(np.float64)
+        rows_pI, cols_pJ = exact_pIJ.sum(2), exact_pIJ.sum(1)
+        ends_p22 = table.ends_N2D[a] @ table.ends_N2D[b].transpose(0, 2, 1) / norm_p[:, None, None]
+        score_p, total_p = ends_p22[:, 0, 0], rows_pI.sum(1)
+        out.score[pairs], out.reference_a[pairs] = score_p, ends_p22[:, 0, 1]
+        out.reference_b[pairs], out.reference_ab[pairs] = ends_p22[:, 1, 0], ends_p22[:, 1, 1]
+        out.total[pairs] = total_p
+        # Two embeddings of length zero have a dot product, and no unit to tell its error in.
+        missing_p = (total_p - self._expected(a, b, ends_p22, norm_p)) * norm_p
+        out.error[pairs] = np.divide(missing_p, norms_p, out=np.zeros_like(missing_p), where=norms_p > 0)
+        out.row_sums.put(pairs, rows_pI)
+        out.col_sums.put(pairs, cols_pJ)
+        if out.row_lift is not None and out.col_lift is not None:
+            score_p1 = score_p[:, None]
+            across_pI = rows_pI if across_pI is None else across_pI / norm_p[:, None]
+            across_pJ = cols_pJ if across_pJ is None else across_pJ / norm_p[:, None]
+            out.row_lift.put(pairs, across_pI - score_p1 * table.own_X[groups_a])
+            out.col_lift.put(pairs, across_pJ - score_p1 * table.own_X[groups_b])
+        if out.cells is not None:
+            self._store_cells(pairs, matrix_pIJ)
+        if self.top_k is not None:
+            self._sums(pairs, matrix_pIJ, rows_pI, cols_pJ, groups_a, groups_b)
+
+    def finish(self) -> None:
+        """Join the strongest cells of all tiles, in the order of the pairs."""
+        if self.top_k is None:
+            return
+        sizes = np.zeros(len(self.out), np.int64)
+        for pairs, *_ in self._top:
+            np.add.at(sizes, pairs, 1)
+        self.out.top_i = Ragged.of_sizes(sizes, np.int64)
+        first = self.out.top_i.first
+        self.out.top_j = Ragged(first, np.zeros(int(first[-1]), np.int64))
+        self.out.top_value = Ragged(first, np.zeros(int(first[-1]), np.float32))
+        for pairs, rank, i, j, value in self._top:
+            at = first[pairs] + rank
+            self.out.top_i.values[at], self.out.top_j.values[at], self.out.top_value.values[at] = i, j, value
+        self._top.clear()
+
+    def _products(
+        self, a: Ints, b: Ints, groups_a: Ints, groups_b: Ints
+    ) -> tuple[NDArray[np.floating], Doubles | None, Doubles | None]:
+        """ĉ_i(a) · ĉ_j(b), [p, I, J], and where lifts need them the products of score-exact ĉ with the other's e."""
+        table, columns = self.table, self.table.pulled.columns
+        if int(b[0]) in columns:
+            products_pJI, across_pJ, across_pI = self._pulled(b, a, groups_b, groups_a)
+            return products_pJI.transpose(0, 2, 1), across_pI, across_pJ
+        if int(a[0]) in columns:
+            return self._pulled(a, b, groups_a, groups_b)
+        values_pID, values_pJD = table.completed_XD[groups_a], table.completed_XD[groups_b]
+        products_pIJ = values_pID @ values_pJD.transpose(0, 2, 1)
+        if not self.across:
+            return products_pIJ, None, None
+        return (
+            products_pIJ,
+            self._across(values_pID, a, b, groups_a),
+            self._across(values_pJD, b, a, groups_b),
+        )
+
+    def _pulled(
+        self, own: Ints, other: Ints, groups_own: Ints, groups_other: Ints
+    ) -> tuple[NDArray[np.floating], Doubles | None, Doubles | None]:
+        """The same for texts ``own`` whose products with their partners are known."""
+        table = self.table
+        values_pJD = table.completed_XD[groups_other]
+        products_pIJ = np.zeros((len(own), groups_own.shape[1], groups_other.shape[1]), values_pJD.dtype)
+        raw_pI = np.zeros(groups_own.shape)
+        for at, (i, j) in enumerate(zip(own.tolist(), other.tolist(), strict=True)):
+            values_GK, columns = table.products[i], table.pulled.columns[i][j]
+            products_pIJ[at, : len(values_GK), : columns.stop - columns.start] = values_GK[:, columns]
+            if self.across:
+                raw_pI[at, : len(values_GK)] = values_GK[:, columns.stop]
+        share_pI = table.share_X[groups_own]
+        if table.inherited_ND is not None:
+            along_pJ = (values_pJD @ table.inherited_ND[own][:, :, None])[:, :, 0]
+            products_pIJ += share_pI.astype(values_pJD.dtype)[:, :, None] * along_pJ[:, None, :]
+        if not self.across:
+            return products_pIJ, None, None
+        reference_p = np.einsum("pd,pd->p", table.ends_N2D[own, 1], table.ends_N2D[other, 0])
+        across_pI = raw_pI + share_pI * reference_p[:, None]
+        return products_pIJ, across_pI, self._across(values_pJD, other, own, groups_other)
+
+    def _across(self, values_pID: NDArray[np.floating], own: Ints, other: Ints, groups_own: Ints) -> Doubles:
+        """Score-exact ĉ_i(own) · e(other), [p, I], from contributions that are completed with something else."""
+        table = self.table
+        embedding_pD = table.ends_N2D[other, 0]
+        across_pI = (values_pID @ embedding_pD.astype(values_pID.dtype)[:, :, None])[:, :, 0].astype(np.float64)
+        missing_pD = table.ends_N2D[own, 1]
+        if table.inherited_ND is not None:
+            missing_pD = missing_pD - table.inherited_ND[own]
+        along_p = np.einsum("pd,pd->p", missing_pD, embedding_pD)
+        across_pI += table.share_X[groups_own] * along_p[:, None]
+        return across_pI
+
+    def _expected(self, a: Ints, b: Ints, ends_p22: Doubles, norm_p: Doubles) -> Doubles:
+        """What the pairs' cells must sum to."""
+        if self.completion.sums_to == "score":
+            return ends_p22[:, 0, 0]
+        if self.table.target_ND is None:
+            return ends_p22[:, 0, 0] - ends_p22[:, 0, 1] - ends_p22[:, 1, 0] + ends_p22[:, 1, 1]
+        return np.einsum("pd,pd->p", self.table.target_ND[a], self.table.target_ND[b]) / norm_p
+
+    def _store_cells(self, pairs: Ints, matrix_pIJ: Floats) -> None:
+        cells, table = self.out.cells, self.table
+        assert cells is not None, "cells are stored where they were asked for"
+        rows_p, cols_p = table.count_N[self.out.a[pairs]], table.count_N[self.out.b[pairs]]
+        for at, pair, rows, cols in zip(
+            range(len(pairs)), pairs.tolist(), rows_p.tolist(), cols_p.tolist(), strict=True
+        ):
+            cells[pair][...] = matrix_pIJ[at, :rows, :cols].ravel()
+
+    def _sums(
+        self, pairs: Ints, matrix_pIJ: Floats, rows_pI: Doubles, cols_pJ: Doubles, groups_a: Ints, groups_b: Ints
+    ) -> None:
+        """What is stored of the matrices beside their strongest cells, and these."""
+        table, out = self.table, self.out
+        assert out.positive is not None
+        assert out.negative is not None
+        assert out.special is not None
+        assert out.exact is not None
+        assert out.largest is not None
+        assert self.top_k is not None
+        p, width_i, width_j = matrix_pIJ.shape
+        exact_pIJ = matrix_pIJ.astype(np.float64)
+        out.positive[pairs] = np.maximum(exact_pIJ, 0.0).sum((1, 2))
+        out.negative[pairs] = np.minimum(exact_pIJ, 0.0).sum((1, 2))
+        text_pI, text_pJ = table.text_X[groups_a], table.text_X[groups_b]
+        other_pI, other_pJ = (~text_pI).astype(np.float64), (~text_pJ).astype(np.float64)
+        # Rows and columns of special tokens, less the cells that are in both.
+        both_pI = (exact_pIJ @ other_pJ[:, :, None])[:, :, 0]
+        out.special[pairs] = (rows_pI * other_pI).sum(1) + (cols_pJ * other_pJ).sum(1) - (both_pI * other_pI).sum(1)
+        words_pI, words_pJ = table.word_X[groups_a], table.word_X[groups_b]
+        same_pIJ = (words_pI[:, :, None] == words_pJ[:, None, :]) & text_pI[:, :, None]
+        out.exact[pairs] = (exact_pIJ * same_pIJ).sum((1, 2))
+
+        cells = width_i * width_j
+        place_C = np.arange(cells, dtype=np.uint64)
+        there_pIJ = (groups_a >= 0)[:, :, None] & (groups_b >= 0)[:, None, :]
+        # By strength, then in reading order: a float's bits ascend with its absolute value.
+        strength_pC = np.abs(matrix_pIJ).view(np.uint32).reshape(p, cells)
+        key_pC = ((~strength_pC).astype(np.uint64) << PLACE_BITS) | place_C
+        key_pC[~there_pIJ.reshape(p, cells)] = LAST
+        key_pC.sort(1)
+        count_p = there_pIJ.sum((1, 2))
+        counts_pk = np.maximum(1, np.ceil(np.array(SHARES) * count_p[:, None] - 1e-9)).astype(np.int64)
+        half = int(counts_pk.max())
+        other = (groups_a >= 0).sum(1) * (groups_b >= 0).sum(1) - text_pI.sum(1) * text_pJ.sum(1)
+        prefix = min(cells, max(half, self.top_k + int(other.max())))
+        # Padding has no place of its own.
+        order_pC = (key_pC[:, :prefix] & PLACE).astype(np.int64)
+        order_pC[key_pC[:, :prefix] == LAST] = 0
+        sorted_pC = np.take_along_axis(matrix_pIJ.reshape(p, cells), order_pC, 1)
+        cumulated_pC = np.cumsum(sorted_pC[:, :half], axis=1, dtype=np.float64)
+        out.largest[pairs] = np.take_along_axis(cumulated_pC, counts_pk - 1, 1)
+        text_pC = (text_pI[:, :, None] & text_pJ[:, None, :]).reshape(p, cells)
+        kept_pC = np.take_along_axis(text_pC, order_pC, 1) & (key_pC[:, :prefix] != LAST)
+        rank_pC = np.cumsum(kept_pC, axis=1) - 1
+        kept_pC &= rank_pC < self.top_k
+        row, column = np.nonzero(kept_pC)
+        place = order_pC[row, column]
+        self._top.append((pairs[row], rank_pC[row, column], place // width_j, place % width_j, sorted_pC[row, column]))

@@ -1,0 +1,187 @@
+"""The stages of a worker that wait for nobody: contributions on the device, and tables of pairs behind it.
+
+Shards are read, tokenised and written by the threads that call; what they ask for meanwhile is computed together, so
+that small shards fill the device as large ones do. Each stage is a thread of its own, with a queue of one between.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jobs.run.tables import attribution_table
+
+if TYPE_CHECKING:
+    from attribution_core.attribution import Attributor
+    from attribution_core.contribution_cache import ContributionCache
+    from attribution_core.model.encoder import ReadText
+    from attribution_core.results import Contributions
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed:
+    """The pairs of one request: ``table`` has those that have a score, ``defined`` says which.
+
+    ``undefined`` are the sides of the others whose embedding is zero, by pair, ``texts`` the texts without their
+    contributions. ``waited`` and ``computed`` are seconds; what was computed with others is shared out by pairs.
+    """
+
+    table: pa.Table
+    defined: Ints
+    undefined: dict[int, tuple[str, ...]]
+    texts: list[Contributions]
+    waited: float
+    computed: float
+
+
+@dataclass(eq=False)
+class _Request:
+    texts: list[ReadText]
+    edges: Ints
+    ids: pa.Table
+    future: Future[Attributed] = field(default_factory=Future)
+    asked: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(eq=False)
+class _Group:
+    """Requests that are computed together; ``known`` are the contributions of their distinct texts."""
+
+    requests: list[_Request]
+    texts: list[ReadText]
+    places: list[Ints]
+    edges: Ints
+    began: float
+    known: Any = None
+    device_seconds: float = 0.0
+
+
+class Pipeline:
+    """Attributes pairs for several threads; ``cells`` says whether matrices are stored."""
+
+    def __init__(self, attributor: Attributor, cache: ContributionCache, top_k: int, store: str) -> None:
+        self._attributor = attributor
+        self._cache = cache
+        self._top_k = top_k
+        self._store = store
+        self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._known: queue.Queue[_Group | None] = queue.Queue(maxsize=1)
+        # Daemons: a program that is stopped does not wait for them.
+        for stage in (self._device, self._tables):
+            threading.Thread(target=stage, name=f"worker-{stage.__name__}", daemon=True).start()
+
+    def attribute(self, texts: list[ReadText], edges: Ints, ids: pa.Table) -> Attributed:
+        """The pairs ``edges`` [P, 2] of distinct numbered texts, with ``ids`` for their rows; raises what failed."""
+        request = _Request(texts, edges, ids)
+        self._asked.put(request)
+        return request.future.result()
+
+    @property
+    def waiting(self) -> int:
+        """About how many requests wait for the device."""
+        return self._asked.qsize()
+
+    def close(self) -> None:
+        """End both threads after what was asked for."""
+        self._asked.put(None)
+
+    def _device(self) -> None:
+        """Contributions of everything that waits, together."""
+        more = True
+        while more:
+            waiting = [self._asked.get()]
+            while not self._asked.empty():
+                waiting.append(self._asked.get())
+            more = None not in waiting
+            requests = [one for one in waiting if one is not None]
+            if requests:
+                self._compute(requests)
+            del waiting, requests
+        self._known.put(None)
+
+    def _compute(self, requests: list[_Request]) -> None:
+        group = _grouped(requests)
+        try:
+            group.known = self._attributor.known(group.texts, group.edges, self._cache)
+        except BaseException as error:
+            self._failed(requests, error)
+            return
+        group.device_seconds = time.perf_counter() - group.began
+        self._known.put(group)
+
+    def _failed(self, requests: list[_Request], error: BaseException) -> None:
+        """A request that fails by itself fails alone."""
+        if len(requests) == 1:
+            requests[0].future.set_exception(error)
+            return
+        for request in requests:
+            self._compute([request])
+
+    def _tables(self) -> None:
+        """Pairs of what is known, and their rows."""
+        while (group := self._known.get()) is not None:
+            try:
+                self._finish(group)
+            except BaseException as error:
+                for request in group.requests:
+                    if not request.future.done():
+                        request.future.set_exception(error)
+            # It is large, and the next may be far away.
+            del group
+
+    def _finish(self, group: _Group) -> None:
+        began = time.perf_counter()
+        texts, pulled = group.known
+        columns, defined = self._attributor.columns(
+            texts, group.edges, pulled, top_k=self._top_k, cells=self._store == "full"
+        )
+        ids = pa.concat_tables([request.ids for request in group.requests])
+        table = attribution_table(columns, ids.take(pa.array(defined)), self._store)
+        first = 0
+        seconds = group.device_seconds + time.perf_counter() - began
+        for request, places in zip(group.requests, group.places, strict=True):
+            count = len(request.edges)
+            low, high = np.searchsorted(defined, [first, first + count]).tolist()
+            own = defined[low:high] - first
+            missing = np.setdiff1d(np.arange(count), own).tolist()
+            attributed = Attributed(
+                table=table.slice(low, high - low),
+                defined=own,
+                undefined={at: self._attributor.undefined(columns, group.edges[first + at]).sides for at in missing},
+                texts=[texts[at].without_values() for at in places.tolist()],
+                waited=group.began - request.asked,
+                computed=seconds * count / max(len(group.edges), 1),
+            )
+            first += count
+            request.future.set_result(attributed)
+
+
+def _grouped(requests: list[_Request]) -> _Group:
+    """Requests with their texts numbered together: a text of several is computed once."""
+    began = time.perf_counter()
+    if len(requests) == 1:
+        texts = requests[0].texts
+        return _Group(requests, texts, [np.arange(len(texts))], requests[0].edges, began)
+    numbers: dict[tuple[str, str], int] = {}
+    texts = []
+    places: list[Ints] = []
+    for request in requests:
+        own = []
+        for text in request.texts:
+            number = numbers.setdefault((text.role, text.text), len(texts))
+            if number == len(texts):
+                texts.append(text)
+            own.append(number)
+        places.append(np.array(own, np.int64))
+    edges = np.concatenate([of[request.edges] for request, of in zip(requests, places, strict=True)])
+    return _Group(requests, texts, places, edges, began)
