@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,9 @@ class Attributor:
         self.completion = Completion(one_of("sums_to", sums_to, SUMS_TO))
         asked = one_of("products", products, PRODUCTS)
 
+        # Two routes share modules, and the memory.
+        computing = threading.Lock()
+
         def contributor(encoder: Encoder) -> Contributor:
             return Contributor(
                 encoder,
@@ -115,6 +119,7 @@ class Attributor:
                 budget_bytes(memory, encoder.device),
                 one_of("way", way, WAYS),
                 choose_precision(precision, encoder.device, encoder.dtype),
+                computing,
             )
 
         common: dict[str, Any] = {

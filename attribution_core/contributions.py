@@ -27,7 +27,7 @@ from attribution_core.quadrature.calibration import SAMPLE, CalibratedMesh, cali
 from attribution_core.quadrature.rules import Rule, ladder, mesh_points
 from attribution_core.results import Contributions
 
-# Tokens that are read together, at most: what keeps a processor busy, and a GPU.
+# At most so many tokens are computed together, by kind of device: enough to keep it busy.
 WINDOW_TOKENS = {"cpu": 8192, "cuda": 65536}
 # What a call costs beside its arithmetic, in the floating-point operations that could be done meanwhile: by the kind of
 # device and not by the clock, so that the same texts are always computed in the same company.
@@ -64,6 +64,7 @@ class Contributor:
         budget: int,
         way: str = "auto",
         precision: Precision = "float32",
+        computing: threading.Lock | None = None,
     ) -> None:
         self.encoder = encoder
         self.products = products
@@ -73,7 +74,7 @@ class Contributor:
         self.integrator = Integrator(encoder, products, self.shape, quadrature.rule, budget, way, precision)
         self._mesh: CalibratedMesh | None = None
         # A model is hooked while it is read up to the cut, and the budget is one thread's.
-        self._computing = threading.Lock()
+        self._computing = computing or threading.Lock()
         self._known: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
 
     @property
@@ -107,7 +108,7 @@ class Contributor:
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
     ) -> list[Contributions]:
-        """All texts with the node count that is tried first, then those that missed their tolerance with the next."""
+        """Results in the order of ``texts``; a text that misses its tolerance is computed again with more nodes."""
         with self._computing:
             return self._by_counts(texts, cotangents, tolerance or self.quadrature.tolerance)
 

@@ -1,4 +1,4 @@
-"""How much work a worker does around the arithmetic, counted and not timed: a clock says something else every day."""
+"""How many tensor operations a worker needs for a pair: counted, not timed, because times vary from run to run."""
 
 from __future__ import annotations
 

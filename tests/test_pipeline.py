@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def asked(attributor: Attributor, pipeline: Pipeline, texts: list[str], pool: Th
     return pool.submit(pipeline.attribute, read, edges, ids)
 
 
+def until_waiting(pipeline: Pipeline, requests: int) -> None:
+    """Until so many requests wait for the device."""
+    end = time.monotonic() + SECONDS
+    while pipeline.waiting < requests:
+        assert time.monotonic() < end, "requests do not arrive"
+        time.sleep(0.01)
+
+
 def rows(done: Attributed) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = done.table.to_pylist()
     return found
@@ -82,8 +91,7 @@ def test_what_waits_is_computed_together_and_equals_each_alone(attributor: Attri
         others = []
         for texts in wanted[1:]:
             others.append(asked(attributor, pipeline, texts, pool))
-        while pipeline.waiting < len(others):
-            pass
+        until_waiting(pipeline, len(others))
         held.let_go.set()
         found = [rows(one.result(SECONDS)) for one in (first, *others)]
         pipeline.close()
@@ -106,8 +114,7 @@ def test_a_request_that_fails_fails_alone(attributor: Attributor, rng: random.Ra
         requests = [asked(attributor, pipeline, texts[0], pool)]
         assert held.began.wait(SECONDS)
         requests += [asked(attributor, pipeline, own, pool) for own in texts[1:]]
-        while pipeline.waiting < 3:
-            pass
+        until_waiting(pipeline, 3)
         held.let_go.set()
         with pytest.raises(ArithmeticError, match="cannot be computed"):
             requests.pop(2).result(SECONDS)
@@ -128,10 +135,37 @@ def test_a_failure_behind_the_device_is_its_requests(attributor: Attributor, mon
     pipeline.close()
 
 
+def test_tables_of_one_request_that_fail_fail_no_other(
+    attributor: Attributor, rng: random.Random, monkeypatch: Any
+) -> None:
+    """Would catch good shards that are charged with what another's pairs did behind the device."""
+    texts = [[random_text(rng, 4) + f" {n} {at}" for at in range(3)] for n in range(3)]
+    columns = attributor.columns
+
+    def failing(known: Any, *arguments: Any, **named: Any) -> Any:
+        if any(one.text.text == texts[1][0] for one in known):
+            raise ArithmeticError("these pairs cannot be computed")
+        return columns(known, *arguments, **named)
+
+    monkeypatch.setattr(attributor, "columns", failing)
+    with ThreadPoolExecutor(3) as pool:
+        held = Held(attributor)
+        pipeline = Pipeline(attributor, ContributionCache(0), 5, "top")
+        requests = [asked(attributor, pipeline, texts[2], pool)]
+        assert held.began.wait(SECONDS)
+        requests += [asked(attributor, pipeline, own, pool) for own in texts[:2]]
+        until_waiting(pipeline, 2)
+        held.let_go.set()
+        assert [len(one.result(SECONDS).table) for one in requests[:2]] == [2, 2]
+        with pytest.raises(ArithmeticError, match="cannot be computed"):
+            requests[2].result(SECONDS)
+        pipeline.close()
+
+
 def test_shards_at_once_write_what_shards_in_turn_write(tmp_path: Path, tiny: TinyModels, rng: random.Random) -> None:
     """The same rows in the same order, whoever was computed with whom; texts and rejects too."""
     words = [random_text(rng, rng.choice((2, 5, 12))) for _ in range(40)]
-    pairs = [[rng.choice(words), rng.choice([*words, "​"])] for _ in range(120)]
+    pairs = [[rng.choice(words), rng.choice([*words, "\u200b"])] for _ in range(120)]
     with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["sentence1", "sentence2"], *pairs])
     tables: list[dict[str, pa.Table]] = []

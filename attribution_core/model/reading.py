@@ -1,7 +1,7 @@
-"""How a model reads texts: sentence-transformers' own rules, and a shorter way to the same tokens.
+"""How a model reads texts: by sentence-transformers' own rules, and faster where the tokenizer alone is enough.
 
-``model.preprocess`` decides: prompt, truncation, route, letter case. It is also slow. So it reads a few probes first,
-and where the tokenizer alone reads them the same it reads the texts.
+``model.preprocess`` decides on prompt, truncation, route and letter case, but it is slow. It therefore reads only a few
+probes; where the tokenizer alone gives the same tokens for all of them, the tokenizer alone reads the texts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from attribution_core.text.tokenized import ReadText, read_texts
 
 READ_AT_ONCE = 512
 LONGEST_PROBE = 1 << 15
-# What tokenizers and the rules around them are known to treat in their own ways.
+# Inputs that tokenizers and the rules around them are known to treat differently.
 _PROBES = (
     "A short Text.",
     "  two  spaces, both  ends  ",

@@ -69,16 +69,16 @@ class Ragged:
 
 @dataclass(eq=False)
 class PairColumns:
-    """P pairs: one value of a pair in each array [P], a list of each in :class:`Ragged` columns.
+    """P pairs: an array [P] has one value a pair, a :class:`Ragged` column one list a pair.
 
-    ``a`` and ``b`` are the numbers of the pairs' texts among ``texts``. Values are those of
-    :class:`~attribution_core.results.PairAttribution`. ``cells`` are the matrices row by row, where they were asked
-    for. The columns from ``positive`` on, where sums were asked for, tell of a matrix what is stored beside its
-    strongest cells, in the similarity's own unit: ``positive`` and ``negative`` split the total by sign, ``special`` is
-    the sum over cells in the row or column of a special or prompt token, ``exact`` over cells whose two groups are the
-    same word (``attribution_core.text.words.word_key``), ``largest`` [P, 6] the sums of the shares ``SHARES`` of cells
-    that are largest by absolute value (at least one). ``top_i``, ``top_j`` and ``top_value`` are the strongest cells
-    of two groups of text, strongest first, ties in reading order.
+    ``a`` and ``b`` are the places of the pairs' texts in ``texts``. Values are those of
+    :class:`~attribution_core.results.PairAttribution`. ``cells`` are the matrices row by row, None unless asked for.
+    The columns from ``positive`` on are None unless sums were asked for. They are in the similarity's own unit:
+    ``positive`` and ``negative`` split the total by sign, ``special`` is the sum over cells in the row or column of a
+    special or prompt token, ``exact`` over cells whose two groups are the same word
+    (``attribution_core.text.words.word_key``), ``largest`` [P, 6] the sums of the shares ``SHARES`` of cells that are
+    largest by absolute value (at least one). ``top_i``, ``top_j`` and ``top_value`` are the strongest cells of two
+    groups of text, strongest first, ties in reading order.
     """
 
     setting: Setting

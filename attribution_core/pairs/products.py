@@ -23,7 +23,8 @@ STEP = 4
 class PairProducts:
     """The pairs of some texts, whose contributions or products with their partners are known.
 
-    ``top_k`` cells of each pair are found, and its sums; None: neither. ``cells`` says whether matrices are stored.
+    The ``top_k`` strongest cells of each pair are selected and its sums computed; None: neither. ``cells`` says whether
+    matrices are stored.
     """
 
     def __init__(self, completion: Completion, setting: Setting, top_k: int | None, *, cells: bool) -> None:

@@ -16,7 +16,7 @@ from attribution_core.pairs.completion import Completion
 from attribution_core.results import Contributions, Floats
 from attribution_core.text.words import word_key
 
-# sentence-transformers takes embeddings that are no longer than this for zero.
+# An embedding whose norm is at most this counts as zero: sentence-transformers divides by no smaller norm.
 SHORTEST = 1e-12
 # Cells of one tile: what its arrays take stays in a processor's caches.
 TILE_CELLS = 1 << 16
@@ -42,8 +42,8 @@ class TextTable:
     """N texts with X groups in all, one behind the other; those of text n begin at ``first_N1[n]``.
 
     ``completed_XD`` are completed contributions, with a row of zeros behind them and zero for pulled texts, whose
-    products stand in ``products``. ``own_X`` is ĉ_i · e / ‖e‖² of score-exact contributions with the text's own
-    embedding, which sums to 1; zero for an embedding of length zero, which has no lift. ``word_X`` numbers distinct
+    products are in ``products``. ``own_X`` is ĉ_i · e / ‖e‖² with the text's own embedding e, of contributions ĉ that
+    sum to e; it sums to 1, and is zero for an embedding of length zero, which has no lift. ``word_X`` numbers distinct
     words; groups that are no text have none (−1).
     """
 
@@ -63,6 +63,7 @@ class TextTable:
 
     @staticmethod
     def of(texts: Sequence[Contributions], completion: Completion, pulled: Pulled) -> TextTable:
+        """The table of ``texts``, whose contributions or, of those in ``pulled``, products are known."""
         count_N = np.fromiter((one.text.group_count for one in texts), np.int64, len(texts))
         first_N1 = np.concatenate([[0], np.cumsum(count_N)])
         of_X = np.repeat(np.arange(len(texts)), count_N)
@@ -166,7 +167,7 @@ class Tiles:
         out.score[pairs], out.reference_a[pairs] = score_p, ends_p22[:, 0, 1]
         out.reference_b[pairs], out.reference_ab[pairs] = ends_p22[:, 1, 0], ends_p22[:, 1, 1]
         out.total[pairs] = total_p
-        # Two embeddings of length zero have a dot product, and no unit to tell its error in.
+        # Two embeddings of length zero have a dot product, but no unit for its error.
         missing_p = (total_p - self._expected(a, b, ends_p22, norm_p)) * norm_p
         out.error[pairs] = np.divide(missing_p, norms_p, out=np.zeros_like(missing_p), where=norms_p > 0)
         out.row_sums.put(pairs, rows_pI)

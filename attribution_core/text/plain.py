@@ -184,7 +184,7 @@ def _touched(low: Places, high: Places, low_W: Places, high_W: Places) -> tuple[
 
 
 def _begins(of_text_T: Places, text_T: Bools, seen: Places, apart: Bools) -> tuple[Bools, Bools]:
-    """Which tokens begin a group, and which are special, of a prompt, or near one that shows something.
+    """Which tokens begin a group, and which are special, of a prompt, or in a run with a token that shows something.
 
     Tokens ``seen`` show something; ``apart`` says for each but the first whether it is of other words than the one
     before. A token that shows nothing joins the next one that does, at the end of a run the one before.

@@ -37,7 +37,7 @@ class RawText:
 
 @dataclass(slots=True, eq=False)
 class ReadText:
-    """One text as the tokenizer read it: arrays, and what is made of them when somebody asks.
+    """One text as the tokenizer read it: arrays, from which tokens, labels and groups are made when first used.
 
     ``ids_S``, ``types_S`` (None where the model takes none), ``kept_S`` and ``of_token_S`` have one entry a token:
     ``kept_S`` marks the tokens that the reference keeps, ``of_token_S`` is a token's group. ``kind_G`` (places in
@@ -153,7 +153,7 @@ def read_texts(
 ) -> list[ReadText]:
     """Texts with their kinds, groups and what was cut off: plain ones together, others by :func:`read_text`.
 
-    Other arguments are as there.
+    The other arguments are those of :func:`read_text`; ``name_tokens`` gives the names of tokens.
     """
     made = group_plain(texts, tokens, prompt, unit, limit)
     kept_T, text_G = made.kind_T != TEXT, made.kind_G == TEXT

@@ -1,7 +1,7 @@
-"""The stages of a worker that wait for nobody: contributions on the device, and tables of pairs behind it.
+"""The two stages of a worker that compute: contributions on the device, then tables of pairs.
 
-Shards are read, tokenised and written by the threads that call; what they ask for meanwhile is computed together, so
-that small shards fill the device as large ones do. Each stage is a thread of its own, with a queue of one between.
+The threads that call read, tokenise and write shards. Requests that wait for the device are computed together, so that
+small shards fill it as large ones do. Each stage is a thread of its own, with a queue of one group between them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Attributed:
-    """The pairs of one request: ``table`` has those that have a score, ``defined`` says which.
+    """The pairs of one request: ``table`` has a row for each pair that has a score.
 
-    ``undefined`` are the sides of the others whose embedding is zero, by pair, ``texts`` the texts without their
-    contributions. ``waited`` and ``computed`` are seconds; what was computed with others is shared out by pairs.
+    ``defined`` are the places of those pairs among the request's; ``undefined`` has, by the places of the others, the
+    sides whose embedding is zero. ``texts`` are the request's texts without the values of their contributions.
+    ``waited`` and ``computed`` are seconds: before its group began, and its part by pairs of what the group took.
     """
 
     table: pa.Table
@@ -67,7 +68,7 @@ class _Group:
 
 
 class Pipeline:
-    """Attributes pairs for several threads; ``cells`` says whether matrices are stored."""
+    """Attributes pairs for several threads; ``store`` "full" keeps their matrices, "top" does not."""
 
     def __init__(self, attributor: Attributor, cache: ContributionCache, top_k: int, store: str) -> None:
         self._attributor = attributor
@@ -81,7 +82,10 @@ class Pipeline:
             threading.Thread(target=stage, name=f"worker-{stage.__name__}", daemon=True).start()
 
     def attribute(self, texts: list[ReadText], edges: Ints, ids: pa.Table) -> Attributed:
-        """The pairs ``edges`` [P, 2] of distinct numbered texts, with ``ids`` for their rows; raises what failed."""
+        """Attribute the pairs ``edges`` [P, 2], places in distinct ``texts``; ``ids`` has the ids of their P rows.
+
+        Waits for the result, and raises what was raised while it was computed.
+        """
         request = _Request(texts, edges, ids)
         self._asked.put(request)
         return request.future.result()
@@ -110,22 +114,16 @@ class Pipeline:
         self._known.put(None)
 
     def _compute(self, requests: list[_Request]) -> None:
-        group = _grouped(requests)
         try:
-            group.known = self._attributor.known(group.texts, group.edges, self._cache)
+            self._known.put(self._with_known(requests))
         except BaseException as error:
-            self._failed(requests, error)
-            return
-        group.device_seconds = time.perf_counter() - group.began
-        self._known.put(group)
+            self._alone(requests, error)
 
-    def _failed(self, requests: list[_Request], error: BaseException) -> None:
-        """A request that fails by itself fails alone."""
-        if len(requests) == 1:
-            requests[0].future.set_exception(error)
-            return
-        for request in requests:
-            self._compute([request])
+    def _with_known(self, requests: list[_Request]) -> _Group:
+        group = _grouped(requests)
+        group.known = self._attributor.known(group.texts, group.edges, self._cache)
+        group.device_seconds = time.perf_counter() - group.began
+        return group
 
     def _tables(self) -> None:
         """Pairs of what is known, and their rows."""
@@ -133,11 +131,20 @@ class Pipeline:
             try:
                 self._finish(group)
             except BaseException as error:
-                for request in group.requests:
-                    if not request.future.done():
-                        request.future.set_exception(error)
-            # It is large, and the next may be far away.
+                self._alone(group.requests, error)
+            # Release it before waiting: it is large, and the next group may come much later.
             del group
+
+    def _alone(self, requests: list[_Request], error: BaseException) -> None:
+        """Compute each request by itself, so that the error of one does not fail the others."""
+        waiting = [request for request in requests if not request.future.done()]
+        for request in waiting:
+            try:
+                if len(requests) == 1:
+                    raise error
+                self._finish(self._with_known([request]))
+            except BaseException as own:
+                request.future.set_exception(own)
 
     def _finish(self, group: _Group) -> None:
         began = time.perf_counter()
@@ -159,7 +166,8 @@ class Pipeline:
                 defined=own,
                 undefined={at: self._attributor.undefined(columns, group.edges[first + at]).sides for at in missing},
                 texts=[texts[at].without_values() for at in places.tolist()],
-                waited=group.began - request.asked,
+                # For the device, and for the tables of others.
+                waited=began - request.asked - group.device_seconds,
                 computed=seconds * count / max(len(group.edges), 1),
             )
             first += count

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from jobs.run.manifest import Shard
 
 MOST_PAIRS_AT_ONCE = 32_768
-# A list of an Arrow table has an offset of 31 bits.
-MOST_CELLS_AT_ONCE = 1 << 28
-# Matrices that are stored wait as float32, and once more in the table.
-BYTES_A_CELL = 16
-# Of the memory budget: contributions of texts that other shards need too, and those of the pairs of one shard that are
-# computed at once, of which there are up to three. Computing takes three quarters of it.
+# Offsets of lists and words in an Arrow table have 31 bits; three such slices may be in one table.
+MOST_CELLS_AT_ONCE = 1 << 26
+# A cell that is stored, or one of the strongest with its words, while its table is made.
+BYTES_A_CELL = 48
+# Shares of the memory budget: for cached contributions of texts that other shards need too, and for contributions of
+# the pairs of one shard that are computed at once (of up to three shards). Computing takes three quarters of it.
 CACHE_SHARE = 1 / 16
 PAIRS_SHARE = 1 / 16
 
@@ -41,10 +41,11 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class ShardTables:
-    """What becomes of one shard, in the order of its pairs.
+    """The rows of one shard, in the order of its pairs.
 
-    ``attributions`` has no columns passed through; ``attributed`` are the places of its pairs in the shard. ``texts``
-    None stands for none. It was ``waited`` seconds for other shards, and ``computed`` as many.
+    ``attributions`` lacks the columns passed through; ``attributed`` are the places of its pairs in the shard.
+    ``texts`` are those whose rows this shard writes, None where it writes none. ``waited`` and ``computed`` are
+    seconds: waiting for other shards, and tokenising plus this shard's part of what was computed together.
     """
 
     attributions: pa.Table
@@ -159,8 +160,10 @@ class ShardComputer:
         # Contributions, the same completed, and two embeddings in float64.
         sizes = [(8 * text.group_count + 48) * width for text in texts]
         groups = np.fromiter((text.group_count for text in texts), np.int64, len(texts))
-        stored = self._job.store == "full"
-        cells = groups[edges[pairs]].prod(1) if stored else np.zeros(len(pairs), np.int64)
+        cells = groups[edges[pairs]].prod(1)
+        if self._job.store != "full":
+            # The strongest ones alone.
+            cells = np.minimum(cells, self._job.top_k)
         most = int(self._budget * PAIRS_SHARE)
         begin = taken = held = 0
         seen: set[int] = set()

@@ -135,13 +135,13 @@ def _top(columns: PairColumns) -> pa.Array:
     first = np.concatenate([[0], np.cumsum([one.text.group_count for one in columns.texts])]).astype(np.int64)
     pair = np.repeat(np.arange(len(columns)), np.diff(i.first))
     words = [labels.take(pa.array(first[texts[pair]] + at.values)) for texts, at in ((columns.a, i), (columns.b, j))]
-    places = [pa.array(at.values.astype(np.uint16)) for at in (i, j)]
+    places = [pa.array(at.values, pa.uint16()) for at in (i, j)]
     cells = pa.StructArray.from_arrays([*places, *words, pa.array(value.values)], names=["i", "j", "a", "b", "value"])
     return pa.ListArray.from_arrays(pa.array(i.first, pa.int32()), cells)
 
 
 def _scaled_cells(columns: PairColumns) -> dict[str, Any]:
-    """The matrices in float16, scaled to at most 1: of float16's 6e-8 to 65504 large values keep 11 bits then."""
+    """The matrices in float16, each divided by its largest absolute value: large values then keep 11 bits."""
     import pyarrow as pa
 
     cells = columns.cells
