@@ -55,9 +55,11 @@ class Outcome:
                 f"time     {duration(self.seconds)}, of which {duration(self.computing_seconds)} computing: "
                 f"{rate:,.1f} pairs/s by {counted(self.workers, 'worker')}"
             )
+            # Tokenising, the device and tables of different shards overlap.
+            busy = min(self.busy_seconds, self.worker_seconds)
             lines.append(
                 f"cost     {_seconds(self.worker_seconds / self.pairs_now)} of worker time a pair, "
-                f"{_seconds(self.busy_seconds / self.pairs_now)} of it computing"
+                f"{_seconds(busy / self.pairs_now)} of it computing"
             )
         if self.retries:
             lines.append(f"retries  {counted(self.retries, 'shard')} had to be tried again")
