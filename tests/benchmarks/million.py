@@ -175,7 +175,7 @@ def whole(
     computing = 0.0
     for number, (start, events) in enumerate(zip(starts, lines, strict=True)):
         commits = Commits.of(events)
-        computing += commits.times[-1] - commits.times[0]
+        computing += commits.seconds
         last = number == len(starts) - 1
         cells = [label if number == 0 else "resumed", f"{pairs if last else sum(commits.pairs):,}", f"{rejected:,}"]
         cells += [f"{len(commits.times):,} of {place.shards():,}", *measured(start, events, commits, workers)]
@@ -190,17 +190,19 @@ def whole(
 def measured(start: Start, events: list[dict[str, Any]], commits: Commits, workers: int) -> list[str]:
     """The cells of one start's seconds, in all and by phase, and of a worker's milliseconds a pair."""
     seconds = phases(events, start.began, start.exited)
-    rate = 1000 * workers * (commits.times[-1] - commits.times[0]) / max(sum(commits.pairs[1:]), 1)
+    rate = 1000 * workers * commits.seconds / max(sum(commits.pairs[1:]), 1)
     shown = ["–" if one is None else f"{one:.1f}" for one in seconds]
     return [f"{start.exited - start.began:.1f}", *shown, f"{rate:.2f}"]
 
 
 def memory_of(start: Start, commits: Commits) -> list[str]:
     """The cells of memory: the driver's peak, a worker at a tenth of the pairs, at the last commit, at its peak."""
+    driver, worker = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
+    if not commits.times:
+        return [f"{driver:,.0f}", "–", "–", f"{worker:,.0f}"]
     # After the last commit the workers end.
     there = [one for one in start.memory if one.worker] or start.memory
     tenth, end = (min(there, key=lambda one: abs(one.time - commits.when(share))) for share in (0.1, 1.0))
-    driver, worker = (max(getattr(one, name) for one in start.memory) for name in ("driver_peak", "worker_peak"))
     return [f"{one:,.0f}" for one in (driver, tenth.worker, end.worker, worker)]
 
 

@@ -95,6 +95,11 @@ class Commits:
         ordered = sorted(first.values())
         return Commits([time for time, _ in ordered], [pairs for _, pairs in ordered])
 
+    @property
+    def seconds(self) -> float:
+        """From the first commit to the last; 0 where a killed start's log on a bucket came to none."""
+        return self.times[-1] - self.times[0] if self.times else 0.0
+
     def when(self, share: float) -> float:
         """The time at which this share of the pairs was committed."""
         wanted = share * sum(self.pairs)
