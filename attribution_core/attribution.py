@@ -30,6 +30,7 @@ from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
 from attribution_core.settings import MODES, PRODUCTS, WAYS, checked_text, jacobian_products, one_of, prompts_by_role
 from attribution_core.text.grouping import UNITS
+from attribution_core.text.tokenized import distinct_texts
 
 PAPER_NODES = 50
 REFINEMENT = 8.0
@@ -207,9 +208,9 @@ class Attributor:
 
     def contributions(self, texts: Sequence[ReadText], cache: ContributionCache | None = None) -> list[Contributions]:
         """Contributions of texts, in their order; equal texts share one result, and cached ones are not computed."""
-        distinct: dict[tuple[str, str], ReadText] = {(text.role, text.text): text for text in texts}
-        computed = dict(zip(distinct, self._computed_alone(list(distinct.values()), cache), strict=True))
-        return [computed[text.role, text.text] for text in texts]
+        distinct, places = distinct_texts(texts)
+        computed = self._computed_alone(distinct, cache)
+        return [computed[place] for place in places.tolist()]
 
     def pairs(
         self, pairs: Sequence[tuple[ReadText, ReadText]], cache: ContributionCache | None = None
@@ -222,14 +223,8 @@ class Attributor:
         Raises:
             SettingError: where sums are to be centred, and no centre is given.
         """
-        numbers: dict[tuple[str, str], int] = {}
-        distinct: list[ReadText] = []
-        for text in (*(a for a, _ in pairs), *(b for _, b in pairs)):
-            if numbers.setdefault((text.role, text.text), len(distinct)) == len(distinct):
-                distinct.append(text)
-        edges = np.array([(numbers[a.role, a.text], numbers[b.role, b.text]) for a, b in pairs], np.int64).reshape(
-            -1, 2
-        )
+        distinct, places = distinct_texts([*(a for a, _ in pairs), *(b for _, b in pairs)])
+        edges = places.reshape(2, -1).T
         columns, defined = self.pair_columns(distinct, edges, cache=cache, cells=True)
         found: list[PairAttribution | Undefined] = [Undefined(())] * len(pairs)
         for at, place in enumerate(defined.tolist()):

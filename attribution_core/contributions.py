@@ -19,7 +19,7 @@ from attribution_core.directions.precision import Precision
 from attribution_core.directions.windows import windows
 from attribution_core.integrator import Goal, Integrator
 from attribution_core.memory import USABLE, ByteCache
-from attribution_core.model.batch import TextBatch
+from attribution_core.model.batch import TextBatch, by_reference
 from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
 from attribution_core.quadrature.adaptive import adaptive_rule
 from attribution_core.quadrature.cache import cached_calibration
@@ -230,16 +230,12 @@ class Contributor:
     def _references(self, texts: Sequence[ReadText], batch: TextBatch) -> Tensor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
         keys = [(text.prompt_length, one) for text, one in zip(texts, batch.references, strict=True)]
-        distinct = dict(zip(keys, range(len(keys)), strict=True))
-        fresh = [row for key, row in distinct.items() if key not in self._known]
-        if fresh:
-            part = batch.select(fresh)
-            for row, embedding_D in zip(fresh, self.products.embed(part.r_BSd, part), strict=True):
-                self._known[keys[row]] = embedding_D
-        known_UD = torch.stack([self._known[key] for key in distinct])
-        self._known.shrink()
-        place = {key: at for at, key in enumerate(distinct)}
-        return known_UD[torch.tensor([place[key] for key in keys], device=known_UD.device)]
+
+        def embedded(rows: list[int]) -> Tensor:
+            part = batch.select(rows)
+            return self.products.embed(part.r_BSd, part)
+
+        return by_reference(self._known, keys, embedded)
 
     # Calibration -------------------------------------------------------------------------------------------------
 

@@ -136,7 +136,11 @@ class StagedWorker(PretendWorker):
         if self._due(f"raise-{shard.index}"):
             raise ArithmeticError(f"shard {shard.index} does not add up")
         return ShardTables(
-            attribution_table(zero_rows(shard)), np.arange(len(shard.pairs)), waited=waited, computed=COMPUTE_SECONDS
+            attribution_table(zero_rows(shard)),
+            np.arange(len(shard.pairs)),
+            text_table([]),
+            waited=waited,
+            computed=COMPUTE_SECONDS,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from attribution_core.memory import ByteCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,24 @@ class Shared:
     """An argument of a layer that belongs to the model: no row of it is a text's, whatever its first axis counts."""
 
     value: Any
+
+
+def by_reference(
+    known: ByteCache[Any, Tensor], keys: Sequence[Hashable], compute: Callable[[list[int]], Iterable[Tensor]]
+) -> Tensor:
+    """The value of each text's reference, [B, …]; texts of one key share it.
+
+    ``compute`` gives the values of some rows, one of each key that is not known yet; these are kept in ``known``.
+    """
+    distinct = dict(zip(keys, range(len(keys)), strict=True))
+    fresh = [row for key, row in distinct.items() if key not in known]
+    if fresh:
+        for row, value in zip(fresh, compute(fresh), strict=True):
+            known[keys[row]] = value.clone()
+    found = torch.stack([known[key] for key in distinct])
+    known.shrink()
+    place = {key: at for at, key in enumerate(distinct)}
+    return found[torch.tensor([place[key] for key in keys], device=found.device)]
 
 
 def padded(rows: Sequence[NDArray[Any]], length: int, fill: int = 0) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from attribution_core.memory import ByteCache, LayerShape
 from attribution_core.model.batch import (
     Shared,
     TextBatch,
+    by_reference,
     finite_in_float32,
     most_pooled,
     padded,
@@ -225,16 +226,12 @@ class Encoder:
 
     def _shift(self, batch: TextBatch) -> Tensor:
         """What a shifted model subtracts behind pooling: the pooled token embeddings of each reference, [B, M·d]."""
-        references = batch.references
-        distinct = dict(zip(references, range(len(references)), strict=True))
-        fresh = [row for one, row in distinct.items() if one not in self._shifts]
-        if fresh:
-            part = batch.select(fresh)
-            for row, pooled_D in zip(fresh, self._pooled(part.r_BSd, part, 1), strict=True):
-                self._shifts[references[row]] = pooled_D.clone()
-        shift_BD = torch.stack([self._shifts[one] for one in references])
-        self._shifts.shrink()
-        return shift_BD
+
+        def pooled(rows: list[int]) -> Tensor:
+            part = batch.select(rows)
+            return self._pooled(part.r_BSd, part, 1)
+
+        return by_reference(self._shifts, batch.references, pooled)
 
     def _run_to_cut(self, features: dict[str, Any], b: int) -> tuple[Tensor, tuple[Any, ...]]:
         """Hidden states at the cut for all rows, and each upper layer's further arguments for the first ``b``."""

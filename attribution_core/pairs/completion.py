@@ -57,27 +57,10 @@ class Completion:
 
     def completed(self, one: Contributions) -> Array:
         """ĉ [G, D]."""
-        return self.along(one, one.values_GD, None)
-
-    def along(self, one: Contributions, products_GK: Array, directions_KD: Array | None) -> Array:
-        """ĉ_i · u_k [G, K] from the products c_i · u_k of raw contributions with some directions u [K, D].
-
-        Directions None are the coordinates themselves.
-        """
         inherited_D = self.inherited(one)
         if inherited_D is None:
-            return products_GK
-        along_K = inherited_D if directions_KD is None else directions_KD @ inherited_D
-        return products_GK + np.outer(one.text.shares_G, along_K).astype(products_GK.dtype)
-
-    def products(self, a: Contributions, b: Contributions) -> Array:
-        """ĉ_i(a) · ĉ_j(b), [I, J], of two texts whose contributions are known in full."""
-        products_IJ = self.along(a, a.values_GD @ b.values_GD.T, b.values_GD)
-        inherited_D = self.inherited(b)
-        if inherited_D is None:
-            return products_IJ
-        along_I = self.along(a, a.values_GD @ inherited_D[:, None], inherited_D[None])
-        return products_IJ + np.outer(along_I, b.text.shares_G).astype(products_IJ.dtype)
+            return one.values_GD
+        return one.values_GD + np.outer(one.text.shares_G, inherited_D).astype(one.values_GD.dtype)
 
 
 def check_centre_size(role: str, texts: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -138,6 +138,19 @@ class ReadText:
         Texts of one length mostly share theirs, so it is the key under which its features are cached.
         """
         return tuple(np.where(self.kept_S, self.ids_S, reference_id).tolist()), self.types
+
+
+def distinct_texts(texts: Iterable[ReadText]) -> tuple[list[ReadText], NDArray[np.int64]]:
+    """The texts that differ in role or text, as they come, and the place among them of every text."""
+    numbers: dict[tuple[str, str], int] = {}
+    distinct: list[ReadText] = []
+    places: list[int] = []
+    for text in texts:
+        number = numbers.setdefault((text.role, text.text), len(distinct))
+        if number == len(distinct):
+            distinct.append(text)
+        places.append(number)
+    return distinct, np.array(places, np.int64)
 
 
 def read_texts(

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attribution_core.text.tokenized import distinct_texts
 from jobs.run.tables import attribution_table
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ class Pipeline:
     def _alone(self, requests: list[_Request], error: BaseException) -> None:
         """Compute each request by itself, so that the error of one does not fail the others."""
         waiting = [request for request in requests if not request.future.done()]
+        if len(requests) == 1:
+            waiting[0].future.set_exception(error)
+            return
         for request in waiting:
             try:
-                if len(requests) == 1:
-                    raise error
                 self._finish(self._with_known([request]))
             except BaseException as own:
                 request.future.set_exception(own)
@@ -177,19 +179,8 @@ class Pipeline:
 def _grouped(requests: list[_Request]) -> _Group:
     """Requests with their texts numbered together: a text of several is computed once."""
     began = time.perf_counter()
-    if len(requests) == 1:
-        texts = requests[0].texts
-        return _Group(requests, texts, [np.arange(len(texts))], requests[0].edges, began)
-    numbers: dict[tuple[str, str], int] = {}
-    texts = []
-    places: list[Ints] = []
-    for request in requests:
-        own = []
-        for text in request.texts:
-            number = numbers.setdefault((text.role, text.text), len(texts))
-            if number == len(texts):
-                texts.append(text)
-            own.append(number)
-        places.append(np.array(own, np.int64))
+    texts, every = distinct_texts(text for request in requests for text in request.texts)
+    ends = np.cumsum([len(request.texts) for request in requests])
+    places = np.split(every, ends[:-1])
     edges = np.concatenate([of[request.edges] for request, of in zip(requests, places, strict=True)])
     return _Group(requests, texts, places, edges, began)

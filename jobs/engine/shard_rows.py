@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from attribution_core.pairs.columns import EMBEDS_TO_ZERO
+from attribution_core.text.tokenized import distinct_texts
 from jobs.engine.pipeline import Pipeline
 from jobs.run.tables import attribution_schema, text_table
 from jobs.sources.rows import row_text
@@ -50,7 +51,7 @@ class ShardTables:
 
     attributions: pa.Table
     attributed: Ints
-    texts: pa.Table | None = None
+    texts: pa.Table
     rejects: list[dict[str, Any]] = field(default_factory=list)
     waited: float = 0.0
     computed: float = 0.0
@@ -100,7 +101,9 @@ class ShardComputer:
             at: [(side, why) for side, text in zip("ab", edges[at], strict=True) if (why := texts[text].problem)]
             for at in np.flatnonzero(problem[edges].any(1)).tolist()
         }
-        canonical = _canonical(texts)
+        # Ids that a user gives may name one text twice: the first place of each stands for all.
+        _, same = distinct_texts(texts)
+        canonical = np.unique(same, return_index=True)[1][same]
         edges = canonical[edges]
         explained: dict[int, Contributions] = {}
         tables: list[pa.Table] = []
@@ -202,13 +205,6 @@ def _places(shard: Shard, side: str, role: str) -> Ints:
     ids = shard.texts["text_id"].combine_chunks().take(pa.array(rows))
     found = pc.index_in(shard.pairs[f"text_{side}_id"], value_set=ids)
     return np.asarray(rows[found.to_numpy()], np.int64)
-
-
-def _canonical(texts: list[ReadText]) -> Ints:
-    """For each text the first that is equal to it: ids that a user gives may name one text twice."""
-    first: dict[tuple[str, str], int] = {}
-    places = (first.setdefault((text.role, text.text), at) for at, text in enumerate(texts))
-    return np.fromiter(places, np.int64, len(texts))
 
 
 def _reject(shard: Shard, at: int, problems: list[tuple[str, str]], a: str, b: str) -> dict[str, Any]:

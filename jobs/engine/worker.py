@@ -34,7 +34,6 @@ from jobs.run.tables import (
     commit_shard,
     part_name,
     reject_table,
-    text_schema,
 )
 from jobs.storage.store import Store
 
@@ -161,13 +160,12 @@ class Worker:
         there = time.perf_counter()
         computed = self._compute(shard)
         ended = time.perf_counter()
-        texts = computed.texts if computed.texts is not None else text_schema().empty_table()
         self._check_still_the_run()
         written = commit_shard(
             self._store,
             index,
             self._attributions(shard, computed),
-            texts,
+            computed.texts,
             reject_table(computed.rejects),
             self._job.format,
         )
@@ -175,7 +173,7 @@ class Worker:
         return ShardReport(
             index=index,
             pairs=len(computed.attributions),
-            texts=len(texts),
+            texts=len(computed.texts),
             rejected=rejected,
             written=written,
             read_seconds=there - began,
