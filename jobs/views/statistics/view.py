@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from attribution_core.display.view import printable, shortened
-from jobs.analysis.ranking.result import meaning_of
 from jobs.analysis.statistics.schema import Figure, RunFacts, Statistic, Summary
 from jobs.views.kit.table import Column, Table, column
 
 Row = Mapping[str, Any]
 ROWS, MOST_READ = 12, 50_000
 LONGEST_QUERY = 60
+KNOWN_AS = {"R": "recall", "RR": "MRR", "AP": "MAP"}
 # Measures of a log that are in units of the score; the others are shares.
 IN_SCORES = ("score", "total")
 
@@ -243,12 +243,17 @@ def _position(rows: list[Row], facts: RunFacts) -> list[Table]:
 def _ranking(rows: list[Row], facts: RunFacts) -> list[Table]:
     by = {(row["metric"], row["ranking"]): row for row in rows}
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    columns = [Column("", metrics, label=True)]
+    columns = [Column("", [_known_as(metric) for metric in metrics], label=True)]
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
         texts = [ranged(by[metric, ranking]) for metric in metrics]
         columns.append(Column(f"{ranking}'s order", texts))
-    columns.append(Column("", [meaning_of(metric) for metric in metrics], label=True))
     return [Table(f"Metrics over {rows[0]['queries']:,} queries with judgments, with 95 % intervals", columns)]
+
+
+def _known_as(metric: str) -> str:
+    """A metric with the name that its mean is known by, such as RR@10 (MRR)."""
+    usual = KNOWN_AS.get(metric.partition("@")[0])
+    return metric if usual is None else f"{metric} ({usual})"
 
 
 def _ranking_queries(rows: list[Row], facts: RunFacts) -> list[Table]:
