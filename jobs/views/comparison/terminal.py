@@ -45,6 +45,10 @@ PARTS = (
     "(a: and b: words of the two texts, with their sums in either run. Sums are parts of the score: over all words and "
     "special tokens of a text their changes add up to the change of the score.)"
 )
+GAPS = (
+    "words: what each adds to the relevant documents less what it adds to the others, on average over the documents in "
+    "both runs. This gap decides the order."
+)
 SHARED = "(a: and b: words of the two texts, with their shares in either run.)"
 
 
@@ -143,6 +147,8 @@ class ComparisonSheet(TableSheet):
             self.line("The interval contains 0: which run is better cannot be said from these queries.", "yellow")
         for note in change.notes:
             self.line(note, "dim")
+        if any(query.words for query in change.queries):
+            self.line(GAPS)
         for title, queries in (("Queries that got worse", worse), ("Queries that got better", better)):
             shown = [query for query in queries if query.documents]
             if shown:
@@ -161,8 +167,7 @@ class ComparisonSheet(TableSheet):
         form = "+.2f" if change.unit == SCORE else "+.0%"
         words = ", ".join(f"{word.word} {word.first:{form}} → {word.second:{form}}" for word in one.words)
         if words:
-            what = "relevant documents less others" if one.against else "all shared documents"
-            self.line(f"  words {words} ({what})")
+            self.line(f"  words {words}{'' if one.against else ' (added to all documents in both runs)'}")
 
     def _scores(self, scores: Scores) -> None:
         rows = []
