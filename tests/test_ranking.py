@@ -23,6 +23,7 @@ from jobs.analysis.ranking import metrics
 from jobs.analysis.ranking.judgments import judgments
 from jobs.analysis.ranking.metrics import planned_metrics, ranking_metrics, why_none
 from jobs.analysis.ranking.result import Ranking
+from jobs.analysis.resampling import BUCKETS, mean_intervals
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.cli.main import app
 from jobs.config.job import JobConfig, parse_job
@@ -351,6 +352,13 @@ def test_what_cannot_be_computed_is_named(tmp_path: Path) -> None:
         log = open_run(write_run(tmp_path / name, {"q1": "a query"}, [rows], schema=schema).url)
         assert ranking_metrics(log) is None
         assert "has no judgments" in why_none(log)
+
+
+def test_intervals_of_many_queries_are_as_wide_as_their_mean_varies() -> None:
+    values = np.random.default_rng(1).random((3 * BUCKETS, 2))
+    mean, low, high = mean_intervals(values, 1000, 0)
+    assert mean == pytest.approx(values.mean(0), abs=1e-12)
+    assert high - low == pytest.approx(2 * 1.96 * values.std(0) / len(values) ** 0.5, rel=0.15)
 
 
 # Where they are printed ----------------------------------------------------------------------------------------------
