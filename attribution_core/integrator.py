@@ -15,8 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attribution_core.directions import Linearisation, PathSegment, Products
-from attribution_core.directions.first import slot_members
+from attribution_core.directions import Linearisation, PathSegment, Products, Slots
 from attribution_core.directions.precision import NOISE, Precision, products_in, tangent_dtype
 from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
 from attribution_core.model.batch import TextBatch, picked
@@ -132,14 +131,13 @@ class Integrator:
 
     def summed(self, batch: TextBatch, alpha: Doubles, weight: Doubles) -> Tensor:
         """Σ_k w_k J_g(γ(α_k)) (x − r), [B, D], in full precision: the sum of contributions alone."""
-        slot_BS, _, slots = moving_groups(batch)
-        members_BGW = slot_members(slot_BS, slots)
+        slots = Slots.of(batch)
         alpha_N, weight_N = self._tensors(alpha, weight)
         b, s, _ = batch.x_BSd.shape
 
         def run(budget: int) -> Tensor:
             chunk = plan_chunk(self.shape, budget, tokens=s, texts=b, nodes=len(alpha), directions=1)
-            return self._totals(segments_of(batch, alpha_N, weight_N, slot_BS, members_BGW, chunk.nodes)).sum(1)
+            return self._totals(segments_of(batch, alpha_N, weight_N, slots, slice(None), chunk.nodes)).sum(1)
 
         sum_BD, self.budget = with_halving(run, self.budget)
         return sum_BD
@@ -155,12 +153,11 @@ class Integrator:
     def _in_chunks(
         self, batch: TextBatch, count: int, mesh: CalibratedMesh, goal: Goal, precision: Precision, budget: int
     ) -> Integral:
-        slot_BS, slot_of_BG, slots = moving_groups(batch)
-        members_BGW = slot_members(slot_BS, slots)
+        slots = Slots.of(batch)
         alpha_N, weight_N = self._path(count, mesh)
         b, s, _ = batch.x_BSd.shape
-        way, pulled_BKD = self._way(goal, slots, b)
-        directions = slots if pulled_BKD is None else pulled_BKD.shape[1]
+        way, pulled_BKD = self._way(goal, slots.count, b)
+        directions = slots.count if pulled_BKD is None else pulled_BKD.shape[1]
         width = self.encoder.embedding_width if pulled_BKD is None else directions
         shape = replace(self.shape, tangent_bytes=tangent_dtype(precision, self.encoder.dtype).itemsize)
         chunk = plan_chunk(shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
@@ -174,8 +171,8 @@ class Integrator:
             some, part = goal.select(rows), batch.select(rows)
             at = picked(rows)
             work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[at])
-            if slots:
-                segments = segments_of(part, alpha_N, weight_N, slot_BS[at], members_BGW[at], chunk.nodes)
+            if slots.count:
+                segments = segments_of(part, alpha_N, weight_N, slots, at, chunk.nodes)
                 sum_BD, kept, values = self._pass(segments, work, chunk, precision)
             else:  # every token is its own reference
                 sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))
@@ -192,7 +189,7 @@ class Integrator:
             elif precision != "float32":
                 measured = torch.maximum(sums, judged.residual_along(values))
             rows_kept.extend(low + row for row in kept)
-            values_of.append(_of_groups(values, slot_of_BG[at][picked(kept)]))
+            values_of.append(_of_groups(values, slots, at, picked(kept)))
             residuals.append(measured)
             sums_of.append(sums)
         if not values_of:
@@ -284,43 +281,25 @@ class Integrator:
 
 
 def segments_of(
-    batch: TextBatch, alpha_N: Tensor, weight_N: Tensor, slot_BS: Tensor, members_BGW: Tensor, nodes: int
+    batch: TextBatch, alpha_N: Tensor, weight_N: Tensor, slots: Slots, rows: slice | list[int], nodes: int
 ) -> list[PathSegment]:
-    """The paths of a batch in segments of so many nodes, with the same weights for every text."""
+    """The paths of a batch in segments of so many nodes, with the same weights for every text.
+
+    ``rows`` are the batch's texts among those of ``slots``.
+    """
+    slot_BS, members_BGW = slots.slot_BS[rows], slots.members_BGW[rows]
     weight_BN = weight_N.expand(len(slot_BS), -1)
     runs = [slice(n.start, n.stop) for n in ranges(len(alpha_N), nodes)]
     return [PathSegment(batch, alpha_N[n], weight_BN[:, n], slot_BS, members_BGW) for n in runs]
 
 
-def moving_groups(batch: TextBatch) -> tuple[Tensor, Tensor, int]:
-    """Directions for the groups whose rows differ from the reference; the rest contribute exactly nothing.
-
-    Returns slots per token [B, S] (−1: none), the slot of each group [B, G] (``slots`` itself: none), and the number
-    of slots, the largest of any text in the batch.
-    """
-    b = len(batch.x_BSd)
-    moves_BS = (batch.delta_BSd != 0).any(-1) & (batch.group_BS >= 0)
-    group_BS = torch.where(batch.group_BS < 0, batch.groups, batch.group_BS)
-    moves_BG = torch.zeros(b, batch.groups + 1, dtype=torch.long, device=group_BS.device)
-    moves_BG.scatter_reduce_(1, group_BS, moves_BS.long(), "amax")
-    moves_BG = moves_BG[:, : batch.groups]
-    slots = int(moves_BG.sum(1).max())
-    slot_of_BG = torch.where(moves_BG > 0, moves_BG.cumsum(1) - 1, slots)
-    padded_BG = torch.cat([slot_of_BG, torch.full((b, 1), slots, device=slot_of_BG.device)], 1)
-    slot_BS = padded_BG.gather(1, group_BS)
-    return torch.where(slot_BS == slots, -1, slot_BS), slot_of_BG, slots
-
-
-def _of_groups(values: Tensor, slot_of_BG: Tensor) -> Tensor:
-    """Values by slot as values by group, [B, G, ·], zero for groups without a slot."""
-    b, slots, width = values.shape
-    groups = slot_of_BG.shape[1]
-    in_order_BG = (slot_of_BG == torch.arange(groups, device=values.device)) | (slot_of_BG == slots)
-    # Mostly every group moves: slots that a text does not have are zero as well.
-    if slots == groups and bool(in_order_BG.all()):
+def _of_groups(values: Tensor, slots: Slots, rows: slice | list[int], kept: slice | list[int]) -> Tensor:
+    """Values by slot as values by group, [B, G, ·], zero for groups without a slot, of texts ``kept`` of ``rows``."""
+    if slots.same:  # mostly every group moves; slots that a text does not have are zero as well
         return values
-    padded = torch.cat([values, values.new_zeros(b, 1, width)], 1)
-    return padded.gather(1, slot_of_BG.unsqueeze(-1).expand(-1, -1, width))
+    slot_of_BG = slots.slot_of_BG[rows][kept]
+    padded = torch.cat([values, values.new_zeros(len(values), 1, values.shape[2])], 1)
+    return padded.gather(1, slot_of_BG.unsqueeze(-1).expand(-1, -1, values.shape[2]))
 
 
 def _listed(values: list[Tensor]) -> list[float]:

@@ -9,11 +9,10 @@ import torch
 from tiny_models import TinyModels
 
 from attribution_core import Attributor
-from attribution_core.directions import PathSegment, kernels
-from attribution_core.directions.first import FirstLayer, slot_members
+from attribution_core.directions import PathSegment, Slots, kernels
+from attribution_core.directions.first import FirstLayer
 from attribution_core.directions.layer import LinearLayer
 from attribution_core.directions.structured import StructuredLinearisation, StructuredProducts
-from attribution_core.integrator import moving_groups
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.skipif(
@@ -65,11 +64,11 @@ def linearised(tiny: TinyModels, dtype: torch.dtype, pooling: str, text: str) ->
     attributor = Attributor(tiny.load("bert", pooling=pooling, seed=3), layer=1, device=DEVICE, groups="word")
     texts = attributor.read([text, "Another one, unlike it, of a few more words than that."], "text")
     batch = attributor.encoder.batch(texts)
-    slot_BS, _, slots = moving_groups(batch)
+    slots = Slots.of(batch)
     weight = torch.full((3,), 1 / 3, device=DEVICE)
     alpha = torch.tensor([0.1, 0.5, 0.8], device=DEVICE)
     products = StructuredProducts(attributor.encoder)
-    return products.linearise(PathSegment(batch, alpha, weight, slot_BS, slot_members(slot_BS, slots))).cast(dtype)
+    return products.linearise(PathSegment(batch, alpha, weight, slots.slot_BS, slots.members_BGW)).cast(dtype)
 
 
 def in_full(layer: LinearLayer) -> LinearLayer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,51 @@ from attribution_core.model.batch import TextBatch, picked
 
 
 @dataclass(frozen=True, eq=False)
+class Slots:
+    """The directions of B texts, ``count`` at most, one for each group whose rows may differ from the reference.
+
+    ``slot_BS`` says which direction a token's row belongs to (−1: none), ``members_BGW`` the token positions of each
+    direction (S where there are fewer), ``slot_of_BG`` the direction of each group (``count``: none; such a group
+    contributes exactly nothing). ``same`` says that the direction of every group that has one is the group's number.
+    """
+
+    count: int
+    same: bool
+    slot_BS: Tensor
+    members_BGW: Tensor
+    slot_of_BG: Tensor
+
+    @staticmethod
+    def of(batch: TextBatch) -> Slots:
+        """The directions of a batch, without waiting for what its device computes."""
+        group_BS = batch.moving_BS
+        b, s = group_BS.shape
+        row, position = np.nonzero(group_BS >= 0)
+        moves_BG = np.zeros((b, batch.groups), bool)
+        moves_BG[row, group_BS[row, position]] = True
+        count = int(moves_BG.sum(1).max(initial=0))
+        slot_of_BG = np.where(moves_BG, moves_BG.cumsum(1) - 1, count)
+        slot_BS = np.full((b, s), -1, np.int64)
+        slot_BS[row, position] = slot_of_BG[row, group_BS[row, position]]
+        # Tokens by direction, those of each in the order of the text.
+        number = row * count + slot_BS[row, position]
+        order = np.argsort(number, kind="stable")
+        sizes = np.bincount(number, minlength=b * count)
+        members = np.full((b * count, int(sizes.max(initial=1))), s, np.int64)
+        rank = np.arange(len(order)) - np.repeat(sizes.cumsum() - sizes, sizes)
+        members[number[order], rank] = position[order]
+        to = batch.x_BSd.device
+        slots, groups = (torch.from_numpy(one).to(to) for one in (slot_BS, slot_of_BG))
+        same = count == batch.groups and bool(((slot_of_BG == np.arange(count)) | ~moves_BG).all())
+        return Slots(count, same, slots, torch.from_numpy(members.reshape(b, count, members.shape[1])).to(to), groups)
+
+
+@dataclass(frozen=True, eq=False)
 class PathSegment:
     """Some nodes of the straight paths of one batch of texts.
 
-    ``alpha_N`` serve every text, weights ``weight_BN`` are each text's own; ``slot_BS`` says which direction a token's
-    row belongs to (−1: none), ``members_BGW`` the token positions of each direction (S where there are fewer).
+    ``alpha_N`` serve every text, weights ``weight_BN`` are each text's own; ``slot_BS`` and ``members_BGW`` as
+    in :class:`Slots`.
     """
 
     batch: TextBatch

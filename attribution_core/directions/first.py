@@ -154,15 +154,6 @@ def first_layer(
     )
 
 
-def slot_members(slot_BS: Tensor, slots: int) -> Tensor:
-    """Token positions of every slot, [B, slots, W], with S in the places of missing ones."""
-    s = slot_BS.shape[1]
-    member_BGS = slot_BS.unsqueeze(1) == torch.arange(slots, device=slot_BS.device).view(1, -1, 1)
-    width = max(1, int(member_BGS.sum(-1).max())) if slots else 1
-    position = torch.where(member_BGS, torch.arange(s, device=slot_BS.device), s)
-    return position.sort(-1).values[..., :width]
-
-
 def _columns(values_nQS: Tensor, index_nW: Tensor) -> Tensor:
     """Columns of S at an index as rows, [n, W, Q]; index S gives zeros."""
     return _tokens(values_nQS.transpose(1, 2), index_nW)

@@ -20,8 +20,9 @@ class TextBatch:
     """Features of some texts at the cut, right-padded to one length.
 
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
-    mode sums token embeddings, ``group_BS`` the group of each token (−1 where padded), ``calls`` the further
-    arguments of each layer above the cut. ``pooled`` is the largest number of rows that pooling looks at in a text,
+    mode sums token embeddings, ``moving_BS`` the group of each token whose row may differ from its reference's (−1: the
+    others), known before anything is computed and so an array of the processor, ``calls`` the further arguments of each
+    layer above the cut. ``pooled`` is the largest number of rows that pooling looks at in a text,
     ``shift_BD`` what a shifted model subtracts from pooled embeddings. ``references`` name the texts' references: texts
     of the same name have the same one.
     """
@@ -30,7 +31,7 @@ class TextBatch:
     r_BSd: Tensor
     pool_BMS: Tensor
     mask_BS: Tensor
-    group_BS: Tensor
+    moving_BS: NDArray[np.int64]
     groups: int
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     pooled: int
@@ -53,7 +54,7 @@ class TextBatch:
             r_BSd=self.r_BSd[index_B],
             pool_BMS=self.pool_BMS[index_B],
             mask_BS=self.mask_BS[index_B],
-            group_BS=self.group_BS[index_B],
+            moving_BS=self.moving_BS[index_B],
             groups=self.groups,
             calls=pick_rows(self.calls, b, index_B),
             pooled=self.pooled,

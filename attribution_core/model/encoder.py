@@ -180,6 +180,9 @@ class Encoder:
         ids_BS = padded([text.ids_S for text in texts], s, self.pad_id)
         kept_BS = padded([text.kept_S for text in texts], s, 1) > 0
         blank_BS = np.where(kept_BS, ids_BS, self.reference_id)
+        # Any row of a text may differ from its reference's: it attends to others, or, as in RoBERTa's embeddings, its
+        # position is counted without padding.
+        moves_B1 = (ids_BS != blank_BS).any(1, keepdims=True)
         types_BS = None if texts[0].types_S is None else padded([_known(text.types_S) for text in texts], s)
         rows = zip(lengths_B.tolist(), blank_BS, [None] * b if types_BS is None else types_BS, strict=True)
         references = tuple((n, ids[:n].tobytes(), None if t is None else t[:n].tobytes()) for n, ids, t in rows)
@@ -212,7 +215,7 @@ class Encoder:
             r_BSd=r_BSd,
             pool_BMS=pool_BMS,
             mask_BS=mask_BS,
-            group_BS=self._on_device(padded([text.of_token_S for text in texts], s, -1)),
+            moving_BS=np.where(moves_B1, padded([text.of_token_S for text in texts], s, -1), -1),
             groups=max(text.group_count for text in texts),
             calls=calls,
             pooled=most_pooled(pool_BMS),
@@ -221,7 +224,7 @@ class Encoder:
         return replace(batch, shift_BD=self._shift(batch)) if self.shifted else batch
 
     def _on_device(self, values: NDArray[Any]) -> Tensor:
-        """Whole numbers on the encoder's device."""
+        """Whole numbers or truth values on the encoder's device."""
         return torch.from_numpy(values).to(self.device)
 
     def _shift(self, batch: TextBatch) -> Tensor:

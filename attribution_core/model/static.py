@@ -79,16 +79,16 @@ class StaticEncoder(Encoder):
         weight_Vd: Tensor = self.transformer.embedding.weight
         lengths_B = np.fromiter(map(len, texts), np.int64, b)
         mask_BS = self._on_device((np.arange(s) < lengths_B[:, None]).astype(np.int64))
-        kept_BS = self._on_device(padded([text.kept_S for text in texts], s))
+        kept_BS = padded([text.kept_S for text in texts], s, 1) > 0
         x_BSd = F.embedding(self._on_device(padded([text.ids_S for text in texts], s)), weight_Vd)
         x_BSd = x_BSd * mask_BS.unsqueeze(-1)
         share_BS = mask_BS / mask_BS.sum(1, keepdim=True).clamp_min(1)
         return TextBatch(
             x_BSd=x_BSd,
-            r_BSd=x_BSd * kept_BS.unsqueeze(-1),
+            r_BSd=x_BSd * self._on_device(kept_BS).unsqueeze(-1),
             pool_BMS=share_BS.to(self.dtype).unsqueeze(1),
             mask_BS=mask_BS,
-            group_BS=self._on_device(padded([text.of_token_S for text in texts], s, -1)),
+            moving_BS=np.where(kept_BS, -1, padded([text.of_token_S for text in texts], s, -1)),
             groups=max(text.group_count for text in texts),
             calls=(),
             pooled=s,
