@@ -70,9 +70,9 @@ class MarginSheet(TableSheet):
         self.line(f"In each document, {ground} {above}{negative}.", "dim")
         for name, document in zip("AB", margin.documents, strict=True):
             self.blank()
-            title = Text.assemble((f"{name}  ", "bold"), (self.safe(document.id), "bold"))
-            title.append(f"  {', '.join(facts(margin, document))}", "dim")
-            for line in title.wrap(self.console, self.width):
+            named = Text.assemble((f"{name}  ", "bold"), (self.safe(document.id), "bold"))
+            named.append(f"  {', '.join(facts(margin, document))}", "dim")
+            for line in named.wrap(self.console, self.width):
                 self.put(line)
             for line in query.marked(query.cut(document)).wrap(self.console, self.width - INDENT):
                 self.put(Text.assemble(" " * INDENT, line))
