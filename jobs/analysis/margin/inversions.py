@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
 
+from jobs.analysis.ranking.judgments import judgments
 from jobs.run.reader import Run
 from jobs.run.untrusted import as_written
 
@@ -50,28 +50,25 @@ def worst_inversion(run: Run, query_id: str) -> Inversion | None:
 
 
 def has_judgments(run: Run) -> bool:
-    """Whether the run has a document that is judged."""
-    with as_written(run.url):
-        return _judged_rows(run)
-
-
-def _judged_rows(run: Run) -> bool:
-    dataset = run.dataset()
-    if "relevance" not in dataset.schema.names:
-        return False
-    with run._reading():
-        return bool(dataset.head(1, columns=["relevance"], filter=pc.field("relevance").is_valid()).num_rows)
+    """Whether a document of one of the run's queries is judged."""
+    judged = judgments(run)
+    return judged is not None and len(judged) > 0
 
 
 def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
-    if not _judged_rows(run):
+    judged = judgments(run)
+    if judged is None:
         return []
-    wanted = None if query_id is None else pc.field("text_a_id") == query_id
-    names = [*OWN, "relevance"]
-    table = run.to_table(names) if wanted is None else run.rows(wanted, columns=names)
+    judged = judged.filter(pc.field("relevance") > 0)
+    if query_id is None:
+        table = run.to_table(OWN)
+    else:
+        judged = judged.filter(pc.field("query") == query_id)
+        table = run.rows(pc.field("text_a_id") == query_id, columns=OWN)
+    relevant = set(zip(judged["query"].to_pylist(), judged["document"].to_pylist(), strict=True))
     by_query: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
-        row["relevant"] = _positive(row["relevance"])
+        row["relevant"] = (row["text_a_id"], row["text_b_id"]) in relevant
         by_query[row["text_a_id"]].append(row)
     worst = [one for query, rows in by_query.items() if (one := _worst(query, rows)) is not None]
     return sorted(worst, key=lambda one: (-one.margin, one.query_id))
@@ -94,11 +91,3 @@ def _worst(query_id: str, rows: list[dict[str, Any]]) -> Inversion | None:
         pair_above=first["pair_id"],
         pair_below=last["pair_id"],
     )
-
-
-def _positive(relevance: object) -> bool:
-    """Whether a judgment says that a document is relevant; one may be written as text."""
-    try:
-        return float(relevance) > 0 and math.isfinite(float(relevance))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
