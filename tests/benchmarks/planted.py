@@ -6,7 +6,7 @@ beside controls that have everything but the cause:
 
 - near-duplicates: a copy of a relevant document stands in place of the tenth one, either with few edits (a negation, a
   number, an antonym) or with half its words replaced by words of other documents, in stretches of up to seven words or
-  one by one. Controls: the same document among the ten without the copy.
+  one by one. Controls: the tenth document itself against the relevant one (pairs), and all nine (any of ten).
 - behind the cut: a relevant document behind so much of irrelevant ones that the model does not read it. Controls: an
   unrelated document there, and an irrelevant one of the query's top 50.
 - a sentence would win: a relevant document's best sentence among sentences of an unrelated document. Controls: one of
@@ -22,6 +22,7 @@ place of contributions for words). Each is cut where it has as many false alarms
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -51,6 +52,7 @@ from jobs.analysis.statistics.tagging import installed_pipelines, load_pipeline
 Array = NDArray[Any]
 TOP, NEAR = 10, 50
 COPIES = ("few edits", "half the words replaced in stretches", "half the words replaced one by one")
+PAIRS, LISTS = "pairs", "any of ten"
 LONGEST = 7
 STEMMER = Stemmer.Stemmer("english")
 
@@ -166,7 +168,11 @@ def area(planted: Array, controls: Array) -> float:
 
 def near_duplicates(c: Collection, model: SentenceTransformer, rng: random.Random, cases: int) -> list[Measured]:
     """Copies with few edits, and with half their words replaced, in stretches or one by one."""
-    kinds = {what: Measured(f"near-duplicates, {what}", c.name) for what in COPIES}
+    kinds = {
+        (what, where): Measured(f"near-duplicates, {what}, {where}", c.name)
+        for where in (PAIRS, LISTS)
+        for what in COPIES
+    }
     count = 0
     for query in sampled(c, rng):
         top = [int(at) for at in c.ranked[query][:TOP]]
@@ -177,27 +183,29 @@ def near_duplicates(c: Collection, model: SentenceTransformer, rng: random.Rando
         copies = [edited, *(replaced(c, relevant, rng, longest) for longest in (LONGEST, 1))]
         here = top.index(relevant)
         texts = [c.texts[at] for at in top]
-        for measured, copy in zip(kinds.values(), copies, strict=True):
+        for what, copy in zip(COPIES, copies, strict=True):
             embeddings = np.concatenate([c.embeddings[top[:-1]], encoded(model, [copy])])
-            add_document(measured, texts, c.embeddings[top], here, control=True)
-            add_document(measured, [*texts[:-1], copy], embeddings, here, control=False)
+            for where, others in ((PAIRS, [TOP - 1]), (LISTS, [at for at in range(TOP) if at != here])):
+                add_document(kinds[what, where], texts, c.embeddings[top], here, others, control=True)
+                add_document(kinds[what, where], [*texts[:-1], copy], embeddings, here, others, control=False)
         count += 1
         if count == cases:
             break
     return list(kinds.values())
 
 
-def add_document(measured: Measured, texts: list[str], embeddings: Array, here: int, *, control: bool) -> None:
-    """A document among a query's top documents: what it has in common with the one most like it, by each judge."""
+def add_document(
+    measured: Measured, texts: list[str], embeddings: Array, here: int, others: Sequence[int], *, control: bool
+) -> None:
+    """A document and ``others`` of a query's top documents: what it has in common with the one most like it."""
     words = [duplicates.words_of(text) for text in texts]
     sequences, bags = [duplicates.sequences(one) for one in words], [frozenset(one) for one in words]
-    others = [at for at in range(len(texts)) if at != here]
     values = {
         "rule": max(duplicates.shared(sequences[here], sequences[at]) for at in others),
         "lexical": max(len(bags[here] & bags[at]) / len(bags[here] | bags[at]) for at in others),
         "embeddings": max(float(embeddings[here] @ embeddings[at]) for at in others),
     }
-    verdict = any(here in (i, j) for i, j, _ in duplicates.near_duplicates(texts))
+    verdict = any({here, at} == {i, j} for i, j, _ in duplicates.near_duplicates(texts) for at in others)
     measured.add(values, verdict, control=control)
 
 
@@ -405,7 +413,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collections", nargs=2, type=Path, metavar="COLLECTION")
-    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--documents", type=int, default=1500)
     parser.add_argument("--cases", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -416,12 +424,13 @@ def main() -> None:
     print("| kind | collection | judge | planted | controls | recognised | false alarms | AUC |")
     print("|---|---|---|---|---|---|---|---|")
     for c, other in zip(loaded, reversed(loaded), strict=True):
-        rng = random.Random(asked.seed)
-        for measured in (
-            *near_duplicates(c, model, rng, asked.cases),
-            *behind_the_cut(c, model, attributor, rng, asked.cases),
-            sentence_would_win(c, model, rng, asked.cases),
-            words_without_effect(c, other, model, attributor, rng, asked.cases),
+        # Each kind draws its own numbers: it is the same with and without the others.
+        draws = [random.Random(asked.seed) for _ in range(4)]
+        for measured in itertools.chain(
+            near_duplicates(c, model, draws[0], asked.cases),
+            behind_the_cut(c, model, attributor, draws[1], asked.cases),
+            [sentence_would_win(c, model, draws[2], asked.cases)],
+            [words_without_effect(c, other, model, attributor, draws[3], asked.cases)],
         ):
             print("\n".join(measured.rows()), flush=True)
 

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.analysis.failures.result import Rate
+
 NAME = "behind_the_cut"
+MEASURED: tuple[Rate, ...] = ()
 
 
 def better_unread(scores: NDArray[np.float64], starts: Sequence[int], cut_at: int | None) -> int | None:

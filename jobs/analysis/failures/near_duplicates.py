@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from itertools import combinations
 
 from attribution_core.text.words import word_key, word_spans
+from jobs.analysis.failures.result import Rate
 from jobs.analysis.statistics.texts import NEGATIONS, NUMERAL
 
 NAME = "near_duplicates"
@@ -21,6 +22,7 @@ SHARED = 0.05
 LENGTH = 3
 # Of the words that differ, so many of a kind are listed.
 LISTED = 12
+MEASURED: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.analysis.failures.result import Rate
+
 NAME = "sentence_would_win"
+MEASURED: tuple[Rate, ...] = ()
 
 
 def winning_sentence(scores: NDArray[np.float64], winner: float) -> int | None:
