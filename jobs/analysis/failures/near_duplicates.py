@@ -29,23 +29,26 @@ MEASURED: tuple[Rate, ...] = ()
 class Differences:
     """The words that only one of two texts has at a place, by what they are, at most ``LISTED`` of each.
 
-    ``changed`` counts all of them, of both texts.
+    ``changed`` counts all of them, in both texts, of ``words`` in all.
     """
 
     negations: tuple[str, ...]
     numbers: tuple[str, ...]
     others: tuple[str, ...]
     changed: int
+    words: int
 
     def sentence(self) -> str:
-        """What differs, in one line."""
+        """What differs, in one line; of texts that share less than half their words only how much."""
+        if 2 * self.changed > self.words:
+            return f"they share passages; {self.changed:,} of {self.words:,} words differ"
         named = [
             f"{name} ({', '.join(words)})"
             for name, words in (("a negation", self.negations), ("a number", self.numbers))
             if words
         ]
         if self.others:
-            more = ", …" if self.changed > len(self.negations) + len(self.numbers) + len(self.others) else ""
+            more = ", …" if len(self.others) == LISTED else ""
             named.append(f"other words ({', '.join(self.others)}{more})")
         return f"they differ in {' and '.join(named)}" if named else "no word differs"
 
@@ -86,7 +89,9 @@ def differences(a: str, b: str) -> Differences:
     kinds: dict[str, list[str]] = {"negations": [], "numbers": [], "others": []}
     for word in dict.fromkeys(changed):
         kinds[_kind(word)].append(word)
-    return Differences(**{kind: tuple(some[:LISTED]) for kind, some in kinds.items()}, changed=len(changed))
+    return Differences(
+        **{kind: tuple(some[:LISTED]) for kind, some in kinds.items()}, changed=len(changed), words=sum(map(len, words))
+    )
 
 
 def _kind(word: str) -> str:

@@ -82,7 +82,7 @@ class Judge:
                 encoder.model,
                 layer=-1,
                 similarity=self.similarity,
-                prompts={role: prompt for role, prompt in prompts.items()},
+                prompts={**prompts},
                 role=role,
                 private=True,
             )

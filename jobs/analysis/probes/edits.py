@@ -25,7 +25,7 @@ ANTONYMS = (
     "activated/inhibited activation/inhibition promote/prevent promotes/prevents promoted/prevented "
     "improve/worsen improves/worsens improved/worsened gain/loss rise/fall accelerate/decelerate stable/unstable "
     "stability/instability compressible/incompressible laminar/turbulent steady/unsteady linear/nonlinear old/young "
-    "older/younger male/female men/women heavy/light deep/shallow wide/narrow dry/wet open/closed"
+    "older/younger male/female men/women heavy/light deep/shallow wide/narrow dry/wet open/closed "
     "always/never all/none many/few possible/impossible dependent/independent success/failure safe/dangerous "
     "protect/harm protects/harms acute/chronic benign/malignant up/down"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from attribution_core.text.words import sentence_spans
 from jobs.analysis.failures.sentences import TEXTS_AT_ONCE, score, score_sentences
 from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.sampling import draw, generator
-from jobs.analysis.probes.edits import EDITS, Edit, Edited, Source, source
+from jobs.analysis.probes.edits import EDITS, Edit, Source, source
 from jobs.analysis.probes.result import SMALL, Estimate, Probe, Probes
 from jobs.analysis.ranking.judgments import judgments
 from jobs.analysis.resampling import Bootstrap, few_draws
@@ -71,7 +71,11 @@ def probe(run: Run, model: Judge, *, sample: int = SAMPLE, seed: int = 0, progre
         )
     if few := few_draws(len(pairs)):
         notes.append(few.replace("first texts", "queries"))
-    results = [one for edit in EDITS if (one := _probed(run, model, edit, pairs, sources, seed, progress)) is not None]
+    if progress is not None:
+        progress.phase("documents to encode", len(pairs))
+    originals = _scores(run, model, [(pair.query, pair.text) for pair in pairs], progress)
+    tried = [_probed(run, model, edit, pairs, sources, originals, seed, progress) for edit in EDITS]
+    results = [one for one in tried if one is not None]
     if (prompt := _without_prompt(run, model, pairs, seed, progress)) is not None:
         results.append(prompt)
     done = {one.name for one in results}
@@ -155,40 +159,34 @@ def _probed(
     edit: Edit,
     pairs: Sequence[_Pair],
     sources: Sequence[Source],
+    originals: Array,
     seed: int,
     progress: Progress | None,
 ) -> Probe | None:
-    edited = [
-        (pair, one) for pair, source in zip(pairs, sources, strict=True) if (one := edit.make(source)) is not None
-    ]
-    if not edited:
+    made = [edit.make(source) for source in sources]
+    at = [place for place, one in enumerate(made) if one is not None]
+    if not at:
         return None
     if progress is not None:
-        progress.phase(f"documents to edit: {edit.title}", len(edited))
-    # The original, the edited text and the control of each pair.
-    scores = np.array(list(_scores(run, model, edited, progress)))
-    below = np.array([np.nan if pair.next_score is None else pair.next_score for pair, _ in edited])
-    nexts = np.repeat(below[:, None], 3, axis=1)
-    return _summary(edit, [pair for pair, _ in edited], scores, nexts, len(pairs), seed)
+        progress.phase(f"copies to encode: {edit.title}", 2 * len(at))
+    edited = [(pairs[place].query, one.text) for place, one in enumerate(made) if one is not None]
+    controls = [(pairs[place].query, one.control) for place, one in enumerate(made) if one is not None]
+    columns = [originals[at], *(_scores(run, model, texts, progress) for texts in (edited, controls))]
+    below = np.array([np.nan if pairs[place].next_score is None else pairs[place].next_score for place in at])
+    nexts = np.repeat(below.astype(np.float64)[:, None], 3, axis=1)
+    return _summary(edit, [pairs[place] for place in at], np.stack(columns, axis=1), nexts, len(pairs), seed)
 
 
-def _scores(
-    run: Run, model: Judge, edited: Sequence[tuple[_Pair, Edited]], progress: Progress | None
-) -> Iterator[tuple[float, float, float]]:
-    role_a, role_b = run.roles
-    step = TEXTS_AT_ONCE // 4
-    for at in range(0, len(edited), step):
-        some = edited[at : at + step]
-        wanted = [(role_a, pair.query) for pair, _ in some]
-        wanted += [(role_b, text) for pair, one in some for text in (pair.text, one.text, one.control)]
-        texts = model.embed(wanted)
-        for pair, one in some:
-            first, second, third = (
-                score(model, run.roles, texts, pair.query, text) for text in (pair.text, one.text, one.control)
-            )
-            yield first, second, third
+def _scores(run: Run, model: Judge, pairs: Sequence[tuple[str, str]], progress: Progress | None) -> Array:
+    """The model's scores of pairs of texts, [n]."""
+    scores: list[float] = []
+    for at in range(0, len(pairs), TEXTS_AT_ONCE // 4):
+        some = pairs[at : at + TEXTS_AT_ONCE // 4]
+        texts = model.embed([(role, text) for pair in some for role, text in zip(run.roles, pair, strict=True)])
+        scores += [score(model, run.roles, texts, a, b) for a, b in some]
         if progress is not None:
             progress.advance(len(some))
+    return np.array(scores)
 
 
 def _without_prompt(
@@ -201,21 +199,13 @@ def _without_prompt(
     dashed = {role: f"{prompt.rstrip(' :')} - " if prompt else "" for role, prompt in prompts.items()}
     if progress is not None:
         progress.phase(f"pairs to encode: {PROMPT.title}", 3 * len(pairs))
+    with_next = [at for at, pair in enumerate(pairs) if pair.next_text is not None]
     scores, nexts = np.full((len(pairs), 3), np.nan), np.full((len(pairs), 3), np.nan)
-    role_a, role_b = run.roles
     for column, chosen in enumerate((prompts, dict.fromkeys(prompts, ""), dashed)):
         other = model.with_prompts(chosen)
-        for at in range(0, len(pairs), TEXTS_AT_ONCE // 4):
-            some = pairs[at : at + TEXTS_AT_ONCE // 4]
-            wanted = [(role_a, pair.query) for pair in some] + [(role_b, pair.text) for pair in some]
-            wanted += [(role_b, pair.next_text) for pair in some if pair.next_text is not None]
-            texts = other.embed(wanted)
-            for row, pair in enumerate(some, at):
-                scores[row, column] = score(other, run.roles, texts, pair.query, pair.text)
-                if pair.next_text is not None:
-                    nexts[row, column] = score(other, run.roles, texts, pair.query, pair.next_text)
-            if progress is not None:
-                progress.advance(len(some))
+        scores[:, column] = _scores(run, other, [(pair.query, pair.text) for pair in pairs], progress)
+        following = [(pairs[at].query, text) for at in with_next if (text := pairs[at].next_text) is not None]
+        nexts[with_next, column] = _scores(run, other, following, None)
     return _summary(PROMPT, pairs, scores, nexts, len(pairs), seed, of_documents=False)
 
 
