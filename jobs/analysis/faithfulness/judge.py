@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from jobs.errors import RunError
 from jobs.run.reader import Run
 
 BATCH_TEXTS = 64
+# Where texts are cut to be encoded: references, which are read up to the cut, then cost nothing.
+LAYER = 0
 
 Texts = dict[tuple[str, str], Values]
 
@@ -41,12 +44,12 @@ class Judge:
         prompts = _prompts(run) if self.own else {}
         similarity = run.setting("similarity") if self.own else None
         first_role, second_role = run.roles
-        first = make_encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
+        first = make_encoder(loaded, layer=LAYER, similarity=similarity, prompts=prompts, role=first_role)
         self._encoders: dict[Role, Encoder] = {first_role: first}
         if second_role != first_role:
             # One copy of the weights serves both roles.
             self._encoders[second_role] = make_encoder(
-                first.model, layer=-1, similarity=similarity, prompts=prompts, role=second_role, private=True
+                first.model, layer=LAYER, similarity=similarity, prompts=prompts, role=second_role, private=True
             )
         self.similarity = first.similarity
         self.fingerprint = first.fingerprint()
@@ -68,6 +71,26 @@ class Judge:
                 raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
             embeddings.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
         return embeddings
+
+    def prompt(self, role: Role) -> str:
+        """The prompt put before a text of a role; "" where there is none."""
+        return self._encoders[role].prompt(role)
+
+    def with_prompts(self, prompts: dict[Role, str]) -> Judge:
+        """The same model with these prompts by role, "" for none; it shares the weights."""
+        other = copy.copy(self)
+        other._encoders = {
+            role: make_encoder(
+                encoder.model,
+                layer=LAYER,
+                similarity=self.similarity,
+                prompts={**prompts},
+                role=role,
+                private=True,
+            )
+            for role, encoder in self._encoders.items()
+        }
+        return other
 
     def word_vectors(self, side: Side, role: Role) -> Values:
         """:func:`word_vectors` by the encoder of a role, [n, d]."""
