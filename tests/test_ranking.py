@@ -15,16 +15,25 @@ import pytrec_eval
 from pair_runs import Row, attributed, words, write_pairs
 from query_runs import LOG, Ranked, write_run
 from test_logs import log_job
+from test_stores import as_user
+from tiny_models import TinyModels
+from typer.testing import CliRunner
 
 from jobs.analysis.ranking import metrics
 from jobs.analysis.ranking.judgments import judgments
 from jobs.analysis.ranking.metrics import planned_metrics, ranking_metrics, why_none
 from jobs.analysis.ranking.result import Ranking
-from jobs.config.job import JobConfig
+from jobs.analysis.resampling import BUCKETS, mean_intervals
+from jobs.analysis.statistics.compute import compute_statistics
+from jobs.cli.main import app
+from jobs.config.job import JobConfig, parse_job
+from jobs.errors import RunError
 from jobs.plan.plan import make_plan
 from jobs.run.manifest import MANIFEST, Plan, load_plan, read_judgments
 from jobs.run.reader import Run, open_run
+from jobs.run.record import is_own
 from jobs.storage.store import Store
+from jobs.views.report.charts import charts_of
 
 FILES = {"log": "run.trec", "queries": "queries.jsonl", "corpus": "corpus.jsonl", "qrels": "qrels.trec"}
 DOCUMENTS = [f"d{i}" for i in range(40)]
@@ -159,6 +168,32 @@ def test_judgments_of_documents_outside_the_log_are_stored(tmp_path: Path) -> No
     assert again.read(plan.judgments_file) == store.read(plan.judgments_file)
 
 
+def test_judgments_are_stored_in_a_bucket_and_removed_with_their_run(
+    s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_log(tmp_path, *random_log(2))
+    local, plan, _ = planned_log(tmp_path)
+    as_user(monkeypatch, s3.admin)
+    job = parse_job(log_job(tmp_path, files=FILES).model_dump() | {"output": f"s3://{s3.bucket}/judged"})
+    store = Store.open(job.output)
+    far = make_plan(job, store)
+    assert far.judgments_file == plan.judgments_file
+    table = read_judgments(store, far)
+    assert table is not None
+    assert table.equals(read_judgments(local, plan), check_metadata=True)
+    assert all(is_own(name) for name in store.list("plan"))
+
+
+def test_a_damaged_file_of_judgments_is_named(tmp_path: Path) -> None:
+    write_log(tmp_path, *random_log(2))
+    store, plan, _ = planned_log(tmp_path)
+    assert plan.judgments_file is not None
+    for data in (b"junk", (tmp_path / "run" / plan.pairs_file).read_bytes()):
+        store.replace(plan.judgments_file, data)
+        with pytest.raises(RunError, match=r"judgments-.*is damaged"):
+            read_judgments(store, plan)
+
+
 def test_the_first_of_two_judgments_counts_as_in_the_rows(tmp_path: Path) -> None:
     log = {"q0": {"d1": 2.0, "d2": 1.0}}
     write_log(tmp_path, log, {"q0": {"d1": 3, "d2": 0}})
@@ -237,8 +272,7 @@ def test_a_runs_metrics_are_those_of_both_orders(tmp_path: Path, seed: int) -> N
     check(result, "model", expected(scores, qrels, 10))
     assert result is not None
     assert set(result.per_query["text"].to_pylist()) == {f"text of {q}" for q in set(log) & set(qrels)}
-    assert result.measure("nDCG", "model") is not None
-    assert json.loads(json.dumps(result.to_dict()))["cutoff"] == 10
+    assert result.measure("nDCG", "model") in result.measures
 
 
 def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
@@ -318,3 +352,58 @@ def test_what_cannot_be_computed_is_named(tmp_path: Path) -> None:
         log = open_run(write_run(tmp_path / name, {"q1": "a query"}, [rows], schema=schema).url)
         assert ranking_metrics(log) is None
         assert "has no judgments" in why_none(log)
+
+
+def test_intervals_of_many_queries_are_as_wide_as_their_mean_varies() -> None:
+    values = np.random.default_rng(1).random((3 * BUCKETS, 2))
+    mean, low, high = mean_intervals(values, 1000, 0)
+    assert mean == pytest.approx(values.mean(0), abs=1e-12)
+    assert high - low == pytest.approx(2 * 1.96 * values.std(0) / len(values) ** 0.5, rel=0.15)
+
+
+# Where they are printed ----------------------------------------------------------------------------------------------
+
+
+def test_plan_prints_the_metrics_of_the_log_without_a_run(tmp_path: Path, tiny: TinyModels) -> None:
+    log, qrels = random_log(6)
+    write_log(tmp_path, log, qrels)
+    places = [word for name, file in FILES.items() for word in (f"--{name}", str(tmp_path / file))]
+    result = CliRunner().invoke(app, ["plan", "--model", str(tiny.folder("bert")), *places, "--depth", "10"])
+    assert result.exit_code == 0, result.stderr
+    wanted = expected({q: {d: s[d] for d in in_order(s)[:10]} for q, s in log.items()}, qrels, 10)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for name in ("nDCG@10", "R@10", "RR@10", "AP@10", "Judged@10"):
+        mean = sum(row[name] for row in wanted.values()) / len(wanted)
+        assert [line[1] for line in lines if line[0] == name] == [f"{mean:.3f}"]
+    assert "worst queries by nDCG@10: q2 (0.000), " in result.stdout
+    assert "1 judged query is not in the log" in result.stdout
+
+
+def test_the_statistic_has_the_same_numbers_and_the_worst_queries(tmp_path: Path) -> None:
+    run, _ = log_run(tmp_path, *random_log(0))
+    result = ranking_metrics(run, resamples=50, seed=3)
+    assert result is not None
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=50, seed=3)
+    found = run.statistics["ranking"]
+    for one in result.measures:
+        figure = found.figure(f"{one.ranking}_{one.name}")
+        assert (figure.value, figure.low, figure.high) == (one.value, one.low, one.high)
+    assert found.table("ranking_queries").equals(result.per_query)
+    assert found.statistic.notes == result.notes
+    said = str(found)
+    assert "RR@10 (MRR)" in said
+    assert said.index("\nq2 ") < said.index("\nq1 ")
+    assert "<svg" in str(charts_of(found.statistic, found.tables, run.statistics.summary.run))
+
+
+def test_the_statistic_says_that_a_sample_of_pairs_leaves_it_whole(tmp_path: Path) -> None:
+    run, _ = log_run(tmp_path, *random_log(0))
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=5, sample=20)
+    assert any("of all pairs of the run" in note for note in run.statistics["ranking"].statistic.notes)
+
+
+def test_the_statistic_of_pairs_says_that_there_is_none(tmp_path: Path) -> None:
+    pair = attributed(words("one two"), words("three four"), np.array([[0.1, 0.2], [0.3, 0.4]]))
+    run = write_pairs(tmp_path / "pairs", [[Row("p1", pair)]])
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=5)
+    assert "is of pairs of texts and not a retrieval log" in str(run.statistics["ranking"]).replace("\n", " ")

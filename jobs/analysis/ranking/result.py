@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
 By = Literal["log", "model"]
-# In plain words, by the name that precedes the cutoff.
+# By the name that precedes the cutoff, which stands in for {k}.
 MEANINGS = {
-    "nDCG": "gain of the relevant documents by rank, of the best order possible",
-    "R": "share of the relevant documents among them",
-    "RR": "1 / rank of the first relevant document, its mean is MRR",
-    "AP": "precision at each relevant document's rank, its mean is MAP",
-    "Judged": "share of them that is judged",
+    "nDCG": "gain of the first {k} by rank; 1 is the best order possible",
+    "R": "share of the relevant documents that are in the first {k} (recall)",
+    "RR": "1 / rank of the first relevant one in the first {k} (its mean: MRR)",
+    "AP": "precision at the relevant ones in the first {k} (its mean: MAP)",
+    "Judged": "share of the first {k} that is judged",
 }
+
+
+def meaning_of(name: str) -> str:
+    """What a metric such as nDCG@10 says, in plain words."""
+    kind, _, cutoff = name.partition("@")
+    return MEANINGS[kind].format(k=cutoff)
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,6 @@ class Measure:
     low: float | None
     high: float | None
     queries: int
-
-    @property
-    def meaning(self) -> str:
-        """What the metric says, in plain words."""
-        kind, _, cutoff = self.name.partition("@")
-        return f"of the first {cutoff} documents: {MEANINGS[kind]}"
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,3 @@ class Ranking:
         """The metric at ``cutoff`` whose name begins with ``kind``, such as nDCG; None where there is none."""
         name = f"{kind}@{self.cutoff}"
         return next((one for one in self.measures if (one.name, one.ranking) == (name, ranking)), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "measures": [vars(one) for one in self.measures],
-            "per_query": self.per_query.to_pylist(),
-            "cutoff": self.cutoff,
-            "depth": self.depth,
-            "queries": self.queries,
-            "notes": list(self.notes),
-        }

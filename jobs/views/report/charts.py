@@ -148,6 +148,14 @@ def _relevance(rows: Rows, facts: RunFacts) -> list[Chart]:
     return _by_group(rows, "By relevance")
 
 
+def _ranking(rows: Rows, facts: RunFacts) -> list[Chart]:
+    bars = [
+        plots.Bar(f"{row['metric']}, {row['ranking']}'s order", row["value"], row["low"], row["high"]) for row in rows
+    ]
+    title = "Metrics of the rankings"
+    return [_chart(title, "mean over the queries with judgments, with its interval", plots.bars(title, few(bars)))]
+
+
 def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:
     bars = [plots.Bar(printable(f"{row['word']} (query {row['query_id']})"), row["mean_lift"]) for row in rows]
     svg = plots.bars("Words without effect: mean lift", few(bars))
@@ -211,6 +219,7 @@ DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
     "word_kinds": _word_kinds,
     "sufficiency": _sufficiency,
     "strongest": _strongest,
+    "ranking": _ranking,
     "retrieval_relevance": _relevance,
     "retrieval_rank": _rank,
     "words_without_effect": _without_effect,
