@@ -147,7 +147,7 @@ def test_the_worst_query_is_first_and_those_without_relevant_documents_last(tmp_
     assert result.notes == (
         "1 query of 12 without judgments left out.",
         "1 judged query is not in the log and left out, as trec_eval does without -c.",
-        "1 judged query has no relevant document and counts with 0, as in trec_eval.",
+        "1 judged query has no relevant document: counted as 0, as in trec_eval.",
     )
 
 

@@ -250,7 +250,7 @@ def _notes(judged: pa.Table, per_query: pa.Table, in_rows: int, of_rows: bool) -
     none = pc.sum(pc.equal(per_query["relevant"], 0)).as_py()
     if none:
         said = "1 judged query has" if none == 1 else f"{none:,} judged queries have"
-        notes.append(f"{said} no relevant document and counts with 0, as in trec_eval.")
+        notes.append(f"{said} no relevant document: counted as 0, as in trec_eval.")
     if of_rows:
         notes.append(
             "The judgments are those of the run's rows, for no qrels are stored with it: relevant documents outside "
