@@ -11,7 +11,8 @@ import pytest
 
 from jobs.analysis.statistics.schema import Figure, RunFacts
 from jobs.run.totals import Totals
-from jobs.views.report import charts, findings, plots
+from jobs.views.kit.numbers import worded
+from jobs.views.report import charts, plots
 from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview, Scores
 from jobs.views.report.summary import found_sentences, meaning
@@ -186,6 +187,6 @@ def test_words_without_effect_and_lifts_are_drawn() -> None:
 
 
 def test_nothing_is_minus_zero() -> None:
-    assert findings.worded(-1e-5, "share") == "0.0\u00a0%"
-    assert findings.worded(-0.1, "share") == "-10.0\u00a0%"
+    assert worded(-1e-5, "share") == "0.0\u00a0%"
+    assert worded(-0.1, "share") == "-10.0\u00a0%"
     assert ">0.0 %</text>" in plots.bars("b", [plots.Bar("x", -1e-5)], percent=True)

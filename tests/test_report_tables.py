@@ -15,11 +15,10 @@ from statistics_runs import Made, made_pairs, write_made
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import TableInfo
 from jobs.run.reader import Run
+from jobs.views.kit.numbers import PERCENT
 from jobs.views.report import findings
 from jobs.views.report.findings import Findings, shown_table
 from jobs.views.report.report import make_report
-
-PERCENT = findings.PERCENT
 
 
 def words_of(name: str, **columns: list[Any]) -> list[list[str]]:

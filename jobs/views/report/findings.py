@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.types as types
 from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
 from jobs.errors import RunError
 from jobs.storage.store import Store
+from jobs.views.kit.numbers import worded
 from jobs.views.kit.page import html_table
 from jobs.views.kit.table import Column, Table, column
 from jobs.views.report.charts import charts_of
@@ -30,7 +30,6 @@ MOST_READ = 10_000
 # Columns of shares of one, written in per cent whatever their size, and those that a row's measure is in.
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
 MEASURED = {"value", "low", "high"}
-PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
 LEFT_OUT = {"order", "exact"}
 
 
@@ -140,19 +139,6 @@ def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> Tabl
     more = f" The first {MOST_ROWS} of {info.rows:,} rows; all are in {info.file}." if info.rows > MOST_ROWS else ""
     meanings = "; ".join(f"{column.head}: {column.meaning}" for column in columns if column.meaning)
     return Table(info.meaning, columns, note=f"{meanings}.{more}" if meanings else more.strip())
-
-
-def worded(value: float | None, unit: str = "") -> str:
-    """A number as the page writes it: shares in per cent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if unit == "share":
-        return f"{100 * value:.1f}{PERCENT}".replace(f"-0.0{PERCENT}", f"0.0{PERCENT}")
-    if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
-        return f"{value:,.0f}"
-    if unit == "ratio":
-        return f"{value:.2f} ×"
-    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
 
 
 def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:

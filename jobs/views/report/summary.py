@@ -7,7 +7,8 @@ from typing import Literal
 
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import Figure
-from jobs.views.report.findings import PERCENT, Findings, worded
+from jobs.views.kit.numbers import within, worded
+from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview
 
 # The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
@@ -176,15 +177,6 @@ def _beyond(share: Figure, others: str) -> str:
 def unit_of(findings: Findings) -> str:
     """What was attributed as one: word, token or sentence."""
     return findings.summary.run.groups
-
-
-def within(one: Figure) -> str:
-    """The figure's interval in brackets; "" where it has none."""
-    if one.low is None or one.high is None:
-        return ""
-    # The unit is said once, behind the second number.
-    low, high = (worded(end, one.unit).removesuffix(" ×") for end in (one.low, one.high))
-    return f" ({low.removesuffix(PERCENT)} to {high})"
 
 
 def adds_up(overview: Overview) -> Trust:
