@@ -18,6 +18,7 @@ from jobs.plan.log_database import LogDatabase, called
 from jobs.plan.log_joins import ids_without_text, judged_queries, queries_without_rows, ranks_against_scores
 from jobs.plan.reject_limits import check_share
 from jobs.plan.third_column import decide
+from jobs.run.manifest import NOT_IN_LOG, judgment_schema
 from jobs.sources import InputFile
 from jobs.sources.log import LogFiles, read_log, read_qrels
 from jobs.sources.tables import read_texts
@@ -303,6 +304,24 @@ class LogStaging(LogDatabase):
             notices, warnings = judged_queries(self.con, called(self._files.qrels))
             self.notices += notices
             self.warn(warnings)
+
+    def judgments(self) -> pa.Table | None:
+        """The judgments of the queries that have pairs, also of documents that the log lacks; None without qrels.
+
+        The first judgment of a query and document counts, as in the pairs' own column.
+        """
+        if not self._files.qrels:
+            return None
+        table = self.con.sql("""
+            SELECT query, document, arg_min(relevance, nth) AS relevance FROM judgments
+            SEMI JOIN (SELECT id FROM q WHERE q IN (SELECT q FROM ranked)) AS used ON used.id = judgments.query
+            GROUP BY query, document ORDER BY query, document
+        """).to_arrow_table()
+        absent = one_number(
+            self.con, "SELECT count(DISTINCT query) FROM judgments WHERE query NOT IN (SELECT id FROM asked)"
+        )
+        schema = judgment_schema().with_metadata({NOT_IN_LOG: str(absent)})
+        return table.cast(schema).combine_chunks()
 
     def publish(self, reserved: set[str], notices: list[str]) -> pa.Schema:
         """Table ``matched`` and view ``pair_rows``, as jobs.plan.plan reads them; the schema of the columns k0, k1 …"""

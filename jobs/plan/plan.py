@@ -114,6 +114,8 @@ def _write(
         )
     pairs_file = _commit(run, folder, "pairs", _pair_tables(staging, side, kept))
     texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
+    judgments = staging.judgments() if isinstance(staging, LogStaging) else None
+    judgments_file = None if judgments is None else _commit(run, folder, "judgments", iter([judgments]))
     present = load_plan(run)
     if present is not None:
         return present  # another planner was first, and so its rejects stay
@@ -136,6 +138,7 @@ def _write(
         lengths=_lengths(staging, job.mode),
         work=total_work(staging.con),
         centre_file=centre_file,
+        judgments_file=judgments_file,
         warnings=staging.warnings if isinstance(staging, LogStaging) else [],
     )
     if run.commit(MANIFEST, encoded(plan)):

@@ -27,8 +27,23 @@ ASSUMED_CHARACTERS = 400
 ASSUMED_WIDTH = 384
 ASSUMED_LIMIT = 512
 SPECIAL_TOKENS = 2
+# Metadata of the judgments: the number of judged queries that the log lacks.
+NOT_IN_LOG = b"judged_queries_not_in_log"
 
-__all__ = ["MANIFEST", "Calibration", "Plan", "Rate", "Shard", "ShardInfo", "Work", "load_plan", "read_shard"]
+__all__ = [
+    "MANIFEST",
+    "Calibration",
+    "Plan",
+    "Rate",
+    "Shard",
+    "ShardInfo",
+    "Work",
+    "judgment_schema",
+    "load_plan",
+    "read_judgments",
+    "read_pairs",
+    "read_shard",
+]
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,8 @@ class Plan:
 
     ``job`` is the digest of its job. ``texts`` counts distinct (text, role). ``rejected`` counts the rows rejected
     while planning, by reason. ``inputs`` has a dict for each input file: file, size, modified, fingerprint.
-    ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts. ``kept``
+    ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts.
+    ``judgments_file`` has the judgments of a log's queries, None for jobs without qrels and for older plans. ``kept``
     is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
     costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
     for the estimate. ``warnings`` are the notices that the summary repeats.
@@ -143,6 +159,7 @@ class Plan:
     lengths: dict[str, dict[str, int]]
     work: Work
     centre_file: str | None = None
+    judgments_file: str | None = None
     warnings: list[str] = field(default_factory=list)
     version: int = VERSION
     _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -185,6 +202,7 @@ def load_plan(run: Store) -> Plan | None:
             lengths={role: {k: int(v) for k, v in lengths.items()} for role, lengths in manifest["lengths"].items()},
             work=Work(**{k: int(v) for k, v in manifest["work"].items()}),
             centre_file=None if manifest.get("centre_file") is None else str(manifest["centre_file"]),
+            judgments_file=None if manifest.get("judgments_file") is None else str(manifest["judgments_file"]),
             warnings=[str(line) for line in manifest.get("warnings", [])],
             version=int(manifest["version"]),
             **{key: manifest[key] for key in same},
@@ -196,6 +214,52 @@ def load_plan(run: Store) -> Plan | None:
 def read_shard(run: Store, plan: Plan, index: int) -> Shard:
     """Return the pairs and texts of shard ``index``; raises RunError if the plan's files are damaged or lack it."""
     return Shard(index, _row_group(run, plan, plan.pairs_file, index), _row_group(run, plan, plan.texts_file, index))
+
+
+def judgment_schema() -> pa.Schema:
+    """Return the schema of the judgments: ids of a query and a document, and the grade of the document."""
+    import pyarrow as pa
+
+    return pa.schema([("query", pa.string()), ("document", pa.string()), ("relevance", pa.int32())])
+
+
+def read_judgments(run: Store, plan: Plan) -> pa.Table | None:
+    """Return the judgments of the plan's queries, those of documents without a row too; None if it has none.
+
+    The columns are those of :func:`judgment_schema`, sorted by query and document. The metadata ``NOT_IN_LOG`` has the
+    number of judged queries that the log lacks. Raises RunError if the file is damaged.
+    """
+    import pyarrow as pa
+
+    if plan.judgments_file is None:
+        return None
+    table = _columns(run, plan.judgments_file, list(judgment_schema().names))
+    try:
+        return table.cast(judgment_schema().with_metadata(table.schema.metadata))
+    except pa.ArrowException:
+        raise RunError(f"{run.url}/{plan.judgments_file}: is damaged") from None
+
+
+def read_pairs(run: Store, plan: Plan, columns: list[str]) -> pa.Table:
+    """Return some columns of the pairs of all shards; raises RunError if the file is damaged or lacks one."""
+    return _columns(run, plan.pairs_file, columns)
+
+
+def _columns(run: Store, name: str, columns: list[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def read() -> pa.Table:
+        with run.open_input(name) as raw:
+            parquet = pq.ParquetFile(raw)
+            if not set(columns) <= set(parquet.schema_arrow.names):
+                raise RunError(f"{run.url}/{name}: is damaged")
+            return parquet.read(columns)
+
+    try:
+        return run.attempt("read", name, read)
+    except pa.ArrowException:
+        raise RunError(f"{run.url}/{name}: is damaged") from None
 
 
 def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:

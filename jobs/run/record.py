@@ -30,7 +30,7 @@ RESOLVED = "run"
 # In the order in which a run is removed: the parts that mark shards as done go before what they depend on.
 FOLDERS = ("attributions", "plan", "rejects", "texts", "statistics", "logs")
 OWN_FILES = {
-    "plan": r"(pairs|texts|centre)-[0-9a-f]+\.parquet|mean-[0-9a-f]+\.json|manifest\.json|settings\.json",
+    "plan": r"(pairs|texts|centre|judgments)-[0-9a-f]+\.parquet|mean-[0-9a-f]+\.json|manifest\.json|settings\.json",
     "attributions": r"part-\d+\.(parquet|arrow)",
     "texts": r"part-\d+\.(parquet|arrow)",
     "rejects": r"part-(\d+|plan)\.(parquet|arrow)",

@@ -1,0 +1,240 @@
+"""Computes the metrics of a run's rankings by ir_measures, whose numbers are those of pytrec_eval and trec_eval.
+
+trec_eval orders by score and equal scores by id, the largest first. So that the log's own order decides, not that rule,
+the evaluator is given -1, -2, … in place of scores: those of the log's documents by rank, those of the model's by
+score, of which equals are ordered by id as in trec_eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import ir_measures
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.analysis.ranking.judgments import OF_ROWS, is_number, judgments
+from jobs.analysis.ranking.result import By, Measure, Ranking
+from jobs.analysis.resampling import Resampling
+from jobs.progress import counted
+from jobs.run.manifest import NOT_IN_LOG, Plan, read_judgments, read_pairs
+from jobs.run.reader import Run
+from jobs.storage.store import Store
+
+CUTOFF = 10
+RESAMPLES = 1000
+# Rows that are evaluated at once: ids and scores of more would fill the memory.
+ROWS_AT_ONCE = 500_000
+KINDS = (ir_measures.nDCG, ir_measures.R, ir_measures.RR, ir_measures.AP, ir_measures.Judged)
+DEEP = (ir_measures.R, ir_measures.AP)
+Values = dict[str, dict[str, float]]
+
+
+def ranking_metrics(run: Run, resamples: int = RESAMPLES, seed: int = 0) -> Ranking | None:
+    """The metrics of the log's own ranking (column rank) and of the model's (by score) over the queries with judgments.
+
+    The cutoff is 10, or the run's depth where that is smaller; R and AP are also cut at a greater depth. The model's
+    ranking orders the documents that the run holds. None where there is nothing to compute; :func:`why_none` says why.
+    """
+    if run.roles[0] != "query":
+        return None
+    judged = judgments(run)
+    if judged is None:
+        return None
+    ranked = is_number(run, "rank")
+    rows = run.to_table(["text_a_id", "text_b_id", "score", *(["rank"] if ranked else [])])
+    rows = rows.rename_columns(["query", "document", "score", *(["rank"] if ranked else [])])
+    notes = []
+    if run.unfinished:
+        rows, note = _complete(run, rows)
+        notes.append(note)
+    depth = run.setting("depth")
+    orders: dict[By, pa.Table] = {"log": _by_rank(rows)} if ranked else {}
+    orders["model"] = rows.sort_by([("query", "ascending"), ("score", "descending"), ("document", "descending")])
+    texts = run.written_texts(set(judged["query"].to_pylist()), "query")
+    if not ranked:
+        notes.append("The run has no ranks, so these are of the model's order alone.")
+    else:
+        notes += _gaps(rows)
+    return _computed(orders, judged, depth if isinstance(depth, int) else None, texts, resamples, seed, notes)
+
+
+def why_none(run: Run) -> str:
+    """Why :func:`ranking_metrics` has nothing to compute for this run."""
+    if run.roles[0] != "query":
+        return "The run is of pairs of texts and not a retrieval log: it has no rankings."
+    if judgments(run) is None:
+        return (
+            "The run has no judgments (qrels, or a column relevance with whole numbers), "
+            "so how good its rankings are is not known."
+        )
+    return "No query with judgments has all its documents yet."
+
+
+def planned_metrics(store: Store, plan: Plan, depth: int | None, seed: int = 0) -> Ranking | None:
+    """The metrics of a planned log's own ranking, for which no model is needed; None for a job without judgments.
+
+    ``depth`` is the job's. Raises RunError where the plan's files cannot be read.
+    """
+    judged = read_judgments(store, plan)
+    if judged is None:
+        return None
+    rows = read_pairs(store, plan, ["text_a_id", "text_b_id", "rank"]).rename_columns(["query", "document", "rank"])
+    return _computed({"log": _by_rank(rows)}, judged, depth, {}, RESAMPLES, seed, _gaps(rows))
+
+
+def _by_rank(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([("query", "ascending"), ("rank", "ascending"), ("document", "descending")])
+
+
+def _complete(run: Run, rows: pa.Table) -> tuple[pa.Table, str]:
+    """The rows of the queries of an unfinished run that have all their documents, and a note about the others."""
+    there = rows.group_by("query").aggregate([("document", "count")])
+    if run.plan is None:
+        return rows.slice(0, 0), run.unfinished
+    planned = read_pairs(run.store, run.plan, ["text_a_id"]).rename_columns(["query"])
+    wanted = planned.group_by("query").aggregate([([], "count_all")])
+    both = wanted.join(there, "query")
+    done = both.filter(pc.equal(both["count_all"], pc.fill_null(both["document_count"], 0)))["query"]
+    missing = len(wanted) - len(done)
+    note = f"{counted(missing, 'query')} of {len(wanted):,} left out: not all of the documents are computed yet."
+    return rows.filter(pc.is_in(rows["query"], done.combine_chunks())), note
+
+
+def _gaps(rows: pa.Table) -> list[str]:
+    """A note where the log's ranks have gaps: rows that were rejected."""
+    sizes = rows.group_by("query").aggregate([("rank", "max"), ("rank", "count")])
+    missing = pc.sum(pc.max_element_wise(pc.subtract(sizes["rank_max"], sizes["rank_count"]), 0)).as_py()
+    if not missing:
+        return []
+    return [f"{counted(int(missing), 'row')} of the log could not be used: the documents below move up a rank."]
+
+
+def _computed(
+    orders: Mapping[By, pa.Table],
+    judged: pa.Table,
+    depth: int | None,
+    texts: Mapping[str, str],
+    resamples: int,
+    seed: int,
+    notes: list[str],
+) -> Ranking | None:
+    """The metrics of rankings whose rows are sorted by query and place."""
+    rows = next(iter(orders.values()))
+    in_rows = pc.unique(rows["query"].combine_chunks())
+    known = judged.filter(pc.is_in(judged["query"], in_rows))
+    if not len(known):
+        return None
+    of_rows = OF_ROWS in (judged.schema.metadata or {})
+    most = int(np.bincount(_query_numbers(rows)).max())
+    cutoff = CUTOFF if depth is None else min(CUTOFF, depth)
+    depth = most if depth is None else min(depth, most)
+    asked = [kind @ cutoff for kind in KINDS] + ([kind @ depth for kind in DEEP] if depth > cutoff else [])
+    if of_rows:
+        asked = [one for one in asked if one.NAME != "R"]
+    values: dict[By, Values] = {by: _evaluated(order, known, asked, max(cutoff, depth)) for by, order in orders.items()}
+    counts = known.append_column("good", pc.cast(pc.greater(known["relevance"], 0), pa.int64())).group_by("query")
+    per_query = (
+        counts.aggregate([("good", "sum"), ("document", "count")])
+        .rename_columns(["query", "relevant", "judged"])
+        .sort_by("query")
+    )
+    ids = per_query["query"].to_pylist()
+    per_query = per_query.add_column(1, "text", pa.array([texts.get(one, "") for one in ids], pa.string()))
+    drawn = Resampling.drawn(len(ids), resamples, [seed, 2])
+    measures = []
+    for one in map(str, asked):
+        for by, metrics in values.items():
+            column = np.array([metrics[one][query] for query in ids])
+            per_query = per_query.append_column(f"{by} {one}", pa.array(column))
+            value, low, high = (float(part[0]) for part in drawn.ratio(column, np.ones(len(ids))))
+            measures.append(Measure(one, by, value, _finite(low), _finite(high), len(ids)))
+    return Ranking(
+        measures=tuple(measures),
+        per_query=_worst_first(per_query, f"{list(orders)[-1]} nDCG@{cutoff}"),
+        cutoff=cutoff,
+        depth=depth,
+        queries=len(ids),
+        notes=(*notes, *_notes(judged, per_query, len(in_rows), of_rows)),
+    )
+
+
+def _evaluated(order: pa.Table, judged: pa.Table, asked: list[ir_measures.Measure], deepest: int) -> Values:
+    """Values by metric and query. RR@k is trec_eval's recip_rank of the first k documents."""
+    values: Values = {str(one): {} for one in asked}
+    for rows, grades in _portions(order, judged, deepest):
+        evaluator = ir_measures.evaluator(asked, grades)
+        for metric in evaluator.iter_calc(rows):
+            values[str(metric.measure)][metric.query_id] = float(metric.value)
+    return values
+
+
+def _portions(
+    order: pa.Table, judged: pa.Table, deepest: int
+) -> Iterator[tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]]:
+    """The first documents of the judged queries with falling numbers in place of scores, and the queries' grades."""
+    place = _places(order)
+    wanted = pc.and_(pc.is_in(order["query"], pc.unique(judged["query"].combine_chunks())), pa.array(place < deepest))
+    order = order.append_column("place", pa.array(place)).filter(wanted)
+    grades: dict[str, dict[str, int]] = {}
+    for query, document, grade in zip(*(judged[name].to_pylist() for name in judged.column_names), strict=True):
+        grades.setdefault(query, {}).setdefault(document, grade)
+    ends = np.append(np.flatnonzero(np.diff(_query_numbers(order))) + 1, len(order))
+    start = 0
+    while start < len(order):
+        end = int(ends[min(int(np.searchsorted(ends, start + ROWS_AT_ONCE)), len(ends) - 1)])
+        rows: dict[str, dict[str, float]] = {}
+        portion = order.slice(start, end - start)
+        columns = (portion[name].to_pylist() for name in ("query", "document", "place"))
+        for query, document, at in zip(*columns, strict=True):
+            rows.setdefault(query, {}).setdefault(document, -1.0 - at)
+        yield rows, {query: grades[query] for query in rows}
+        start = end
+
+
+def _query_numbers(order: pa.Table) -> NDArray[np.int64]:
+    """The query of each row as a number, in the order of the rows, which are sorted by query."""
+    codes = order["query"].combine_chunks().dictionary_encode().indices
+    return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _places(order: pa.Table) -> NDArray[np.int64]:
+    """The place of each row within its query, from 0."""
+    number = _query_numbers(order)
+    starts = np.append(0, np.flatnonzero(np.diff(number)) + 1)
+    sizes = np.diff(np.append(starts, len(number)))
+    return np.arange(len(number)) - np.repeat(starts, sizes)
+
+
+def _worst_first(per_query: pa.Table, by: str) -> pa.Table:
+    """Queries with a relevant document by the metric ``by``, of equals those with more relevant documents first."""
+    sorted_by = [("none", "ascending"), (by, "ascending"), ("relevant", "descending"), ("query", "ascending")]
+    none = pc.equal(per_query["relevant"], 0)
+    return per_query.append_column("none", none).sort_by(sorted_by).drop_columns(["none"]).combine_chunks()
+
+
+def _notes(judged: pa.Table, per_query: pa.Table, in_rows: int, of_rows: bool) -> list[str]:
+    notes = []
+    if len(per_query) < in_rows:
+        left = in_rows - len(per_query)
+        notes.append(f"{counted(left, 'query')} of {in_rows:,} without judgments left out.")
+    absent = int((judged.schema.metadata or {}).get(NOT_IN_LOG, 0))
+    if absent:
+        said = "1 judged query is" if absent == 1 else f"{absent:,} judged queries are"
+        notes.append(f"{said} not in the log and left out, as trec_eval does without -c.")
+    none = pc.sum(pc.equal(per_query["relevant"], 0)).as_py()
+    if none:
+        said = "1 judged query has" if none == 1 else f"{none:,} judged queries have"
+        notes.append(f"{said} no relevant document and counts with 0, as in trec_eval.")
+    if of_rows:
+        notes.append(
+            "The judgments are those of the run's rows, for no qrels are stored with it: relevant documents outside "
+            "the run are not known, so nDCG and AP may be too high, and R cannot be computed."
+        )
+    return notes
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,75 @@
+"""The metrics of the rankings of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+By = Literal["log", "model"]
+# In plain words, by the name that precedes the cutoff.
+MEANINGS = {
+    "nDCG": "gain of the relevant documents by rank, of the best order possible",
+    "R": "share of the relevant documents among them",
+    "RR": "1 / rank of the first relevant document, its mean is MRR",
+    "AP": "precision at each relevant document's rank, its mean is MAP",
+    "Judged": "share of them that is judged",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric such as nDCG@10 of one ranking: its mean over ``queries`` and the ends of its 95 % interval.
+
+    ``ranking`` is ``log`` for the log's own order and ``model`` for that by the model's scores. The ends are None where
+    fewer than two queries have a value, and where nothing was resampled.
+    """
+
+    name: str
+    ranking: By
+    value: float
+    low: float | None
+    high: float | None
+    queries: int
+
+    @property
+    def meaning(self) -> str:
+        """What the metric says, in plain words."""
+        kind, _, cutoff = self.name.partition("@")
+        return f"of the first {cutoff} documents: {MEANINGS[kind]}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The metrics of a run's rankings, as trec_eval computes them.
+
+    ``per_query`` has a row for each of the ``queries`` with judgments, the worst first: ``query``, ``text``,
+    ``relevant`` and ``judged`` (how many documents are, those outside the run too), and a column for each metric of
+    each ranking, such as ``log nDCG@10``. Queries without a relevant document come last: their metrics are always 0.
+    ``cutoff`` is the k of nDCG@k, and ``depth`` how many documents of a query the run holds at most. ``notes`` say what
+    was left out and why.
+    """
+
+    measures: tuple[Measure, ...]
+    per_query: pa.Table
+    cutoff: int
+    depth: int
+    queries: int
+    notes: tuple[str, ...] = ()
+
+    def measure(self, kind: str, ranking: By) -> Measure | None:
+        """The metric at ``cutoff`` whose name begins with ``kind``, such as nDCG; None where there is none."""
+        name = f"{kind}@{self.cutoff}"
+        return next((one for one in self.measures if (one.name, one.ranking) == (name, ranking)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "measures": [vars(one) for one in self.measures],
+            "per_query": self.per_query.to_pylist(),
+            "cutoff": self.cutoff,
+            "depth": self.depth,
+            "queries": self.queries,
+            "notes": list(self.notes),
+        }
