@@ -43,12 +43,6 @@ class Findings:
             for info in statistic.tables:
                 self.tables[info.name] = read_table(store, info)
 
-    def figure(self, statistic: str, name: str) -> Figure | None:
-        """A figure, where the run has it and it is defined."""
-        of_run = self.summary.statistics.get(statistic)
-        figures = [one for one in of_run.figures if one.name == name] if of_run else []
-        return figures[0] if figures and figures[0].value is not None else None
-
     def examples(self) -> list[tuple[str, list[str]]]:
         """Labelled ids of pairs from every table that names some."""
         lists: list[tuple[str, list[str]]] = []
