@@ -204,6 +204,16 @@ class Run:
         with as_written(self.url):
             return hook("query_of_run")(self, str(query_id), by)
 
+    def margin(self, query_id: str, a: str | None = None, b: str | None = None) -> Any:
+        """Return why document ``a`` scores more, or less, than ``b`` for a query, a Margin, by words and word pairs.
+
+        Without documents it is the query's worst inversion: the highest document that is not relevant and the lowest
+        that is; where there is none, the two best documents. Raises RunError if the run has no such query or document.
+        """
+        with as_written(self.url):
+            ids = [None if one is None else str(one) for one in (a, b)]
+            return hook("margin_of_run")(self, str(query_id), *ids)
+
     def rows(self, wanted: Any, folder: str = "attributions", columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows that meet the pyarrow expression ``wanted``, with all columns or those named.
 

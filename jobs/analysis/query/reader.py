@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
 from attribution_core.text.grouping import Groups, Unit
+from jobs.analysis.query.nearest import nearest_ids, quoted
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
 from jobs.run.reader import Run
@@ -126,6 +127,9 @@ def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: st
 
 def _no_query(run: Run, query_id: str) -> str:
     said = f"{run.url}: there is no query {query_id!r}"
-    first = run.first("text_a_id", FEW_IDS)
-    said += f"; ids look like {', '.join(map(repr, first))}" if first else "; there is no row yet"
+    ids = run.to_table(["text_a_id"])["text_a_id"].unique().to_pylist()
+    if near := nearest_ids(query_id, ids):
+        said += f"; the nearest ids are {quoted(near)}"
+    else:
+        said += f"; ids look like {quoted(ids[:FEW_IDS])}" if ids else "; there is no row yet"
     return said + ("" if run.finished else "; the run is not finished")

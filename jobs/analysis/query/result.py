@@ -11,6 +11,7 @@ import numpy as np
 
 from attribution_core.hooks import hook
 from attribution_core.results import Cell, ExplainedText, Floats
+from jobs.analysis.query.nearest import nearest_ids, quoted
 from jobs.errors import RunError
 from jobs.run.export import pandas
 
@@ -138,10 +139,15 @@ class QueryResult(Sequence[QueryDocument]):
         return self.query.groups.labels
 
     def document(self, document_id: str) -> QueryDocument:
-        """The document of that id; RunError where the query has none."""
+        """The document of that id; RunError where the query has none, with the nearest ids."""
         for document in self.documents:
             if document.id == str(document_id):
                 return document
+        if near := nearest_ids(str(document_id), [document.id for document in self.documents]):
+            state = "; the run is not finished" if self.unfinished else ""
+            raise RunError(
+                f"query {self.id!r} has no document {str(document_id)!r}; the nearest ids are {quoted(near)}{state}"
+            )
         ids = ", ".join(repr(document.id) for document in self.documents[:FEW_IDS])
         more = f" and {len(self.documents) - FEW_IDS} more" if len(self.documents) > FEW_IDS else ""
         state = "; the run is not finished" if self.unfinished else ""

@@ -197,11 +197,11 @@ def _passage(shown: Snippet) -> dict[str, Any]:
         pieces.append({"text": printable(piece.text), "level": "", "title": ""})
         if piece.span is not None and mark:
             pieces[-1]["level"] = level(step(piece.span.value, shown.limit, STEPS))
-            pieces[-1]["title"] = _title(piece.span)
+            pieces[-1]["title"] = span_title(piece.span)
     return {"pieces": pieces, "before": shown.cut_before, "after": shown.cut_after}
 
 
-def _title(span: Span) -> str:
+def span_title(span: Span) -> str:
     """The numbers of a marked word."""
     words = [] if span.lift is None else [f"lift {span.lift:+.3f}"]
     words.append(f"share {span.share:+.3f}")

@@ -1,0 +1,93 @@
+"""Inversions: documents that are not relevant above relevant ones, by the model's score."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from jobs.analysis.ranking.judgments import judgments
+from jobs.run.reader import Run
+from jobs.run.untrusted import as_written
+
+OWN = ("pair_id", "text_a_id", "text_b_id", "score")
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The worst inversion of a query: ``above`` is the highest document that is not relevant, ``below`` the lowest that
+    is.
+
+    Ranks are by the model's score among the documents of the run, from 1; ``margin`` is the difference of the two
+    scores, 0 or more. ``pair_above`` and ``pair_below`` are the pair ids.
+    """
+
+    query_id: str
+    above: str
+    below: str
+    rank_above: int
+    rank_below: int
+    margin: float
+    pair_above: str
+    pair_below: str
+
+
+def inversions(run: Run) -> list[Inversion]:
+    """The worst inversion of every query that has one, the largest margin first; none where nothing is judged.
+
+    Documents without a judgment count as not relevant, as in trec_eval.
+    """
+    with as_written(run.url):
+        return _inversions(run, None)
+
+
+def worst_inversion(run: Run, query_id: str) -> Inversion | None:
+    """The inversion of one query; None where it has none or nothing is judged."""
+    with as_written(run.url):
+        return next(iter(_inversions(run, query_id)), None)
+
+
+def has_judgments(run: Run) -> bool:
+    """Whether a document of one of the run's queries is judged."""
+    judged = judgments(run)
+    return judged is not None and len(judged) > 0
+
+
+def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
+    judged = judgments(run)
+    if judged is None:
+        return []
+    judged = judged.filter(pc.field("relevance") > 0)
+    if query_id is None:
+        table = run.to_table(OWN)
+    else:
+        judged = judged.filter(pc.field("query") == query_id)
+        table = run.rows(pc.field("text_a_id") == query_id, columns=OWN)
+    relevant = set(zip(judged["query"].to_pylist(), judged["document"].to_pylist(), strict=True))
+    by_query: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in table.to_pylist():
+        row["relevant"] = (row["text_a_id"], row["text_b_id"]) in relevant
+        by_query[row["text_a_id"]].append(row)
+    worst = [one for query, rows in by_query.items() if (one := _worst(query, rows)) is not None]
+    return sorted(worst, key=lambda one: (-one.margin, one.query_id))
+
+
+def _worst(query_id: str, rows: list[dict[str, Any]]) -> Inversion | None:
+    ranked = sorted(rows, key=lambda row: (-row["score"], row["text_b_id"]))
+    above = next((at for at, row in enumerate(ranked) if not row["relevant"]), len(ranked))
+    below = max((at for at, row in enumerate(ranked) if row["relevant"]), default=-1)
+    if above > below:
+        return None
+    first, last = ranked[above], ranked[below]
+    return Inversion(
+        query_id=query_id,
+        above=first["text_b_id"],
+        below=last["text_b_id"],
+        rank_above=above + 1,
+        rank_below=below + 1,
+        margin=first["score"] - last["score"],
+        pair_above=first["pair_id"],
+        pair_below=last["pair_id"],
+    )

@@ -1,0 +1,1 @@
+"""A margin of two documents, and flips of their order: in a terminal and as a page."""
