@@ -74,7 +74,9 @@ def test_by_default_about_ten_results_are_printed_with_what_to_do(log: Run, summ
     assert 6 <= len(results) <= 10
     words = " ".join(body.split())
     cut = summary.statistics["position"].figure("truncated_b")
-    assert cut.value is not None and cut.low is not None and cut.high is not None
+    assert cut.value is not None
+    assert cut.low is not None
+    assert cut.high is not None
     assert f"{100 * cut.value:.1f} % of the pairs ({100 * cut.low:.1f} to {100 * cut.high:.1f} %)" in words
     assert "Split long documents into chunks." in words
     assert "max_nodes" in next(one for one in results if one.startswith("exactness"))

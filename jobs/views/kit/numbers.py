@@ -28,13 +28,9 @@ def within(one: Figure) -> str:
     """The figure's interval in brackets; "" where it has none."""
     if one.low is None or one.high is None:
         return ""
-    return interval(one.low, one.high, one.unit)
-
-
-def interval(low: float, high: float, unit: str = "") -> str:
-    """An interval in brackets, the unit behind its second number: " (12.0 to 15.5 %)"."""
-    first, second = (worded(end, unit).removesuffix(" ×") for end in (low, high))
-    return f" ({first.removesuffix(PERCENT)} to {second})"
+    # The unit is said once, behind the second number.
+    low, high = (worded(end, one.unit).removesuffix(" ×") for end in (one.low, one.high))
+    return f" ({low.removesuffix(PERCENT)} to {high})"
 
 
 def open_ended(low: float | None, high: float | None, span: float) -> bool:

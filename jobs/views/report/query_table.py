@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from jobs.views.report.verdict import RANKINGS, one_order
 
 # Rows that a page holds; of more queries as many are drawn at random.
 MOST_QUERIES = 400
-LONGEST_QUERY, LONGEST_WORDS = 160, 60
+LONGEST_QUERY, LONGEST_WORDS = 120, 60
 NO_WORDS = "–"
 
 
@@ -41,14 +42,8 @@ def read_queries(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QU
     """How many queries the run has, and facts of ``most`` of them: those ``wanted``, and others drawn at random."""
     if run.roles[0] != "query":
         return 0, []
-    of_rows = ("text_a_id", "text_b_id", "score")
-    with connected(run, {"attributions": of_rows, "texts": ("text_id", "role", "truncated")}) as con:
+    with _queries(run) as con:
         con.register("wanted", pa.table({"id": pa.array(list(wanted), pa.string())}))
-        con.execute("CREATE TABLE cut AS SELECT text_id FROM texts WHERE truncated AND role = 'document'")
-        con.execute(
-            "CREATE TABLE queries AS SELECT text_a_id AS id, count(*) AS documents, max(score, 2) AS best, "
-            "count(*) FILTER (text_b_id IN (SELECT text_id FROM cut)) AS cut FROM attributions GROUP BY text_a_id"
-        )
         count = one_row(con, "SELECT count(*) AS n FROM queries")["n"]
         rows = con.execute(
             "SELECT id, documents, best, cut FROM queries ORDER BY id IN (SELECT id FROM wanted) DESC, "
@@ -62,9 +57,33 @@ def read_queries(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QU
     return count, sorted(facts, key=lambda one: _in_order(one.id))
 
 
+def most_cut(run: Run, most: int = 10) -> list[tuple[str, int, int]]:
+    """The queries with the largest part of their documents cut: id, how many were cut, and of how many."""
+    with _queries(run) as con:
+        return list(
+            con.execute(
+                "SELECT id, cut, documents FROM queries WHERE cut > 0 "
+                f"ORDER BY cut / documents DESC, cut DESC, id LIMIT {int(most)}"
+            ).fetchall()
+        )
+
+
+@contextlib.contextmanager
+def _queries(run: Run) -> Iterator[Any]:
+    """A database with the table ``queries``: id, documents, the two ``best`` scores, how many documents were cut."""
+    of_rows = ("text_a_id", "text_b_id", "score")
+    with connected(run, {"attributions": of_rows, "texts": ("text_id", "role", "truncated")}) as con:
+        con.execute("CREATE TABLE cut AS SELECT text_id FROM texts WHERE truncated AND role = 'document'")
+        con.execute(
+            "CREATE TABLE queries AS SELECT text_a_id AS id, count(*) AS documents, max(score, 2) AS best, "
+            "count(*) FILTER (text_b_id IN (SELECT text_id FROM cut)) AS cut FROM attributions GROUP BY text_a_id"
+        )
+        yield con
+
+
 def _in_order(id: str) -> tuple[int, int, str]:
     """Ids that are numbers by their number, then the others."""
-    return (0, int(id), id) if id.isdecimal() else (1, 0, id)
+    return (0, int(id), id) if id.isdecimal() and len(id) < 20 else (1, 0, id)
 
 
 def without_effect(tables: Mapping[str, pa.Table]) -> dict[str, list[str]]:
@@ -73,7 +92,9 @@ def without_effect(tables: Mapping[str, pa.Table]) -> dict[str, list[str]]:
     table = tables.get("words_without_effect")
     if table is not None:
         for query, word in zip(table["query_id"].to_pylist(), table["word"].to_pylist(), strict=True):
-            words.setdefault(str(query), []).append(printable(str(word)))
+            own = words.setdefault(str(query), [])
+            if (said := printable(str(word))) not in own:
+                own.append(said)
     return words
 
 
@@ -108,14 +129,16 @@ def query_rows(
         cells += [number(one.score), number(one.lead, 3), f"{one.cut} of {one.documents}"]
         cells.append(shortened(", ".join(lost.get(one.id, ())), LONGEST_WORDS) or NO_WORDS)
         tags = [shortened(f"query {printable(one.id)}", LONGEST_WORDS)]
-        rows.append(Row(fragment(one.id), cells, opened.get(one.id, Markup("")), tags, links.get(one.id, "")))
-    note = "" if len(facts) == count else f"{len(facts):,} of {count:,} queries: the failing ones, and others at random."
+        rows.append(Row(fragment("query", one.id), cells, opened.get(one.id, ""), tags, links.get(one.id, "")))
+    note = (
+        "" if len(facts) == count else f"{len(facts):,} of {count:,} queries: the failing ones, and others at random."
+    )
     return Rows("query-table", "All queries" if not note else "Queries", heads, rows, note=note)
 
 
-def fragment(query_id: str) -> str:
-    """The fragment of a query's row."""
-    return f"query={quote(query_id, safe='')}"
+def fragment(table: str, query_id: str) -> str:
+    """The fragment of a query's row in a table."""
+    return f"{table}={quote(query_id, safe='')}"
 
 
 def _metric_columns(ranking: Ranking | None) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,8 @@ from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
 from jobs.analysis.query.result import QueryResult
+from jobs.analysis.ranking.metrics import ranking_metrics, why_none
+from jobs.analysis.ranking.result import Ranking
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summary
 from jobs.analysis.statistics.tagging import chosen_pipeline
@@ -23,19 +25,40 @@ from jobs.run.reader import Run
 from jobs.views.kit.page import html_table
 from jobs.views.kit.table import Table, table_of
 from jobs.views.query.page import query_html
-from jobs.views.report import plots, summary
+from jobs.views.report import plots
 from jobs.views.report.explorer import Explorer
+from jobs.views.report.failing import Failing, failing_judged, failing_unjudged
 from jobs.views.report.faithfulness import judged, read_faithfulness, section
 from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
+from jobs.views.report.query_table import fragment, most_cut, query_rows, read_queries, without_effect
+from jobs.views.report.rows import Rows
 from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
+from jobs.views.report.trust import (
+    adds_up,
+    agreement,
+    cut_texts,
+    judged_documents,
+    meaning,
+    rejected_rows,
+    scored,
+    small,
+)
+from jobs.views.report.verdict import metrics, ranking_sentence, sentences
+from jobs.views.statistics.advice import advice_of
 
 NAME = "report.html"
-# With the statistics' tables and plots a report stays below 5 MB whatever the run is.
-PAIRS_ROOM, QUERIES_ROOM = 2_500_000, 1_000_000
-QUERIES, DOCUMENTS = 5, 10
+# With the statistics' tables and plots a report stays below 2 MB whatever the run is.
+PAIRS_ROOM, FAILING_ROOM, QUERIES_ROOM = 700_000, 500_000, 100_000
+QUERIES, DOCUMENTS = 5, 5
 REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
+METHOD = (
+    "A word's contribution is the model's Jacobian, integrated along the path from a reference text to the text. The "
+    "products of two texts' contributions are the word pairs; what those of a pair add up to is said above. Metrics of "
+    "rankings are computed as trec_eval does. Intervals are 95 % bootstrap intervals. Where one is so wide that "
+    "its number says nothing, the page says how little is judged, and draws nothing."
+)
 
 
 def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int = 0, pairs: int = 60) -> str:
@@ -47,51 +70,99 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     if not run.first("pair_id", 1):
         raise RunError(f"{run.url}: has no pair to report on yet" + ("" if run.finished else "; it is not finished"))
     overview = read_overview(run, run.format)
-    log = run.roles[0] == "query"
     unit = str(run.setting("groups") or "word")
+    called = printable(called)
     findings = Findings(_statistics(run, overview, echo), run.store)
+    advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
+    ranking = ranking_metrics(run)
+    failing = _failing(run, ranking, findings, called)
     queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
-    explorer, lists = _pairs(run, [*choose_pairs(run, seed, pairs), *findings.examples()], queries)
+    lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
+    explorer, lists = _pairs(run, lists, queries)
     model = printable(model_words(str(run.setting("model") or ""))) or "this model"
     trust = [
-        summary.adds_up(overview),
-        judged(faithfulness, printable(called)),
-        summary.meaning(overview, unit),
-        summary.cut_texts(overview),
-        summary.agreement(overview),
-        summary.rejected(overview),
+        adds_up(overview),
+        judged(faithfulness, called),
+        meaning(overview, unit),
+        cut_texts(overview),
+        judged_documents(ranking),
+        agreement(overview),
+        rejected_rows(overview),
     ]
-    drawn_queries = _queries(queries, explorer)
-    rejects = _rejects(run) if overview.totals.rejected else None
-    parts = [("summary", "In short", True), ("pairs", "Pairs to look at", True)]
-    parts.insert(1, ("findings", "Findings", True))
-    parts += [("queries", "Queries", bool(drawn_queries)), ("rejected", "Rejected rows", rejects is not None)]
-    parts += [("about", "About", True)]
+    first = ranking_sentence(ranking, why_none(run)) if run.roles[0] == "query" else None
+    verdict = sentences(first, [], advice)
+    said = {one.finding for one in verdict}
+    table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
+    parts = [
+        ("verdict", "Verdict", True),
+        ("failing", "Failing queries", bool(failing.table.rows)),
+        ("queries", "All queries", table is not None),
+        ("pairs", "Pairs", True),
+        ("findings", "Findings", True),
+        ("trust", "Trust", True),
+        ("method", "Method", True),
+    ]
     return page(
         {
             "version": _version(),
             "title": f"Why {shortened(_name(model), 80)} scores as it does",
-            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {printable(called)}",
+            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {called}",
             "parts": [{"id": id, "title": title} for id, title, there in parts if there],
             "warnings": [run.unfinished] if run.unfinished else [],
+            "verdict": verdict,
+            "metrics": metrics(ranking),
+            "metrics_notes": list(ranking.notes) if ranking is not None else [],
             "facts": _facts(overview),
-            "found": summary.found_sentences(overview, findings, log, unit),
+            "failing": failing,
+            "query_table": table,
+            "other_findings": [one for one in advice if one.finding not in said],
+            "scored": scored(overview, run.roles[0] == "query"),
             "trust": [one for one in trust if one is not None],
             "plots": _overview_plots(overview, unit),
-            "statistics": ([section(faithfulness)] if faithfulness else []) + findings.sections(explorer),
+            "faithfulness": section(faithfulness) if faithfulness else None,
+            "statistics": findings.sections(explorer),
             "statistics_notes": findings.notes(),
             "pairs_words": _pairs_words(explorer, unit),
-            "run": shlex.quote(printable(called)),
-            "queries": drawn_queries,
-            "queries_words": f"{len(queries)} queries chosen at random, each with its first documents.",
-            "rejects": rejects,
+            "run": shlex.quote(called),
+            "rejects": _rejects(run) if overview.totals.rejected else None,
+            "method": METHOD,
             "about": _about(run, model),
             "format": "Parquet" if run.format == "parquet" else "Arrow",
             "sql": _sql(run, called),
             "data": Markup(explorer.json(lists)),
         }
     )
+
+
+def _failing(run: Run, ranking: Ranking | None, findings: Findings, called: str) -> Failing:
+    """The failing queries of a log, by its judgments where it has some."""
+    lost = without_effect(findings.tables)
+    if ranking is not None:
+        kinds = {query: [f"without effect: {', '.join(words[:3])}"] for query, words in lost.items()}
+        return failing_judged(run, ranking, kinds, called, FAILING_ROOM)
+    if run.roles[0] == "query":
+        return failing_unjudged(run, lost, most_cut(run), called, FAILING_ROOM)
+    return Failing("", Rows("failing-table", "", ()))
+
+
+def _query_table(
+    run: Run,
+    seed: int,
+    ranking: Ranking | None,
+    findings: Findings,
+    failing: Failing,
+    queries: Sequence[QueryResult],
+    explorer: Explorer,
+) -> Rows | None:
+    """The table of a log's queries: those drawn at random open to their documents, failing ones lead to their row."""
+    wanted = [*failing.ids, *(one.id for one in queries)]
+    count, facts = read_queries(run, seed, wanted)
+    if not facts:
+        return None
+    links = {id: f"#{fragment('failing', id)}" for id in failing.ids}
+    opened = {one.id: html for one, html in _opened(queries, explorer) if one.id not in links}
+    return query_rows(facts, count, ranking, without_effect(findings.tables), opened, links)
 
 
 def write_report(run: Run, page: str, output: Path | None) -> str:
@@ -156,8 +227,9 @@ def _pairs(
     return explorer, lists
 
 
-def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, Any]]:
-    room, drawn = QUERIES_ROOM, []
+def _opened(queries: Sequence[QueryResult], explorer: Explorer) -> Iterator[tuple[QueryResult, Markup]]:
+    """Queries with the drawing of their documents, as many as have room."""
+    room = QUERIES_ROOM
     for one in queries:
         links = {
             document.pair_id: f"#pair={quote(document.pair_id, safe='')}"
@@ -167,8 +239,7 @@ def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, A
         html = query_html(one, top=DOCUMENTS, links=links, styled=False)
         if len(html.encode()) <= room:
             room -= len(html.encode())
-            drawn.append({"title": shortened(printable(one.text or one.id), 120), "html": Markup(html)})
-    return drawn
+            yield one, Markup(html)
 
 
 def _rejects(run: Run) -> dict[str, Any]:
@@ -189,7 +260,7 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
         ("pairs", f"{totals.pairs:,}"),
         ("distinct texts", f"{totals.texts:,}"),
         ("median score", f"{overview.scores.quartiles[1]:.3f}"),
-        ("largest error", summary.small(totals.largest_error)),
+        ("largest error", small(totals.largest_error)),
         ("rejected rows", f"{sum(totals.rejected.values()):,}"),
     ]
     return [{"name": name, "value": value} for name, value in facts]

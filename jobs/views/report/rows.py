@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from markupsafe import Markup
-
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its ``cells`` in the order of the heads, ``more`` what it opens to ("" for nothing), and ``id``, the
-    fragment that leads to it. ``tags`` are a few words each, shown below the first cell."""
+    """A row: its ``cells`` in the order of the heads, ``more`` what it opens to (Markup; "" for nothing), and ``id``,
+    the fragment that leads to it. ``tags`` are a few words each, shown below the first cell, which may lead to
+    ``link``."""
 
     id: str
     cells: Sequence[str]
-    more: Markup = Markup("")
+    more: str = ""
     tags: Sequence[str] = ()
+    link: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.analysis.ranking.result import Ranking
 from jobs.views.report.overview import Overview
 from jobs.views.statistics.advice import GOOD_ERROR
 
@@ -12,7 +13,7 @@ from jobs.views.statistics.advice import GOOD_ERROR
 SMALL_REFERENCE = 0.05
 # Average scores below this are given in three decimals.
 SMALL_SCORE = 0.0995
-MANY_REJECTED, MANY_CUT = 0.01, 0.1
+MANY_REJECTED, MANY_CUT, MOSTLY_JUDGED = 0.01, 0.1, 0.8
 
 
 State = Literal["good", "warn", "open", "note"]
@@ -98,6 +99,18 @@ def cut_texts(overview: Overview) -> Trust | None:
     return Trust("warn" if share > MANY_CUT else "note", "Some texts were cut.", words)
 
 
+def judged_documents(ranking: Ranking | None) -> Trust | None:
+    """Whether the metrics of the ranking know enough of what was retrieved; None where all of it is judged."""
+    share = ranking.measure("Judged", "model") if ranking is not None else None
+    if share is None or share.value > MOSTLY_JUDGED:
+        return None
+    words = (
+        f"Of the first {share.name.partition('@')[2]} documents of a query, {share.value:.0%} are judged; the others "
+        "count as not relevant, so the metrics may be too low."
+    )
+    return Trust("warn", "Many retrieved documents are not judged.", words)
+
+
 def agreement(overview: Overview) -> Trust | None:
     """Whether the log's own scores are this model's; None where there is no log with scores."""
     agreement = overview.totals.agreement
@@ -112,7 +125,7 @@ def agreement(overview: Overview) -> Trust | None:
     return Trust("warn", "The log may be another model's.", words + " Another model, prompt or similarity made it.")
 
 
-def rejected(overview: Overview) -> Trust:
+def rejected_rows(overview: Overview) -> Trust:
     """How much of the input was rejected."""
     reasons = overview.totals.rejected
     count = sum(reasons.values())

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from jobs.analysis.ranking.result import Measure, Ranking
-from jobs.views.kit.numbers import interval, open_ended
+from jobs.views.kit.numbers import open_ended
 from jobs.views.statistics.advice import Advice
 
 MOST = 5
@@ -89,10 +89,10 @@ def ranking_sentence(ranking: Ranking | None, missing: str) -> Sentence:
             "#failing",
             "the judged queries",
         )
-    said = f"{best.name} is {best.value:.3f}{interval(best.low or 0, best.high or 0)} over {best.queries:,} queries"
+    said = f"{best.name} is {best.value:.3f} ({_interval(best)}) over {best.queries:,} queries"
     log = ranking.measure("nDCG", "log")
     if log is not None and not one_order(ranking):
-        said += f" in the model's order, {log.value:.3f}{interval(log.low or 0, log.high or 0)} in the log's"
+        said += f" in the model's order, {log.value:.3f} ({_interval(log)}) in the log's"
     table = ranking.per_query
     answerable = table.filter(pc.greater(table["relevant"], 0))
     none = pc.sum(pc.equal(answerable[f"model RR@{ranking.cutoff}"], 0)).as_py() or 0
@@ -103,11 +103,11 @@ def ranking_sentence(ranking: Ranking | None, missing: str) -> Sentence:
     return Sentence(f"{said}.", "Start with the worst queries.", "#failing", "failing queries")
 
 
-def sentences(first: Sentence, failures: Sequence[Sentence], advice: Iterable[Advice]) -> list[Sentence]:
+def sentences(first: Sentence | None, failures: Sequence[Sentence], advice: Iterable[Advice]) -> list[Sentence]:
     """The verdict: how good the ranking is, the kinds of failure, and the statistics that ask for something."""
     more = [
         Sentence(one.finding, one.act, f"#found-{one.statistic.replace('_', '-')}", "the numbers")
         for one in advice
         if one.act
     ]
-    return [first, *failures, *more][:MOST]
+    return [*([first] if first else []), *failures, *more][:MOST]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import Figure, Summary
-from jobs.views.kit.numbers import interval, open_ended, within, worded
+from jobs.views.kit.numbers import open_ended, within, worded
 
 # With fewer pairs of a kind their mean is not compared.
 FEW_PAIRS = 10
@@ -119,8 +119,8 @@ def _relevant(known: _Known) -> Advice | None:
     low, high, bad_low, bad_high = (float(str(end)) for end in ends)
     named = {"not relevant": "documents judged not relevant", "not judged": "documents without a judgment"}[other]
     finding = (
-        f"Relevant documents score {good['value']:.2f} on average{interval(low, high)} and {named} "
-        f"{bad['value']:.2f}{interval(bad_low, bad_high)}."
+        f"Relevant documents score {good['value']:.2f} on average ({low:.2f} to {high:.2f}) and {named} "
+        f"{bad['value']:.2f} ({bad_low:.2f} to {bad_high:.2f})."
     )
     act = "They hardly differ: fine-tune on judged pairs, or rerank." if low <= bad_high else ""
     return Advice("relevance", finding, act, "retrieval")
