@@ -91,4 +91,4 @@ def test_of_a_table_of_every_query_only_the_first_rows_are_held(
     assert examples["Retrieval: what each word of each query added to the scores of its documents. Exact"] == ids[1:4]
     notes = [table["note"] for section in held.sections(()) for table in section["numbers"]]
     assert any("The first 2 of 5 rows; all are in statistics/query_terms.parquet" in note for note in notes)
-    assert "bootstrap intervals over queries" in held.notes()[-1]
+    assert "bootstrap intervals over queries" in held.intervals()

@@ -55,15 +55,16 @@ class Findings:
                     lists.append((f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}", ids))
         return lists
 
-    def notes(self) -> list[str]:
-        """What a reader must know of all statistics."""
+    def of_a_sample(self) -> list[str]:
+        """A sentence where the statistics are not of all pairs."""
         facts = self.summary.run
-        lines = list(self.summary.notes)
-        if facts.sample is not None:
-            lines.append(
-                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen at random."
-            )
-        return [*lines, f"Intervals are 95 % bootstrap intervals over {facts.drawn}."]
+        if facts.sample is None:
+            return []
+        return [f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen at random."]
+
+    def intervals(self) -> str:
+        """What the intervals are."""
+        return f"Intervals are 95 % bootstrap intervals over {self.summary.run.drawn}."
 
     def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""

@@ -54,10 +54,11 @@ PAIRS_ROOM, FAILING_ROOM, QUERIES_ROOM = 700_000, 500_000, 100_000
 QUERIES, DOCUMENTS = 5, 5
 REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
 METHOD = (
-    "A word's contribution is the model's Jacobian, integrated along the path from a reference text to the text. The "
-    "products of two texts' contributions are the word pairs; what those of a pair add up to is said above. Metrics of "
-    "rankings are computed as trec_eval does. Intervals are 95 % bootstrap intervals. Where one is so wide that "
-    "its number says nothing, the page says how little is judged, and draws nothing."
+    "A word's contribution is the model's Jacobian, integrated along the path to the text from a reference, in which "
+    "one token stands in place of every word. The products of two texts' contributions are the word pairs; what those "
+    "of a pair add up to is said above. Metrics of rankings are computed as trec_eval does. Intervals are 95 % "
+    "bootstrap intervals. Where one is so wide that its number says nothing, the page says how little is judged, and "
+    "draws nothing."
 )
 
 
@@ -112,7 +113,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "warnings": [run.unfinished] if run.unfinished else [],
             "verdict": verdict,
             "metrics": metrics(ranking),
-            "metrics_notes": list(ranking.notes) if ranking is not None else [],
+            "notes": [*(ranking.notes if ranking is not None else ()), *findings.of_a_sample()],
             "facts": _facts(overview),
             "failing": failing,
             "query_table": table,
@@ -122,7 +123,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "plots": _overview_plots(overview, unit),
             "faithfulness": section(faithfulness) if faithfulness else None,
             "statistics": findings.sections(explorer),
-            "statistics_notes": findings.notes(),
+            "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
             "pairs_words": _pairs_words(explorer, unit),
             "run": shlex.quote(called),
             "rejects": _rejects(run) if overview.totals.rejected else None,
