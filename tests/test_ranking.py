@@ -15,16 +15,21 @@ import pytrec_eval
 from pair_runs import Row, attributed, words, write_pairs
 from query_runs import LOG, Ranked, write_run
 from test_logs import log_job
+from tiny_models import TinyModels
+from typer.testing import CliRunner
 
 from jobs.analysis.ranking import metrics
 from jobs.analysis.ranking.judgments import judgments
 from jobs.analysis.ranking.metrics import planned_metrics, ranking_metrics, why_none
 from jobs.analysis.ranking.result import Ranking
+from jobs.analysis.statistics.compute import compute_statistics
+from jobs.cli.main import app
 from jobs.config.job import JobConfig
 from jobs.plan.plan import make_plan
 from jobs.run.manifest import MANIFEST, Plan, load_plan, read_judgments
 from jobs.run.reader import Run, open_run
 from jobs.storage.store import Store
+from jobs.views.report.charts import charts_of
 
 FILES = {"log": "run.trec", "queries": "queries.jsonl", "corpus": "corpus.jsonl", "qrels": "qrels.trec"}
 DOCUMENTS = [f"d{i}" for i in range(40)]
@@ -318,3 +323,51 @@ def test_what_cannot_be_computed_is_named(tmp_path: Path) -> None:
         log = open_run(write_run(tmp_path / name, {"q1": "a query"}, [rows], schema=schema).url)
         assert ranking_metrics(log) is None
         assert "has no judgments" in why_none(log)
+
+
+# Where they are printed ----------------------------------------------------------------------------------------------
+
+
+def test_plan_prints_the_metrics_of_the_log_without_a_run(tmp_path: Path, tiny: TinyModels) -> None:
+    log, qrels = random_log(6)
+    write_log(tmp_path, log, qrels)
+    places = [word for name, file in FILES.items() for word in (f"--{name}", str(tmp_path / file))]
+    result = CliRunner().invoke(app, ["plan", "--model", str(tiny.folder("bert")), *places, "--depth", "10"])
+    assert result.exit_code == 0, result.stderr
+    wanted = expected({q: {d: s[d] for d in in_order(s)[:10]} for q, s in log.items()}, qrels, 10)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for name in ("nDCG@10", "R@10", "RR@10", "AP@10", "Judged@10"):
+        mean = sum(row[name] for row in wanted.values()) / len(wanted)
+        assert [line[1] for line in lines if line[0] == name] == [f"{mean:.3f}"]
+    assert "worst queries by nDCG@10: q2 (0.000), " in result.stdout
+    assert "1 judged query is not in the log" in result.stdout
+
+
+def test_the_statistic_has_the_same_numbers_and_the_worst_queries(tmp_path: Path) -> None:
+    run, _ = log_run(tmp_path, *random_log(0))
+    result = ranking_metrics(run, resamples=50, seed=3)
+    assert result is not None
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=50, seed=3)
+    found = run.statistics["ranking"]
+    for one in result.measures:
+        figure = found.figure(f"{one.ranking}_{one.name}")
+        assert (figure.value, figure.low, figure.high) == (one.value, one.low, one.high)
+    assert found.table("ranking_queries").equals(result.per_query)
+    assert found.statistic.notes == result.notes
+    said = str(found)
+    assert "RR@10 (MRR)" in said
+    assert said.index("\nq2 ") < said.index("\nq1 ")
+    assert "<svg" in str(charts_of(found.statistic, found.tables, run.statistics.summary.run))
+
+
+def test_the_statistic_says_that_a_sample_of_pairs_leaves_it_whole(tmp_path: Path) -> None:
+    run, _ = log_run(tmp_path, *random_log(0))
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=5, sample=20)
+    assert any("of all pairs of the run" in note for note in run.statistics["ranking"].statistic.notes)
+
+
+def test_the_statistic_of_pairs_says_that_there_is_none(tmp_path: Path) -> None:
+    pair = attributed(words("one two"), words("three four"), np.array([[0.1, 0.2], [0.3, 0.4]]))
+    run = write_pairs(tmp_path / "pairs", [[Row("p1", pair)]])
+    compute_statistics(run, only=["ranking"], pipeline=None, resamples=5)
+    assert "is of pairs of texts and not a retrieval log" in str(run.statistics["ranking"]).replace("\n", " ")

@@ -53,10 +53,11 @@ def plan(
         from jobs.config.job import load_job
         from jobs.plan.estimate import accelerator, plan_lines
         from jobs.sources.beir import with_beir
+        from jobs.views.ranking.terminal import plan_metrics
 
         chosen = accelerator(on, price)
         settings = with_beir(settings, job_file, lambda line: say(f"note: {line}"))
-        for line in plan_lines(lambda output: load_job(job_file, settings | {"output": output}), chosen):
+        for line in plan_lines(lambda output: load_job(job_file, settings | {"output": output}), chosen, plan_metrics):
             say(line)
 
 

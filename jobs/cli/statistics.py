@@ -55,6 +55,7 @@ def stats(
         if quiet:
             return
         from jobs.analysis.statistics.results import Statistics
+        from jobs.views.statistics.advice import READ
         from jobs.views.statistics.terminal import print_advice, print_summary
 
         statistics = Statistics(chosen_run, summary)
@@ -63,4 +64,4 @@ def stats(
             return
         run = shlex.join(run_arguments(run_directory, endpoint_url, region, profile))
         commands = [f"Every table: tokenpair stats {run} --all", f"A page with examples: tokenpair report {run}"]
-        print_advice(summary, statistics.tables(["retrieval", "strongest"]), commands)
+        print_advice(summary, statistics.tables(READ), commands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from jobs.config.job import JobConfig
@@ -82,16 +82,22 @@ def about(seconds: float) -> str:
     return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
-def plan_lines(job_at: Callable[[str], JobConfig], chosen: Accelerator | None) -> Iterator[str]:
+def plan_lines(
+    job_at: Callable[[str], JobConfig],
+    chosen: Accelerator | None,
+    more: Callable[[Store, Plan, JobConfig], Iterable[str]] = lambda store, plan, job: (),
+) -> Iterator[str]:
     """Plan a job in a folder of its own, which is removed again, and return the estimates, line by line.
 
-    ``job_at`` gives the job for an output; raises what planning raises.
+    ``job_at`` gives the job for an output; ``more`` gives lines about its stored plan. Raises what planning raises.
     """
     with tempfile.TemporaryDirectory(prefix="tokenpair-look-") as folder:
         job = job_at(folder)
         check_before_planning(job)
-        plan = make_plan(job, Store.open(folder))
-    yield from size_lines(plan)
+        store = Store.open(folder)
+        plan = make_plan(job, store)
+        lines = [*size_lines(plan), *more(store, plan, job)]
+    yield from lines
     sizes = layer_sizes(job)
     if sizes is None:
         yield "work      unknown: the model's configuration is not on this machine"

@@ -14,6 +14,7 @@ from jobs.analysis.comparison.details import add_agreement
 from jobs.analysis.comparison.examples import find_examples
 from jobs.analysis.comparison.groups import compare_groups, correlate_columns
 from jobs.analysis.comparison.matching import match_pairs
+from jobs.analysis.comparison.rankings import compare_rankings
 from jobs.analysis.comparison.result import Comparison
 from jobs.analysis.comparison.scores import compare_scores, spread
 from jobs.errors import JobError
@@ -74,6 +75,9 @@ def _compare(
     compared = add_agreement(con, first, second, progress)
     alone = first_row(con, "SELECT sum(alone), sum(words) FROM details")
     assert alone is not None
+    of_score = parts_of_score(first, second)
+    shown = tuple(find_examples(con, first, second, examples, parts_of_score=of_score))
+    rankings, no_rankings = compare_rankings(con, first, second, examples, seed, parts_of_score=of_score)
     comparison = Comparison(
         first=facts_of(first),
         second=facts_of(second),
@@ -86,7 +90,9 @@ def _compare(
         agreement={name: spread(con, "details", name) for name in MEASURES},
         columns=correlate_columns(con, first),
         groups=compare_groups(con, first, second, by),
-        examples=tuple(find_examples(con, first, second, examples, parts_of_score=parts_of_score(first, second))),
+        examples=shown,
+        rankings=rankings,
+        no_rankings=no_rankings,
     )
     if output is not None:
         comparison.write(con, room, output)

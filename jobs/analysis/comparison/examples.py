@@ -103,13 +103,14 @@ def _example(by: str, unit: str, pair: SideBySide, facts: tuple[str, str, float,
 
 def _moved(side: str, unit: str, text: str, one: object, other: object, units: Aligned) -> list[Moved]:
     sums = summed(one, units.first, units.units), summed(other, units.second, units.units)
-    first, second = sums if unit == SCORE else (_shares_or_zero(value) for value in sums)
+    first, second = sums if unit == SCORE else (shares_or_zero(value) for value in sums)
     return [
         Moved(side, text[start:end], int(start), int(end), float(old), float(new))
         for (start, end), old, new in zip(units.spans.tolist(), first, second, strict=True)
     ]
 
 
-def _shares_or_zero(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def shares_or_zero(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The words' shares of the sum of absolute values, zeros where every word's sum is 0."""
     values = shares(sums)
     return np.zeros_like(sums) if values is None else values

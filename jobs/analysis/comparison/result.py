@@ -15,6 +15,7 @@ from jobs.analysis.comparison.agreement import MEASURES
 from jobs.analysis.comparison.examples import Example
 from jobs.analysis.comparison.groups import Column, Group
 from jobs.analysis.comparison.matching import Matched
+from jobs.analysis.comparison.rankings import RankingChange
 from jobs.analysis.comparison.scores import Scores, Spread
 from jobs.analysis.quantiles import SPREAD
 from jobs.storage.store import Store
@@ -29,6 +30,7 @@ class Comparison:
 
     ``first`` and ``second`` say what the runs are. Scores are those of all matched pairs; ``agreement`` (see
     ``agreement.agreement``) and the distances of ``groups`` are those of ``compared`` pairs, a random sample.
+    ``rankings`` has the queries that got better or worse; ``no_rankings`` says why it is None.
     ``words_of_one_run`` of their words were read by one run alone and take no part in it.
     """
 
@@ -44,6 +46,8 @@ class Comparison:
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
     examples: tuple[Example, ...]
+    rankings: RankingChange | None = None
+    no_rankings: str = ""
 
     @property
     def one_sum(self) -> bool:

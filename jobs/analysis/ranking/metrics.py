@@ -38,27 +38,45 @@ def ranking_metrics(run: Run, resamples: int = RESAMPLES, seed: int = 0) -> Rank
     The cutoff is 10, or the run's depth where that is smaller; R and AP are also cut at a greater depth. The model's
     ranking orders the documents that the run holds. None where there is nothing to compute; :func:`why_none` says why.
     """
-    if run.roles[0] != "query":
-        return None
-    judged = judgments(run)
+    judged = judgments(run) if run.roles[0] == "query" else None
     if judged is None:
         return None
-    ranked = is_number(run, "rank")
-    rows = run.to_table(["text_a_id", "text_b_id", "score", *(["rank"] if ranked else [])])
-    rows = rows.rename_columns(["query", "document", "score", *(["rank"] if ranked else [])])
-    notes = []
-    if run.unfinished:
-        rows, note = _complete(run, rows)
-        notes.append(note)
-    depth = run.setting("depth")
+    rows, notes = read_rows(run)
+    ranked = "rank" in rows.column_names
     orders: dict[By, pa.Table] = {"log": _by_rank(rows)} if ranked else {}
-    orders["model"] = rows.sort_by([("query", "ascending"), ("score", "descending"), ("document", "descending")])
+    orders["model"] = by_score(rows)
     texts = run.written_texts(set(judged["query"].to_pylist()), "query")
     if not ranked:
         notes.append("The run has no ranks, so these are of the model's order alone.")
     else:
         notes += _gaps(rows)
-    return _computed(orders, judged, depth if isinstance(depth, int) else None, texts, resamples, seed, notes)
+    return metrics_of(orders, judged, depth_of(run), texts, resamples, seed, notes)
+
+
+def read_rows(run: Run) -> tuple[pa.Table, list[str]]:
+    """The rows of whole rankings: query, document, score and, where there is one in numbers, rank; and notes.
+
+    Of an unfinished run, queries of which a document is not computed yet are left out.
+    """
+    names = {"text_a_id": "query", "text_b_id": "document", "score": "score"}
+    if is_number(run, "rank"):
+        names["rank"] = "rank"
+    rows = run.to_table(list(names)).rename_columns(list(names.values()))
+    if not run.unfinished:
+        return rows, []
+    rows, note = _complete(run, rows)
+    return rows, [note]
+
+
+def depth_of(run: Run) -> int | None:
+    """How many documents a query the run's job asked for at most; None for all."""
+    depth = run.setting("depth")
+    return depth if isinstance(depth, int) else None
+
+
+def by_score(rows: pa.Table) -> pa.Table:
+    """The rows by query and falling score, of equals by falling id as in trec_eval."""
+    return rows.sort_by([("query", "ascending"), ("score", "descending"), ("document", "descending")])
 
 
 def why_none(run: Run) -> str:
@@ -82,7 +100,7 @@ def planned_metrics(store: Store, plan: Plan, depth: int | None, seed: int = 0) 
     if judged is None:
         return None
     rows = read_pairs(store, plan, ["text_a_id", "text_b_id", "rank"]).rename_columns(["query", "document", "rank"])
-    return _computed({"log": _by_rank(rows)}, judged, depth, {}, RESAMPLES, seed, _gaps(rows))
+    return metrics_of({"log": _by_rank(rows)}, judged, depth, {}, RESAMPLES, seed, _gaps(rows))
 
 
 def _by_rank(rows: pa.Table) -> pa.Table:
@@ -112,7 +130,7 @@ def _gaps(rows: pa.Table) -> list[str]:
     return [f"{counted(int(missing), 'row')} of the log could not be used: the documents below move up a rank."]
 
 
-def _computed(
+def metrics_of(
     orders: Mapping[By, pa.Table],
     judged: pa.Table,
     depth: int | None,
@@ -121,7 +139,12 @@ def _computed(
     seed: int,
     notes: list[str],
 ) -> Ranking | None:
-    """The metrics of rankings whose rows are sorted by query and place."""
+    """The metrics of rankings, whose rows (query, document) are sorted by query and place; the last one's decide which
+    query is worst.
+
+    ``judged`` are judgments as :func:`judgments` returns them, ``depth`` how many documents a query were asked for at
+    most, ``texts`` the queries' by id. None where no query has judgments.
+    """
     rows = next(iter(orders.values()))
     in_rows = pc.unique(rows["query"].combine_chunks())
     known = judged.filter(pc.is_in(judged["query"], in_rows))
@@ -175,7 +198,7 @@ def _portions(
     order: pa.Table, judged: pa.Table, deepest: int
 ) -> Iterator[tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]]:
     """The first documents of the judged queries with falling numbers in place of scores, and the queries' grades."""
-    place = _places(order)
+    place = places(order)
     wanted = pc.and_(pc.is_in(order["query"], pc.unique(judged["query"].combine_chunks())), pa.array(place < deepest))
     order = order.append_column("place", pa.array(place)).filter(wanted)
     grades: dict[str, dict[str, int]] = {}
@@ -200,7 +223,7 @@ def _query_numbers(order: pa.Table) -> NDArray[np.int64]:
     return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _places(order: pa.Table) -> NDArray[np.int64]:
+def places(order: pa.Table) -> NDArray[np.int64]:
     """The place of each row within its query, from 0."""
     number = _query_numbers(order)
     starts = np.append(0, np.flatnonzero(np.diff(number)) + 1)

@@ -8,14 +8,20 @@ from typing import Any, Literal
 import pyarrow as pa
 
 By = Literal["log", "model"]
-# In plain words, by the name that precedes the cutoff.
+# By the name that precedes the cutoff, which stands in for {k}.
 MEANINGS = {
-    "nDCG": "gain of the relevant documents by rank, of the best order possible",
-    "R": "share of the relevant documents among them",
-    "RR": "1 / rank of the first relevant document, its mean is MRR",
-    "AP": "precision at each relevant document's rank, its mean is MAP",
-    "Judged": "share of them that is judged",
+    "nDCG": "gain of the first {k} by rank; 1 is the best order possible",
+    "R": "share of the relevant documents that are in the first {k} (recall)",
+    "RR": "1 / rank of the first relevant one in the first {k} (its mean: MRR)",
+    "AP": "precision at the relevant ones in the first {k} (its mean: MAP)",
+    "Judged": "share of the first {k} that is judged",
 }
+
+
+def meaning_of(name: str) -> str:
+    """What a metric such as nDCG@10 says, in plain words."""
+    kind, _, cutoff = name.partition("@")
+    return MEANINGS[kind].format(k=cutoff)
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,6 @@ class Measure:
     low: float | None
     high: float | None
     queries: int
-
-    @property
-    def meaning(self) -> str:
-        """What the metric says, in plain words."""
-        kind, _, cutoff = self.name.partition("@")
-        return f"of the first {cutoff} documents: {MEANINGS[kind]}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ NAMES = (
     "sufficiency",
     "strongest",
     "position",
+    "ranking",
     "retrieval",
     "convergence",
 )

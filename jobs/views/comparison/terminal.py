@@ -9,8 +9,10 @@ from rich.console import Console
 from attribution_core.display.sheet import plain_text
 from attribution_core.display.view import model_words, shortened
 from jobs.analysis.comparison.examples import SCORE, Example
+from jobs.analysis.comparison.rankings import MovedDocument, QueryChange, RankingChange
 from jobs.analysis.comparison.result import Comparison
 from jobs.analysis.comparison.scores import ROUNDING, Scores
+from jobs.progress import counted
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.kit.table import table_of
 
@@ -43,6 +45,10 @@ PARTS = (
     "(a: and b: words of the two texts, with their sums in either run. Sums are parts of the score: over all words and "
     "special tokens of a text their changes add up to the change of the score.)"
 )
+GAPS = (
+    "words: what each adds to the relevant documents less what it adds to the others, on average over the documents in "
+    "both runs. This gap decides the order."
+)
 SHARED = "(a: and b: words of the two texts, with their shares in either run.)"
 
 
@@ -63,6 +69,7 @@ class ComparisonSheet(TableSheet):
         """The runs, their scores, their attributions, groups and examples."""
         self._runs(one)
         self.blank()
+        self._rankings(one)
         self.line("Scores", "bold")
         if one.scores.absolute.most <= ROUNDING:
             self.line(f"The same in both: no two differ by more than {one.scores.absolute.most:.0e}.")
@@ -121,6 +128,47 @@ class ComparisonSheet(TableSheet):
                 "yellow",
             )
 
+    def _rankings(self, one: Comparison) -> None:
+        """The change of the metric, and the queries that lost and gained most."""
+        change = one.rankings
+        if change is None:
+            if "retrieval" in (one.first["mode"], one.second["mode"]):
+                self.line(f"Rankings are not compared. {one.no_rankings}")
+                self.blank()
+            return
+        better, worse, count = change.better, change.worse, len(change.queries)
+        self.line(f"Rankings by the models' scores: {change.name} over {counted(count, 'judged query')}", "bold")
+        interval = "" if change.low is None else f" ({change.low:+.3f} to {change.high:+.3f})"
+        self.line(
+            f"{change.first:.3f} → {change.second:.3f}, {change.difference:+.3f}{interval}: {len(better):,} better, "
+            f"{len(worse):,} worse, {count - len(better) - len(worse):,} the same"
+        )
+        if change.low is not None and change.high is not None and change.low <= 0 <= change.high:
+            self.line("The interval contains 0: which run is better cannot be said from these queries.", "yellow")
+        for note in change.notes:
+            self.line(note, "dim")
+        if any(query.words for query in change.queries):
+            self.line(GAPS)
+        for title, queries in (("Queries that got worse", worse), ("Queries that got better", better)):
+            shown = [query for query in queries if query.documents]
+            if shown:
+                self.blank()
+                self.line(title, "bold")
+            for query in shown:
+                self._query(query, change)
+        self.blank()
+
+    def _query(self, one: QueryChange, change: RankingChange) -> None:
+        self.line(f"{one.query}  {change.name} {one.first:.3f} → {one.second:.3f}  {_short(one.text)}", "cyan")
+        moves = [
+            f"{_judged(document)} {_rank(document.rank_1)} → {_rank(document.rank_2)}" for document in one.documents
+        ]
+        self.line(f"  ranks {', '.join(moves)}")
+        form = "+.2f" if change.unit == SCORE else "+.0%"
+        words = ", ".join(f"{word.word} {word.first:{form}} → {word.second:{form}}" for word in one.words)
+        if words:
+            self.line(f"  words {words}{'' if one.against else ' (added to all documents in both runs)'}")
+
     def _scores(self, scores: Scores) -> None:
         rows = []
         for name, spread in (("first", scores.first), ("second", scores.second), ("second − first", scores.difference)):
@@ -175,6 +223,17 @@ def _reference(comparison: Comparison, facts: dict[str, Any]) -> str:
         return f", reference {tokens[0]}"
     named = ", ".join(f"{by_role[role]} for a {role}" for role in sorted(by_role, reverse=True))
     return f", reference {named or 'not recorded'}"
+
+
+def _judged(one: MovedDocument) -> str:
+    """A document's id with its judgment."""
+    if one.relevance is None:
+        return f"{one.document} (not judged)"
+    return f"{one.document} (relevance {one.relevance})" if one.relevance > 0 else f"{one.document} (not relevant)"
+
+
+def _rank(rank: int | None) -> str:
+    return "none" if rank is None else str(rank)
 
 
 def _number(value: float | None) -> str:

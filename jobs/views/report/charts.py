@@ -188,6 +188,17 @@ def _not_drawn(names: Sequence[str], count: int, counted: str) -> str:
     return f"; not drawn: {' and '.join(names)}, too few {counted} ({count:,})" if names else ""
 
 
+def _ranking(rows: Rows, facts: RunFacts) -> list[Chart]:
+    title, note = "Metrics of the rankings", "mean over the queries with judgments, with its interval"
+    sure = [row for row in rows if row["low"] is not None and not open_ended(row["low"], row["high"], 1.0)]
+    bars = [
+        plots.Bar(f"{row['metric']}, {row['ranking']}'s order", row["value"], row["low"], row["high"]) for row in sure
+    ]
+    left = list(dict.fromkeys(row["metric"] for row in rows if row not in sure))
+    note += _not_drawn(left, rows[0]["queries"], "judged queries")
+    return [_chart(title, note, plots.bars(title, few(bars)) if bars else "")]
+
+
 def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:
     bars = [plots.Bar(printable(f"{row['word']} (query {row['query_id']})"), row["mean_lift"]) for row in rows]
     svg = plots.bars("Words without effect: mean lift", few(bars))
@@ -251,6 +262,7 @@ DRAWN: dict[str, Callable[[Rows, RunFacts], list[Chart]]] = {
     "word_kinds": _word_kinds,
     "sufficiency": _sufficiency,
     "strongest": _strongest,
+    "ranking": _ranking,
     "retrieval_relevance": _relevance,
     "retrieval_rank": _rank,
     "words_without_effect": _without_effect,

@@ -138,7 +138,7 @@ def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> Tabl
 
 def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:
     """The unit of a number in a table: it is the table or the row's measure that says what an interval is in."""
-    if table.startswith("strongest"):
+    if table.startswith(("strongest", "ranking")):
         return ""
     if column in MEASURED and "measure" in row:
         return "" if row["measure"] in IN_SCORES else "share"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from attribution_core.display.view import printable, shortened
-from jobs.analysis.ranking.result import Ranking
+from jobs.analysis.ranking.result import Ranking, meaning_of
 from jobs.run.reader import Run
 from jobs.views.report.database import connected, one_row
 from jobs.views.report.rows import Head, Row, Rows, number
@@ -154,7 +154,7 @@ def _metric_columns(ranking: Ranking | None) -> list[tuple[str, str, str]]:
         (
             f"{one.ranking} {one.name}",
             one.name if same or not one.name.startswith("nDCG") else f"{one.name}, {one.ranking}",
-            f"{one.meaning}{'' if same else f'; {RANKINGS[one.ranking]}'}",
+            f"{meaning_of(one.name)}{'' if same else f'; {RANKINGS[one.ranking]}'}",
         )
         for one in own
     ]

@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
 from jobs.analysis.query.result import QueryResult
-from jobs.analysis.ranking.metrics import ranking_metrics, why_none
 from jobs.analysis.ranking.result import Ranking
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summary
@@ -33,6 +32,7 @@ from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
 from jobs.views.report.query_table import fragment, most_cut, query_rows, read_queries, without_effect
+from jobs.views.report.ranking import stored_ranking
 from jobs.views.report.rows import Rows
 from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
 from jobs.views.report.trust import (
@@ -76,7 +76,8 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     findings = Findings(_statistics(run, overview, echo), run.store)
     advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
-    ranking = ranking_metrics(run)
+    of_ranking = findings.summary.statistics.get("ranking")
+    ranking = stored_ranking(of_ranking, run.store)
     failing = _failing(run, ranking, findings, called)
     queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
     lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
@@ -91,7 +92,9 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         agreement(overview),
         rejected_rows(overview),
     ]
-    first = ranking_sentence(ranking, why_none(run)) if run.roles[0] == "query" else None
+    first = (
+        ranking_sentence(ranking, " ".join(of_ranking.notes) if of_ranking else "") if run.roles[0] == "query" else None
+    )
     verdict = sentences(first, [], advice)
     said = {one.finding for one in verdict}
     table = _query_table(run, seed, ranking, findings, failing, queries, explorer)

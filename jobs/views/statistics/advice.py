@@ -10,11 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import Figure, Summary
 from jobs.views.kit.numbers import open_ended, within, worded
+from jobs.views.statistics.view import ranged
 
+# The statistics whose tables are used.
+READ = ("ranking", "retrieval", "strongest")
+# With fewer judged queries a metric says nothing of the others.
+FEW_QUERIES = 5
 # With fewer pairs of a kind their mean is not compared.
 FEW_PAIRS = 10
 LEAST_CUT, LEAST_WITHOUT_EFFECT = 0.005, 0.001
@@ -38,9 +44,10 @@ class Advice:
 
 def advice_of(summary: Summary, tables: Mapping[str, pa.Table]) -> list[Advice]:
     """What a person acts on, first; then what describes the scores. ``tables`` are the statistics' tables by name, of
-    which ``retrieval_relevance``, ``words_without_effect`` and ``strongest`` are read."""
+    which those of ``READ`` are used."""
     known = _Known(summary, tables)
     made = (
+        _ranking(known),
         _cut(known),
         _without_effect(known),
         _relevant(known),
@@ -72,6 +79,41 @@ class _Known:
     def rows(self, table: str, most: int) -> list[dict[str, object]]:
         """The first rows of a table; none where the run has no such table."""
         return self.tables[table].slice(0, most).to_pylist() if table in self.tables else []
+
+
+def _ranking(known: _Known) -> Advice | None:
+    statistic = known.summary.statistics.get("ranking")
+    if statistic is None or not known.log:
+        return None
+    rows = [row for row in known.rows("ranking", 100) if str(row["metric"]).startswith("nDCG")]
+    if not rows:
+        act = "Judge some documents, and name the judgments as qrels in the job."
+        return Advice("ranking", " ".join(statistic.notes), act, "ranking")
+    by = {row["ranking"]: row for row in rows}
+    best, name, queries = by["model"], str(by["model"]["metric"]), int(str(by["model"]["queries"]))
+    if too_few(queries, _number(best["low"]), _number(best["high"])):
+        finding = f"How good the ranking is, is open: too few judged queries ({queries})."
+        return Advice("ranking", finding, "Judge more of them.", "ranking")
+    finding = f"{name} is {ranged(best)} over {queries:,} queries"
+    if "log" in by and any(by["log"][end] != best[end] for end in ("value", "low", "high")):
+        finding += f" in the model's order, {ranged(by['log'])} in the log's"
+    table = known.tables["ranking_queries"]
+    first = f"model RR@{name.partition('@')[2]}"
+    nothing = pc.and_(pc.equal(table[first], 0), pc.greater(table["relevant"], 0))
+    none = pc.sum(pc.cast(nothing, pa.int64())).as_py() or 0
+    # Of a large log the report reads the worst queries alone.
+    if 0 < none < len(table):
+        finding += f"; for {none:,} no relevant document is among the first {name.partition('@')[2]}"
+    return Advice("ranking", f"{finding}.", "Start with the queries that fail.", "ranking")
+
+
+def too_few(queries: int, low: float | None, high: float | None) -> bool:
+    """Whether the interval of a metric of so many queries makes it meaningless."""
+    return queries < FEW_QUERIES or low is None or open_ended(low, high, 1.0)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 def _cut(known: _Known) -> Advice | None:

@@ -7,11 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from attribution_core.display.view import printable, shortened
 from jobs.analysis.statistics.schema import Figure, RunFacts, Statistic, Summary
 from jobs.views.kit.table import Column, Table, column
 
 Row = Mapping[str, Any]
 ROWS, MOST_READ = 12, 50_000
+LONGEST_QUERY = 60
+KNOWN_AS = {"R": "recall", "RR": "MRR", "AP": "MAP"}
 # Measures of a log that are in units of the score; the others are shares.
 IN_SCORES = ("score", "total")
 
@@ -237,6 +240,42 @@ def _position(rows: list[Row], facts: RunFacts) -> list[Table]:
     return made
 
 
+def _ranking(rows: list[Row], facts: RunFacts) -> list[Table]:
+    by = {(row["metric"], row["ranking"]): row for row in rows}
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    columns = [Column("", [known_as(metric) for metric in metrics], label=True)]
+    for ranking in dict.fromkeys(row["ranking"] for row in rows):
+        texts = [ranged(by[metric, ranking]) for metric in metrics]
+        columns.append(Column(f"{ranking}'s order", texts))
+    return [Table(f"Metrics over {rows[0]['queries']:,} queries with judgments, with 95 % intervals", columns)]
+
+
+def known_as(metric: str) -> str:
+    """A metric with the name that its mean is known by, such as RR@10 (MRR)."""
+    usual = KNOWN_AS.get(metric.partition("@")[0])
+    return metric if usual is None else f"{metric} ({usual})"
+
+
+def _ranking_queries(rows: list[Row], facts: RunFacts) -> list[Table]:
+    own = rows[:ROWS]
+    metrics = [name for name in own[0] if name.rpartition("@")[0].endswith(("nDCG", "RR"))]
+    columns = [
+        column("query", own, lambda row: str(row["query"]), label=True),
+        column("text", own, lambda row: shortened(printable(str(row["text"])), LONGEST_QUERY), label=True),
+        column("relevant", own, lambda row: f"{row['relevant']:,}"),
+        *(column(name, own, lambda row, name=name: f"{row[name]:.3f}") for name in metrics),  # type: ignore[misc]
+    ]
+    return [Table("The worst queries", columns)]
+
+
+def ranged(row: Row) -> str:
+    """A metric in three decimals with its interval, as 0.374 (0.340 to 0.410)."""
+    if row["value"] is None:
+        return "-"
+    ends = "" if row["low"] is None else f" ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{row['value']:.3f}{ends}"
+
+
 def _by_group(title: str) -> Callable[[list[Row], RunFacts], list[Table]]:
     def make(rows: list[Row], facts: RunFacts) -> list[Table]:
         groups = list(dict.fromkeys(row["group"] for row in rows))
@@ -295,6 +334,7 @@ _SHOWN: dict[str, list[tuple[str, Callable[[list[Row], RunFacts], list[Table]]]]
     "sufficiency": [("sufficiency", _sufficiency), ("sufficiency_words", _sufficiency_words)],
     "strongest": [("strongest", _strongest), ("words_by_lift", _words_by_lift)],
     "position": [("position_tenth", _position)],
+    "ranking": [("ranking", _ranking), ("ranking_queries", _ranking_queries)],
     "retrieval": [
         ("retrieval_relevance", _by_group("By relevance")),
         ("retrieval_rank", _by_group("By rank")),
