@@ -45,7 +45,7 @@ from jobs.views.report.trust import (
     scored,
     small,
 )
-from jobs.views.report.verdict import metrics, ranking_sentence, sentences
+from jobs.views.report.verdict import metrics, sentences
 from jobs.views.statistics.advice import advice_of
 
 NAME = "report.html"
@@ -76,8 +76,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     findings = Findings(_statistics(run, overview, echo), run.store)
     advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
-    of_ranking = findings.summary.statistics.get("ranking")
-    ranking = stored_ranking(of_ranking, run.store)
+    ranking = stored_ranking(findings.summary.statistics.get("ranking"), run.store)
     failing = _failing(run, ranking, findings, called)
     queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
     lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
@@ -92,10 +91,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         agreement(overview),
         rejected_rows(overview),
     ]
-    first = (
-        ranking_sentence(ranking, " ".join(of_ranking.notes) if of_ranking else "") if run.roles[0] == "query" else None
-    )
-    verdict = sentences(first, [], advice)
+    verdict = sentences([], advice, failing=bool(failing.table.rows))
     said = {one.finding for one in verdict}
     table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
     parts = [
