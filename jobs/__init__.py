@@ -25,6 +25,7 @@ register(
     margin_of_run="jobs.analysis.margin.compute:margin",
     margin_text="jobs.views.margin.terminal:margin_text",
     margin_html="jobs.views.margin.page:margin_html",
+    flips_text="jobs.views.margin.flips:flips_text",
     statistics_of_run="jobs.analysis.statistics.results:statistics_of",
     statistics_text="jobs.views.statistics.terminal:statistics_text",
     statistics_html="jobs.views.statistics.page:statistics_html",

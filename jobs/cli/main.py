@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.cli import cluster, doctor, evaluation, explaining, report, running, statistics, training, watching
+from jobs.cli import cluster, doctor, evaluation, explaining, reasons, report, running, statistics, training, watching
 
 app = typer.Typer(
     name="tokenpair",
@@ -52,6 +52,7 @@ app.command()(watching.status)
 app.command()(watching.rejects)
 app.command()(explaining.explain)
 app.command()(explaining.show)
+app.command()(reasons.why)
 app.command()(report.report)
 app.command()(statistics.stats)
 app.command()(evaluation.evaluate)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.cli.messages import say
 from jobs.errors import StoreError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attribution_core.results import PairAttribution
+    from jobs.analysis.flips.result import Proof
+    from jobs.analysis.margin.result import Margin
     from jobs.analysis.query.result import QueryResult
+    from jobs.run.reader import Run
 
 Echo = Callable[[str], None]
 
@@ -70,6 +75,41 @@ def show_query(result: QueryResult, *, special: bool, top: int, html: Path | Non
     terminal_query(result, Console(), top=top, special=special)
     if html is not None:
         _write(html, _page(query_html(result, top=top, special=special)), echo)
+
+
+def show_margin(margin: Margin, proof: Proof | None, *, html: Path | None, json: bool, echo: Echo) -> None:
+    """Print a margin, as JSON if asked for, and write its page; raises StoreError if that fails.
+
+    ``proof`` is what deletions showed of it, if it was tested.
+    """
+    from rich.console import Console
+
+    from jobs.views.margin.page import margin_html
+    from jobs.views.margin.terminal import terminal_margin
+
+    if json:
+        say(dumps(margin.to_dict() | ({} if proof is None else {"proof": proof.to_dict()}), ensure_ascii=True))
+    else:
+        terminal_margin(margin, Console(), proof=proof)
+    if html is not None:
+        _write(html, _page(margin_html(margin, proof=proof)), echo)
+
+
+def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool) -> None:
+    """Print the ``top`` worst inversions of a run, and how one is explained; ``arguments`` name the run."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from jobs.analysis.margin.inversions import has_judgments, inversions
+    from jobs.views.margin.inversions import terminal_inversions
+
+    listed = inversions(run)
+    if json:
+        say(dumps({"run": run.url, "inversions": [asdict(one) for one in listed]}, ensure_ascii=True))
+        return
+    queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0])
+    terminal_inversions(listed, queries, Console(), arguments, top=top, judged=has_judgments(run))
 
 
 def _page(fragment: str) -> bytes:

@@ -27,16 +27,20 @@ Texts = dict[tuple[str, str], Values]
 class Judge:
     """A loaded model with the run's mode and prompts; with ``model`` another one than the run's, with its own prompts.
 
+    ``flag`` is the option of the command that names another model, for messages.
+
     Raises:
         ModelError: where the model cannot be loaded or used.
         RunError: where the run's own model has other weights by now.
     """
 
-    def __init__(self, run: Run, model: str | None = None, *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, run: Run, model: str | None = None, *, trust_remote_code: bool = False, flag: str = "--judge"
+    ) -> None:
         self.own = model is None
         own = run.setting("model")
         if self.own and not own:
-            raise RunError(f"{run.url}: its job.yaml names no model; name the model to score with: --judge MODEL")
+            raise RunError(f"{run.url}: its job.yaml names no model; name the model to score with: {flag} MODEL")
         self.name, loaded = load_model(model or str(own), trust_remote_code=trust_remote_code)
         prompts = _prompts(run) if self.own else {}
         similarity = run.setting("similarity") if self.own else None
@@ -53,7 +57,7 @@ class Judge:
         if self.own and run.setting("fingerprint") not in (None, self.fingerprint):
             raise RunError(
                 f"{run.url}: its model {self.name} has other weights now than when the run was made; "
-                f"--judge {self.name} scores with them anyway"
+                f"{flag} {self.name} scores with them anyway"
             )
 
     def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:

@@ -8,10 +8,12 @@ from typing import Any
 from attribution_core.display.colours import STEPS, level
 from attribution_core.display.page import style_of
 from attribution_core.display.view import model_words, printable, shortened, step, warns
+from jobs.analysis.flips.result import Proof
 from jobs.analysis.margin.result import Margin
 from jobs.analysis.query.result import QueryDocument
 from jobs.analysis.query.snippet import Snippet, snippet, whole
 from jobs.views.kit.page import html_table, render
+from jobs.views.margin.flips import proof_lines
 from jobs.views.margin.wording import (
     document_lines,
     facts,
@@ -69,6 +71,8 @@ TEMPLATE = """\
 {% endif -%}
 {% for note in notes %}<p role="note" class="prose{% if not note.warns %} faint{% endif %}">{{ note.text }}</p>
 {% endfor -%}
+{% for line in proof %}<p class="prose">{{ line }}</p>
+{% endfor -%}
 <p dir="auto" class="passage"><strong>query</strong>&ensp;{% for piece in query %}{% if piece.word -%}
 <span class="word {{ piece.classes }}" tabindex="0" title="{{ piece.title }}">{{ piece.text }}</span>
 {%- else %}{{ piece.text }}{% endif %}{% endfor %}</p>
@@ -77,7 +81,7 @@ TEMPLATE = """\
  {%- if below %}, orange ones {{ below }}{% endif %}.</p>
 <div class="documents">
 {% for one in documents %}<article>
-<p><strong>{{ one.name }}&ensp;{{ text(one.id) }}</strong>&ensp;
+<p><strong>{{ one.name }}{% if one.id %}&ensp;{{ text(one.id) }}{% endif %}</strong>&ensp;
 {%- for fact in one.facts %} <span class="faint piece">{{ fact }}{% if not loop.last %},{% endif %}</span>
 {%- endfor %}</p>
 <p dir="auto" class="passage">{{ passage(one.snippet) }}</p>
@@ -97,10 +101,10 @@ TEMPLATE = """\
 """
 
 
-def margin_html(margin: Margin, *, styled: bool = True) -> str:
+def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = None) -> str:
     """A margin as one ``<section>``: no scripts, light and dark, one column where it is narrow, all text escaped.
 
-    Without ``styled`` the page around it has :func:`margin_style`.
+    Without ``styled`` the page around it has :func:`margin_style`; ``proof`` is what deletions showed of the margin.
     """
     answer, *more = verdict(margin)
     unit = margin.query.groups.unit
@@ -119,6 +123,7 @@ def margin_html(margin: Margin, *, styled: bool = True) -> str:
         "answer": printable(answer),
         "more": printable(" ".join(more)) if more else "",
         "notes": [{"text": printable(note), "warns": warns(note)} for note in notes(margin)],
+        "proof": [printable(line) for line in proof_lines(proof, unit_b)] if proof is not None else [],
         "unit": unit,
         "unit_b": unit_b,
         "above": above,
@@ -165,7 +170,7 @@ def _document(margin: Margin, name: str, document: QueryDocument) -> dict[str, A
     met = _met(document)
     return {
         "name": name,
-        "id": shortened(printable(document.id), LONGEST_ID),
+        "id": shortened(printable(document.id), LONGEST_ID) if document.id != name else "",
         "facts": facts(margin, document),
         "snippet": _passage(shown, met),
         "whole": _passage(whole(document), met) if cut and len(document.text) <= MOST_TEXT else None,

@@ -7,8 +7,10 @@ from rich.text import Text
 
 from attribution_core.display.sheet import plain_text
 from attribution_core.display.view import model_words, warns
+from jobs.analysis.flips.result import Proof
 from jobs.analysis.margin.result import Margin
 from jobs.views.kit.sheet import TableSheet
+from jobs.views.margin.flips import proof_lines
 from jobs.views.margin.wording import (
     document_lines,
     facts,
@@ -25,12 +27,13 @@ from jobs.views.query.terminal import INDENT, QuerySheet
 QUERY_LINES = 4
 
 
-def terminal_margin(margin: Margin, console: Console | None = None) -> None:
+def terminal_margin(margin: Margin, console: Console | None = None, *, proof: Proof | None = None) -> None:
     """Print why one document is above another: the answer in a sentence, then the words that make it up.
 
     Written to standard output, or to ``console``; texts are printed literally, and it reads well without colour.
+    ``proof`` is what deletions showed of it.
     """
-    MarginSheet(console or Console()).margin(margin)
+    MarginSheet(console or Console()).margin(margin, proof)
 
 
 def margin_text(margin: Margin) -> str:
@@ -41,7 +44,7 @@ def margin_text(margin: Margin) -> str:
 class MarginSheet(TableSheet):
     """A sheet for a margin."""
 
-    def margin(self, margin: Margin) -> None:
+    def margin(self, margin: Margin, proof: Proof | None) -> None:
         """Everything, the answer first."""
         query = QuerySheet(self.console)
         query.wrapped("query", margin.text)
@@ -52,6 +55,8 @@ class MarginSheet(TableSheet):
             self.line(" ".join(more))
         for note in notes(margin):
             self.line(note, "bold" if warns(note) else "dim")
+        for said in proof_lines(proof, margin.documents[0].explained.groups.unit) if proof is not None else ():
+            self.line(said)
         unit = margin.query.groups.unit
         unit_b = margin.documents[0].explained.groups.unit
         of_query, of_documents, of_pairs = titles(margin)
@@ -70,8 +75,9 @@ class MarginSheet(TableSheet):
         self.line(f"In each document, {ground} {above}{negative}.", "dim")
         for name, document in zip("AB", margin.documents, strict=True):
             self.blank()
-            named = Text.assemble((f"{name}  ", "bold"), (self.safe(document.id), "bold"))
-            named.append(f"  {', '.join(facts(margin, document))}", "dim")
+            id = f"  {self.safe(document.id)}" if document.id != name else ""
+            named = Text(f"{name}{id}", "bold")
+            named.append(f"  {', '.join(facts(margin, document))}", "not bold dim")
             for line in named.wrap(self.console, self.width):
                 self.put(line)
             for line in query.marked(query.cut(document)).wrap(self.console, self.width - INDENT):
