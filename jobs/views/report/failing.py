@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from attribution_core.display.view import printable, shortened
-from jobs.analysis.margin.compute import margin
 from jobs.analysis.margin.inversions import Inversion, inversions
 from jobs.analysis.margin.result import Margin
+from jobs.analysis.margin.split import split
+from jobs.analysis.query.reader import read_queries
 from jobs.analysis.query.result import QueryResult
 from jobs.analysis.ranking.result import Ranking
 from jobs.run.reader import Run
@@ -46,27 +47,43 @@ class Failing:
 
 
 class _Opened:
-    """What rows open to, up to ``room`` bytes in all."""
+    """What rows open to, up to ``room`` bytes in all. ``queries`` and the pairs of ``margins`` (a query and two
+    documents) are read in one pass each."""
 
-    def __init__(self, run: Run, called: str, room: int) -> None:
+    def __init__(
+        self, run: Run, called: str, room: int, queries: Collection[str], margins: Collection[tuple[str, str, str]]
+    ) -> None:
         self.run, self.called, self.room = run, shlex.quote(called), room
-        self.pairs: list[str] = []
+        self.queries = read_queries(run, queries)
+        self.shown: list[str] = []
+        wanted = [pair for query, a, b in margins if query in self.queries for pair in self._pair_ids(query, a, b)]
+        self._pairs = run.pairs(wanted) if wanted else {}
 
-    def margin(self, query_id: str, a: str, b: str) -> tuple[Margin, Markup]:
-        """The margin of two documents, and its drawing."""
-        split = margin(self.run, query_id, a, b)
-        self.pairs += [one.pair_id for one in split.documents]
+    def margin(self, query_id: str, a: str, b: str) -> tuple[Margin | None, str]:
+        """The margin of two documents and its drawing; None where the run has not written them yet."""
+        result = self.queries.get(query_id)
+        ids = self._pair_ids(query_id, a, b) if result is not None else []
+        if result is None or len(ids) != 2 or not all(one in self._pairs for one in ids):
+            return None, ""
+        first, second = (self._pairs[one] for one in ids)
+        notes = [self.run.unfinished] if self.run.unfinished else []
+        made = split(query_id, (first, second), (result.document(a), result.document(b)), notes)
         command = f"tokenpair why {self.called} {' '.join(shlex.quote(printable(one)) for one in (query_id, a, b))}"
-        return split, self._fitted(Markup(margin_html(split, styled=False)), command)
+        self.shown += ids
+        return made, self._fitted(Markup(margin_html(made, styled=False)), command)
 
-    def query(self, query_id: str) -> tuple[QueryResult, Markup]:
+    def query(self, query_id: str) -> tuple[QueryResult, str]:
         """A query, and the drawing of its first documents."""
-        result: QueryResult = self.run.query(query_id)
-        self.pairs += [one.pair_id for one in result.documents[:DOCUMENTS]]
+        result = self.queries[query_id]
+        self.shown += [one.pair_id for one in result.documents[:DOCUMENTS]]
         command = f"tokenpair show {self.called} --query={shlex.quote(printable(query_id))}"
         return result, self._fitted(Markup(query_html(result, top=DOCUMENTS, styled=False)), command)
 
-    def _fitted(self, html: Markup, command: str) -> Markup:
+    def _pair_ids(self, query_id: str, *documents: str) -> list[str]:
+        by_id = {one.id: one.pair_id for one in self.queries[query_id].documents}
+        return [by_id[one] for one in documents if one in by_id]
+
+    def _fitted(self, html: Markup, command: str) -> str:
         size = len(html.encode())
         if size > self.room:
             return Markup('<p class="faint">This page has no more room. In the terminal: <code>{}</code></p>').format(
@@ -85,7 +102,10 @@ def failing_judged(run: Run, ranking: Ranking, kinds: Mapping[str, Sequence[str]
     rows = table.to_pylist()
     by_query = {one.query_id: one for one in inversions(run)}
     chosen = rows[:WORST] + [row for row in rows[WORST:] if row["query"] in by_query][:INVERTED]
-    opened = _Opened(run, called, room)
+    margins = [
+        (one.query_id, one.above, one.below) for row in chosen if (one := by_query.get(row["query"])) is not None
+    ]
+    opened = _Opened(run, called, room, [row["query"] for row in chosen], margins)
     # Queries with a margin say most, so they get their room first.
     drawn = {
         row["query"]: _judged_row(opened, row, by_query.get(row["query"]), ranking)
@@ -118,26 +138,27 @@ def failing_judged(run: Run, ranking: Ranking, kinds: Mapping[str, Sequence[str]
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."
     note = f"The {WORST} worst queries, and the worst of those whose relevant documents were retrieved."
     shown = Rows("failing-table", "Failing queries", heads, made, 1, note if len(chosen) < len(rows) else "")
-    return Failing(intro, shown, ranking.notes, tuple(row["query"] for row in chosen), opened.pairs)
+    return Failing(intro, shown, ranking.notes, tuple(row["query"] for row in chosen), opened.shown)
 
 
 def _judged_row(
     opened: _Opened, row: Mapping[str, Any], inversion: Inversion | None, ranking: Ranking
-) -> tuple[str, Markup]:
+) -> tuple[str, str]:
     if inversion is not None:
-        split, html = opened.margin(row["query"], inversion.above, inversion.below)
+        made, html = opened.margin(row["query"], inversion.above, inversion.below)
+        words = raising(made) if made is not None else ""
         why = (
             f"{_id(inversion.above)} at rank {inversion.rank_above} is {inversion.margin:.3f} above the relevant "
-            f"{_id(inversion.below)} at rank {inversion.rank_below}, by {raising(split) or 'many words together'}"
+            f"{_id(inversion.below)} at rank {inversion.rank_below}, by {words or 'many words together'}"
         )
         return shortened(why, LONGEST_WHY), html
     result, html = opened.query(row["query"])
     return shortened(f"no relevant document among the first {ranking.depth}; {lifting(result)}", LONGEST_WHY), html
 
 
-def raising(split: Margin) -> str:
+def raising(margin: Margin) -> str:
     """The query words that put the first document of a margin above the second: "wing +0.12, hot +0.05"."""
-    lines = [line for line in query_lines(split) if line.is_word and line.value >= NAMED_SHARE * split.difference > 0]
+    lines = [line for line in query_lines(margin) if line.is_word and line.value >= NAMED_SHARE * margin.difference > 0]
     return ", ".join(f"{printable(line.label)} +{line.value:.2f}" for line in lines[:NAMED])
 
 
@@ -158,28 +179,30 @@ def failing_unjudged(
     """Queries of a log without judgments that may fail: where a second run disagrees, by words without effect
     (``lost``, the worst first) and by documents that were cut (``cut``: query, how many, of how many)."""
     other = read_disagreements(run, FEW)
-    opened = _Opened(run, called, room)
-    whys: dict[str, list[str]] = {}
-    margins: dict[str, Markup] = {}
-    for one in other.queries if other is not None else ():
-        split, margins[one.query_id] = opened.margin(one.query_id, one.first, one.other)
-        by = f", by {words}" if (words := raising(split)) else ""
-        why = f"the second run has {_id(one.other)} first, and this one {_id(one.first)}{by}"
-        whys.setdefault(one.query_id, []).append(why)
-    for query in list(lost)[:FEW]:
-        whys.setdefault(query, []).append(f"without effect: {', '.join(lost[query][:NAMED])}")
-    for query, count, of in cut[:FEW]:
-        whys.setdefault(query, []).append(f"{count} of {of} documents were cut")
-    texts = run.written_texts(whys, "query")
+    pairs = {one.query_id: one for one in (other.queries if other is not None else ())}
+    ids = list(dict.fromkeys([*pairs, *list(lost)[:FEW], *(query for query, _, _ in cut[:FEW])]))
+    opened = _Opened(run, called, room, ids, [(one.query_id, one.first, one.other) for one in pairs.values()])
+    were_cut = {query: f"{count} of {of} documents were cut" for query, count, of in cut}
     rows = []
-    for query, reasons in whys.items():
-        more = margins[query] if query in margins else opened.query(query)[1]
-        cells = [_called(texts.get(query, ""), query), shortened("; ".join(reasons), LONGEST_WHY)]
-        rows.append(Row(fragment("failing", query), cells, more, [shortened(f"query {printable(query)}", LONGEST_ID)]))
+    for query in (one for one in ids if one in opened.queries):
+        reasons, more = [], ""
+        if query in pairs:
+            one = pairs[query]
+            made, more = opened.margin(query, one.first, one.other)
+            by = f", by {words}" if made is not None and (words := raising(made)) else ""
+            reasons.append(f"the second run has {_id(one.other)} first, and this one {_id(one.first)}{by}")
+        if query in lost:
+            reasons.append(f"without effect: {', '.join(lost[query][:NAMED])}")
+        if query in were_cut:
+            reasons.append(were_cut[query])
+        result, html = (opened.queries[query], more) if more else opened.query(query)
+        cells = [_called(result.text, query), shortened("; ".join(reasons), LONGEST_WHY)]
+        tags = [shortened(f"query {printable(query)}", LONGEST_ID)]
+        rows.append(Row(fragment("failing", query), cells, html, tags))
     intro = "The log has no judgments, so these queries may fail: " + _listed(other, bool(lost), bool(cut))
     table = Rows("failing-table", "Queries that may fail", [Head("query", label=True), Head("why", label=True)], rows)
-    notes = () if other is not None else (_no_comparison(opened.called),)
-    return Failing(intro, table, notes, tuple(whys), opened.pairs)
+    notes = () if other is not None else (_no_comparison(shlex.quote(called)),)
+    return Failing(intro, table, notes, tuple(ids), opened.shown)
 
 
 def _listed(other: Disagreements | None, lost: bool, cut: bool) -> str:

@@ -38,7 +38,7 @@ class QueryFacts:
     lead: float | None
 
 
-def read_queries(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QUERIES) -> tuple[int, list[QueryFacts]]:
+def read_facts(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QUERIES) -> tuple[int, list[QueryFacts]]:
     """How many queries the run has, and facts of ``most`` of them: those ``wanted``, and others drawn at random."""
     if run.roles[0] != "query":
         return 0, []

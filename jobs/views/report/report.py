@@ -14,6 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
+from jobs.analysis.query.reader import read_queries
 from jobs.analysis.query.result import QueryResult
 from jobs.analysis.ranking.result import Ranking
 from jobs.analysis.statistics.compute import compute_statistics
@@ -21,6 +22,7 @@ from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summar
 from jobs.analysis.statistics.tagging import chosen_pipeline
 from jobs.errors import RunError, StoreError
 from jobs.run.reader import Run
+from jobs.run.untrusted import as_written
 from jobs.views.kit.page import html_table
 from jobs.views.kit.table import Table, table_of
 from jobs.views.query.page import query_html
@@ -31,7 +33,7 @@ from jobs.views.report.faithfulness import judged, read_faithfulness, section
 from jobs.views.report.findings import Findings
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
-from jobs.views.report.query_table import fragment, most_cut, query_rows, read_queries, without_effect
+from jobs.views.report.query_table import fragment, most_cut, query_rows, read_facts, without_effect
 from jobs.views.report.ranking import stored_ranking
 from jobs.views.report.rows import Rows
 from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
@@ -77,8 +79,10 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
     ranking = stored_ranking(findings.summary.statistics.get("ranking"), run.store)
-    failing = _failing(run, ranking, findings, called)
-    queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
+    with as_written(run.url):
+        failing = _failing(run, ranking, findings, called)
+    with as_written(run.url):
+        queries = list(read_queries(run, choose_queries(run, seed, QUERIES)).values())
     lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
     explorer, lists = _pairs(run, lists, queries)
     model = printable(model_words(str(run.setting("model") or ""))) or "this model"
@@ -91,12 +95,12 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         agreement(overview),
         rejected_rows(overview),
     ]
-    verdict = sentences([], advice, failing=bool(failing.table.rows))
+    verdict = sentences([], advice, failing=bool(failing.intro))
     said = {one.finding for one in verdict}
     table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
     parts = [
         ("verdict", "Verdict", True),
-        ("failing", "Failing queries", bool(failing.table.rows)),
+        ("failing", "Failing queries", bool(failing.intro)),
         ("queries", "All queries", table is not None),
         ("pairs", "Pairs", True),
         ("findings", "Findings", True),
@@ -157,7 +161,7 @@ def _query_table(
 ) -> Rows | None:
     """The table of a log's queries: those drawn at random open to their documents, failing ones lead to their row."""
     wanted = [*failing.ids, *(one.id for one in queries)]
-    count, facts = read_queries(run, seed, wanted)
+    count, facts = read_facts(run, seed, wanted)
     if not facts:
         return None
     links = {id: f"#{fragment('failing', id)}" for id in failing.ids}
