@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.cli import cluster, doctor, evaluation, explaining, reasons, report, running, statistics, training, watching
+from jobs.cli import (
+    cluster,
+    doctor,
+    evaluation,
+    explaining,
+    probing,
+    reasons,
+    report,
+    running,
+    statistics,
+    training,
+    watching,
+)
 
 app = typer.Typer(
     name="tokenpair",
@@ -57,6 +69,7 @@ app.command()(report.report)
 app.command()(statistics.stats)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.compare)
+app.command()(probing.probe)
 app.command()(running.demo)
 app.command()(training.train)
 app.command()(cluster.submit)

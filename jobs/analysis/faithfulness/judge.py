@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -72,6 +73,26 @@ class Judge:
                 raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
             embeddings.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
         return embeddings
+
+    def prompt(self, role: Role) -> str:
+        """The prompt put before a text of a role; "" where there is none."""
+        return self._encoders[role].prompt(role)
+
+    def with_prompts(self, prompts: dict[Role, str]) -> Judge:
+        """The same model with these prompts by role, "" for none; it shares the weights."""
+        other = copy.copy(self)
+        other._encoders = {
+            role: make_encoder(
+                encoder.model,
+                layer=-1,
+                similarity=self.similarity,
+                prompts={**prompts},
+                role=role,
+                private=True,
+            )
+            for role, encoder in self._encoders.items()
+        }
+        return other
 
     def word_vectors(self, side: Side, role: Role) -> Values:
         """:func:`word_vectors` by the encoder of a role, [n, d]."""

@@ -26,6 +26,16 @@ CONTENT = ("NOUN", "PROPN", "VERB", "ADJ", "ADV", "NUM", "X")
 NO_EFFECT = -0.02
 
 
+def without_effect(content: Array, documents: Array, lift: Array) -> Array:
+    """Which words have no effect, [words] bool: content words that no document has, with a mean lift below NO_EFFECT.
+
+    ``content`` [words] says whether it is a content word, ``documents`` how many of the query's documents have it in
+    any form, and ``lift`` is the mean over these documents.
+    """
+    lost: Array = content & (documents == 0) & (lift < NO_EFFECT)
+    return lost
+
+
 class QueryWords:
     """Sums for every word of every query; arrays are of the flat table of words, from ``begin`` on."""
 
@@ -96,8 +106,7 @@ class QueryWords:
 
     def _without_effect(self, at: Array) -> Array:
         lift = divided(self.lift[at], self.documents[at])
-        lost: Array = self.content[at] & (self.found[at] == 0) & (lift < NO_EFFECT)
-        return lost
+        return without_effect(self.content[at], self.found[at], lift)
 
     def _figures(self, at: Array, lost: Array) -> list[Figure]:
         scene = self.scene

@@ -29,7 +29,7 @@ TEXTS_A_BATCH = 4096
 NEGATIONS = frozenset(
     "no not never none nobody nothing neither nor nowhere cannot without n't hardly scarcely".split()  # noqa: SIM905
 )
-_NUMBER = re.compile(r"[+-]?\d[\d.,:/%-]*")
+NUMERAL = re.compile(r"[+-]?\d[\d.,:/%-]*")
 
 
 @dataclass
@@ -210,7 +210,7 @@ def _stemmer(language: str) -> Any:
 
 
 def _flags(name: str, facts: Pipeline | None) -> int:
-    number = NUMBER if _NUMBER.fullmatch(name) else 0
+    number = NUMBER if NUMERAL.fullmatch(name) else 0
     punctuation = PUNCTUATION if not any(sign.isalnum() for sign in name) else 0
     english = facts is None or facts.language == "en"
     negation = NEGATION if english and (name in NEGATIONS or name.endswith("n't")) else 0

@@ -93,15 +93,25 @@ class _Opened:
         return html + Markup('<p class="faint">In the terminal: <code>{}</code></p>').format(command)
 
 
-def failing_judged(run: Run, ranking: Ranking, kinds: Mapping[str, Sequence[str]], called: str, room: int) -> Failing:
-    """The worst queries of a judged log; ``kinds`` are words on each query that its row shows too, ``room`` the bytes
-    that the margins may have."""
+@dataclass(frozen=True)
+class Known:
+    """What else is known of queries: ``tags`` that their rows show, sentences (``said``) on top of what they open to,
+    and ``also`` those that are to have a row."""
+
+    tags: Mapping[str, Sequence[str]]
+    said: Mapping[str, str]
+    also: Collection[str]
+
+
+def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: int) -> Failing:
+    """The worst queries of a judged log; ``room`` is the bytes that what they open to may have."""
     metric, first_relevant = f"model nDCG@{ranking.cutoff}", f"model RR@{ranking.cutoff}"
     table = ranking.per_query
     table = table.filter(pc.and_(pc.greater(table["relevant"], 0), pc.less(table[metric], 1 - 1e-9)))
     rows = table.to_pylist()
     by_query = {one.query_id: one for one in inversions(run)}
-    chosen = rows[:WORST] + [row for row in rows[WORST:] if row["query"] in by_query][:INVERTED]
+    wanted = {row["query"] for row in [row for row in rows[WORST:] if row["query"] in by_query][:INVERTED]}
+    chosen = rows[:WORST] + [row for row in rows[WORST:] if row["query"] in wanted | set(known.also)]
     margins = [
         (one.query_id, one.above, one.below) for row in chosen if (one := by_query.get(row["query"])) is not None
     ]
@@ -125,7 +135,9 @@ def failing_judged(run: Run, ranking: Ranking, kinds: Mapping[str, Sequence[str]
         good = row["relevant"]
         found = f"{round(row[recall] * good)} of {good}" if recall in row else str(good)
         cells = [_called(row["text"], row["query"]), number(row[metric]), number(row[first_relevant]), found, why]
-        tags = [shortened(f"query {printable(row['query'])}", LONGEST_ID), *kinds.get(row["query"], ())]
+        if more and row["query"] in known.said:
+            more = Markup('<p class="faint">{}</p>').format(known.said[row["query"]]) + more
+        tags = [shortened(f"query {printable(row['query'])}", LONGEST_ID), *known.tags.get(row["query"], ())]
         made.append(Row(fragment("failing", row["query"]), cells, more, tags))
     none = sum(1 for row in rows if row[first_relevant] == 0)
     inverted = sum(1 for row in rows if row["query"] in by_query)
@@ -174,13 +186,18 @@ def lifting(result: QueryResult) -> str:
 
 
 def failing_unjudged(
-    run: Run, lost: Mapping[str, Sequence[str]], cut: Sequence[tuple[str, int, int]], called: str, room: int
+    run: Run,
+    known: Known,
+    lost: Mapping[str, Sequence[str]],
+    cut: Sequence[tuple[str, int, int]],
+    called: str,
+    room: int,
 ) -> Failing:
     """Queries of a log without judgments that may fail: where a second run disagrees, by words without effect
     (``lost``, the worst first) and by documents that were cut (``cut``: query, how many, of how many)."""
     other = read_disagreements(run, FEW)
     pairs = {one.query_id: one for one in (other.queries if other is not None else ())}
-    ids = list(dict.fromkeys([*pairs, *list(lost)[:FEW], *(query for query, _, _ in cut[:FEW])]))
+    ids = list(dict.fromkeys([*pairs, *list(lost)[:FEW], *(query for query, _, _ in cut[:FEW]), *known.also]))
     opened = _Opened(run, called, room, ids, [(one.query_id, one.first, one.other) for one in pairs.values()])
     were_cut = {query: f"{count} of {of} documents were cut" for query, count, of in cut}
     rows = []
@@ -195,6 +212,7 @@ def failing_unjudged(
             reasons.append(f"without effect: {', '.join(lost[query][:NAMED])}")
         if query in were_cut:
             reasons.append(were_cut[query])
+        reasons += [tag for tag in known.tags.get(query, ()) if not tag.startswith("without effect")]
         result, html = (opened.queries[query], more) if more else opened.query(query)
         cells = [_called(result.text, query), shortened("; ".join(reasons), LONGEST_WHY)]
         tags = [shortened(f"query {printable(query)}", LONGEST_ID)]

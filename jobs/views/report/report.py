@@ -14,6 +14,9 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
+from jobs.analysis.failures.find import read_failures
+from jobs.analysis.failures.result import Failures
+from jobs.analysis.probes.result import stored_probes
 from jobs.analysis.query.reader import read_queries
 from jobs.analysis.query.result import QueryResult
 from jobs.analysis.ranking.result import Ranking
@@ -28,9 +31,18 @@ from jobs.views.kit.table import Table, table_of
 from jobs.views.query.page import query_html
 from jobs.views.report import plots
 from jobs.views.report.explorer import Explorer
-from jobs.views.report.failing import Failing, failing_judged, failing_unjudged
+from jobs.views.report.failing import Failing, Known, failing_judged, failing_unjudged
 from jobs.views.report.faithfulness import judged, read_faithfulness, section
 from jobs.views.report.findings import Findings
+from jobs.views.report.kinds import (
+    cards,
+    examples,
+    kind_sentences,
+    only_in_wrong,
+    probe_sentences,
+    probes_part,
+    tags,
+)
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
 from jobs.views.report.query_table import fragment, most_cut, query_rows, read_facts, without_effect
@@ -74,13 +86,16 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         raise RunError(f"{run.url}: has no pair to report on yet" + ("" if run.finished else "; it is not finished"))
     overview = read_overview(run, run.format)
     unit = str(run.setting("groups") or "word")
+    log = run.roles[0] == "query"
     called = printable(called)
     findings = Findings(_statistics(run, overview, echo), run.store)
     advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
     ranking = stored_ranking(findings.summary.statistics.get("ranking"), run.store)
     with as_written(run.url):
-        failing = _failing(run, ranking, findings, called)
+        failures = read_failures(run) if log else None
+        failing = _failing(run, ranking, findings, failures, called)
+    probes = stored_probes(run) if log else None
     with as_written(run.url):
         queries = list(read_queries(run, choose_queries(run, seed, QUERIES)).values())
     lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
@@ -95,7 +110,8 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         agreement(overview),
         rejected_rows(overview),
     ]
-    verdict = sentences([], advice, failing=bool(failing.intro))
+    kinds = [*kind_sentences(failures), *probe_sentences(probes)]
+    verdict = sentences(kinds, advice, failing=bool(failing.intro))
     said = {one.finding for one in verdict}
     table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
     parts = [
@@ -119,9 +135,12 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "notes": [*(ranking.notes if ranking is not None else ()), *findings.of_a_sample()],
             "facts": _facts(overview),
             "failing": failing,
+            "kinds": cards(failures, set(failing.ids)),
+            "failing_notes": _failing_notes(run, failing, failures),
+            "probes": probes_part(probes, called) if log else None,
             "query_table": table,
             "other_findings": [one for one in advice if one.finding not in said],
-            "scored": scored(overview, run.roles[0] == "query"),
+            "scored": scored(overview, log),
             "trust": [one for one in trust if one is not None],
             "plots": _overview_plots(overview, unit),
             "faithfulness": section(faithfulness) if faithfulness else None,
@@ -139,15 +158,21 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     )
 
 
-def _failing(run: Run, ranking: Ranking | None, findings: Findings, called: str) -> Failing:
+def _failing(run: Run, ranking: Ranking | None, findings: Findings, failures: Failures | None, called: str) -> Failing:
     """The failing queries of a log, by its judgments where it has some."""
-    lost = without_effect(findings.tables)
+    known = Known(tags(failures), only_in_wrong(failures), examples(failures))
     if ranking is not None:
-        kinds = {query: [f"without effect: {', '.join(words[:3])}"] for query, words in lost.items()}
-        return failing_judged(run, ranking, kinds, called, FAILING_ROOM)
+        return failing_judged(run, ranking, known, called, FAILING_ROOM)
     if run.roles[0] == "query":
-        return failing_unjudged(run, lost, most_cut(run), called, FAILING_ROOM)
+        lost = without_effect(findings.tables)
+        return failing_unjudged(run, known, lost, most_cut(run), called, FAILING_ROOM)
     return Failing("", Rows("failing-table", "", ()))
+
+
+def _failing_notes(run: Run, failing: Failing, failures: Failures | None) -> list[str]:
+    """What could not be looked at; that the run is not finished stands at the top of the page."""
+    notes = dict.fromkeys([*failing.notes, *(failures.notes if failures is not None else ())])
+    return [printable(note) for note in notes if note != run.unfinished]
 
 
 def _query_table(

@@ -75,6 +75,8 @@ def sentences(failures: Sequence[Sentence], advice: Iterable[Advice], *, failing
     more = [
         Sentence(one.finding, one.act, f"#found-{one.statistic.replace('_', '-')}", "the numbers")
         for one in asking
+        # Where a kind of failure speaks of the cut, its sentence says what the statistics' would.
         if one.about != "ranking"
+        and not (one.about == "cut texts" and any("are cut" in two.finding for two in failures))
     ]
     return [*first, *failures, *more][:MOST]

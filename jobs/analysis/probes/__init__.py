@@ -1,0 +1,1 @@
+"""Probes: how a model's scores answer small edits of a run's own documents."""
