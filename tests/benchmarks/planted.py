@@ -143,21 +143,19 @@ class Measured:
             (self.controls if control else self.planted).setdefault(judge, []).append(value)
         self.rule[control].append(verdict)
 
-    def rows(self) -> Iterable[str]:
-        """The table's rows: the rule, then the baselines at the rule's false alarms."""
+    def row(self) -> str:
+        """A row of the table: the rule, then the baselines at no more false alarms than the rule has."""
         alarms = float(np.mean(self.rule[1]))
+        cells = []
         for number, judge in enumerate(self.planted):
             values, control = np.array(self.planted[judge]), np.array(self.controls[judge])
-            if number == 0:
-                found, false = float(np.mean(self.rule[0])), alarms
-            else:
-                # The lowest cut that has no more false alarms than the rule.
-                cut = np.sort(control)[::-1][int(np.floor(alarms * len(control) + 1e-9))]
+            found, false = float(np.mean(self.rule[0])), alarms
+            if number > 0:
+                cut = np.sort(control)[::-1][min(int(alarms * len(control) + 1e-9), len(control) - 1)]
                 found, false = float((values > cut).mean()), float((control > cut).mean())
-            cases = f"{len(values)} | {len(control)}"
-            name = self.kind if number == 0 else ""
-            where = self.collection if number == 0 else ""
-            yield f"| {name} | {where} | {judge} | {cases} | {found:.0%} | {false:.0%} | {area(values, control):.2f} |"
+            cells.append(f"{found:.0%} at {false:.0%} ({area(values, control):.2f})")
+        cases = f"{len(self.rule[0])}, {len(self.rule[1])}"
+        return " | ".join(["", self.kind, self.collection, cases, *cells, ""]).strip()
 
 
 def area(planted: Array, controls: Array) -> float:
@@ -421,8 +419,8 @@ def main() -> None:
     model = SentenceTransformer(minilm())
     attributor = Attributor(model, layer=-1, tolerance=0.015)
     loaded = [load(folder, asked.documents, model, random.Random(asked.seed)) for folder in asked.collections]
-    print("| kind | collection | judge | planted | controls | recognised | false alarms | AUC |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| kind | collection | planted, controls | rule | lexical | embeddings |")
+    print("|---|---|---|---|---|---|")
     for c, other in zip(loaded, reversed(loaded), strict=True):
         # Each kind draws its own numbers: it is the same with and without the others.
         draws = [random.Random(asked.seed) for _ in range(4)]
@@ -432,7 +430,7 @@ def main() -> None:
             [sentence_would_win(c, model, draws[2], asked.cases)],
             [words_without_effect(c, other, model, attributor, draws[3], asked.cases)],
         ):
-            print("\n".join(measured.rows()), flush=True)
+            print(measured.row(), flush=True)
 
 
 if __name__ == "__main__":

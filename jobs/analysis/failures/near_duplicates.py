@@ -22,7 +22,15 @@ SHARED = 0.05
 LENGTH = 3
 # Of the words that differ, so many of a kind are listed.
 LISTED = 12
-MEASURED: tuple[Rate, ...] = ()
+# Of MiniLM's top tens, by tests/benchmarks/planted.py on 2026-11-29. Cranfield has copies of its own.
+MEASURED = (
+    Rate(collection="Cranfield", planted=180, controls=60, recognised=0.93, false_alarms=0.0, of="pairs"),
+    Rate(collection="SciFact", planted=180, controls=60, recognised=0.97, false_alarms=0.0, of="pairs"),
+    Rate(
+        collection="Cranfield", planted=180, controls=60, recognised=0.94, false_alarms=0.13, of="any of ten documents"
+    ),
+    Rate(collection="SciFact", planted=180, controls=60, recognised=0.97, false_alarms=0.0, of="any of ten documents"),
+)
 
 
 @dataclass(frozen=True)
