@@ -44,6 +44,7 @@ SLOW_FILES = {
         *("adaptive", "doctor", "evaluation", "exact_attributions", "families", "finetune", "fuzz_jobs", "fuzz_rows"),
         *("comparison", "report", "million", "statistics", "statistics_command", "statistics_tags", "train"),
         *("calibration_cache", "completion", "contributions", "log_joins", "matching", "oracle", "structured"),
+        *("flips", "why"),
     )
 }
 

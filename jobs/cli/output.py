@@ -108,7 +108,7 @@ def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool)
     if json:
         say(dumps({"run": run.url, "inversions": [asdict(one) for one in listed]}, ensure_ascii=True))
         return
-    queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0])
+    queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0]) if listed else {}
     terminal_inversions(listed, queries, Console(), arguments, top=top, judged=has_judgments(run))
 
 

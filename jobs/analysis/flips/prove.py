@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import share_won
 from jobs.analysis.faithfulness.judge import Judge
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, RANDOM
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, LEXICAL, RANDOM
 from jobs.analysis.faithfulness.sampling import draw
 from jobs.analysis.flips.contest import DOCUMENT, QUERY, RULES, TEXTS, Contest
 from jobs.analysis.flips.result import Deletions, FlipLead, FlipMean, Flips, Measured, Proof
@@ -124,23 +125,26 @@ def sample_flips(
     measured: list[Measured] = []
     for at in range(0, len(chosen), INVERSIONS_AT_ONCE):
         some = chosen[at : at + INVERSIONS_AT_ONCE]
-        measured += _measured(run, some, judge, orders, seed)
+        pairs = run.pairs({pair_id for one in some for pair_id in (one.pair_above, one.pair_below)})
+        # Without those whose texts an unfinished run has not written.
+        known = [one for one in some if one.pair_above in pairs and one.pair_below in pairs]
+        attributed = [(one, pairs[one.pair_above], pairs[one.pair_below]) for one in known]
+        measured += measure_flips(attributed, judge, orders=orders, seed=seed)
         if progress is not None:
             progress.advance(len(some))
     if not measured:
         raise RunError(f"{run.url}: has not written the texts of its inversions yet")
-    measured.sort(key=lambda one: one.query_id)
-    return _summarised(run, judge, measured, len(every), orders, seed)
+    return summarise_flips(run, judge, measured, of=len(every), orders=orders, seed=seed)
 
 
-def _measured(run: Run, chosen: Sequence[Inversion], judge: Judge, orders: int, seed: int) -> list[Measured]:
-    """The deletions of some inversions, without those whose texts an unfinished run has not written."""
-    pairs = run.pairs({pair_id for one in chosen for pair_id in (one.pair_above, one.pair_below)})
-    known = [one for one in chosen if one.pair_above in pairs and one.pair_below in pairs]
-    of_pairs = [(pairs[one.pair_above], pairs[one.pair_below]) for one in known]
+def measure_flips(
+    attributed: Sequence[tuple[Inversion, PairAttribution, PairAttribution]], judge: Judge, *, orders: int, seed: int
+) -> list[Measured]:
+    """The deletions of some inversions by every rule, from the attributions of the higher and of the lower document."""
+    known, of_pairs = [one for one, _, _ in attributed], [pairs for _, *pairs in attributed]
     documents = [
         (document_of(above, one.above, one.rank_above), document_of(below, one.below, one.rank_below))
-        for one, (above, below) in zip(known, of_pairs, strict=True)
+        for one, above, below in attributed
     ]
     queries = [above.a for above, _ in of_pairs]
     embeddings = judge.embed(
@@ -158,7 +162,7 @@ def _measured(run: Run, chosen: Sequence[Inversion], judge: Judge, orders: int, 
             {
                 (text, rule): [
                     Walk(contest, text, contest.order(values[rule], text, rule, number, seed))
-                    for number in range(1 if rule in (ATTRIBUTIONS, EMBEDDINGS) else orders)
+                    for number in range(orders if rule in (LEXICAL, RANDOM) else 1)
                 ]
                 for text in TEXTS
                 for rule in RULES
@@ -182,7 +186,10 @@ def _measured(run: Run, chosen: Sequence[Inversion], judge: Judge, orders: int, 
     ]
 
 
-def _summarised(run: Run, judge: Judge, measured: Sequence[Measured], of: int, orders: int, seed: int) -> Flips:
+def summarise_flips(run: Run, judge: Judge, measured: Sequence[Measured], *, of: int, orders: int, seed: int) -> Flips:
+    """Means and paired intervals over ``measured`` inversions, whose order does not matter; ``of`` is how many the run
+    has."""
+    measured = sorted(measured, key=lambda one: one.query_id)
     bootstrap = Bootstrap([one.query_id for one in measured], seed)
     means, leads = [], []
     for text in TEXTS:

@@ -70,11 +70,12 @@ def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
     for row in table.to_pylist():
         row["relevant"] = (row["text_a_id"], row["text_b_id"]) in relevant
         by_query[row["text_a_id"]].append(row)
-    worst = [one for query, rows in by_query.items() if (one := _worst(query, rows)) is not None]
+    worst = [one for query, rows in by_query.items() if (one := worst_of(query, rows)) is not None]
     return sorted(worst, key=lambda one: (-one.margin, one.query_id))
 
 
-def _worst(query_id: str, rows: list[dict[str, Any]]) -> Inversion | None:
+def worst_of(query_id: str, rows: list[dict[str, Any]]) -> Inversion | None:
+    """The worst inversion of a query whose rows have pair_id, text_b_id, score and relevant; None without one."""
     ranked = sorted(rows, key=lambda row: (-row["score"], row["text_b_id"]))
     above = next((at for at, row in enumerate(ranked) if not row["relevant"]), len(ranked))
     below = max((at for at, row in enumerate(ranked) if row["relevant"]), default=-1)
