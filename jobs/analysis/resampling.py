@@ -118,6 +118,19 @@ class Bootstrap:
         return Mean(*(float(one[0]) for one in self.means(values[:, None])))
 
 
+def mean_intervals(values: Array, resamples: int, seed: int) -> tuple[Array, Array, Array]:
+    """Mean, low and high of each column of ``values`` [rows, columns], such as metrics of queries, drawn by rows.
+
+    More rows than ``BUCKETS`` are put together at random; fewer than two have no interval (NaN).
+    """
+    rows = len(values)
+    bucket = np.random.default_rng([seed, 2]).permutation(rows) % BUCKETS
+    drawn = Resampling.drawn(min(rows, BUCKETS), resamples, [seed, 3])
+    sums = np.zeros((min(rows, BUCKETS), values.shape[1]))
+    np.add.at(sums, bucket, values)
+    return drawn.ratio(sums, np.bincount(bucket)[:, None].astype(np.float64))
+
+
 def few_draws(draws: int) -> str:
     """A warning about intervals from few draws; "" where there are enough."""
     return f"Only {draws} different first texts: intervals from so few are too narrow." if draws < FEW_DRAWS else ""

@@ -20,12 +20,11 @@ from jobs.analysis.comparison.alignment import summed
 from jobs.analysis.comparison.details import SideBySide, side_by_side
 from jobs.analysis.comparison.examples import SCORE, SHARE, SMALLEST, WORDS_SHOWN, Moved, shares_or_zero
 from jobs.analysis.ranking.judgments import OF_ROWS, judgments
-from jobs.analysis.ranking.metrics import by_score, depth_of, metrics_of, places, read_rows, why_none
-from jobs.analysis.resampling import Resampling
+from jobs.analysis.ranking.metrics import RESAMPLES, by_score, depth_of, finite, metrics_of, places, read_rows, why_none
+from jobs.analysis.resampling import mean_intervals
 from jobs.progress import counted
 from jobs.run.reader import Run
 
-RESAMPLES = 1000
 DOCUMENTS_SHOWN = 4
 # Metrics that differ by no more are the same.
 SAME = 1e-9
@@ -133,9 +132,8 @@ def compare_rankings(
     texts = [str(of_query[0][query]["text"]) for query in same]
     changes = [QueryChange(*one) for one in zip(same, texts, *values, strict=True)]
     changes.sort(key=lambda one: (one.difference, one.query))
-    difference = np.array([one.difference for one in changes])
-    drawn = Resampling.drawn(len(changes), RESAMPLES, [seed, 3])
-    value, low, high = (float(part[0]) for part in drawn.ratio(difference, np.ones(len(changes))))
+    difference = np.array([[one.difference] for one in changes])
+    value, low, high = (float(part[0]) for part in mean_intervals(difference, RESAMPLES, seed))
     notes = [*dict.fromkeys(note for one in there for note in one.notes)]
     alone = len(of_query[0]) + len(of_query[1]) - 2 * len(shared)
     if alone:
@@ -150,8 +148,8 @@ def compare_rankings(
         first=float(np.mean([one.first for one in changes])),
         second=float(np.mean([one.second for one in changes])),
         difference=value,
-        low=low if np.isfinite(low) else None,
-        high=high if np.isfinite(high) else None,
+        low=finite(low),
+        high=finite(high),
         queries=tuple(changes),
         notes=tuple(notes),
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.analysis.ranking.judgments import OF_ROWS, is_number, judgments
 from jobs.analysis.ranking.result import By, Measure, Ranking
-from jobs.analysis.resampling import Resampling
+from jobs.analysis.resampling import mean_intervals
 from jobs.progress import counted
 from jobs.run.manifest import NOT_IN_LOG, Plan, read_judgments, read_pairs
 from jobs.run.reader import Run
@@ -166,14 +166,14 @@ def metrics_of(
     )
     ids = per_query["query"].to_pylist()
     per_query = per_query.add_column(1, "text", pa.array([texts.get(one, "") for one in ids], pa.string()))
-    drawn = Resampling.drawn(len(ids), resamples, [seed, 2])
-    measures = []
-    for one in map(str, asked):
-        for by, metrics in values.items():
-            column = np.array([metrics[one][query] for query in ids])
-            per_query = per_query.append_column(f"{by} {one}", pa.array(column))
-            value, low, high = (float(part[0]) for part in drawn.ratio(column, np.ones(len(ids))))
-            measures.append(Measure(one, by, value, _finite(low), _finite(high), len(ids)))
+    names = [(str(one), by) for one in asked for by in values]
+    columns = np.array([[values[by][name][query] for name, by in names] for query in ids])
+    for (name, by), column in zip(names, columns.T, strict=True):
+        per_query = per_query.append_column(f"{by} {name}", pa.array(column))
+    measures = [
+        Measure(name, by, float(value), finite(low), finite(high), len(ids))
+        for (name, by), value, low, high in zip(names, *mean_intervals(columns, resamples, seed), strict=True)
+    ]
     return Ranking(
         measures=tuple(measures),
         per_query=_worst_first(per_query, f"{list(orders)[-1]} nDCG@{cutoff}"),
@@ -259,5 +259,6 @@ def _notes(judged: pa.Table, per_query: pa.Table, in_rows: int, of_rows: bool) -
     return notes
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def finite(value: float) -> float | None:
+    """A float, None in place of NaN."""
+    return float(value) if np.isfinite(value) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -62,14 +62,3 @@ class Ranking:
         """The metric at ``cutoff`` whose name begins with ``kind``, such as nDCG; None where there is none."""
         name = f"{kind}@{self.cutoff}"
         return next((one for one in self.measures if (one.name, one.ranking) == (name, ranking)), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "measures": [vars(one) for one in self.measures],
-            "per_query": self.per_query.to_pylist(),
-            "cutoff": self.cutoff,
-            "depth": self.depth,
-            "queries": self.queries,
-            "notes": list(self.notes),
-        }

@@ -13,7 +13,8 @@ class Ranking(Measure):
     name = "ranking"
     title = "Ranking"
     meaning = (
-        "How good the log's own ranking and the model's are, over the queries with judgments, as trec_eval computes it."
+        "How good the log's own ranking is, and the order of the same documents by the model's scores, over the "
+        "queries with judgments, as trec_eval computes it."
     )
 
     def add(self, batch: Batch) -> None:
