@@ -10,6 +10,8 @@ import pytest
 from judged_runs import FAILING, WORDS, judged_log, query
 
 from jobs.analysis.comparison.compare import compare_runs
+from jobs.analysis.failures.result import Case, Failures, Kind, Rate, write_failures
+from jobs.analysis.probes.result import Estimate, Probe, Probes, write_probes
 from jobs.analysis.ranking.metrics import ranking_metrics
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.errors import RunError
@@ -17,6 +19,8 @@ from jobs.run.reader import Run, open_run
 from jobs.storage.store import Store
 from jobs.views.report.query_table import read_facts
 from jobs.views.report.report import make_report
+
+PARTS = ("verdict", "failing", "queries", "pairs", "findings", "trust", "method")
 
 
 def reported(run: Run) -> str:
@@ -26,7 +30,8 @@ def reported(run: Run) -> str:
 
 def part(page: str, name: str) -> str:
     """The section of that id, as HTML."""
-    found = re.search(rf'<section id="{name}".*?</section>\n(?=<section id=|</main>)', page, re.DOTALL)
+    following = "|".join(f'<section id="{one}"' for one in PARTS)
+    found = re.search(rf'<section id="{name}".*?</section>\n(?={following}|</main>)', page, re.DOTALL)
     assert found is not None, f"no part {name}"
     return found[0]
 
@@ -75,14 +80,17 @@ def test_the_queries_that_fail_come_worst_first_with_the_words_that_made_it(judg
     """Would catch a good query among them, another order, or words of another document."""
     _, page = judged
     failing = rows(page, "failing")
-    assert [cells[0] for cells in failing] == [f"{query(at)} query {at} without effect: model" for at in FAILING]
+    for at, cells in zip(FAILING, failing, strict=True):
+        assert cells[0].startswith(f"{query(at)} query {at} ")
+        assert cells[0].endswith("without effect: model")
     values = [float(cells[1]) for cells in failing]
     assert values == sorted(values)
     for at, cells in zip(FAILING, failing, strict=True):
-        assert cells[-1].startswith(f"wrong{at} at rank 1 is 0.2")
-        assert f"above the relevant right{at} at rank 2, by {WORDS[at]} +0.2" in cells[-1]
+        why = rf"wrong{at} at rank 1 is 0\.\d+ above the relevant right{at} at rank 2, by {WORDS[at]} \+0\.[12]\d"
+        assert re.match(why, cells[-1]), cells[-1]
     opened = re.findall(r'<tr class="more".*?</section>', part(page, "failing"), re.DOTALL)
     assert len(opened) == len(FAILING)
+    assert "Words of the query that wrong" not in words(page), "both documents have the same words of the query"
     for at, one in zip(FAILING, opened, strict=True):
         assert 'class="tokenpair-margin"' in one
         assert {f"wrong{at}", f"right{at}"} <= set(words(one).split())
@@ -102,6 +110,52 @@ def test_the_table_of_queries_has_every_query_with_its_metrics(judged: tuple[Run
     assert links == [(str(at), str(at)) for at in FAILING]
 
 
+def kind(name: str, title: str, count: int, low: float, alarms: float, query_id: str) -> Kind:
+    rate = Rate(collection="C", planted=50, controls=50, recognised=0.9, false_alarms=alarms)
+    case = Case(query_id=query_id, document_id="d", text=f"case of {name}")
+    return Kind(
+        name=name, title=title, advice=f"do {name}", count=count, of=40, low=low, high=0.9, cases=(case,), rates=(rate,)
+    )
+
+
+def test_kinds_of_failure_and_edits_are_said_with_their_rates_and_only_where_they_are_sure(tmp_path: Path) -> None:
+    """Would catch advice from a rule that finds no more than it finds by mistake, and an edit of five documents."""
+    run = judged_log(tmp_path / "run")
+    kinds = (
+        kind("near_duplicates", "a copy above", 20, 0.35, 0.05, "1"),
+        kind("sentence_would_win", "a sentence would win", 8, 0.1, 0.3, "2"),
+        kind("behind_the_cut", "better behind the cut", 0, 0.0, 0.1, "7"),
+    )
+    failures = Failures(
+        queries=8, judged=8, failing=3, looked_at=40, documents=24, cut=6, with_model=True, kinds=kinds,
+        notes=("Something <b>else</b> was left out.",),
+    )  # fmt: skip
+    write_failures(run, failures)
+    some = Estimate(value=0.4, low=0.3, high=0.5)
+    edit = Probe(
+        name="negate", title="negates a sentence", control="c", contradicts=True, pairs=30, skipped=0, change=some,
+        control_change=some, difference=some, small=some, above=some, control_above=some, with_next=0, turned=None,
+        control_turned=None,
+    )  # fmt: skip
+    few = edit.model_copy(update={"title": "changes a number", "pairs": 5})
+    write_probes(run, Probes(model="m", similarity="cosine", pairs=30, of=8, seed=0, probes=(edit, few)))
+    page = reported(open_run(run.url))
+    verdict, failing = words(part(page, "verdict")), part(page, "failing")
+    assert "A copy above in 20 of 40 failing queries (50%, 95 % interval 35% to 90%). do near_duplicates" in verdict
+    assert "sentence would win" not in verdict
+    assert "cut" not in verdict.replace("behind the cut", ""), "the kind knows that the cut does not matter"
+    assert "An edit that negates a sentence changes the score" in verdict
+    assert "changes a number" not in verdict
+    cards = re.findall(r'<section class="kind" id="kind-([^"]+)".*?</section>', failing, re.DOTALL)
+    assert cards == ["words-without-effect", "near-duplicates", "sentence-would-win", "behind-the-cut"]
+    assert "no more often than the rule's false alarms" in words(failing)
+    assert "On planted failures this rule: 90% recognised at 5% false alarms (C)." in words(failing)
+    assert '<a href="#failing=1"><bdi>query 1, document d: case of near_duplicates</bdi></a>' in failing
+    assert '<a href="#failing=7">' not in failing, "query 7 has no row"
+    assert "Something &lt;b&gt;else" in failing
+    assert "negates a sentence" in words(failing.split('id="probes"')[1])
+
+
 def test_every_link_of_the_page_leads_somewhere(judged: tuple[Run, str]) -> None:
     """Would catch a link to a part that this run does not have."""
     _, page = judged
@@ -114,7 +168,7 @@ def test_every_link_of_the_page_leads_somewhere(judged: tuple[Run, str]) -> None
 
 def test_parts_stand_in_the_order_of_a_diagnosis(judged: tuple[Run, str]) -> None:
     order = re.findall(r'^<section id="(\w+)"', judged[1], re.MULTILINE)
-    assert order == ["verdict", "failing", "queries", "pairs", "findings", "trust", "method"]
+    assert [one for one in order if one in PARTS] == list(PARTS)
     assert re.search(r'<section id="method"[^>]*>\s*<details>', judged[1])
 
 

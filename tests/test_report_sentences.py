@@ -44,7 +44,7 @@ class Given:
     def __init__(self, tables: dict[str, list[dict[str, Any]]] | None = None, **figures: tuple[Any, Any, Any]) -> None:
         self.given = figures
         self.tables = {name: pa.Table.from_pylist(rows) for name, rows in (tables or {}).items()}
-        self.run = RunFacts(**FACTS)
+        self.run, self.statistics = RunFacts(**FACTS), dict[str, Any]()
 
     def figure(self, statistic: str, name: str) -> Figure | None:
         if name not in self.given:

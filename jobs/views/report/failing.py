@@ -148,6 +148,8 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
     )
     if not rows:
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."
+    if none:
+        intro += f" Where none is among the first {ranking.depth}, a larger depth in the job shows at which rank it is."
     note = f"The {WORST} worst queries, and the worst of those whose relevant documents were retrieved."
     shown = Rows("failing-table", "Failing queries", heads, made, 1, note if len(chosen) < len(rows) else "")
     return Failing(intro, shown, ranking.notes, tuple(row["query"] for row in chosen), opened.shown)

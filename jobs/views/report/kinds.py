@@ -20,6 +20,7 @@ from jobs.views.report.verdict import Sentence
 EXAMPLES, LONGEST_EXAMPLE, MOST_WORDS = 3, 200, 3
 # A copy that says the opposite and so often scores above the true one is worth a sentence.
 OFTEN = 0.25
+FEW_DOCUMENTS = 20
 
 
 def examples(failures: Failures | None) -> list[str]:
@@ -73,6 +74,12 @@ def kind_sentences(failures: Failures | None) -> list[Sentence]:
     return made
 
 
+def knows_the_cut(failures: Failures | None) -> bool:
+    """Whether unread text was looked at: then it is known whether the cut matters, and not only that it is there."""
+    kind = failures.kind(behind_the_cut.NAME) if failures is not None else None
+    return kind is not None and kind.of > 0
+
+
 def tags(failures: Failures | None) -> dict[str, list[str]]:
     """The kinds of failure of each query, in a few words."""
     named: dict[str, list[str]] = {}
@@ -121,7 +128,11 @@ def probe_sentences(probes: Probes | None) -> list[Sentence]:
     often: Sequence[Probe] = [
         one
         for one in (probes.probes if probes else ())
-        if one.contradicts and one.above is not None and one.above.low is not None and one.above.low > OFTEN
+        if one.contradicts
+        and one.pairs >= FEW_DOCUMENTS
+        and one.above is not None
+        and one.above.low is not None
+        and one.above.low > OFTEN
     ]
     if not often:
         return []

@@ -38,6 +38,7 @@ from jobs.views.report.kinds import (
     cards,
     examples,
     kind_sentences,
+    knows_the_cut,
     only_in_wrong,
     probe_sentences,
     probes_part,
@@ -60,7 +61,7 @@ from jobs.views.report.trust import (
     small,
 )
 from jobs.views.report.verdict import metrics, sentences
-from jobs.views.statistics.advice import advice_of
+from jobs.views.statistics.advice import CUT, advice_of
 
 NAME = "report.html"
 # With the statistics' tables and plots a report stays below 2 MB whatever the run is.
@@ -110,8 +111,13 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
         agreement(overview),
         rejected_rows(overview),
     ]
-    kinds = [*kind_sentences(failures), *probe_sentences(probes)]
-    verdict = sentences(kinds, advice, failing=bool(failing.intro))
+    verdict = sentences(
+        kind_sentences(failures),
+        advice,
+        probe_sentences(probes),
+        failing=bool(failing.intro),
+        without=[CUT] if knows_the_cut(failures) else [],
+    )
     said = {one.finding for one in verdict}
     table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
     parts = [

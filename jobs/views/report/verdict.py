@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.analysis.ranking.result import Measure, Ranking, meaning_of
-from jobs.views.statistics.advice import Advice, too_few
+from jobs.views.statistics.advice import RANKING, Advice, too_few
 from jobs.views.statistics.view import known_as
 
-MOST = 5
+MOST, MOST_KINDS = 5, 2
 RANKINGS = {"log": "the log's order", "model": "the model's order"}
 
 
@@ -61,22 +61,28 @@ def _interval(one: Measure) -> str:
     return f"{one.low:.3f} to {one.high:.3f}"
 
 
-def sentences(failures: Sequence[Sentence], advice: Iterable[Advice], *, failing: bool) -> list[Sentence]:
-    """The verdict: how good the ranking is, the kinds of failure, and the statistics that ask for something.
+def sentences(
+    failures: Sequence[Sentence],
+    advice: Iterable[Advice],
+    probes: Sequence[Sentence],
+    *,
+    failing: bool,
+    without: Collection[str] = (),
+) -> list[Sentence]:
+    """The verdict: how good the ranking is, the kinds of failure, the statistics that ask for something, and edits.
 
-    ``failing`` says whether the page has a table of failing queries.
+    ``failing`` says whether the page has a table of failing queries; ``without`` leaves out what the kinds of failure
+    say better, by what it is about.
     """
     asking = [one for one in advice if one.act]
     first = [
         Sentence(one.finding, one.act, "#failing" if failing else "", "failing queries")
         for one in asking
-        if one.about == "ranking"
+        if one.about == RANKING
     ]
     more = [
         Sentence(one.finding, one.act, f"#found-{one.statistic.replace('_', '-')}", "the numbers")
         for one in asking
-        # Where a kind of failure speaks of the cut, its sentence says what the statistics' would.
-        if one.about != "ranking"
-        and not (one.about == "cut texts" and any("are cut" in two.finding for two in failures))
+        if one.about not in (RANKING, *without)
     ]
-    return [*first, *failures, *more][:MOST]
+    return [*first, *failures[:MOST_KINDS], *more, *probes][:MOST]

@@ -29,6 +29,8 @@ MOST = 0.5
 # The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2
 EXAMPLES = 3
+# What some advice is about, which the report places by itself.
+RANKING, CUT = "ranking", "cut texts"
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,12 @@ def _ranking(known: _Known) -> Advice | None:
     rows = [row for row in known.rows("ranking", 100) if str(row["metric"]).startswith("nDCG")]
     if not rows:
         act = "Judge some documents, and name the judgments as qrels in the job."
-        return Advice("ranking", " ".join(statistic.notes), act, "ranking")
+        return Advice(RANKING, " ".join(statistic.notes), act, "ranking")
     by = {row["ranking"]: row for row in rows}
     best, name, queries = by["model"], str(by["model"]["metric"]), int(str(by["model"]["queries"]))
     if too_few(queries, _number(best["low"]), _number(best["high"])):
         finding = f"How good the ranking is, is open: too few judged queries ({queries})."
-        return Advice("ranking", finding, "Judge more of them.", "ranking")
+        return Advice(RANKING, finding, "Judge more of them.", "ranking")
     finding = f"{name} is {ranged(best)} over {queries:,} queries"
     if "log" in by and any(by["log"][end] != best[end] for end in ("value", "low", "high")):
         finding += f" in the model's order, {ranged(by['log'])} in the log's"
@@ -104,7 +106,7 @@ def _ranking(known: _Known) -> Advice | None:
     # Of a large log the report reads the worst queries alone.
     if 0 < none < len(table):
         finding += f"; for {none:,} no relevant document is among the first {name.partition('@')[2]}"
-    return Advice("ranking", f"{finding}.", "Start with the queries that fail.", "ranking")
+    return Advice(RANKING, f"{finding}.", "Start with the queries that fail.", "ranking")
 
 
 def too_few(queries: int, low: float | None, high: float | None) -> bool:
@@ -125,7 +127,7 @@ def _cut(known: _Known) -> Advice | None:
     if unread is not None:
         finding += f"; {worded(unread.value, 'share')} of the {what}s' text is not read"
     act = "Split long documents into chunks." if known.log else ""
-    return Advice("cut texts", f"{finding}.", act, "position")
+    return Advice(CUT, f"{finding}.", act, "position")
 
 
 def _without_effect(known: _Known) -> Advice | None:
