@@ -219,7 +219,7 @@ def failing_unjudged(
         cells = [_called(result.text, query), shortened("; ".join(reasons), LONGEST_WHY)]
         tags = [shortened(f"query {printable(query)}", LONGEST_ID)]
         rows.append(Row(fragment("failing", query), cells, html, tags))
-    intro = "The log has no judgments, so these queries may fail: " + _listed(other, bool(lost), bool(cut))
+    intro = "The log has no judgments, so signs of failure choose the queries: " + _listed(other, bool(lost), bool(cut))
     table = Rows("failing-table", "Queries that may fail", [Head("query", label=True), Head("why", label=True)], rows)
     notes = () if other is not None else (_no_comparison(shlex.quote(called)),)
     return Failing(intro, table, notes, tuple(ids), opened.shown)
@@ -233,7 +233,7 @@ def _listed(other: Disagreements | None, lost: bool, cut: bool) -> str:
             "different ones are shown"
         )
     parts += ["words without effect"] * lost + ["documents that were cut"] * cut
-    return f"{'; '.join(parts)}." if parts else "nothing points at one."
+    return f"{'; '.join(parts)}." if parts else "there are none."
 
 
 def _no_comparison(called: str) -> str:
