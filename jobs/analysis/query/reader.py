@@ -48,6 +48,8 @@ def read_queries(run: Run, query_ids: Collection[str], by: str | None = None) ->
     by_query: dict[str, list[dict[str, Any]]] = {}
     for row in run.rows(pc.field("text_a_id").isin(list(query_ids)), columns=columns).to_pylist():
         by_query.setdefault(row["text_a_id"], []).append(row)
+    if not by_query:
+        return {}
     queries = run.explained(list(by_query), role_a)
     texts = run.explained(list({row["text_b_id"] for rows in by_query.values() for row in rows}), role_b)
     return {
