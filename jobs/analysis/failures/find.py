@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
+from scipy.stats import binomtest
 
 from attribution_core.results import ExplainedText
 from attribution_core.text.words import sentence_spans
@@ -21,7 +21,6 @@ from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.sampling import draw
 from jobs.analysis.margin.inversions import Inversion, has_judgments, inversions
 from jobs.analysis.ranking.judgments import judgments
-from jobs.analysis.resampling import Resampling
 from jobs.errors import RunError
 from jobs.progress import Progress, counted
 from jobs.run.reader import Run
@@ -29,7 +28,6 @@ from jobs.run.untrusted import as_written
 
 # Queries that are looked at, and the top ranks of each.
 QUERIES, TOP = 200, 10
-RESAMPLES = 2000
 NO_MODEL = "need the model: tokenpair probe {} looks at them"
 
 
@@ -112,8 +110,8 @@ def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progres
     notes += _sample_notes(scene, names, len(failing) if judged is not None else all_queries)
     kinds: list[Kind] = []
     for one in (
-        _near_duplicates(scene, seed),
-        *_by_sentences(run, scene, model, seed, progress),
+        _near_duplicates(scene),
+        *_by_sentences(run, scene, model, progress),
         words_without_effect.words_without_effect(run),
     ):
         if isinstance(one, Kind):
@@ -190,7 +188,7 @@ def _sample_notes(scene: _Scene, names: Sequence[str], of: int) -> Iterator[str]
         yield f"{counted(missing, 'document')} had no text written yet and were left out."
 
 
-def _near_duplicates(scene: _Scene, seed: int) -> Kind | str:
+def _near_duplicates(scene: _Scene) -> Kind | str:
     if all(len(rows) < 2 for rows in scene.ranked.values()):
         return "Near-duplicates are left out: no query that was looked at has two documents."
     cases = []
@@ -209,7 +207,6 @@ def _near_duplicates(scene: _Scene, seed: int) -> Kind | str:
             )
     return _kind(
         scene,
-        seed,
         near_duplicates.NAME,
         "near-duplicates in the top ranks"
         if scene.worst is None
@@ -220,9 +217,7 @@ def _near_duplicates(scene: _Scene, seed: int) -> Kind | str:
     )
 
 
-def _by_sentences(
-    run: Run, scene: _Scene, model: Judge | None, seed: int, progress: Progress | None
-) -> Iterator[Kind | str]:
+def _by_sentences(run: Run, scene: _Scene, model: Judge | None, progress: Progress | None) -> Iterator[Kind | str]:
     """The two rules that encode sentences: of failing queries' right documents, else of documents that are cut."""
     wanted = [
         (query, row.document)
@@ -262,7 +257,6 @@ def _by_sentences(
                 winning.append(_sentence_case(query, document, above, scored, at, said))
     yield _kind(
         scene,
-        seed,
         behind_the_cut.NAME,
         "a better match may stand behind the cut",
         "Split these documents into chunks: the unread part may hold a better match.",
@@ -274,7 +268,6 @@ def _by_sentences(
         return
     yield _kind(
         scene,
-        seed,
         sentence_would_win.NAME,
         "a sentence of the right document would win",
         "Split these documents into chunks: a sentence of theirs, encoded by itself, outranks the winner.",
@@ -287,21 +280,19 @@ def _sentence_case(query: str, document: str, other: str | None, scored: ScoredS
     return Case(query_id=query, document_id=document, other_id=other, words=(scored[at],), text=said)
 
 
-def _kind(
-    scene: _Scene, seed: int, name: str, title: str, advice: str, cases: Sequence[Case], rates: Sequence[Any]
-) -> Kind:
+def _kind(scene: _Scene, name: str, title: str, advice: str, cases: Sequence[Case], rates: Sequence[Any]) -> Kind:
     met = {case.query_id for case in cases}
-    each = np.array([query in met for query in scene.ranked], np.float64)
-    _, low, high = Resampling.drawn(len(each), RESAMPLES, [seed, 2]).ratio(each, np.ones(len(each)))
-    ends = [float(end[0]) if np.isfinite(end).all() else None for end in (low, high)] if len(each) else [None, None]
+    of = len(scene.ranked)
+    # A query counts once, so that queries are independent; Wilson's interval holds for a count of 0 too.
+    ends = binomtest(len(met), of).proportion_ci(method="wilson") if of else None
     return Kind(
         name=name,
         title=title,
         advice=advice,
         count=len(met),
-        of=len(each),
-        low=ends[0],
-        high=ends[1],
+        of=of,
+        low=float(ends.low) if ends is not None else None,
+        high=float(ends.high) if ends is not None else None,
         cases=tuple(cases),
         rates=tuple(rates),
         of_what=scene.of_what,

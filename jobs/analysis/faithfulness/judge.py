@@ -21,6 +21,8 @@ from jobs.errors import RunError
 from jobs.run.reader import Run
 
 BATCH_TEXTS = 64
+# Where texts are cut to be encoded: references, which are read up to the cut, then cost nothing.
+LAYER = 0
 
 Texts = dict[tuple[str, str], Values]
 
@@ -46,12 +48,12 @@ class Judge:
         prompts = _prompts(run) if self.own else {}
         similarity = run.setting("similarity") if self.own else None
         first_role, second_role = run.roles
-        first = make_encoder(loaded, layer=-1, similarity=similarity, prompts=prompts, role=first_role)
+        first = make_encoder(loaded, layer=LAYER, similarity=similarity, prompts=prompts, role=first_role)
         self._encoders: dict[Role, Encoder] = {first_role: first}
         if second_role != first_role:
             # One copy of the weights serves both roles.
             self._encoders[second_role] = make_encoder(
-                first.model, layer=-1, similarity=similarity, prompts=prompts, role=second_role, private=True
+                first.model, layer=LAYER, similarity=similarity, prompts=prompts, role=second_role, private=True
             )
         self.similarity = first.similarity
         self.fingerprint = first.fingerprint()
@@ -84,7 +86,7 @@ class Judge:
         other._encoders = {
             role: make_encoder(
                 encoder.model,
-                layer=-1,
+                layer=LAYER,
                 similarity=self.similarity,
                 prompts={**prompts},
                 role=role,

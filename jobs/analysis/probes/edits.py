@@ -190,7 +190,7 @@ EDITS = (
     Edit("moved", "moves the best sentence to the end", "moves another sentence to the end", _moved),
     Edit(
         "title",
-        f"repeats the first sentence, the title if there is one, {TITLE_COPIES} more times",
+        f"repeats its first sentence {TITLE_COPIES} times",
         "repeats another sentence as often",
         _repeated,
     ),

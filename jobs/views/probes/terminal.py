@@ -27,7 +27,7 @@ def terminal_probes(probes: Probes, console: Console) -> None:
     """Print probes."""
     sheet = TableSheet(console)
     sheet.line(
-        f"{model_words(probes.model)}: {probes.pairs:,} documents edited, one for each of {probes.of:,} queries."
+        f"{model_words(probes.model)}: {probes.pairs:,} documents edited, one a query, of {probes.of:,} queries."
     )
     sheet.blank()
     sheet.table(probes_table(probes), WIDEST)
