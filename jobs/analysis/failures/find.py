@@ -23,7 +23,7 @@ from jobs.analysis.margin.inversions import Inversion, has_judgments, inversions
 from jobs.analysis.ranking.judgments import judgments
 from jobs.errors import RunError
 from jobs.progress import Progress, counted
-from jobs.run.reader import Run
+from jobs.run.reader import Run, among
 from jobs.run.untrusted import as_written
 
 # Queries that are looked at, and the top ranks of each.
@@ -154,7 +154,7 @@ def _drawn(run: Run, most: int, seed: int, failing: Mapping[str, Inversion] | No
 def _scene(run: Run, names: list[str], worst: Mapping[str, Inversion] | None) -> _Scene:
     columns = ["text_a_id", "text_b_id", "score", "row_sums"]
     ranked: dict[str, list[_Row]] = defaultdict(list)
-    for row in run.rows(pc.field("text_a_id").isin(names), columns=columns).to_pylist():
+    for row in run.rows(among("text_a_id", names), columns=columns).to_pylist():
         ranked[row["text_a_id"]].append(_Row(row["text_b_id"], row["score"], row["row_sums"]))
     wanted: set[str] = set()
     for name, rows in ranked.items():

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
@@ -15,7 +14,7 @@ from attribution_core.text.grouping import Groups, Unit
 from jobs.analysis.query.nearest import nearest_ids, quoted
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
-from jobs.run.reader import Run
+from jobs.run.reader import Run, among
 from jobs.run.tables import LIFTS, stored_lift
 
 OWN = ("pair_id", "text_b_id", "score", "rows", "cols", "row_sums", "col_sums", "top")
@@ -40,16 +39,12 @@ def read_queries(run: Run, query_ids: Collection[str], by: str | None = None) ->
     """Several queries by id, without those that the run does not have; each part of the run is read once."""
     if by is not None and by not in BY:
         raise SettingError(f"by must be lift or share, not {by!r}")
-    if not query_ids:
-        return {}
     there = run.dataset().schema.names
     columns = ["text_a_id", *OWN, *(name for name in (*LIFTS, *LOGGED) if name in there)]
     role_a, role_b = run.roles
     by_query: dict[str, list[dict[str, Any]]] = {}
-    for row in run.rows(pc.field("text_a_id").isin(list(query_ids)), columns=columns).to_pylist():
+    for row in run.rows(among("text_a_id", query_ids), columns=columns).to_pylist():
         by_query.setdefault(row["text_a_id"], []).append(row)
-    if not by_query:
-        return {}
     queries = run.explained(list(by_query), role_a)
     texts = run.explained(list({row["text_b_id"] for rows in by_query.values() for row in rows}), role_b)
     return {

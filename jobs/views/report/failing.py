@@ -57,7 +57,7 @@ class _Opened:
         self.queries = read_queries(run, queries)
         self.shown: list[str] = []
         wanted = [pair for query, a, b in margins if query in self.queries for pair in self._pair_ids(query, a, b)]
-        self._pairs = run.pairs(wanted) if wanted else {}
+        self._pairs = run.pairs(wanted)
 
     def margin(self, query_id: str, a: str, b: str) -> tuple[Margin | None, str]:
         """The margin of two documents and its drawing; None where the run has not written them yet."""
