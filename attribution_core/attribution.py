@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from sentence_transformers import SentenceTransformer
 
 from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
-from attribution_core.directions.cost import TextLoad, choose_ways
 from attribution_core.directions.precision import choose_precision
 from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
@@ -28,7 +27,17 @@ from attribution_core.pairs.products import PairProducts
 from attribution_core.pairs.tiles import SHORTEST, Pulled
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
-from attribution_core.settings import MODES, PRODUCTS, WAYS, checked_text, jacobian_products, one_of, prompts_by_role
+from attribution_core.rounds import Routes, known_for_cells, known_for_words
+from attribution_core.settings import (
+    LEVELS,
+    MODES,
+    PRODUCTS,
+    WAYS,
+    checked_text,
+    jacobian_products,
+    one_of,
+    prompts_by_role,
+)
 from attribution_core.text.grouping import UNITS
 from attribution_core.text.tokenized import distinct_texts
 
@@ -49,6 +58,7 @@ class Attributor:
     A pair whose error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``sums_to`` says what a
     pair's cells sum to: score, difference (the paper's, against two texts of the reference's token alone) or centred,
     which subtracts the mean embedding of the texts ``centre`` (50 distinct ones or more; by role in retrieval mode).
+    ``level`` words computes what each group adds to the whole score and no cells, for several times less.
     ``reference`` is the token that replaces every word in a reference: pad (the paper's), unk, mask, or a
     word that is one token. ``memory`` bounds
     the activations of one chunk, in bytes or, below 1, as a share of the device's memory.
@@ -78,6 +88,7 @@ class Attributor:
         nodes: int | None = None,
         max_nodes: int = 256,
         sums_to: str = "score",
+        level: str = "pairs",
         reference: str = "pad",
         centre: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         memory: int | float = DEFAULT_BUDGET,
@@ -107,6 +118,7 @@ class Attributor:
         self.quadrature = Quadrature(rule, tolerance, nodes, max_nodes)
         self.pair_tolerance = pair_tolerance
         self.completion = Completion(one_of("sums_to", sums_to, SUMS_TO))
+        self.level = one_of("level", level, LEVELS)
         asked = one_of("products", products, PRODUCTS)
 
         # Two routes share modules, and the memory.
@@ -135,8 +147,7 @@ class Attributor:
         self.contributor = contributor(self.encoder)
         # Of a checkpoint in half precision: how far its own scores are from those that are attributed.
         self.own_precision = None if shared else own_precision(loaded, self.encoder.model, self.roles)
-        # The contributor of each role's route; but for a Router there is one route.
-        self._of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
+        of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
         private = self.encoder.model
         if [id(m) for m in route_of(private, first)] != [id(m) for m in route_of(private, second)]:
             other = make_encoder(private, device=self.encoder.device, role=second, private=True, **common)
@@ -145,7 +156,8 @@ class Attributor:
                     f"a {first}'s embedding has {self.encoder.embedding_width} values and a {second}'s "
                     f"{other.embedding_width}: they have no product"
                 )
-            self._of_role[second] = contributor(other)
+            of_role[second] = contributor(other)
+        self.routes = Routes(self.contributor, of_role)
         if layer > 0 and not any(self.encoder_of(role).layer_count for role in self.roles):
             raise ModelError(f"layer {layer} does not exist: the model has no layers and is cut at its embeddings")
         if centre is not None:
@@ -154,7 +166,7 @@ class Attributor:
     @property
     def layer(self) -> int:
         """The first layer above the cut, counted from 0; of two routes that of the first one with layers."""
-        encoders = [self._route(role).encoder for role in self.roles]
+        encoders = [self.routes.of(role).encoder for role in self.roles]
         return next((encoder.layer for encoder in encoders if encoder.layer_count), 0)
 
     @property
@@ -165,7 +177,7 @@ class Attributor:
     @property
     def references(self) -> dict[str, str]:
         """The token that replaces every word in a reference, by role."""
-        return {role: self._route(role).encoder.reference_name for role in self.roles}
+        return {role: self.routes.of(role).encoder.reference_name for role in self.roles}
 
     @property
     def roles(self) -> tuple[Role, Role]:
@@ -204,12 +216,12 @@ class Attributor:
 
     def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
-        return self._route(role).encoder.read(texts, role, self.groups)
+        return self.routes.of(role).encoder.read(texts, role, self.groups)
 
     def contributions(self, texts: Sequence[ReadText], cache: ContributionCache | None = None) -> list[Contributions]:
         """Contributions of texts, in their order; equal texts share one result, and cached ones are not computed."""
         distinct, places = distinct_texts(texts)
-        computed = self._computed_alone(distinct, cache)
+        computed = self.routes.computed_alone(distinct, cache)
         return [computed[place] for place in places.tolist()]
 
     def pairs(
@@ -284,16 +296,10 @@ class Attributor:
         """
         if self.completion.sums_to == "centred" and not self.completion.centres:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
-        loads = [TextLoad(len(text), text.group_count) for text in texts]
-        # Of a linear model a direction costs nothing.
-        asked = "forward" if self.contributor.way == "auto" and self.encoder.linear else self.contributor.way
-        ways = choose_ways(loads, edges.tolist(), self.encoder.embedding_width, asked)
-        alone = [at for at in range(len(texts)) if ways[at] != "partner"]
-        pulled = [at for at in range(len(texts)) if ways[at] == "partner"]
-        known = dict(zip(alone, self._computed_alone([texts[at] for at in alone], cache), strict=True))
-        cotangents, columns = self._products(None, cells=False).cotangents(known, pulled, edges)
-        known.update(zip(pulled, self._projections([texts[at] for at in pulled], cotangents), strict=True))
-        return [known[at] for at in range(len(texts))], columns
+        products = self._products(None, cells=False)
+        if self.level == "words":
+            return known_for_words(self.routes, products, texts, edges, cache)
+        return known_for_cells(self.routes, products, texts, edges, cache)
 
     def centre_on(self, centres: Mapping[str, Floats]) -> None:
         """Use ``centres`` [D] by role as the mean embeddings that ``centred`` sums subtract."""
@@ -308,17 +314,17 @@ class Attributor:
         """
         read = [text for text in self.read(sorted(set(texts)), role) if text.problem is None]
         check_centre_size(role, len(read))
-        mean_D: Floats = self._route(role).embeddings(read).astype(np.float64).mean(0).astype(np.float32)
+        mean_D: Floats = self.routes.of(role).embeddings(read).astype(np.float64).mean(0).astype(np.float32)
         return mean_D
 
     def encoder_of(self, role: str) -> Encoder:
         """Return the encoder of texts of ``role``."""
-        return self._route(role).encoder
+        return self.routes.of(role).encoder
 
     def calibrate(self) -> None:
         """Calibrate the quadrature of the model and layer now, not at the first text."""
         for role in self.roles:
-            _ = self._route(role).mesh
+            _ = self.routes.of(role).mesh
 
     def fingerprint(self) -> str:
         """A hash of everything in the model that decides its attributions."""
@@ -337,41 +343,9 @@ class Attributor:
             "nodes": self.quadrature.nodes,
             "max_nodes": self.quadrature.max_nodes,
             "sums_to": self.completion.sums_to,
+            "level": self.level,
             "reference": self.encoder.reference,
         }
-
-    def _route(self, role: str) -> Contributor:
-        return self._of_role.get(role, self.contributor)
-
-    def _contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
-        """Contributions of texts of any role, each by its role's route, in their order."""
-        return self._by_route(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
-
-    def _computed_alone(self, texts: Sequence[ReadText], cache: ContributionCache | None) -> list[Contributions]:
-        """Contributions of distinct texts, in their order, of which those in ``cache`` are not computed again."""
-        if cache is None:
-            return self._contributions(texts)
-        computed = {at: one for at, text in enumerate(texts) if (one := cache.get(text)) is not None}
-        fresh = [at for at in range(len(texts)) if at not in computed]
-        for at, one in zip(fresh, self._contributions([texts[at] for at in fresh]), strict=True):
-            computed[at] = one
-            cache.put(texts[at], one)
-        return [computed[at] for at in range(len(texts))]
-
-    def _projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
-        """Products of texts' contributions with their cotangents [K, D], likewise."""
-        return self._by_route(
-            texts, lambda route, at: route.projections([texts[i] for i in at], [cotangents[i] for i in at])
-        )
-
-    def _by_route(
-        self, texts: Sequence[ReadText], compute: Callable[[Contributor, list[int]], list[Contributions]]
-    ) -> list[Contributions]:
-        results: dict[int, Contributions] = {}
-        for route in dict.fromkeys(self._route(text.role) for text in texts):
-            at = [place for place, text in enumerate(texts) if self._route(text.role) is route]
-            results.update(zip(at, compute(route, at), strict=True))
-        return [results[place] for place in range(len(texts))]
 
     def _refine(self, columns: PairColumns, at: int, products: PairProducts) -> None:
         """Compute a pair again with a smaller tolerance on both texts, until its error is small enough.
@@ -388,12 +362,12 @@ class Attributor:
             and tolerance >= FINEST_TOLERANCE
         ):
             tolerance /= REFINEMENT
-            both = self._contributions([one.text for one in columns.texts_of(at)], tolerance=tolerance)
+            both = self.routes.contributions([one.text for one in columns.texts_of(at)], tolerance=tolerance)
             columns.replace(at, products.columns(both, np.array([[0, 1]]))[0])
 
     def _products(self, top_k: int | None, *, cells: bool) -> PairProducts:
         setting = Setting(self.completion.sums_to, self.similarity, self.layer, self.model_name)
-        return PairProducts(self.completion, setting, top_k, cells=cells)
+        return PairProducts(self.completion, setting, top_k, cells=cells, words=self.level == "words")
 
     def _centre_on_texts(self, centre: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         roles = dict.fromkeys(self.roles)

@@ -105,6 +105,20 @@ class Contributor:
             embedded.update(zip(window, self.products.embed(batch.x_BSd, batch).cpu().numpy(), strict=True))
         return np.stack([embedded[at] for at in range(len(texts))])
 
+    def ends(self, texts: Sequence[ReadText]) -> list[Contributions]:
+        """Embeddings of texts and of their references, as Contributions without a value."""
+        out: dict[int, Contributions] = {}
+        with self._computing:
+            for window in self._windows(texts):
+                own = [texts[at] for at in window]
+                batch = self.encoder.batch(own)
+                both = (self.products.embed(batch.x_BSd, batch), self._references(own, batch))
+                embeddings, references = (one.cpu().numpy() for one in both)
+                for row, at in enumerate(window):
+                    none = embeddings[:0]
+                    out[at] = Contributions(texts[at], 0, 0.0, True, "none", none, embeddings[row], references[row])
+        return [out[at] for at in range(len(texts))]
+
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
     ) -> list[Contributions]:

@@ -14,6 +14,7 @@ from attribution_core.model.encoder import Encoder
 from attribution_core.text.grouping import encodable
 
 MODES = ("symmetric", "retrieval")
+LEVELS = ("pairs", "words")
 PRODUCTS = ("auto", "generic", "structured")
 WAYS = ("auto", "forward", "reverse", "partner")
 

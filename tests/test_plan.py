@@ -314,7 +314,7 @@ def test_more_shards_than_texts_are_not_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "pairs", "shards"),
-    [(0.0, 1, 1), (4.0, 9, 1), (4.1, 9, 2), (1000.0, 5000, 32), (6000.0, 5000, 100), (1000.0, 10**6, 50)],
+    [(0.0, 1, 1), (6.0, 9, 1), (6.1, 9, 2), (1000.0, 5000, 32), (6000.0, 5000, 100), (1000.0, 10**6, 50)],
 )
 def test_default_number_of_shards(seconds: float, pairs: int, shards: int) -> None:
     assert default_shards(seconds, pairs) == shards
@@ -336,6 +336,14 @@ def test_the_first_shards_are_small_and_cover_the_rows_in_order(tmp_path: Path, 
     assert ids == [f"p.csv:{n + 2}" for n in range(400)]
     asked, _ = planned(tmp_path, shards=20, output=str(tmp_path / "asked"))
     assert len(asked.shards) == 20
+
+
+def test_a_job_of_few_shards_has_no_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of half a second took a third more of a small model's time than whole ones."""
+    monkeypatch.setattr("jobs.plan.plan.default_shards", lambda seconds, pairs: 5)
+    put(tmp_path, "p.csv", "sentence1,sentence2\n" + "\n".join(f"red ball {n},rain {n}" for n in range(100)) + "\n")
+    plan, _ = planned(tmp_path)
+    assert [shard.pairs for shard in plan.shards] == [20] * 5
 
 
 class Killed(BaseException):

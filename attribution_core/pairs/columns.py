@@ -115,13 +115,13 @@ class PairColumns:
         return self.again.get(at) or (self.texts[self.a[at]], self.texts[self.b[at]])
 
     def pair(self, at: int) -> PairAttribution:
-        """One pair, with its matrix."""
-        assert self.cells is not None, "matrices were not asked for"
+        """One pair, with its matrix; NaN where cells were not asked for."""
         a, b = (one.explained for one in self.texts_of(at))
+        shape = (len(a.groups), len(b.groups))
         return PairAttribution(
             a=a,
             b=b,
-            matrix=self.cells[at].reshape(len(a.groups), len(b.groups)),
+            matrix=np.full(shape, np.nan, np.float32) if self.cells is None else self.cells[at].reshape(shape),
             row_sums=self.row_sums[at],
             col_sums=self.col_sums[at],
             score=float(self.score[at]),

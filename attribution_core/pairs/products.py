@@ -6,7 +6,8 @@ texts, I and J. Sums are of float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from attribution_core.pairs.columns import SHARES, Doubles, Ints, PairColumns, Ragged, Setting
 from attribution_core.pairs.completion import Completion
 from attribution_core.pairs.tiles import SHORTEST, TILE_CELLS, Pulled, TextTable, Tiles
+from attribution_core.pairs.word_tiles import WordTiles
 from attribution_core.results import Contributions, Floats
 
 # Sizes within a step of each other share a tile: an eighth of the size, but no less than this.
@@ -24,14 +26,17 @@ class PairProducts:
     """The pairs of some texts, whose contributions or products with their partners are known.
 
     The ``top_k`` strongest cells of each pair are selected and its sums computed; None: neither. ``cells`` says whether
-    matrices are stored.
+    matrices are stored. With ``words`` there are no cells, but what each word adds to the whole score.
     """
 
-    def __init__(self, completion: Completion, setting: Setting, top_k: int | None, *, cells: bool) -> None:
+    def __init__(
+        self, completion: Completion, setting: Setting, top_k: int | None, *, cells: bool, words: bool = False
+    ) -> None:
         self.completion = completion
         self.setting = setting
-        self.top_k = top_k
-        self.cells = cells
+        self.top_k = None if words else top_k
+        self.cells = cells and not words
+        self.words = words
 
     @property
     def cosine(self) -> bool:
@@ -59,6 +64,28 @@ class PairProducts:
                         stacks[own].append(known[other].embedding_D[None])
         return [np.concatenate(stacks[at]) for at in pulled], Pulled(columns)
 
+    def cotangents_of_words(
+        self, ends: Mapping[int, Contributions], pulled: Mapping[int, Sequence[int]]
+    ) -> tuple[list[Floats], Pulled]:
+        """The same where cells are not asked for: each text of ``pulled`` with its distinct partners.
+
+        A text is pulled back along what its partners sum to, and along their embeddings where lifts need these too;
+        ``ends`` has the partners' embeddings, and no contributions.
+        """
+        columns: dict[int, dict[int, slice]] = {}
+        stacks: list[Floats] = []
+        for at, partners in pulled.items():
+            rows: list[NDArray[Any]] = []
+            columns[at] = {}
+            for other in partners:
+                one = ends[other]
+                columns[at][other] = slice(len(rows), len(rows) + 1)
+                rows.append(self.completion.target(one).astype(one.embedding_D.dtype))
+                if self.needs_across:
+                    rows.append(one.embedding_D)
+            stacks.append(np.stack(rows))
+        return stacks, Pulled(columns)
+
     def columns(
         self, texts: Sequence[Contributions], edges: NDArray[np.int64], pulled: Pulled | None = None
     ) -> tuple[PairColumns, Ints]:
@@ -69,7 +96,11 @@ class PairProducts:
             defined = np.flatnonzero((table.length_N[edges] > SHORTEST).all(1))
         a, b = edges[defined, 0], edges[defined, 1]
         out = self._empty(texts, a, b, table.count_N)
-        work = Tiles(self.completion, table, out, self.top_k, across=self.needs_across)
+        work: Tiles | WordTiles = (
+            WordTiles(self.completion, table, out, across=self.needs_across)
+            if self.words
+            else Tiles(self.completion, table, out, self.top_k, across=self.needs_across)
+        )
         for pairs in _alike(table, a, b):
             work.compute(pairs)
         work.finish()

@@ -118,6 +118,32 @@ class TextTable:
         offset = np.arange(int(self.count_N[texts].max(initial=1)))
         return np.where(offset < self.count_N[texts][:, None], self.first_N1[texts][:, None] + offset, -1)
 
+    def across(self, values_pID: NDArray[np.floating], own: Ints, other: Ints, groups_own: Ints) -> Doubles:
+        """Score-exact ĉ_i(own) · e(other), [p, I], from contributions that are completed with something else."""
+        embedding_pD = self.ends_N2D[other, 0]
+        across_pI = (values_pID @ embedding_pD.astype(values_pID.dtype)[:, :, None])[:, :, 0].astype(np.float64)
+        missing_pD = self.ends_N2D[own, 1]
+        if self.inherited_ND is not None:
+            missing_pD = missing_pD - self.inherited_ND[own]
+        along_p = np.einsum("pd,pd->p", missing_pD, embedding_pD)
+        across_pI += self.share_X[groups_own] * along_p[:, None]
+        return across_pI
+
+    def expected(self, a: Ints, b: Ints, ends_p22: Doubles, norm_p: Doubles, sums_to: str) -> Doubles:
+        """What the cells of pairs must sum to; ``ends_p22`` are the products of embeddings and references."""
+        if sums_to == "score":
+            return ends_p22[:, 0, 0]
+        if self.target_ND is None:
+            return ends_p22[:, 0, 0] - ends_p22[:, 0, 1] - ends_p22[:, 1, 0] + ends_p22[:, 1, 1]
+        return np.einsum("pd,pd->p", self.target_ND[a], self.target_ND[b]) / norm_p
+
+    def targets(self, texts: Ints) -> Doubles:
+        """What the completed contributions of texts sum to, [texts, D]."""
+        if self.target_ND is not None:
+            return self.target_ND[texts]
+        ends_p2D = self.ends_N2D[texts]
+        return ends_p2D[:, 0] if self.inherited_ND is not None else ends_p2D[:, 0] - ends_p2D[:, 1]
+
 
 def _word_numbers(texts: Sequence[Contributions], text_X: NDArray[np.bool_]) -> Ints:
     """A number for each distinct word, −1 where a group is no text."""
@@ -168,7 +194,7 @@ class Tiles:
         out.reference_b[pairs], out.reference_ab[pairs] = ends_p22[:, 1, 0], ends_p22[:, 1, 1]
         out.total[pairs] = total_p
         # Two embeddings of length zero have a dot product, but no unit for its error.
-        missing_p = (total_p - self._expected(a, b, ends_p22, norm_p)) * norm_p
+        missing_p = (total_p - table.expected(a, b, ends_p22, norm_p, self.completion.sums_to)) * norm_p
         out.error[pairs] = np.divide(missing_p, norms_p, out=np.zeros_like(missing_p), where=norms_p > 0)
         out.row_sums.put(pairs, rows_pI)
         out.col_sums.put(pairs, cols_pJ)
@@ -215,8 +241,8 @@ class Tiles:
             return products_pIJ, None, None
         return (
             products_pIJ,
-            self._across(values_pID, a, b, groups_a),
-            self._across(values_pJD, b, a, groups_b),
+            table.across(values_pID, a, b, groups_a),
+            table.across(values_pJD, b, a, groups_b),
         )
 
     def _pulled(
@@ -240,27 +266,7 @@ class Tiles:
             return products_pIJ, None, None
         reference_p = np.einsum("pd,pd->p", table.ends_N2D[own, 1], table.ends_N2D[other, 0])
         across_pI = raw_pI + share_pI * reference_p[:, None]
-        return products_pIJ, across_pI, self._across(values_pJD, other, own, groups_other)
-
-    def _across(self, values_pID: NDArray[np.floating], own: Ints, other: Ints, groups_own: Ints) -> Doubles:
-        """Score-exact ĉ_i(own) · e(other), [p, I], from contributions that are completed with something else."""
-        table = self.table
-        embedding_pD = table.ends_N2D[other, 0]
-        across_pI = (values_pID @ embedding_pD.astype(values_pID.dtype)[:, :, None])[:, :, 0].astype(np.float64)
-        missing_pD = table.ends_N2D[own, 1]
-        if table.inherited_ND is not None:
-            missing_pD = missing_pD - table.inherited_ND[own]
-        along_p = np.einsum("pd,pd->p", missing_pD, embedding_pD)
-        across_pI += table.share_X[groups_own] * along_p[:, None]
-        return across_pI
-
-    def _expected(self, a: Ints, b: Ints, ends_p22: Doubles, norm_p: Doubles) -> Doubles:
-        """What the pairs' cells must sum to."""
-        if self.completion.sums_to == "score":
-            return ends_p22[:, 0, 0]
-        if self.table.target_ND is None:
-            return ends_p22[:, 0, 0] - ends_p22[:, 0, 1] - ends_p22[:, 1, 0] + ends_p22[:, 1, 1]
-        return np.einsum("pd,pd->p", self.table.target_ND[a], self.table.target_ND[b]) / norm_p
+        return products_pIJ, across_pI, table.across(values_pJD, other, own, groups_other)
 
     def _store_cells(self, pairs: Ints, matrix_pIJ: Floats) -> None:
         cells, table = self.out.cells, self.table

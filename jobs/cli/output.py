@@ -101,7 +101,7 @@ def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool)
 
     from rich.console import Console
 
-    from jobs.analysis.margin.inversions import has_judgments, inversions
+    from jobs.analysis.margin.inversions import inversions, relevant_documents
     from jobs.views.margin.inversions import terminal_inversions
 
     listed = inversions(run)
@@ -109,7 +109,7 @@ def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool)
         say(dumps({"run": run.url, "inversions": [asdict(one) for one in listed]}, ensure_ascii=True))
         return
     queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0]) if listed else {}
-    terminal_inversions(listed, queries, Console(), arguments, top=top, judged=has_judgments(run))
+    terminal_inversions(listed, queries, Console(), arguments, top=top, judged=relevant_documents(run) is not None)
 
 
 def _page(fragment: str) -> bytes:

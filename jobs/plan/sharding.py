@@ -17,11 +17,11 @@ from jobs.storage.duckdb import one_number, one_row
 # A partner's cost is shared out among its pairs in parts as small as this of one direction of one token.
 SHARE = 16
 # Where the number of shards is not asked for, so many of the first are cut into so many: a run shows its first result,
-# its rate and any mistake early.
-EARLY_SHARDS, EARLY_PARTS = 2, 8
+# its rate and any mistake early. A job of few shards is soon done, and small shards cost it more than they show.
+EARLY_SHARDS, EARLY_PARTS, FEW_SHARDS = 2, 8, 8
 # A shard takes up to so long, and holds up to so many pairs; work worth sharing makes up to so many shards.
 MOST_SECONDS, MOST_PAIRS = 60.0, 20_000
-SECONDS_WORTH_SHARING, SHARED_AMONG = 4.0, 32
+SECONDS_WORTH_SHARING, SHARED_AMONG = 6.0, 32
 
 
 def default_shards(seconds: float, pairs: int) -> int:
@@ -64,7 +64,7 @@ def assign_shards(
     dear, cheap = ("a_no", "b_no") if cost_a > cost_b else ("b_no", "a_no")
     sizes = one_row(con, "SELECT (SELECT count(*) FROM matched), count(*), sum(cost) FROM costs")
     wanted = asked if asked is not None else wanted_for(*map(int, sizes))
-    parts, early = (1, 0) if asked is not None or wanted <= EARLY_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
+    parts, early = (1, 0) if asked is not None or wanted <= FEW_SHARDS else (EARLY_PARTS, EARLY_SHARDS * EARLY_PARTS)
     # A partner's cost is shared out among its pairs, so that the shares add up to the cost of computing it once.
     con.execute(f"""
         CREATE TABLE directions AS

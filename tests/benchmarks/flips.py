@@ -67,10 +67,11 @@ def margins(run: Run, listed: list[Inversion]) -> None:
     """Print by how much the lists of all margins miss the difference of the scores."""
     import numpy as np
 
+    from jobs.analysis.margin.compute import margins_of
     from jobs.analysis.margin.result import ERROR
 
     started = time.perf_counter()
-    every = [run.margin(one.query_id) for one in listed]
+    every = margins_of(run, listed)
     seconds = time.perf_counter() - started
     missed = [
         abs(sum(part.value for part in parts) - one.difference)
@@ -101,13 +102,11 @@ def cut_inversions(run: Run, judge: Judge, words: int) -> list[Inversion]:
     import numpy as np
 
     from jobs.analysis.faithfulness.judge import units
-    from jobs.analysis.margin.inversions import worst_of
-    from jobs.analysis.ranking.judgments import judgments
+    from jobs.analysis.margin.inversions import relevant_documents, worst_of
 
     rows = run.to_table(["pair_id", "text_a_id", "text_b_id"]).to_pylist()
-    judged = judgments(run)
-    assert judged is not None, "the run has judgments"
-    relevant = {(row["query"], row["document"]) for row in judged.to_pylist() if row["relevance"] > 0}
+    relevant = relevant_documents(run)
+    assert relevant is not None, "the run has judgments"
     role_a, role_b = run.roles
     queries = run.written_texts({row["text_a_id"] for row in rows}, role_a)
     documents = run.written_texts({row["text_b_id"] for row in rows}, role_b)
@@ -119,9 +118,9 @@ def cut_inversions(run: Run, judge: Judge, words: int) -> list[Inversion]:
         pair = [embeddings[role_a, queries[row["text_a_id"]]]]
         pair.append(embeddings[role_b, cut(documents[row["text_b_id"]], words)])
         query_D, document_D = units(np.stack(pair))
-        row |= {"score": float(query_D @ document_D), "relevant": (row["text_a_id"], row["text_b_id"]) in relevant}
+        row["score"] = float(query_D @ document_D)
         by_query[row["text_a_id"]].append(row)
-    return [one for query, of in by_query.items() if (one := worst_of(query, of)) is not None]
+    return [one for query, of in by_query.items() if (one := worst_of(query, of, relevant)) is not None]
 
 
 def computed(run: Run, chosen: list[Inversion], words: int) -> list[tuple[Inversion, PairAttribution, PairAttribution]]:

@@ -19,7 +19,7 @@ from jobs.analysis.failures.result import Case, Failures, Kind, OnlyInWrong, sto
 from jobs.analysis.failures.sentences import ScoredSentences, score_sentences
 from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.sampling import draw
-from jobs.analysis.margin.inversions import Inversion, has_judgments, inversions
+from jobs.analysis.margin.inversions import Inversion, inversions
 from jobs.analysis.ranking.judgments import judgments
 from jobs.errors import RunError
 from jobs.progress import Progress, counted
@@ -99,7 +99,7 @@ class _Scene:
 
 
 def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progress | None) -> Failures:
-    judged = _judged(run) if has_judgments(run) else None
+    judged = _judged(run) if judgments(run) is not None else None
     failing = inversions(run) if judged is not None else []
     by_query = {one.query_id: one for one in failing}
     names, all_queries = _drawn(run, most, seed, by_query if judged is not None else None)

@@ -14,7 +14,7 @@ from jobs.analysis.faithfulness.sampling import draw
 from jobs.analysis.flips.contest import DOCUMENT, QUERY, RULES, TEXTS, Contest
 from jobs.analysis.flips.result import Deletions, FlipLead, FlipMean, Flips, Measured, Proof
 from jobs.analysis.flips.search import Walk, fewest, turn
-from jobs.analysis.margin.inversions import Inversion, has_judgments, inversions
+from jobs.analysis.margin.inversions import Inversion, inversions, relevant_documents
 from jobs.analysis.margin.result import Margin
 from jobs.analysis.margin.split import document_of
 from jobs.analysis.resampling import Bootstrap
@@ -114,7 +114,8 @@ def sample_flips(
     """
     every = inversions(run)
     if not every:
-        why = "no document without relevance is above a relevant one" if has_judgments(run) else "it has no judgments"
+        judged = relevant_documents(run) is not None
+        why = "no document without relevance is above a relevant one" if judged else "it has no judgments"
         raise RunError(f"{run.url}: the run has no inversion to test, because {why}")
     chosen = sorted(every, key=lambda one: draw(seed, one.query_id))[:sample]
     if progress is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.analysis.margin.inversions import has_judgments, worst_inversion
+import pyarrow.compute as pc
+
+from jobs.analysis.margin.inversions import Inversion, relevant_documents, worst_of
 from jobs.analysis.margin.result import Margin
-from jobs.analysis.margin.split import margin_of_pairs, split
+from jobs.analysis.margin.split import document_of, margin_of_pairs, split
+from jobs.analysis.query.nearest import no_document, no_query
 from jobs.errors import RunError
 from jobs.run.reader import Run
 
@@ -30,32 +34,64 @@ def margin(run: Run, query_id: str, a: str | None = None, b: str | None = None) 
     """
     if (a is None) != (b is None):
         raise RunError("a margin needs two documents, or none for the query's worst inversion")
-    result = run.query(query_id)
-    notes = []
+    rows = run.rows(pc.field("text_a_id") == query_id, columns=["pair_id", "text_b_id", "score"]).to_pylist()
+    if not rows:
+        raise RunError(no_query(run, query_id))
+    rows.sort(key=lambda row: (-row["score"], row["text_b_id"]))
+    places = {row["text_b_id"]: at for at, row in reversed(list(enumerate(rows)))}
+    notes = [run.unfinished] if run.unfinished else []
     if a is None or b is None:
-        if len(result) < 2:
+        if len(rows) < 2:
             raise RunError(
-                f"query {query_id!r} has one document in the run, {result[0].id!r}, and a margin needs two"
+                f"query {query_id!r} has one document in the run, {rows[0]['text_b_id']!r}, and a margin needs two"
                 + ("" if run.finished else "; the run is not finished")
             )
-        inversion = worst_inversion(run, query_id)
+        relevant = relevant_documents(run, query_id)
+        inversion = None if relevant is None else worst_of(query_id, rows, relevant)
         if inversion is not None:
             a, b = inversion.above, inversion.below
         else:
-            best = sorted(result, key=lambda one: (-one.score, one.id))
-            a, b = best[0].id, best[1].id
-            notes.append(NO_INVERSION if has_judgments(run) else NO_JUDGMENTS)
-    documents = (result.document(a), result.document(b))
-    if documents[0].pair_id == documents[1].pair_id:
+            a, b = rows[0]["text_b_id"], rows[1]["text_b_id"]
+            notes.append(NO_JUDGMENTS if relevant is None else NO_INVERSION)
+    for id in (a, b):
+        if id not in places:
+            raise RunError(no_document(query_id, id, list(places), "" if run.finished else "; the run is not finished"))
+    if a == b:
         raise RunError(f"query {query_id!r}: a margin needs two different documents, not {a!r} twice")
-    pairs = run.pairs([one.pair_id for one in documents])
-    missing = [one.id for one in documents if one.pair_id not in pairs]
-    if missing:
-        raise RunError(f"{run.url}: the run has not written the texts of query {query_id!r} and {missing[0]!r} yet")
-    if run.unfinished:
-        notes.insert(0, run.unfinished)
-    first, second = (pairs[one.pair_id] for one in documents)
-    return split(query_id, (first, second), documents, notes)
+    first, second = ((id, rows[places[id]]["pair_id"], places[id] + 1) for id in (a, b))
+    return _margins(run, [(query_id, first, second)], notes)[0]
+
+
+def margins_of(run: Run, inverted: Sequence[Inversion]) -> list[Margin]:
+    """Return the margins of some inversions of ``run``, in their order; each part of the run is read once.
+
+    Raises RunError if a text is not written yet.
+    """
+    asked = [
+        (
+            one.query_id,
+            (one.above, one.pair_above, one.rank_above),
+            (one.below, one.pair_below, one.rank_below),
+        )
+        for one in inverted
+    ]
+    return _margins(run, asked, [run.unfinished] if run.unfinished else [])
+
+
+# The id of a document, of its pair with the query, and its rank by the model's score.
+_Asked = tuple[str, str, int]
+
+
+def _margins(run: Run, asked: Sequence[tuple[str, _Asked, _Asked]], notes: Sequence[str]) -> list[Margin]:
+    pairs = run.pairs({pair_id for _, *two in asked for _, pair_id, _ in two})
+    margins = []
+    for query_id, *two in asked:
+        for id, pair_id, _ in two:
+            if pair_id not in pairs:
+                raise RunError(f"{run.url}: the run has not written the texts of query {query_id!r} and {id!r} yet")
+        first, second = ((pairs[pair_id], document_of(pairs[pair_id], id, rank)) for id, pair_id, rank in two)
+        margins.append(split(query_id, (first[0], second[0]), (first[1], second[1]), notes))
+    return margins
 
 
 def margin_of_texts(attributor: Attributor, query: str, a: str, b: str) -> Margin:

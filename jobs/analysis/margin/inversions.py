@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,36 +50,36 @@ def worst_inversion(run: Run, query_id: str) -> Inversion | None:
         return next(iter(_inversions(run, query_id)), None)
 
 
-def has_judgments(run: Run) -> bool:
-    """Whether a document of one of the run's queries is judged."""
+def relevant_documents(run: Run, query_id: str | None = None) -> set[tuple[str, str]] | None:
+    """The (query, document) pairs that are judged relevant, of one query or of all; None where nothing is judged."""
     judged = judgments(run)
-    return judged is not None and len(judged) > 0
+    if judged is None or not len(judged):
+        return None
+    wanted = pc.field("relevance") > 0
+    if query_id is not None:
+        wanted &= pc.field("query") == query_id
+    judged = judged.filter(wanted)
+    return set(zip(judged["query"].to_pylist(), judged["document"].to_pylist(), strict=True))
 
 
 def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
-    judged = judgments(run)
-    if judged is None:
+    relevant = relevant_documents(run, query_id)
+    if not relevant:
         return []
-    judged = judged.filter(pc.field("relevance") > 0)
-    if query_id is None:
-        table = run.to_table(OWN)
-    else:
-        judged = judged.filter(pc.field("query") == query_id)
-        table = run.rows(pc.field("text_a_id") == query_id, columns=OWN)
-    relevant = set(zip(judged["query"].to_pylist(), judged["document"].to_pylist(), strict=True))
+    table = run.to_table(OWN) if query_id is None else run.rows(pc.field("text_a_id") == query_id, columns=OWN)
     by_query: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
-        row["relevant"] = (row["text_a_id"], row["text_b_id"]) in relevant
         by_query[row["text_a_id"]].append(row)
-    worst = [one for query, rows in by_query.items() if (one := worst_of(query, rows)) is not None]
+    worst = [one for query, rows in by_query.items() if (one := worst_of(query, rows, relevant)) is not None]
     return sorted(worst, key=lambda one: (-one.margin, one.query_id))
 
 
-def worst_of(query_id: str, rows: list[dict[str, Any]]) -> Inversion | None:
-    """The worst inversion of a query whose rows have pair_id, text_b_id, score and relevant; None without one."""
+def worst_of(query_id: str, rows: Sequence[Mapping[str, Any]], relevant: set[tuple[str, str]]) -> Inversion | None:
+    """The worst inversion of a query from its rows (pair_id, text_b_id, score); None without one."""
     ranked = sorted(rows, key=lambda row: (-row["score"], row["text_b_id"]))
-    above = next((at for at, row in enumerate(ranked) if not row["relevant"]), len(ranked))
-    below = max((at for at, row in enumerate(ranked) if row["relevant"]), default=-1)
+    is_relevant = [(query_id, row["text_b_id"]) in relevant for row in ranked]
+    above = next((at for at, known in enumerate(is_relevant) if not known), len(ranked))
+    below = max((at for at, known in enumerate(is_relevant) if known), default=-1)
     if above > below:
         return None
     first, last = ranked[above], ranked[below]

@@ -13,6 +13,7 @@ from attribution_core.errors import SettingError
 from attribution_core.results import ExplainedText, Floats, PairAttribution, text_cells
 from attribution_core.text.words import word_key
 from jobs.analysis.margin.result import ERROR, OTHER_PAIRS, REFERENCES, Margin, PairPart, WordPart
+from jobs.analysis.query.reader import as_number
 from jobs.analysis.query.result import QueryDocument
 
 # Word pairs with a line of their own.
@@ -35,14 +36,16 @@ def margin_of_pairs(
 
 
 def document_of(pair: PairAttribution, id: str, rank: int) -> QueryDocument:
-    """The second text of a pair as a document of a ranking."""
+    """The second text of a pair as a document of a ranking, with the log's columns; ``rank`` where there is none."""
+    logged = {name: as_number(pair.extra.get(name)) for name in ("rank", "log_score", "relevance")}
+    in_log = logged["rank"]
     return QueryDocument(
         id=id,
         pair_id=pair.pair_id,
-        rank=rank,
+        rank=rank if in_log is None else int(in_log),
         score=pair.score,
-        log_score=None,
-        relevance=None,
+        log_score=logged["log_score"],
+        relevance=logged["relevance"],
         tag=None,
         explained=pair.b,
         row_sums=pair.row_sums,

@@ -11,7 +11,7 @@ import numpy as np
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
 from attribution_core.text.grouping import Groups, Unit
-from jobs.analysis.query.nearest import nearest_ids, quoted
+from jobs.analysis.query.nearest import no_query
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
 from jobs.run.reader import Run, among
@@ -20,7 +20,6 @@ from jobs.run.tables import LIFTS, stored_lift
 OWN = ("pair_id", "text_b_id", "score", "rows", "cols", "row_sums", "col_sums", "top")
 # Columns of a log that were passed through, where the log has them.
 LOGGED = ("rank", "log_score", "tag", "relevance")
-FEW_IDS = 3
 
 
 def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
@@ -31,7 +30,7 @@ def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
     """
     results = read_queries(run, [query_id], by)
     if query_id not in results:
-        raise RunError(_no_query(run, query_id))
+        raise RunError(no_query(run, query_id))
     return results[query_id]
 
 
@@ -96,15 +95,15 @@ def _chosen(run: Run, by: str | None, rows: list[dict[str, Any]]) -> By:
 
 
 def _document(row: dict[str, Any], place: int, text: ExplainedText, by: By) -> QueryDocument:
-    rank = _number(row.get("rank"))
+    rank = as_number(row.get("rank"))
     tag = row.get("tag")
     return QueryDocument(
         id=row["text_b_id"],
         pair_id=row["pair_id"],
         rank=place if rank is None else int(rank),
         score=row["score"],
-        log_score=_number(row.get("log_score")),
-        relevance=_number(row.get("relevance")),
+        log_score=as_number(row.get("log_score")),
+        relevance=as_number(row.get("relevance")),
         tag=None if tag is None else str(tag),
         explained=text,
         row_sums=np.asarray(row["row_sums"], np.float32),
@@ -117,11 +116,11 @@ def _document(row: dict[str, Any], place: int, text: ExplainedText, by: By) -> Q
 
 
 def _place(row: dict[str, Any]) -> float:
-    rank = _number(row.get("rank"))
+    rank = as_number(row.get("rank"))
     return math.inf if rank is None else rank
 
 
-def _number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """A number from a column of the user's table, also if it is written as text; None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -147,13 +146,3 @@ def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: st
         of_token=(),
     )
     return ExplainedText(text="", role=role, groups=groups, tokens=())
-
-
-def _no_query(run: Run, query_id: str) -> str:
-    said = f"{run.url}: there is no query {query_id!r}"
-    ids = run.to_table(["text_a_id"])["text_a_id"].unique().to_pylist()
-    if near := nearest_ids(query_id, ids):
-        said += f"; the nearest ids are {quoted(near)}"
-    else:
-        said += f"; ids look like {quoted(ids[:FEW_IDS])}" if ids else "; there is no row yet"
-    return said + ("" if run.finished else "; the run is not finished")

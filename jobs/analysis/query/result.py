@@ -11,14 +11,13 @@ import numpy as np
 
 from attribution_core.hooks import hook
 from attribution_core.results import Cell, ExplainedText, Floats
-from jobs.analysis.query.nearest import nearest_ids, quoted
+from jobs.analysis.query.nearest import no_document
 from jobs.errors import RunError
 from jobs.run.export import pandas
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW_IDS = 5
 By = Literal["lift", "share"]
 BY: tuple[str, ...] = get_args(By)
 
@@ -143,15 +142,8 @@ class QueryResult(Sequence[QueryDocument]):
         for document in self.documents:
             if document.id == str(document_id):
                 return document
-        if near := nearest_ids(str(document_id), [document.id for document in self.documents]):
-            state = "; the run is not finished" if self.unfinished else ""
-            raise RunError(
-                f"query {self.id!r} has no document {str(document_id)!r}; the nearest ids are {quoted(near)}{state}"
-            )
-        ids = ", ".join(repr(document.id) for document in self.documents[:FEW_IDS])
-        more = f" and {len(self.documents) - FEW_IDS} more" if len(self.documents) > FEW_IDS else ""
         state = "; the run is not finished" if self.unfinished else ""
-        raise RunError(f"query {self.id!r} has no document {str(document_id)!r}: it has {ids}{more}{state}")
+        raise RunError(no_document(self.id, str(document_id), [document.id for document in self.documents], state))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a document, in rank order.

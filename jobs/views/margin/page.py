@@ -37,6 +37,7 @@ STYLE = """\
 & .documents,& .tables{display:grid;gap:4px 28px;grid-template-columns:repeat(auto-fit,minmax(min(100%,24em),1fr))}
 & .documents{margin:12px 0;border-top:1px solid var(--rule);padding-top:8px}
 & .tables .scroll{margin:8px 0}
+& .tables .left{white-space:normal;overflow-wrap:break-word;min-width:6em}
 & .tables .bar{width:5em;min-width:3em}
 & .passage{line-height:1.7}
 & mark{border-radius:2px;padding:0 1px}

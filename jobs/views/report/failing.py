@@ -106,8 +106,11 @@ class Known:
 def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: int) -> Failing:
     """The worst queries of a judged log; ``room`` is the bytes that what they open to may have."""
     metric, first_relevant = f"model nDCG@{ranking.cutoff}", f"model RR@{ranking.cutoff}"
+    recall = f"model R@{ranking.depth}"
     table = ranking.per_query
-    table = table.filter(pc.and_(pc.greater(table["relevant"], 0), pc.less(table[metric], 1 - 1e-9)))
+    # Where all judgments are of the run's rows, a query without a relevant one is one that found none.
+    answerable = pc.greater(table["relevant"], 0) if recall in table.column_names else pc.is_valid(table["relevant"])
+    table = table.filter(pc.and_(answerable, pc.less(table[metric], 1 - 1e-9)))
     rows = table.to_pylist()
     by_query = {one.query_id: one for one in inversions(run)}
     wanted = {row["query"] for row in [row for row in rows[WORST:] if row["query"] in by_query][:INVERTED]}
@@ -121,7 +124,6 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
         row["query"]: _judged_row(opened, row, by_query.get(row["query"]), ranking)
         for row in sorted(chosen, key=lambda row: row["query"] not in by_query)
     }
-    recall = f"model R@{ranking.depth}"
     heads = [
         Head("query", label=True),
         Head(metric.removeprefix("model "), "gain of the relevant documents by rank, of the best order possible"),
@@ -141,14 +143,15 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
         made.append(Row(fragment("failing", row["query"]), cells, more, tags))
     none = sum(1 for row in rows if row[first_relevant] == 0)
     inverted = sum(1 for row in rows if row["query"] in by_query)
-    intro = (
-        f"{len(rows):,} of {ranking.queries:,} judged queries are not ranked as well as they could be; in {none:,} of "
-        f"them no relevant document is among the first {ranking.cutoff}, and in {inverted:,} one is below "
-        "a document that is not relevant or not judged. Open a query to see which words put it there."
-    )
+    parts = [f"{len(rows):,} of {ranking.queries:,} judged queries are not ranked as well as they could be"]
+    if none:
+        parts.append(f"in {none:,} of them no relevant document is among the first {ranking.cutoff}")
+    if inverted:
+        parts.append(f"in {inverted:,} a relevant one is below a document that is not relevant or not judged")
+    intro = f"{'; '.join(parts)}. Open a query to see which words put it there."
     if not rows:
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."
-    if none:
+    if none and recall in table.column_names:
         intro += f" Where none is among the first {ranking.depth}, a larger depth in the job shows at which rank it is."
     note = f"The {WORST} worst queries, and the worst of those whose relevant documents were retrieved."
     shown = Rows("failing-table", "Failing queries", heads, made, 1, note if len(chosen) < len(rows) else "")

@@ -101,7 +101,10 @@ def _ranking(known: _Known) -> Advice | None:
         finding += f" in the model's order, {ranged(by['log'])} in the log's"
     table = known.tables["ranking_queries"]
     first = f"model RR@{name.partition('@')[2]}"
-    nothing = pc.and_(pc.equal(table[first], 0), pc.greater(table["relevant"], 0))
+    nothing = pc.equal(table[first], 0)
+    # Where all judgments are of the run's rows, recall is not known, and a query without a relevant one found none.
+    if any(column.startswith("model R@") for column in table.column_names):
+        nothing = pc.and_(nothing, pc.greater(table["relevant"], 0))
     none = pc.sum(pc.cast(nothing, pa.int64())).as_py() or 0
     # Of a large log the report reads the worst queries alone.
     if 0 < none < len(table):
