@@ -111,7 +111,7 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
     # Where all judgments are of the run's rows, a query without a relevant one is one that found none.
     answerable = pc.greater(table["relevant"], 0) if recall in table.column_names else pc.is_valid(table["relevant"])
     table = table.filter(pc.and_(answerable, pc.less(table[metric], 1 - 1e-9)))
-    rows = table.to_pylist()
+    rows = sorted(table.to_pylist(), key=lambda row: row[metric])  # stable
     by_query = {one.query_id: one for one in inversions(run)}
     wanted = {row["query"] for row in [row for row in rows[WORST:] if row["query"] in by_query][:INVERTED]}
     chosen = rows[:WORST] + [row for row in rows[WORST:] if row["query"] in wanted | set(known.also)]

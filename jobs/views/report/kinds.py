@@ -21,6 +21,8 @@ EXAMPLES, LONGEST_EXAMPLE, MOST_WORDS = 3, 200, 3
 # A copy that says the opposite and so often scores above the true one is worth a sentence.
 OFTEN = 0.25
 FEW_DOCUMENTS = 20
+# A word with less of a margin explains nothing of it.
+LEAST_SHARE = 0.05
 
 
 def examples(failures: Failures | None) -> list[str]:
@@ -101,8 +103,12 @@ def only_in_wrong(failures: Failures | None) -> dict[str, str]:
         words = [
             f"{printable(word.word)} (in {word.documents:,} documents"
             + (f", {word.share:.0%} of the margin)" if word.share is not None else ")")
-            for word in one.words[:MOST_WORDS]
+            for word in [word for word in one.words if word.share is None or abs(word.share) >= LEAST_SHARE][
+                :MOST_WORDS
+            ]
         ]
+        if not words:
+            continue
         said[one.query_id] = (
             f"Words of the query that {printable(one.above)} has and {printable(one.below)} has not: "
             + (f"{', '.join(words)}.")
