@@ -152,7 +152,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "faithfulness": section(faithfulness) if faithfulness else None,
             "statistics": findings.sections(explorer),
             "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
-            "pairs_words": _pairs_words(explorer, unit),
+            "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs)),
             "run": shlex.quote(called),
             "rejects": _rejects(run) if overview.totals.rejected else None,
             "method": METHOD,
@@ -336,11 +336,12 @@ def _name(model: str) -> str:
     return above if above and last in ("model", "models", "best", "final", "checkpoint") else last
 
 
-def _pairs_words(explorer: Explorer, unit: str) -> str:
+def _pairs_words(explorer: Explorer, unit: str, failing: bool) -> str:
+    first = "those of the failing queries, " if failing else ""
     return (
-        f"{len(explorer):,} pairs: the highest and lowest scores, some at random, and those that stand out in the "
-        f"statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches a "
-        f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
+        f"{len(explorer):,} pairs: {first}the highest and lowest scores, some at random, and those that stand out in "
+        f"the statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches "
+        f"a text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 
 
