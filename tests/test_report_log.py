@@ -66,6 +66,7 @@ def test_the_verdict_has_the_metrics_and_says_what_to_do(judged: tuple[Run, str]
     assert f"nDCG@{ranking.cutoff} is {best.value:.3f} ({best.low:.3f} to {best.high:.3f}) over 8 queries" in words(
         verdict
     )
+    assert "Start with the worst queries: 0, 1, 2." in words(verdict)
     sentences = re.findall(r"<li>(.*?)</li>", verdict, re.DOTALL)
     assert 1 <= len(sentences) <= 5
     for one in sentences:

@@ -340,7 +340,7 @@ def _pairs_words(explorer: Explorer, unit: str, failing: bool) -> str:
     first = "those of the failing queries, " if failing else ""
     return (
         f"{len(explorer):,} pairs: {first}the highest and lowest scores, some at random, and those that stand out in "
-        f"the statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches "
+        f"the statistics. Point at a {unit} of one text to see its pairs with the other. On the keyboard, Tab reaches "
         f"a text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 

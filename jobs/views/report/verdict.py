@@ -74,10 +74,11 @@ def sentences(
     ``failing`` says whether the page has a table of failing queries; ``without`` leaves out what the kinds of failure
     say better, by what it is about.
     """
+    advice = list(advice)
     asking = [one for one in advice if one.act]
     first = [
         Sentence(one.finding, one.act, "#failing" if failing else "", "failing queries")
-        for one in asking
+        for one in advice
         if one.about == RANKING
     ]
     more = [

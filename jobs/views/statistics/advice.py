@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +29,7 @@ LEAST_CUT, LEAST_WITHOUT_EFFECT = 0.005, 0.001
 MOST = 0.5
 # The most that a pair's sum may be off at the default tolerance, in units of ‖e(a)‖‖e(b)‖.
 GOOD_ERROR = 1e-2
-EXAMPLES = 3
+EXAMPLES, WORST = 3, 5
 # What some advice is about, which the report places by itself.
 RANKING, CUT = "ranking", "cut texts"
 
@@ -99,17 +100,19 @@ def _ranking(known: _Known) -> Advice | None:
     finding = f"{name} is {ranged(best)} over {queries:,} queries"
     if "log" in by and any(by["log"][end] != best[end] for end in ("value", "low", "high")):
         finding += f" in the model's order, {ranged(by['log'])} in the log's"
-    table = known.tables["ranking_queries"]
-    first = f"model RR@{name.partition('@')[2]}"
-    nothing = pc.equal(table[first], 0)
+    table, cutoff = known.tables["ranking_queries"], name.partition("@")[2]
     # Where all judgments are of the run's rows, recall is not known, and a query without a relevant one found none.
     if any(column.startswith("model R@") for column in table.column_names):
-        nothing = pc.and_(nothing, pc.greater(table["relevant"], 0))
-    none = pc.sum(pc.cast(nothing, pa.int64())).as_py() or 0
+        table = table.filter(pc.greater(table["relevant"], 0))
+    none = pc.sum(pc.cast(pc.equal(table[f"model RR@{cutoff}"], 0), pa.int64())).as_py() or 0
     # Of a large log the report reads the worst queries alone.
     if 0 < none < len(table):
-        finding += f"; for {none:,} no relevant document is among the first {name.partition('@')[2]}"
-    return Advice(RANKING, f"{finding}.", "Start with the queries that fail.", "ranking")
+        finding += f"; for {none:,} no relevant document is among the first {cutoff}"
+    values = table[f"model {name}"].to_numpy()
+    worst = [at for at in np.argsort(values, kind="stable")[:WORST] if values[at] < 1]
+    ids = ", ".join(printable(str(table["query"][int(at)])) for at in worst)
+    act = f"Start with the worst queries: {ids}." if worst else ""
+    return Advice(RANKING, f"{finding}.", act, "ranking")
 
 
 def too_few(queries: int, low: float | None, high: float | None) -> bool:
