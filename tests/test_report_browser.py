@@ -425,6 +425,9 @@ def test_the_page_of_a_log_fits_a_telephone_and_a_desktop(log: Browser) -> None:
             "!n.closest('.scroll') && !n.closest('svg') && !n.closest('.text')).map(n => n.tagName + n.className)"
         )
         assert wide == []
+    for width in (800, 1100, 1160, 1400):
+        log.size(width, 900)
+        assert log.value("document.documentElement.scrollWidth") <= width
     log.size(1600, 900)
     assert log.value("document.querySelector('#query-table').getBoundingClientRect().width") > 1400
     left, right = log.value(

@@ -26,7 +26,7 @@ from jobs.views.report.query_table import LONGEST_QUERY, fragment
 from jobs.views.report.rows import Head, Row, Rows, number
 
 # The worst queries, and of those in which a relevant document was retrieved, but below another, some more.
-WORST, INVERTED = 15, 20
+WORST, INVERTED, NAMED_FIRST = 15, 20, 5
 # Without judgments: queries of each kind.
 FEW = 10
 # Documents that a query without a margin opens to.
@@ -119,10 +119,11 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
         (one.query_id, one.above, one.below) for row in chosen if (one := by_query.get(row["query"])) is not None
     ]
     opened = _Opened(run, called, room, [row["query"] for row in chosen], margins)
-    # Queries with a margin say most, so they get their room first.
+    # The worst get their room first, then those with a margin, which says most.
+    first = {row["query"] for row in chosen[:NAMED_FIRST]}
     drawn = {
         row["query"]: _judged_row(opened, row, by_query.get(row["query"]), ranking)
-        for row in sorted(chosen, key=lambda row: row["query"] not in by_query)
+        for row in sorted(chosen, key=lambda row: (row["query"] not in first, row["query"] not in by_query))
     }
     heads = [
         Head("query", label=True),

@@ -114,10 +114,10 @@ def query_rows(
     if ranking is not None:
         heads.append(Head("relevant", "documents judged relevant, those outside the run too"))
     heads += [
-        Head("best score", "the model's score of its first document"),
+        Head("score", "the model's score of its first document"),
         Head("lead", "by how much the first document's score is above the second's"),
         Head("cut", "documents that are longer than the model reads"),
-        Head("words without effect", "in none of the query's documents; the model gained nothing from them", True),
+        Head("without effect", "words in none of the query's documents; the model gained nothing from them", True),
     ]
     rows = []
     for one in facts:

@@ -65,7 +65,7 @@ from jobs.views.statistics.advice import CUT, advice_of
 
 NAME = "report.html"
 # With the statistics' tables and plots a report stays below 2 MB whatever the run is.
-PAIRS_ROOM, FAILING_ROOM, QUERIES_ROOM = 700_000, 500_000, 100_000
+PAIRS_ROOM, FAILING_ROOM, QUERIES_ROOM = 500_000, 700_000, 100_000
 QUERIES, DOCUMENTS = 5, 5
 REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
 METHOD = (
