@@ -22,8 +22,9 @@ LOG = pa.schema([("rank", pa.int32()), ("log_score", pa.float32()), ("tag", pa.s
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row of the log: ``cells`` are put over small noise, ``kept`` are the columns passed through, and ``lifts`` are
-    those of the document's words, 0 for words that it does not name; None for a row without lifts."""
+    """A row of the log: ``cells`` are put over small noise, ``kept`` are the columns passed through. ``lifts`` are
+    those of the document's words, 0 for words that it does not name, None for a row without lifts; ``query_lifts``
+    are those of the query's words."""
 
     query: str
     document: str
@@ -32,6 +33,7 @@ class Ranked:
     kept: Mapping[str, Any] = field(default_factory=dict)
     cells: Mapping[tuple[str, str], float] = field(default_factory=dict)
     lifts: Mapping[str, float] | None = None
+    query_lifts: Mapping[str, float] = field(default_factory=dict)
 
 
 def attribution(queries: Mapping[str, str], row: Ranked, at: int) -> PairAttribution:
@@ -41,7 +43,7 @@ def attribution(queries: Mapping[str, str], row: Ranked, at: int) -> PairAttribu
     )
     made = {**vars(pair), "score": row.score}
     if row.lifts is not None:
-        made["row_lift"] = np.zeros(len(pair.a.groups), np.float32)
+        made["row_lift"] = np.array([row.query_lifts.get(label, 0.0) for label in pair.a.groups.labels], np.float32)
         made["col_lift"] = np.array([row.lifts.get(label, 0.0) for label in pair.b.groups.labels], np.float32)
     return PairAttribution(**made)
 

@@ -10,22 +10,25 @@ from pathlib import Path
 
 from chromium import Browser, browser, program
 
-WORD = '#text-0 .word[data-g="3"]'
+# A query whose margin is drawn: "turn a JSON string into Python objects".
+FAILING = "document.getElementById('failing=parse-json').querySelector('button')"
+WORD = '#text-0 .word[data-g="4"]'
 
 
 def main(report: Path, folder: Path, query: Path | None = None) -> None:
-    """The summary and the explorer on a desktop, the explorer on a telephone in the dark, and the page of a query."""
+    """Verdict, a failing query and explorer on a desktop, the explorer on a dark telephone, and the page of a query."""
     chromium = program()
     assert chromium is not None, "no Chromium here: apt-get install chromium"
     folder.mkdir(exist_ok=True)
     with browser(chromium) as tab:
-        tab.size(960, 1010)
+        tab.size(1200, 830)
         tab.scheme("light")
         tab.open(report)
         tab.picture(folder / "summary.png")
-        tab.value("document.querySelector('#found-parts-of-speech').scrollIntoView()")
-        tab.size(960, 760)
-        tab.picture(folder / "findings.png")
+        tab.value(f"{FAILING}.click()")
+        tab.value(f"{FAILING}.closest('tr').scrollIntoView()")
+        tab.picture(folder / "failing.png")
+        tab.value(f"{FAILING}.click()")
         _explorer(tab, folder / "explorer.png", 960, 830)
         tab.scheme("dark")
         _explorer(tab, folder / "telephone.png", 360, 740)

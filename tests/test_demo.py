@@ -10,6 +10,7 @@ import pytest
 
 from jobs import demo
 from jobs.demo import run_demo
+from jobs.demo.questions import ANSWERS
 from jobs.run.reader import open_run
 
 
@@ -35,6 +36,10 @@ def test_the_example_runs_and_is_shown_again_without_a_second_run(
     assert run.finished
     assert sorted(table["pair_id"].to_pylist()) == sorted(pairs["pair_id"].to_pylist())
     assert set(pairs.column_names) >= {"question_id", "document_id", "rank", "retrieval_score"}
+    found = {row["pair_id"]: row["relevance"] for row in table.to_pylist()}
+    assert set(found.values()) == {0, 1}
+    assert all((pair.split("/")[1] in ANSWERS[pair.split("/")[0]]) == bool(grade) for pair, grade in found.items())
+    assert set(ANSWERS) >= {question for question, _ in demo.QUESTIONS}
     np.testing.assert_allclose(table["score"].to_numpy(), table["retrieval_score"].to_numpy(), atol=1e-5)
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

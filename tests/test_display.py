@@ -138,6 +138,45 @@ def test_left_out_columns_are_the_weakest_and_counted() -> None:
     assert f"Not shown: {300 - len(heads)} words of b" in text
 
 
+def test_only_words_with_stored_pairs_are_drawn_in_reading_order_and_the_others_counted() -> None:
+    """Would catch a matrix of a long text that is nearly all dots, and words called small whose numbers are unknown."""
+    pair = pair_of("find a hot wing", " ".join(f"w{n}" for n in range(300)))
+    stored = np.full_like(pair.matrix, np.nan)
+    for row, word, value in ((4, "w7", 0.3), (1, "w250", -0.2), (1, "w40", 0.1)):
+        stored[row, pair.b.groups.labels.index(word)] = value
+    partial = replace(pair, matrix=stored)
+    said = "Not shown: 2 words of a and 297 words of b without a stored pair."
+    text = printed(partial, width=100)
+    rows = [line.split() for line in text.split("lower it.\n")[1].split("Not shown")[0].splitlines()]
+    assert rows == [["w7", "w40", "w250"], ["find", "·", ".10", "-.20"], ["wing", ".30", "·", "·"]]
+    assert said in text
+    page = Page(pair_html(partial))
+    assert [attributes["title"] for tag, attributes in page.tags if tag == "td" and "title" in attributes] == [
+        *("find × w7: not stored", "find × w40: +0.1", "find × w250: -0.2"),
+        *("wing × w7: +0.3", "wing × w40: not stored", "wing × w250: not stored"),
+    ]
+    assert said in page.words
+    axes = drawn(partial)[1]
+    ticks = [[label.get_text() for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())]
+    assert ticks == [["find", "wing"], ["w7", "w40", "w250"]]
+    assert said in axes.get_xlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_contexts_and_texts_are_cut_between_words(width: int, rng: random.Random) -> None:
+    """Would catch "(rothermoelastic similarity" and "heat co…", which are not words of the text."""
+    words = ["aerothermoelastic", "nondimensionalization", "heat", "of", "similarity", "configurations"]
+    text = " ".join(rng.choices(words, k=200))
+    for shown in (printed(pair_of("heat of similarity", text), width=width), pair_html(pair_of("heat", text))):
+        contexts = re.findall(r"\(((?:[a-z]+ )*[a-z]+)\)", re.sub("<[^>]+>", "", shown.split("Strongest")[1]))
+        assert contexts
+        assert {word for context in contexts for word in context.split()} <= set(words)
+    first = printed(pair_of("heat", text), width=width).split("score")[0]
+    assert set(first.replace("…", "").split()) <= {*words, "a", "b"}
+    title = drawn(pair_of("heat", text))[1].get_title(loc="left").split("b: ")[1]
+    assert set(title.replace("…", "").split()) <= set(words)
+
+
 def test_special_tokens_are_shown_only_when_asked_for(coffee: PairAttribution) -> None:
     """Would catch special tokens that crowd out the words, or that cannot be looked at."""
     for plain, asked in (

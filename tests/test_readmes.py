@@ -34,8 +34,8 @@ FILE_NAME = re.compile(r"[\w./-]+\.(py|js|css|j2|json|md|toml|yaml)")
 # Files of the examples and of run directories, which stand beside nothing here.
 WRITTEN = {
     *("job.yaml", "train.yaml", "summary.json", "comparison.json", "config.json", "query.html", "README.md"),
-    *("statistics/faithfulness.json", "statistics/failures.json", "statistics/probes.json"),
-    *("statistics/flips.json", "state.json"),
+    *("statistics/faithfulness.json", "statistics/failures.json", "statistics/probes.json", "statistics/flips.json"),
+    "state.json",
 }
 OTHER_PROGRAMS = {"pip", "export", "ray", "kubectl", "git", "pre-commit", "."}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from chromium import Browser, browser, program
+from judged_runs import FAILING, WORDS, judged_log, query
 from report_runs import HOSTILE, LONG, pairs_of, write_run
 
 from attribution_core.display.colours import STEPS, level
@@ -312,3 +313,151 @@ def test_stored_cells_alone_are_enough_to_link(tiny: TinyModels, tmp_path: Path,
         > 0
     )
     assert tab.complaints() == []
+
+
+@pytest.fixture(scope="module")
+def log_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = judged_log(tmp_path_factory.mktemp("log") / "run")
+    compute_statistics(run, pipeline=None, resamples=50)
+    file = Path(run.url) / "report.html"
+    file.write_text(make_report(run, lambda line: None, called="runs/log"), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def log(tab: Browser, log_page: Path) -> Browser:
+    """The page of a judged log in a desktop's window, freshly loaded."""
+    tab.size(1200, 900)
+    tab.scheme("light")
+    tab.open(log_page)
+    return tab
+
+
+def first_cells(tab: Browser, table: str) -> list[str]:
+    """The queries of the rows, in their order on the page."""
+    every = f"[...document.querySelectorAll('#{table} tr.row')]"
+    return list(tab.value(f"{every}.map(one => one.querySelector('bdi').textContent)"))
+
+
+def opened(tab: Browser, table: str) -> list[bool]:
+    return list(tab.value(f"[...document.querySelectorAll('#{table} tr.more')].map(one => one.checkVisibility())"))
+
+
+def test_a_click_on_a_head_sorts_the_queries_and_keeps_what_they_open_to(log: Browser) -> None:
+    """Would catch numbers sorted as text, and rows that leave their margin behind."""
+    queries = [query(at) for at in range(8)]
+    assert first_cells(log, "query-table") == queries
+    head = "#query-table thead th:nth-child(2) button"
+    values = "[...document.querySelectorAll('#query-table tr.row td:nth-child(2)')].map(one => Number(one.textContent))"
+    for order, backwards in (("ascending", False), ("descending", True)):
+        log.point_at(head, click=True)
+        assert log.value("document.querySelector('#query-table thead th:nth-child(2)').ariaSort") == order
+        found = log.value(values)
+        assert found == sorted(found, reverse=backwards)
+        assert len(set(found)) > 1
+    log.point_at("#failing-table thead th:first-child button", click=True)
+    log.point_at("#failing-table thead th:first-child button", click=True)
+    shown = first_cells(log, "failing-table")
+    assert shown == sorted((query(at) for at in FAILING), reverse=True)
+    log.point_at("#failing-table tr.row button.opener", click=True)
+    below = log.value("document.querySelector('#failing-table tr.row').nextElementSibling.textContent")
+    assert f"wrong{queries.index(shown[0])} is above" in below
+    assert log.complaints() == []
+
+
+def test_a_query_opens_to_its_margin_by_click_keyboard_and_link(log: Browser) -> None:
+    """Would catch a row that only a mouse opens, or a verdict whose link leads to a closed row."""
+    assert opened(log, "failing-table") == [False] * len(FAILING)
+    button = "#failing-table tr.row button.opener"
+    log.point_at(button, click=True)
+    assert opened(log, "failing-table") == [True, False, False]
+    assert log.value(f"document.querySelector('{button}').ariaExpanded") == "true"
+    log.point_at(button, click=True)
+    assert opened(log, "failing-table") == [False] * len(FAILING)
+    log.value(f"document.querySelectorAll('{button}')[1].focus()")
+    log.press("Enter")
+    assert opened(log, "failing-table") == [False, True, False]
+    link = f"#query-table tr.row a[href='#failing={FAILING[2]}']"
+    log.point_at(link, click=True)
+    log.value("new Promise(r => setTimeout(r, 60))")
+    assert opened(log, "failing-table") == [False, True, True]
+    assert log.value("document.activeElement.closest('tr').id") == f"failing={FAILING[2]}"
+    assert log.value("document.activeElement.getBoundingClientRect().top") < 900
+
+
+def test_pointing_at_a_query_word_outlines_the_words_that_it_met_in_both_documents(log: Browser) -> None:
+    """Would catch a margin whose words are not linked, or are linked to those of another margin."""
+    log.point_at("#failing-table tr.row button.opener", click=True)
+    outlined = (
+        "[...document.querySelectorAll('#failing-table mark, #failing-table .word')]"
+        ".filter(one => getComputedStyle(one).outlineStyle === 'solid').map(one => one.textContent)"
+    )
+    assert log.value(outlined) == []
+    log.point_at("#failing-table .tokenpair-margin .word")
+    found = log.value(outlined)
+    assert found.count(WORDS[FAILING[0]]) == 2, "once in each document"
+    both = (
+        "[...document.querySelectorAll('#failing-table tr.more:not([hidden]) article')].map(one => "
+        f"[...one.querySelectorAll('mark')].filter(m => m.textContent === '{WORDS[FAILING[0]]}').length)"
+    )
+    assert log.value(both) == [1, 1]
+    boxes = log.value(
+        "[...document.querySelectorAll('#failing-table tr.more:not([hidden]) article')].map(one => "
+        "one.getBoundingClientRect().top)"
+    )
+    assert boxes[0] == boxes[1], "side by side"
+    log.size(400, 800)
+    boxes = log.value(
+        "[...document.querySelectorAll('#failing-table tr.more:not([hidden]) article')].map(one => "
+        "one.getBoundingClientRect().top)"
+    )
+    assert boxes[0] < boxes[1], "one below the other"
+
+
+def test_the_page_of_a_log_fits_a_telephone_and_a_desktop(log: Browser) -> None:
+    """Would catch a table that needs sideways scrolling, and a desktop that is used by half."""
+    log.value("document.querySelectorAll('button.opener').forEach(one => one.click())")
+    for width in (400, 360):
+        log.size(width, 800)
+        assert log.value("document.documentElement.scrollWidth") <= width
+        wide = log.value(
+            f"[...document.querySelectorAll('.page *')].filter(n => n.getBoundingClientRect().right > {width + 1} && "
+            "!n.closest('.scroll') && !n.closest('svg') && !n.closest('.text')).map(n => n.tagName + n.className)"
+        )
+        assert wide == []
+    for width in (800, 1100, 1160, 1400):
+        log.size(width, 900)
+        assert log.value("document.documentElement.scrollWidth") <= width
+    log.size(1600, 900)
+    assert log.value("document.querySelector('#query-table').getBoundingClientRect().width") > 1400
+    left, right = log.value(
+        "['.sentences', '.facts'].map(one => document.querySelector(one).getBoundingClientRect().left)"
+    )
+    assert right > left + 400, "the metrics stand beside the sentences"
+
+
+def test_without_scripts_every_query_is_open(log: Browser, log_page: Path) -> None:
+    """Would catch margins that nobody can reach where scripts are off, as in a mail program."""
+    log.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        log.open(log_page)
+        waiting, rows = [log.call("DOM.getDocument", depth=-1)["root"]], []
+        while waiting:
+            node = waiting.pop()
+            waiting += node.get("children", [])
+            rows += [node["attributes"]] if "more" in node.get("attributes", []) else []
+        assert len(rows) > len(FAILING)
+        assert not any("hidden" in attributes for attributes in rows)
+    finally:
+        log.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_the_tables_of_a_log_have_names_and_heads_for_screen_readers(log: Browser) -> None:
+    log.value("document.querySelectorAll('button.opener').forEach(one => one.click())")
+    nodes = log.call("Accessibility.getFullAXTree")["nodes"]
+    kinds = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
+    assert {("table", "Failing queries"), ("table", "All queries")} <= set(kinds)
+    nameless = [
+        kind for kind, name in kinds if kind in ("button", "link", "table", "columnheader") and not name.strip()
+    ]
+    assert nameless == []

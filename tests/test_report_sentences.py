@@ -11,10 +11,11 @@ import pytest
 
 from jobs.analysis.statistics.schema import Figure, RunFacts
 from jobs.run.totals import Totals
-from jobs.views.report import charts, findings, plots
-from jobs.views.report.findings import Findings
+from jobs.views.kit.numbers import worded
+from jobs.views.report import charts, plots
 from jobs.views.report.overview import Overview, Scores
-from jobs.views.report.summary import found_sentences, meaning
+from jobs.views.report.trust import meaning
+from jobs.views.statistics.advice import Advice, advice_of
 
 RATIOS = ("nouns_lift", "verbs_lift", "exact_lift", "lead_b")
 FACTS: dict[str, Any] = {
@@ -37,13 +38,13 @@ FACTS: dict[str, Any] = {
 }
 
 
-class Given(Findings):
-    """Findings with the figures that a test gives, as (value, low, high); everything else is not there."""
+class Given:
+    """A summary with the figures that a test gives, as (value, low, high), and tables; everything else is not there."""
 
-    def __init__(self, strongest: list[dict[str, Any]] | None = None, **figures: tuple[float, float, float]) -> None:
+    def __init__(self, tables: dict[str, list[dict[str, Any]]] | None = None, **figures: tuple[Any, Any, Any]) -> None:
         self.given = figures
-        self.tables = {"strongest": pa.Table.from_pylist(strongest)} if strongest else {}
-        self.summary = type("Summary", (), {"run": RunFacts(**FACTS)})()
+        self.tables = {name: pa.Table.from_pylist(rows) for name, rows in (tables or {}).items()}
+        self.run, self.statistics = RunFacts(**FACTS), dict[str, Any]()
 
     def figure(self, statistic: str, name: str) -> Figure | None:
         if name not in self.given:
@@ -59,9 +60,14 @@ def overview(**terms: Any) -> Overview:
     return Overview(Totals(pairs=10, texts=20), scores, terms.pop("sums_to", "score"), kept, **(means | terms))
 
 
-def said(found: Findings, log: bool = True) -> str:
-    """Everything behind the first sentence, which is always there."""
-    return " ".join(found_sentences(overview(), found, log, "word", most=20)[1:])
+def advised(given: Given) -> dict[str, Advice]:
+    """What is made of the figures, by what it is about."""
+    return {one.about: one for one in advice_of(given, given.tables)}  # type: ignore[arg-type]
+
+
+def said(given: Given) -> str:
+    """All sentences."""
+    return " ".join(f"{one.finding} {one.act}".strip() for one in advised(given).values())
 
 
 def test_shares_above_all_of_it_are_explained() -> None:
@@ -90,8 +96,7 @@ def test_ordinary_shares_have_no_excuse() -> None:
         "give 70.0\u00a0% of the score (60.0 to 80.0\u00a0%); the strongest half gives 100.3\u00a0%, more than all"
         in text
     )
-    assert "Identical words give 30.0\u00a0% of what all word pairs add" in text
-    assert "the rest comes from words that differ." in text
+    assert "Identical words give 30.0\u00a0% of what all word pairs add (20.0 to 40.0\u00a0%)." in text
 
 
 @pytest.mark.parametrize("value", [-0.4, 0.0])
@@ -100,7 +105,7 @@ def test_a_number_that_would_say_nothing_has_no_sentence(value: float) -> None:
     names = ("largest_5", "largest_50", "nouns_lift", "verbs_lift", "nouns_share", "exact_lift", "lead_b")
     given = dict.fromkeys(names, (value, value - 0.1, value + 0.1))
     strongest = [{"by": "total", "group": "", "a": "x", "b": "y", "total": value}]
-    assert said(Given(strongest, **given)) == ""
+    assert said(Given({"strongest": strongest}, **given)) == ""
     assert said(Given(exact=(-0.1, -0.2, 0.1))) == ""
     one = said(Given(nouns_lift=(1.5, 1.0, 2.0), verbs_lift=(value, 0.0, 0.1), nouns_share=(0.4, 0.3, 0.5)))
     assert one == "Nouns and names make 40.0\u00a0% of what all words add (30.0 to 50.0\u00a0%)."
@@ -108,11 +113,56 @@ def test_a_number_that_would_say_nothing_has_no_sentence(value: float) -> None:
 
 def test_words_without_effect_are_not_called_unanswered() -> None:
     """What the model gained nothing from may still be answered, by a synonym."""
-    text = said(Given(without_effect=(0.04, 0.03, 0.05)))
-    assert "From 4.0\u00a0% of the queries' words (3.0 to 5.0\u00a0%) the model gained nothing" in text
+    words = [{"word": word, "query_id": query} for word, query in (("fin", "118"), ("tail", "7"))]
+    text = said(Given({"words_without_effect": words}, without_effect=(0.04, 0.03, 0.05)))
+    assert "From 4.0\u00a0% of the queries' words (3.0 to 5.0\u00a0%)" in text
+    assert "the model gained nothing: “fin” (query 118), “tail” (7)." in text
     assert "synonym" in text
     assert "answered" not in text
     assert said(Given(without_effect=(0.0, 0.0, 0.0))) == ""
+
+
+def by_relevance(*groups: tuple[str, int, float, float | None, float | None]) -> Given:
+    rows = [
+        {"group": group, "measure": "score", "pairs": pairs, "value": value, "low": low, "high": high}
+        for group, pairs, value, low, high in groups
+    ]
+    return Given({"retrieval_relevance": rows})
+
+
+def test_relevance_is_compared_only_where_enough_is_judged() -> None:
+    """Would catch advice from four judged pairs, and documents without a judgment that are called not relevant."""
+    apart = advised(by_relevance(("relevant", 40, 0.6, 0.58, 0.62), ("not relevant", 40, 0.4, 0.38, 0.42)))["relevance"]
+    assert apart.finding.startswith("Relevant documents score 0.60 on average (0.58 to 0.62) and documents judged not")
+    assert apart.act == ""
+    close = advised(by_relevance(("relevant", 40, 0.6, 0.55, 0.65), ("not judged", 40, 0.58, 0.5, 0.6)))["relevance"]
+    assert "documents without a judgment 0.58" in close.finding
+    assert "fine-tune" in close.act
+    for few in (
+        (("relevant", 3, 0.6, 0.5, 0.7), ("not relevant", 1, 0.4, 0.4, 0.4)),
+        (("relevant", 4, 0.6, None, None), ("not judged", 40, 0.4, 0.3, 0.5)),
+    ):
+        (one,) = advised(by_relevance(*few)).values()
+        assert one.finding.endswith("is open: too few judged pairs (4).")
+        assert one.act == ""
+
+
+def test_a_number_whose_interval_says_nothing_has_no_sentence() -> None:
+    assert said(Given(exact=(0.4, 0.05, 0.9))) == ""
+    assert said(Given(lead_b=(2.0, 0.5, 3.5))) == ""
+    assert "Identical words" in said(Given(exact=(0.4, 0.3, 0.5)))
+
+
+def test_what_asks_for_something_says_what_to_do() -> None:
+    """Would catch advice where nothing is wrong."""
+    cut = {"truncated_b": (0.31, 0.28, 0.34), "unread_b": (0.1, 0.09, 0.11)}
+    assert advised(Given(**cut))["cut texts"].act == "Split long documents into chunks."
+    assert "cut texts" not in advised(Given(truncated_b=(0.001, 0.0, 0.002)))
+    errors = {"error_median": (4e-4, None, None), "error_max": (2e-3, None, None)}
+    assert advised(Given(**errors, unconverged=(0.0, None, None)))["exactness"].act == ""
+    assert "max_nodes" in advised(Given(**errors, unconverged=(0.2, None, None)))["exactness"].act
+    assert "BM25" in advised(Given(exact=(0.7, 0.6, 0.8)))["identical words"].act
+    assert advised(Given(exact=(0.3, 0.2, 0.4)))["identical words"].act == ""
 
 
 @pytest.mark.parametrize(
@@ -186,6 +236,6 @@ def test_words_without_effect_and_lifts_are_drawn() -> None:
 
 
 def test_nothing_is_minus_zero() -> None:
-    assert findings.worded(-1e-5, "share") == "0.0\u00a0%"
-    assert findings.worded(-0.1, "share") == "-10.0\u00a0%"
+    assert worded(-1e-5, "share") == "0.0\u00a0%"
+    assert worded(-0.1, "share") == "-10.0\u00a0%"
     assert ">0.0 %</text>" in plots.bars("b", [plots.Bar("x", -1e-5)], percent=True)

@@ -15,11 +15,10 @@ from statistics_runs import Made, made_pairs, write_made
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import TableInfo
 from jobs.run.reader import Run
+from jobs.views.kit.numbers import PERCENT
 from jobs.views.report import findings
 from jobs.views.report.findings import Findings, shown_table
 from jobs.views.report.report import make_report
-
-PERCENT = findings.PERCENT
 
 
 def words_of(name: str, **columns: list[Any]) -> list[list[str]]:
@@ -92,4 +91,4 @@ def test_of_a_table_of_every_query_only_the_first_rows_are_held(
     assert examples["Retrieval: what each word of each query added to the scores of its documents. Exact"] == ids[1:4]
     notes = [table["note"] for section in held.sections(()) for table in section["numbers"]]
     assert any("The first 2 of 5 rows; all are in statistics/query_terms.parquet" in note for note in notes)
-    assert "bootstrap intervals over queries" in held.notes()[-1]
+    assert "bootstrap intervals over queries" in held.intervals()

@@ -49,7 +49,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_the_command_prints_every_statistic_and_writes_its_files(log: Run) -> None:
-    code, out, _ = command(log.url, "--resamples", "20")
+    code, out, _ = command(log.url, "--resamples", "20", "--all")
     assert code == 0
     found = read_summary(log.store)
     assert list(found.statistics) == list(NAMES)
@@ -62,6 +62,27 @@ def test_the_command_prints_every_statistic_and_writes_its_files(log: Run) -> No
             for name, meaning in info.columns.items():
                 assert meaning, f"{info.name}.{name} says nothing of itself"
                 assert table.schema.field(name).metadata[b"meaning"].decode() == meaning
+
+
+def test_by_default_about_ten_results_are_printed_with_what_to_do(log: Run, summary: Summary) -> None:
+    """Would catch 300 lines of tables, a number that is not the statistic's, and an unfinished run that looks whole."""
+    code, out, _ = command(log.url, "--resamples", "20")
+    assert code == 0
+    head, body, commands = out.strip().split("\n\n")
+    assert head.startswith("60 pairs, ")
+    results = re.split(r"\n(?=\S)", body)
+    assert 6 <= len(results) <= 10
+    words = " ".join(body.split())
+    cut = summary.statistics["position"].figure("truncated_b")
+    assert cut.value is not None
+    assert cut.low is not None
+    assert cut.high is not None
+    assert f"{100 * cut.value:.1f} % of the pairs ({100 * cut.low:.1f} to {100 * cut.high:.1f} %)" in words
+    assert "Split long documents into chunks." in words
+    assert "max_nodes" in next(one for one in results if one.startswith("exactness"))
+    assert f"tokenpair stats {log.url} --all" in commands
+    assert f"tokenpair report {log.url}" in commands
+    assert "–" not in words, "a number that is not defined is no result"
 
 
 def test_the_summary_is_plain_json_without_nan(log: Run, summary: Summary) -> None:
@@ -222,7 +243,7 @@ def test_a_run_without_the_columns_of_lifts_opens(tmp_path: Path, seed: int) -> 
     run = write_made(tmp_path / "run", made_pairs(seed, 20, retrieval=True))
     (place,) = (tmp_path / "run" / "attributions").iterdir()
     pq.write_table(pq.read_table(place).drop_columns(["row_lift", "col_lift"]), place)
-    code, out, _ = command(run.url, "--resamples", "10")
+    code, out, _ = command(run.url, "--resamples", "10", "--all")
     assert code == 0
     words = " ".join(out.split())
     assert "sums_to: difference. The word pairs of two texts sum to f(a, b) − f(a, r)" in words

@@ -43,8 +43,7 @@ LAST_FONT, NO_GLYPH = "DejaVu Sans", "□"
 
 def draw(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
     """``view`` on ``ax``, or on a figure of its own that pyplot knows nothing of."""
-    everything = view.cells.shape
-    view = view.smaller(min(everything[0], MOST_SHOWN), min(everything[1], MOST_SHOWN))
+    view = view.smaller(MOST_SHOWN, MOST_SHOWN)
     rows, cols = view.cells.shape
     words = [drawable(shortened(label, LONGEST_LABEL)) for label in view.row_labels]
     heads = [drawable(shortened(label, LONGEST_LABEL)) for label in view.col_labels]
@@ -78,9 +77,8 @@ def draw(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
     below = [f"{view.pair.b.groups.unit}s of {b}"]
     if np.isnan(cells).any():
         below.append("grey: not stored" if view.cells.size else "grey: no words to show")
-    left_out = view.left_out(*everything)
-    if left_out:
-        below += wrapped(left_out, room)
+    if view.left_out:
+        below += wrapped(view.left_out, room)
     literal.append(ax.set_xlabel(drawable("\n".join(below)), loc="left"))
     literal.append(ax.set_ylabel(drawable(f"{view.pair.a.groups.unit}s of {a}")))
     if numbered:

@@ -23,6 +23,7 @@ from attribution_core.display.view import (
     unit_words,
     warns,
 )
+from attribution_core.results import ExplainedText
 
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
@@ -65,7 +66,7 @@ TEMPLATE = """\
 {% endif -%}
 {% if rows -%}
 <div class="scroll" tabindex="0" role="region" aria-label="Matrix of {{ unit }} pairs">
-<table class="matrix"><caption>All {{ unit }} pairs
+<table class="matrix"><caption>{{ "All" if complete else "Stored" }} {{ unit }} pairs
  <span>rows: {{ names[0] }}, columns: {{ names[1] }}; blue <span class="p6">&ensp;+&ensp;</span> raises the score,
  orange <span class="n6">&ensp;−&ensp;</span> lowers it</span></caption>
 <thead><tr><td></td>{% for col in cols %}<th scope="col"{% if col.other %} class="other"{% endif -%}
@@ -100,8 +101,7 @@ TEMPLATE = """\
 def html_of(view: View) -> str:
     """``view`` as one ``<section>`` with its own style; every piece of text in it is escaped."""
     pair = view.pair
-    sizes = len(view.rows), len(view.cols)
-    rows = min(sizes[0], MOST_ROWS)
+    rows = min(len(view.rows), MOST_ROWS)
     drawn = view.smaller(rows, MOST_CELLS // max(rows, 1))
     decimals = decimals_for(view.limit)
     heads = [_head(label, pair.a.groups.kinds[i]) for label, i in zip(drawn.row_labels, drawn.rows, strict=True)]
@@ -137,13 +137,14 @@ def html_of(view: View) -> str:
         "warns": warns,
         "rows": table if cols else [],
         "cols": cols,
-        "left_out": drawn.left_out(*sizes),
+        "left_out": drawn.left_out,
+        "complete": pair.complete,
         "strongest": [
             {
                 "a": shortened(printable(cell.a), LONGEST_LABEL),
                 "b": shortened(printable(cell.b), LONGEST_LABEL),
-                "near_a": printable(near_a) if (near_a := surroundings(pair.a, cell.i)) else "",
-                "near_b": printable(near_b) if (near_b := surroundings(pair.b, cell.j)) else "",
+                "near_a": _near(pair.a, cell.i),
+                "near_b": _near(pair.b, cell.j),
                 "number": f"{cell.value:+.{max(decimals, 2) + 1}f}",
                 "share": f"{100 * abs(cell.value) / largest:.1f}",
                 "level": "p6" if cell.value >= 0 else "n6",
@@ -162,6 +163,10 @@ def pair_style() -> str:
 def _head(label: str, kind: str) -> dict[str, Any]:
     short = shortened(label, LONGEST_LABEL)
     return {"label": short, "full": shortened(label, 400) if short != label else "", "other": kind != "text"}
+
+
+def _near(text: ExplainedText, index: int) -> str:
+    return next(map(printable, surroundings(text, index)), "")
 
 
 def _exactly(value: float) -> str:

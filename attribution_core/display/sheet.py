@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from attribution_core.display import colours
-from attribution_core.display.view import MISSING, largest, printable
+from attribution_core.display.view import MISSING, largest, printable, whole_words
 
 STEPS = colours.TERMINAL_STEPS
 WIDEST = 160
@@ -106,11 +106,13 @@ class Sheet:
         return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
     def shorten(self, text: str, width: int) -> str:
-        """``text`` in at most ``width`` terminal cells, with an ellipsis where something was cut."""
+        """``text`` in at most ``width`` terminal cells, with an ellipsis where something was cut: between words, if it
+        has some."""
         if cell_len(text) <= width:
             return text
         mark = "~" if self.ascii else "…"
-        return set_cell_size(text, max(width - 1, 0)).rstrip() + mark
+        start = set_cell_size(text, max(width - 1, 0))
+        return whole_words(start, text[len(start) :]) + mark
 
     def centred(self, text: str, width: int) -> str:
         text = self.shorten(text, width - 1)

@@ -104,12 +104,8 @@ class PairSheet(Sheet):
 
     def matrix(self, view: View) -> None:
         """Rows are the groups of a, columns those of b, in as many blocks of columns as it takes to fit the width."""
-        all_rows, all_cols = len(view.rows), len(view.cols)
-        known = np.isfinite(view.cells)
-        most_rows = 10 if self.compact else MOST_ROWS
-        view = view.smaller(min(most_rows, max(known.any(1).sum(), 1)), max(known.any(0).sum(), 1))
-        labels = [self.safe(label) for label in view.row_labels]
-        row_width = min(max(map(cell_len, labels)), max(14, self.width // 4))
+        view = view.smaller(10 if self.compact else MOST_ROWS, len(view.cols))
+        row_width = min(max(cell_len(self.safe(label)) for label in view.row_labels), max(14, self.width // 4))
         decimals = decimals_for(view.limit)
         cell = max(len(number(value, decimals)) for value in (view.limit, -view.limit))
         blocks = 1 if self.compact else max(1, min(3, MATRIX_LINES // (len(view.rows) + 2)))
@@ -117,6 +113,7 @@ class PairSheet(Sheet):
         sizes = np.abs(np.nan_to_num(view.cells)).sum(0)
         kept, widths = self.fit(lengths, sizes, self.width - row_width - 1, cell, blocks)
         view = view.smaller(len(view.rows), len(kept))
+        known = np.isfinite(view.cells)
         self.legend(view)
         for first, last in runs(widths, self.width - row_width - 1):
             if first:
@@ -125,16 +122,17 @@ class PairSheet(Sheet):
             for width, label in zip(widths[first:last], view.col_labels[first:last], strict=True):
                 head.append(self.centred(self.safe(label), width), "bold")
             self.put(head)
-            for row, label in enumerate(labels):
+            for row, label in enumerate(map(self.safe, view.row_labels)):
+                if not known[row, first:last].any():
+                    continue
                 line = Text.assemble((set_right(self.shorten(label, row_width), row_width), "bold"), " ")
                 for col in range(first, last):
                     value = float(view.cells[row, col])
                     style = self.background(step(value, view.limit, STEPS)) if np.isfinite(value) else "dim"
                     line.append(self.centred(self.safe(number(value, decimals)).rjust(cell), widths[col]), style)
                 self.put(line)
-        left_out = view.left_out(all_rows, all_cols)
-        if left_out:
-            self.line(left_out, "dim")
+        if view.left_out:
+            self.line(view.left_out, "dim")
 
     def legend(self, view: View) -> None:
         a, b = names(view.pair)
@@ -155,9 +153,9 @@ class PairSheet(Sheet):
 
     def strongest(self, view: View, cells: Sequence[Cell]) -> None:
         a, b = names(view.pair)
-        left = [self.in_place(cell.a, cell.i, view.pair.a) for cell in cells]
-        right = [self.in_place(cell.b, cell.j, view.pair.b) for cell in cells]
         room = max((self.width - 24) // 2, 8)
+        left = [self.in_place(cell.a, cell.i, view.pair.a, room) for cell in cells]
+        right = [self.in_place(cell.b, cell.j, view.pair.b, room) for cell in cells]
         width_a = min(max(*(cell_len(text.plain) for text in left), cell_len(a)), room)
         width_b = min(max(*(cell_len(text.plain) for text in right), cell_len(b)), room)
         bar = min(self.width - width_a - width_b - 12, 40)
@@ -174,12 +172,13 @@ class PairSheet(Sheet):
             value = f" {cell.value:>+8.{decimals}f} "
             self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(cell.value))))
 
-    def in_place(self, label: str, index: int, text: ExplainedText) -> Text:
-        """A label; one that its text has several times comes with its neighbours, so that a reader knows which."""
+    def in_place(self, label: str, index: int, text: ExplainedText, room: int) -> Text:
+        """A label; one that its text has several times comes with its neighbours, as many whole words as fit ``room``,
+        so that a reader knows which."""
         shown = Text(self.safe(label))
-        near = surroundings(text, index)
-        if near:
-            shown.append(f" ({self.safe(near)})", "dim")
+        for near in map(self.safe, surroundings(text, index)):
+            if cell_len(shown.plain) + cell_len(near) + 3 <= room:
+                return shown.append(f" ({near})", "dim")
         return shown
 
 

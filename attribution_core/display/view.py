@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from attribution_core.text.characters import tagged_flags
 # A scale end below this is noise: such a matrix is drawn as all zeros instead of as a riot of colour.
 SMALLEST_LIMIT = 1e-6
 MISSING = "·"
-# Characters looked at on either side of a repeated word, to say which one it is.
-NEAR = 16
+# Characters at most of the words on either side of a repeated word, which say which one it is.
+NEAR = 24
 # Invisible where it stands alone; harmless to leave out. Everything else that is not printable is spelled out.
 _INVISIBLE = frozenset("\u00ad\u200b\u2060\ufeff")
 _JOINERS = frozenset("\u200c\u200d")
@@ -39,8 +39,9 @@ class View:
     """The part of a pair that is drawn.
 
     ``rows`` [R] and ``cols`` [C] are indices into the pair's matrix in reading order; ``cells`` [R, C] are those
-    cells, NaN where the run did not store one; ``limit`` is the end of the colour scale, the largest absolute
-    value of every row and column that may be drawn, so that it does not depend on how many of them fit.
+    cells, NaN where the run did not store one, with at least one stored cell in each row and column; ``limit`` is the
+    end of the colour scale, the largest absolute value of every row and column that may be drawn, so that it does not
+    depend on how many of them fit. ``unstored`` counts the rows and columns without a stored cell.
     """
 
     pair: PairAttribution
@@ -49,23 +50,35 @@ class View:
     cells: Floats
     limit: float
     special: bool
+    unstored: tuple[int, int]
 
     def smaller(self, rows: int, cols: int) -> View:
         """The ``rows`` and ``cols`` with the largest sums of absolute values, in reading order."""
         sizes = np.abs(np.nan_to_num(self.cells))
         keep_rows = largest(sizes.sum(1), rows)
-        keep_cols = largest(sizes.sum(0), cols)
+        keep_cols = largest(sizes[keep_rows].sum(0), cols)
+        known = np.isfinite(self.cells[np.ix_(keep_rows, keep_cols)])
+        keep_rows, keep_cols = keep_rows[known.any(1)], keep_cols[known.any(0)]
         cells = self.cells[np.ix_(keep_rows, keep_cols)]
-        return View(self.pair, self.rows[keep_rows], self.cols[keep_cols], cells, self.limit, self.special)
+        return replace(self, rows=self.rows[keep_rows], cols=self.cols[keep_cols], cells=cells)
 
-    def left_out(self, rows: int, cols: int) -> str:
-        """What of ``rows`` and ``cols`` is not in this view, as a sentence; "" when nothing is missing."""
-        a, b = names(self.pair)
-        sides = ((rows - len(self.rows), self.pair.a, a), (cols - len(self.cols), self.pair.b, b))
-        left = [
-            f"{count} {text.groups.unit}{'s' if count > 1 else ''} of {name}" for count, text, name in sides if count
-        ]
-        return f"Not shown: {' and '.join(left)} with smaller numbers." if left else ""
+    @property
+    def left_out(self) -> str:
+        """What the pair has and this view has not, as a sentence; "" when nothing is missing."""
+        texts = self.pair.a, self.pair.b
+        everything = [len(shown_groups(text, self.special)) for text in texts]
+        drawn = len(self.rows), len(self.cols)
+        weaker = [count - one - other for count, one, other in zip(everything, drawn, self.unstored, strict=True)]
+        parts = []
+        for counts, why in ((self.unstored, "without a stored pair"), (weaker, "with smaller numbers")):
+            named = [
+                f"{count:,} {text.groups.unit}{'s' if count > 1 else ''} of {name}"
+                for count, text, name in zip(counts, texts, names(self.pair), strict=True)
+                if count
+            ]
+            if named:
+                parts.append(f"{' and '.join(named)} {why}")
+        return f"Not shown: {'; '.join(parts)}." if parts else ""
 
     @property
     def row_labels(self) -> list[str]:
@@ -77,13 +90,22 @@ class View:
 
 
 def view_of(pair: PairAttribution, special: bool) -> View:
-    """Everything of ``pair`` that may be drawn: all groups, or those of kind "text" only."""
+    """Everything of ``pair`` that may be drawn and has a stored cell: of all groups, or of those of kind "text"."""
     rows = shown_groups(pair.a, special)
     cols = shown_groups(pair.b, special)
     cells = pair.matrix[np.ix_(rows, cols)]
-    known = np.abs(cells[np.isfinite(cells)])
-    limit = float(known.max()) if known.size else 0.0
-    return View(pair, rows, cols, cells, limit if limit > SMALLEST_LIMIT else 0.0, special)
+    known = np.isfinite(cells)
+    has_row, has_col = known.any(1), known.any(0)
+    limit = float(np.abs(cells[known]).max(initial=0.0))
+    return View(
+        pair,
+        rows[has_row],
+        cols[has_col],
+        cells[np.ix_(has_row, has_col)],
+        limit if limit > SMALLEST_LIMIT else 0.0,
+        special,
+        (int((~has_row).sum()), int((~has_col).sum())),
+    )
 
 
 def shown_groups(text: ExplainedText, special: bool) -> NDArray[np.intp]:
@@ -244,15 +266,23 @@ def top_cells(view: View, count: int) -> list[Cell]:
     return [cell for cell in view.pair.top(count, special=view.special) if np.isfinite(cell.value)]
 
 
-def surroundings(text: ExplainedText, index: int) -> str:
-    """The words around group ``index`` in its text, where that has the same group more than once; else ""."""
+def surroundings(text: ExplainedText, index: int) -> list[str]:
+    """The words around group ``index`` in its text, where that has the same group more than once; else nothing.
+
+    The longest first: with a whole word before and behind it, with either, and none of more than ``NEAR`` characters
+    on a side.
+    """
     groups = text.groups
     if groups.kinds[index] != "text" or groups.labels.count(groups.labels[index]) < 2:
-        return ""
+        return []
     start, end = groups.starts[index], groups.ends[index]
-    before = re.search(r"(\S+\s+)?\S*$", text.text[max(start - NEAR, 0) : start])
-    after = re.match(r"\S*(\s+\S+)?", text.text[end : end + NEAR])
-    return f"{before[0] if before else ''}{text.text[start:end]}{after[0] if after else ''}"
+    # One character more shows whether the last word goes on.
+    before = re.search(r"(?:^|(?<=\s))(\S+\s+)?\S*$", text.text[max(start - NEAR - 1, 0) : start])
+    after = re.match(r"\S*(\s+\S+)?(?=\s|$)", text.text[end : end + NEAR + 1])
+    left, right = (found[0] if found and len(found[0]) <= NEAR else "" for found in (before, after))
+    word = text.text[start:end]
+    tried = (f"{left}{word}{right}", f"{left}{word}", f"{word}{right}")
+    return [one for one in dict.fromkeys(tried) if one != word]
 
 
 def printable(text: str) -> str:
@@ -280,8 +310,19 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """``text`` in at most ``length`` characters, with an ellipsis where something was cut."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    """``text`` in at most ``length`` characters, with an ellipsis where something was cut: between words, if it has
+    some."""
+    return text if len(text) <= length else whole_words(text[: length - 1], text[length - 1]) + "…"
+
+
+def whole_words(start: str, following: str = "") -> str:
+    """The beginning of a text without a word that goes on in ``following``; all of it where that would lose more than
+    a third."""
+    kept = start.rstrip()
+    if following and not following[0].isspace() and kept == start:
+        whole = re.sub(r"\s+\S*$", "", start)
+        return whole if 3 * len(whole) >= 2 * len(start) else start
+    return kept
 
 
 def spelled(character: str) -> str:

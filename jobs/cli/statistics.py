@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from jobs.cli.flags import Endpoint, Profile, Region
-from jobs.cli.messages import errors_as_messages, note, storage_options
+from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 
 
 def stats(
@@ -24,12 +25,16 @@ def stats(
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the bootstrap.")] = 0,
     resamples: Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap resamples of each interval.")] = 1000,
     gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of gold labels.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every table and figure.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Write the files and print nothing.")] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Compute statistics over the pairs of a run, written to statistics/ in the run directory."""
+    """Compute statistics over the pairs of a run, write them to statistics/ in it, and print what to act on.
+
+    --all prints every table, --only NAME those of some statistics.
+    """
     with errors_as_messages(context):
         from jobs.analysis.statistics.compute import compute_statistics
         from jobs.analysis.statistics.tagging import chosen_pipeline
@@ -47,8 +52,16 @@ def stats(
             gold=gold,
             echo=(lambda line: None) if quiet else note,
         )
-        if not quiet:
-            from jobs.analysis.statistics.results import Statistics
-            from jobs.views.statistics.terminal import print_summary
+        if quiet:
+            return
+        from jobs.analysis.statistics.results import Statistics
+        from jobs.views.statistics.advice import READ
+        from jobs.views.statistics.terminal import print_advice, print_summary
 
-            print_summary(summary, Statistics(chosen_run, summary).tables(names), names)
+        statistics = Statistics(chosen_run, summary)
+        if everything or names:
+            print_summary(summary, statistics.tables(names), names)
+            return
+        run = shlex.join(run_arguments(run_directory, endpoint_url, region, profile))
+        commands = [f"Every table: tokenpair stats {run} --all", f"A page with examples: tokenpair report {run}"]
+        print_advice(summary, statistics.tables(READ), commands)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from attribution_core.errors import ModelError
 from jobs.cluster.environment import quiet_libraries
 from jobs.demo.documents import Document
+from jobs.demo.questions import ANSWERS
 from jobs.errors import SourceError, StoreError
 
 DEPTH = 3
@@ -32,7 +33,7 @@ def demo_model() -> Path:
 def retrieve(
     model: Path, questions: Sequence[tuple[str, str]], documents: Sequence[Document], depth: int = DEPTH
 ) -> pa.Table:
-    """Return a table of pairs with rank and score: the ``depth`` best documents of each question, best first.
+    """Return pairs with rank, score and relevance: the ``depth`` best documents of each question, best first.
 
     Raises SourceError if there are fewer documents.
     """
@@ -58,6 +59,7 @@ def retrieve(
                     "document_id": document.id,
                     "rank": rank,
                     "retrieval_score": score,
+                    "relevance": int(document.id in ANSWERS.get(question_id, ())),
                     "question": question,
                     "document": document.text,
                 }

@@ -181,7 +181,7 @@ class Run:
 
         Each part is read once.
         """
-        table = self.rows(pc.field("pair_id").isin(list(pair_ids)))
+        table = self.rows(among("pair_id", pair_ids))
         sides = [
             self.explained(set(table[f"text_{side}_id"].to_pylist()), role)
             for side, role in zip("ab", self.roles, strict=True)
@@ -245,12 +245,12 @@ class Run:
 
     def written_texts(self, text_ids: Collection[str], role: str) -> dict[str, str]:
         """Return the texts by id, as in the input; texts that are not written yet are missing."""
-        wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
+        wanted = among("text_id", text_ids) & (pc.field("role") == role)
         return {row["text_id"]: row["text"] for row in self.rows(wanted, "texts", ("text_id", "text")).to_pylist()}
 
     def explained(self, text_ids: Collection[str], role: str) -> dict[str, ExplainedText]:
         """Return the texts by id, as the model read them; texts that are not written yet are missing."""
-        wanted = pc.field("text_id").isin(list(text_ids)) & (pc.field("role") == role)
+        wanted = among("text_id", text_ids) & (pc.field("role") == role)
         return {row["text_id"]: self._explained(row) for row in self.rows(wanted, "texts").to_pylist()}
 
     @property
@@ -333,6 +333,11 @@ class Run:
                 yield
         except pa.ArrowException:
             raise RunError(f"{self.url}: a part of the run is damaged") from None
+
+
+def among(column: str, ids: Collection[str]) -> pc.Expression:
+    """Return the expression for :meth:`Run.rows` that is true where ``column`` is one of ``ids``, never for no ids."""
+    return pc.field(column).isin(pa.array(list(ids), pa.string()))
 
 
 def open_run(path: str | os.PathLike[str], storage: StorageSettings | None = None) -> Run:

@@ -19,11 +19,11 @@ from jobs.analysis.failures.result import Case, Failures, Kind, OnlyInWrong, sto
 from jobs.analysis.failures.sentences import ScoredSentences, score_sentences
 from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.sampling import draw
-from jobs.analysis.margin.inversions import Inversion, inversions, relevant_documents
+from jobs.analysis.margin.inversions import Inversion, inversions
 from jobs.analysis.ranking.judgments import judgments
 from jobs.errors import RunError
 from jobs.progress import Progress, counted
-from jobs.run.reader import Run
+from jobs.run.reader import Run, among
 from jobs.run.untrusted import as_written
 
 # Queries that are looked at, and the top ranks of each.
@@ -99,7 +99,7 @@ class _Scene:
 
 
 def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progress | None) -> Failures:
-    judged = _judged(run) if relevant_documents(run) is not None else None
+    judged = _judged(run) if judgments(run) is not None else None
     failing = inversions(run) if judged is not None else []
     by_query = {one.query_id: one for one in failing}
     names, all_queries = _drawn(run, most, seed, by_query if judged is not None else None)
@@ -154,7 +154,7 @@ def _drawn(run: Run, most: int, seed: int, failing: Mapping[str, Inversion] | No
 def _scene(run: Run, names: list[str], worst: Mapping[str, Inversion] | None) -> _Scene:
     columns = ["text_a_id", "text_b_id", "score", "row_sums"]
     ranked: dict[str, list[_Row]] = defaultdict(list)
-    for row in run.rows(pc.field("text_a_id").isin(names), columns=columns).to_pylist():
+    for row in run.rows(among("text_a_id", names), columns=columns).to_pylist():
         ranked[row["text_a_id"]].append(_Row(row["text_b_id"], row["score"], row["row_sums"]))
     wanted: set[str] = set()
     for name, rows in ranked.items():

@@ -22,7 +22,7 @@ from jobs.analysis.ranking.judgments import judgments
 from jobs.analysis.resampling import Bootstrap, few_draws
 from jobs.errors import JobError, RunError
 from jobs.progress import Progress
-from jobs.run.reader import Run
+from jobs.run.reader import Run, among
 from jobs.run.untrusted import as_written
 
 Array = NDArray[Any]
@@ -104,7 +104,7 @@ def _pairs(run: Run, sample: int, seed: int) -> tuple[list[_Pair], int, int]:
         judged = judged.filter((pc.field("relevance") > 0) & pc.field("query").isin(names))
         relevant = set(zip(judged["query"].to_pylist(), judged["document"].to_pylist(), strict=True))
     ranked: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    rows = run.rows(pc.field("text_a_id").isin(names), columns=["text_a_id", "text_b_id", "score"])
+    rows = run.rows(among("text_a_id", names), columns=["text_a_id", "text_b_id", "score"])
     for row in rows.to_pylist():
         ranked[row["text_a_id"]].append((-row["score"], row["text_b_id"]))
     chosen: dict[str, tuple[str, str | None, float | None]] = {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
@@ -14,7 +14,7 @@ from attribution_core.text.grouping import Groups, Unit
 from jobs.analysis.query.nearest import no_query
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
-from jobs.run.reader import Run
+from jobs.run.reader import Run, among
 from jobs.run.tables import LIFTS, stored_lift
 
 OWN = ("pair_id", "text_b_id", "score", "rows", "cols", "row_sums", "col_sums", "top")
@@ -28,18 +28,42 @@ def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
     ``by`` is lift or share; None takes the lift where the run has it. SettingError where it is neither, and for lift
     where the run has none.
     """
+    results = read_queries(run, [query_id], by)
+    if query_id not in results:
+        raise RunError(no_query(run, query_id))
+    return results[query_id]
+
+
+def read_queries(run: Run, query_ids: Collection[str], by: str | None = None) -> dict[str, QueryResult]:
+    """Several queries by id, without those that the run does not have; each part of the run is read once."""
     if by is not None and by not in BY:
         raise SettingError(f"by must be lift or share, not {by!r}")
     there = run.dataset().schema.names
-    columns = [*OWN, *(name for name in (*LIFTS, *LOGGED) if name in there)]
-    rows = run.rows(pc.field("text_a_id") == query_id, columns=columns).to_pylist()
-    if not rows:
-        raise RunError(no_query(run, query_id))
+    columns = ["text_a_id", *OWN, *(name for name in (*LIFTS, *LOGGED) if name in there)]
+    role_a, role_b = run.roles
+    by_query: dict[str, list[dict[str, Any]]] = {}
+    for row in run.rows(among("text_a_id", query_ids), columns=columns).to_pylist():
+        by_query.setdefault(row["text_a_id"], []).append(row)
+    queries = run.explained(list(by_query), role_a)
+    texts = run.explained(list({row["text_b_id"] for rows in by_query.values() for row in rows}), role_b)
+    return {
+        query_id: _result(run, query_id, by_query[query_id], queries.get(query_id), texts, by)
+        for query_id in query_ids
+        if query_id in by_query
+    }
+
+
+def _result(
+    run: Run,
+    query_id: str,
+    rows: list[dict[str, Any]],
+    query: ExplainedText | None,
+    texts: Mapping[str, ExplainedText],
+    by: str | None,
+) -> QueryResult:
     chosen = _chosen(run, by, rows)
     role_a, role_b = run.roles
     unit: Unit = run.setting("groups") or "word"
-    query = run.explained([query_id], role_a).get(query_id) or _unwritten(rows, ("rows", "i", "a"), role_a, unit)
-    texts = run.explained(list({row["text_b_id"] for row in rows}), role_b)
     # In a log without ranks the score decides, and of two equals the id, so that the order is always the same.
     rows.sort(key=lambda row: (_place(row), -row["score"], row["text_b_id"]))
     documents = []
@@ -48,7 +72,7 @@ def read_query(run: Run, query_id: str, by: str | None = None) -> QueryResult:
         documents.append(_document(row, place, text, chosen))
     return QueryResult(
         id=query_id,
-        query=query,
+        query=query or _unwritten(rows, ("rows", "i", "a"), role_a, unit),
         documents=tuple(documents),
         unfinished=run.unfinished,
         model=str(run.setting("model") or ""),

@@ -140,6 +140,12 @@ class Summary(_Frozen):
     statistics: dict[str, Statistic]
     notes: tuple[str, ...] = ()
 
+    def figure(self, statistic: str, name: str) -> Figure | None:
+        """A figure of a statistic; None where the run does not have it or it is not defined."""
+        of_run = self.statistics.get(statistic)
+        figures = [one for one in of_run.figures if one.name == name] if of_run else []
+        return figures[0] if figures and figures[0].value is not None else None
+
 
 def read_summary(store: Store) -> Summary:
     """The statistics of a run directory; RunError where there are none, or where another version wrote them."""

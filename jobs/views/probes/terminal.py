@@ -8,10 +8,14 @@ from attribution_core.display.sheet import plain_text
 from attribution_core.display.view import model_words
 from jobs.analysis.probes.result import SMALL, Estimate, Probe, Probes
 from jobs.views.kit.sheet import TableSheet
-from jobs.views.kit.table import table_of
+from jobs.views.kit.table import Table, table_of
 
 HEADS = ("edit", "pairs", "change", "control", "above original", "falls below next")
 WIDEST = 36
+LEGEND = (
+    "change: of the score by the edit, mean and half its 95 % interval. control: the same of a benign edit of like "
+    "size. above original, falls below next: share of documents, that of the control in brackets."
+)
 
 
 def probes_text(probes: Probes, width: int = 110) -> str:
@@ -26,18 +30,19 @@ def terminal_probes(probes: Probes, console: Console) -> None:
         f"{model_words(probes.model)}: {probes.pairs:,} documents edited, one a query, of {probes.of:,} queries."
     )
     sheet.blank()
-    sheet.table(table_of(HEADS, [_row(one) for one in probes.probes]), WIDEST)
+    sheet.table(probes_table(probes), WIDEST)
     sheet.blank()
-    sheet.line(
-        "change: of the score by the edit, mean and half its 95 % interval. control: the same of a benign edit of like "
-        "size. above original, falls below next: share of documents, that of the control in brackets.",
-        "dim",
-    )
+    sheet.line(LEGEND, "dim")
     for one in probes.probes:
         if one.contradicts:
             sheet.line(sentence(one))
     for note in probes.notes:
         sheet.line(note, "yellow")
+
+
+def probes_table(probes: Probes) -> Table:
+    """A row an edit, with its control beside it."""
+    return table_of(HEADS, [_row(one) for one in probes.probes])
 
 
 def sentence(one: Probe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +10,12 @@ import pyarrow as pa
 from attribution_core.display.view import printable
 from jobs.analysis.statistics.schema import RunFacts, Statistic
 from jobs.analysis.statistics.tagging import UNIVERSAL
+from jobs.views.kit.numbers import open_ended
 from jobs.views.report import plots
 
 MOST_BARS, MOST_PAIRS, MOST_LIFTED = 14, 12, 8
+# A mean of fewer pairs says nothing.
+FEW_PAIRS = 5
 Rows = list[dict[str, Any]]
 Chart = dict[str, Any]
 
@@ -23,6 +26,8 @@ _WORDS = (
     "punctuation subordinator symbol verb other"
 )
 WORDS = dict(zip(UNIVERSAL, _WORDS.split(), strict=True))
+# What a correlation is with that every pair has.
+SCORED = ("with the score", "with the sum of all")
 MATCHES = {"exact": "the same word", "lemma": "another form", "stem": "the same stem", "other": "other words"}
 
 
@@ -57,18 +62,21 @@ def _concentration(rows: Rows, facts: RunFacts) -> list[Chart]:
 
 
 def _positions(rows: Rows, facts: RunFacts) -> list[Chart]:
-    lines = []
+    lines, left = [], []
     for side, name in sides(facts).items():
         own = [row for row in rows if row["side"] == side and row["lift"] is not None]
         place = [(10.0 * row["order"] + 5, row) for row in own]
         band = [(x, row["lift_low"], row["lift_high"]) for x, row in place if row["lift_low"] is not None]
-        if own:
+        if own and _open(band, max(abs(row["lift"]) for row in own)):
+            left.append(name)
+        elif own:
             lines.append(plots.Line(name, [(x, row["lift"]) for x, row in place], band))
+    note = f"what a {facts.groups} adds by its place, 1 is the average{_not_drawn(left, facts.pairs, 'pairs')}"
     if not lines:
-        return []
+        return [_chart("From start to end", note, "")] if left else []
     lines.append(plots.Line("an even spread", [(5, 1.0), (95, 1.0)]))
     svg = plots.curves("What words add by position", lines, "% of the text read")
-    return [_chart("From start to end", f"what a {facts.groups} adds by its place, 1 is the average", svg)]
+    return [_chart("From start to end", note, svg)]
 
 
 def _nodes(rows: Rows, facts: RunFacts) -> list[Chart]:
@@ -112,7 +120,7 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
     }
     charts = []
     for kind, (title, what) in said.items():
-        lines = []
+        lines, left = [], {}
         for name in dict.fromkeys(row["against"] for row in rows):
             own = [r for r in rows if (r["sum"], r["against"]) == (kind, name)]
             own = [r for r in own if r["percent"] > 0 and r["spearman"] is not None]
@@ -122,21 +130,42 @@ def _sufficiency(rows: Rows, facts: RunFacts) -> list[Chart]:
                     (r["percent"], r["spearman_low"], r["spearman_high"]) for r in own if r["spearman_low"] is not None
                 ]
                 label = {"score": "with the score", "total": "with the sum of all"}.get(name, f"with {printable(name)}")
-                lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
+                if _open(band, 1.0):
+                    left[label] = own[0]["pairs"]
+                else:
+                    lines.append(plots.Line(label, [(row["percent"], row["spearman"]) for row in own], band))
+        note = f"Spearman's correlation of {what}"
+        for label, pairs in left.items():
+            note += _not_drawn([label], pairs, "judged pairs" if label not in SCORED else "pairs")
         if lines:
             svg = plots.curves(f"Spearman's correlation of {what}", lines, f"% of {unit} pairs used", log_x=True)
-            charts.append(_chart(title, f"Spearman's correlation of {what}", svg))
+            charts.append(_chart(title, note, svg))
+        elif left:
+            charts.append(_chart(title, note, ""))
     return charts
 
 
 def _by_group(rows: Rows, title: str) -> list[Chart]:
     charts = []
     for measure, what in (("score", "mean score"), ("exact", "share of what word pairs add that identical words give")):
-        own = [row for row in rows if row["measure"] == measure and row["value"] is not None]
-        bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in own]
-        if bars:
-            svg = plots.bars(f"{title}: {what}", few(bars), percent=measure != "score")
-            charts.append(_chart(title, what, svg))
+        own = [row for row in rows if row["measure"] == measure and row["value"] is not None][:MOST_BARS]
+        largest = max((abs(row["value"]) for row in own), default=0.0)
+        sure = [
+            row
+            for row in own
+            if row["pairs"] >= FEW_PAIRS and row["low"] is not None and not open_ended(row["low"], row["high"], largest)
+        ]
+        note = what
+        for row in own:
+            if row not in sure:
+                counted = "judged pairs" if row["group"] in ("relevant", "not relevant") else "pairs"
+                note += _not_drawn([row["group"]], row["pairs"], counted)
+        svg = ""
+        if sure:
+            bars = [plots.Bar(row["group"], row["value"], row["low"], row["high"]) for row in sure]
+            svg = plots.bars(f"{title}: {what}", bars, percent=measure != "score")
+        if own:
+            charts.append(_chart(title, note, svg))
     return charts
 
 
@@ -148,12 +177,26 @@ def _relevance(rows: Rows, facts: RunFacts) -> list[Chart]:
     return _by_group(rows, "By relevance")
 
 
+def _open(band: Sequence[tuple[float, float, float]], span: float) -> bool:
+    """Whether most of a curve's intervals are so wide that it says nothing on a scale of length ``span``."""
+    wide = [open_ended(low, high, span) for _, low, high in band]
+    return sum(wide) * 2 > len(wide)
+
+
+def _not_drawn(names: Sequence[str], count: int, counted: str) -> str:
+    """Why some are not drawn, to be put behind a note; "" where all are."""
+    return f"; not drawn: {' and '.join(names)}, too few {counted} ({count:,})" if names else ""
+
+
 def _ranking(rows: Rows, facts: RunFacts) -> list[Chart]:
+    title, note = "Metrics of the rankings", "mean over the queries with judgments, with its interval"
+    sure = [row for row in rows if row["low"] is not None and not open_ended(row["low"], row["high"], 1.0)]
     bars = [
-        plots.Bar(f"{row['metric']}, {row['ranking']}'s order", row["value"], row["low"], row["high"]) for row in rows
+        plots.Bar(f"{row['metric']}, {row['ranking']}'s order", row["value"], row["low"], row["high"]) for row in sure
     ]
-    title = "Metrics of the rankings"
-    return [_chart(title, "mean over the queries with judgments, with its interval", plots.bars(title, few(bars)))]
+    left = list(dict.fromkeys(row["metric"] for row in rows if row not in sure))
+    note += _not_drawn(left, rows[0]["queries"], "judged queries")
+    return [_chart(title, note, plots.bars(title, few(bars)) if bars else "")]
 
 
 def _without_effect(rows: Rows, facts: RunFacts) -> list[Chart]:

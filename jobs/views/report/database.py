@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.run.reader import Run
@@ -13,14 +13,15 @@ MEMORY = "1GB"
 
 
 @contextlib.contextmanager
-def connected(run: Run, folder: str, columns: Sequence[str]) -> Iterator[Any]:
-    """A database whose one table, called as ``folder``, has those columns of it, to be read in one pass.
+def connected(run: Run, tables: Mapping[str, Sequence[str]]) -> Iterator[Any]:
+    """A database with those columns of some tables of the run, called as its folders; each to be read in one pass.
 
     RunError where a part is damaged.
     """
     with temporary_database(MEMORY) as con, readable(run.url), run.store.guard("read", ""):
         # The parts are read through pyarrow, as everywhere else: DuckDB would need an extension to read from a store.
-        con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
+        for folder, columns in tables.items():
+            con.register(folder, run.dataset(folder).scanner(columns=list(columns)))
         yield con
 
 

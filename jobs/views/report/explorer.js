@@ -99,7 +99,7 @@
     const label = (side, g) => pair.texts[side].labels[g];
     const heads = pair.cols.map((g) =>
       make("th", { scope: "col", title: label(1, g), dataset: { side: 1, g } }, isolated(label(1, g))));
-    matrix.append(make("caption", {}, `All ${pair.unit} pairs `,
+    matrix.append(make("caption", {}, `${pair.complete ? "All" : "Stored"} ${pair.unit} pairs `,
       make("span", {}, `rows: ${pair.names[0]}, columns: ${pair.names[1]}; blue raises the score, orange lowers it`)));
     matrix.append(make("thead", {}, make("tr", {},
       make("th", { attributes: { "aria-label": `${pair.names[0]}, ${pair.names[1]}` } }), ...heads)));

@@ -21,6 +21,7 @@ from attribution_core.display.view import (
     notes,
     printable,
     shortened,
+    shown_groups,
     terms,
     unit_words,
     view_of,
@@ -136,7 +137,7 @@ def _pair(pair: PairAttribution, a: int, b: int) -> dict[str, Any]:
     rows = min(len(view.rows), MOST_ROWS)
     drawn = view.smaller(rows, MOST_CELLS // max(rows, 1))
     said = notes(view)
-    left_out = drawn.left_out(len(view.rows), len(view.cols))
+    words_a, words_b = (shown_groups(text, False) for text in (pair.a, pair.b))
     return {
         "id": pair.pair_id,
         "title": _title(pair),
@@ -148,14 +149,15 @@ def _pair(pair: PairAttribution, a: int, b: int) -> dict[str, Any]:
         "similarity": printable(pair.similarity),
         "error": _short(abs(pair.error)),
         "terms": [[term.sign, term.words, _short(term.value)] for term in terms(pair)],
-        "notes": [[note, int(warns(note))] for note in (*said, *([left_out] if left_out else []))],
+        "notes": [[note, int(warns(note))] for note in (*said, *([drawn.left_out] if drawn.left_out else []))],
         "extra": _extra(pair.extra),
+        "complete": pair.complete,
         "decimals": decimals_for(view.limit),
         "limit": _short(view.limit),
         "rows": drawn.rows.tolist(),
         "cols": drawn.cols.tolist(),
-        "sums": [_sums(pair.row_sums, view.rows), _sums(pair.col_sums, view.cols)],
-        "lifts": _lifts(pair, view),
+        "sums": [_sums(pair.row_sums, words_a), _sums(pair.col_sums, words_b)],
+        "lifts": _lifts(pair, words_a, words_b),
         "aim": "the score" if pair.sums_to == "score" else "the sum",
         **_cells(drawn),
     }
@@ -184,11 +186,11 @@ def _sums(sums: NDArray[np.float32], shown: NDArray[np.intp]) -> list[list[float
     return [[int(g), _short(float(sums[g]))] for g in shown]
 
 
-def _lifts(pair: PairAttribution, view: View) -> list[list[list[float]]] | None:
+def _lifts(pair: PairAttribution, a: NDArray[np.intp], b: NDArray[np.intp]) -> list[list[list[float]]] | None:
     """The same of the lifts; None where the pair has none."""
     if pair.row_lift is None or pair.col_lift is None:
         return None
-    return [_sums(pair.row_lift, view.rows), _sums(pair.col_lift, view.cols)]
+    return [_sums(pair.row_lift, a), _sums(pair.col_lift, b)]
 
 
 def _extra(extra: Mapping[str, Any]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.analysis.resampling import few_draws
 from jobs.storage.store import Store
 from jobs.views.report import plots
-from jobs.views.report.summary import State, Trust
+from jobs.views.report.trust import State, Trust
 
 FILE = "statistics/faithfulness.json"
 FORMAT = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.types as types
 from jobs.analysis.statistics.schema import Figure, Statistic, Summary, TableInfo
 from jobs.errors import RunError
 from jobs.storage.store import Store
+from jobs.views.kit.numbers import worded
 from jobs.views.kit.page import html_table
 from jobs.views.kit.table import Column, Table, column
 from jobs.views.report.charts import charts_of
@@ -30,7 +30,6 @@ MOST_READ = 10_000
 # Columns of shares of one, written in per cent whatever their size, and those that a row's measure is in.
 SHARES = {"share", "low", "high", "frequency", "at_least", "at_most", "p05", "p25", "p50", "p75", "p95"}
 MEASURED = {"value", "low", "high"}
-PERCENT = "\u00a0%"  # not to be torn apart at the end of a line
 LEFT_OUT = {"order", "exact"}
 
 
@@ -44,12 +43,6 @@ class Findings:
             for info in statistic.tables:
                 self.tables[info.name] = read_table(store, info)
 
-    def figure(self, statistic: str, name: str) -> Figure | None:
-        """A figure, where the run has it and it is defined."""
-        of_run = self.summary.statistics.get(statistic)
-        figures = [one for one in of_run.figures if one.name == name] if of_run else []
-        return figures[0] if figures and figures[0].value is not None else None
-
     def examples(self) -> list[tuple[str, list[str]]]:
         """Labelled ids of pairs from every table that names some."""
         lists: list[tuple[str, list[str]]] = []
@@ -62,15 +55,16 @@ class Findings:
                     lists.append((f"{statistic.title}: {what[:1].lower()}{what[1:].rstrip('.')}", ids))
         return lists
 
-    def notes(self) -> list[str]:
-        """What a reader must know of all statistics."""
+    def of_a_sample(self) -> list[str]:
+        """A sentence where the statistics are not of all pairs."""
         facts = self.summary.run
-        lines = list(self.summary.notes)
-        if facts.sample is not None:
-            lines.append(
-                f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen at random."
-            )
-        return [*lines, f"Intervals are 95 % bootstrap intervals over {facts.drawn}."]
+        if facts.sample is None:
+            return []
+        return [f"The statistics are of {facts.pairs:,} of the {facts.pairs_in_run:,} pairs, chosen at random."]
+
+    def intervals(self) -> str:
+        """What the intervals are."""
+        return f"Intervals are 95 % bootstrap intervals over {self.summary.run.drawn}."
 
     def sections(self, shown: Container[str]) -> list[dict[str, Any]]:
         """What the template needs of every statistic; ids in ``shown`` become links to their pair."""
@@ -140,19 +134,6 @@ def shown_table(info: TableInfo, table: pa.Table, shown: Container[str]) -> Tabl
     more = f" The first {MOST_ROWS} of {info.rows:,} rows; all are in {info.file}." if info.rows > MOST_ROWS else ""
     meanings = "; ".join(f"{column.head}: {column.meaning}" for column in columns if column.meaning)
     return Table(info.meaning, columns, note=f"{meanings}.{more}" if meanings else more.strip())
-
-
-def worded(value: float | None, unit: str = "") -> str:
-    """A number as the page writes it: shares in per cent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if unit == "share":
-        return f"{100 * value:.1f}{PERCENT}".replace(f"-0.0{PERCENT}", f"0.0{PERCENT}")
-    if unit == "count" or (float(value).is_integer() and abs(value) < 1e9):
-        return f"{value:,.0f}"
-    if unit == "ratio":
-        return f"{value:.2f} ×"
-    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}"
 
 
 def number_unit(table: str, column: str, row: Mapping[str, Any]) -> str:

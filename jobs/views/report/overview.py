@@ -63,11 +63,11 @@ class Overview:
 def read_overview(run: Run, format: str) -> Overview:
     """The overview of what the run holds now, at least one pair; RunError where a part is damaged."""
     terms = ("score", "total", "special", "reference_a", "reference_b", "reference_ab")
-    with connected(run, "attributions", terms) as con:
+    with connected(run, {"attributions": terms}) as con:
         means = one_row(
             con, f"SELECT {', '.join(f'avg({name}::DOUBLE) AS {name}' for name in terms)} FROM attributions"
         )
-    with connected(run, "attributions", ["score"]) as con:
+    with connected(run, {"attributions": ["score"]}) as con:
         # Four bytes a pair, as the statistics hold many more of.
         scores = Scores.of(con.execute("SELECT score FROM attributions").fetchnumpy()["score"])
     totals = read_totals(run.store, format, run.sums_to)
@@ -76,6 +76,6 @@ def read_overview(run: Run, format: str) -> Overview:
 
 def _kept(run: Run) -> str:
     """The texts' groups that are not words: "special tokens", "special and prompt tokens"."""
-    with connected(run, "texts", ["prompt"]) as con:
+    with connected(run, {"texts": ["prompt"]}) as con:
         prompts = one_row(con, "SELECT coalesce(bool_or(prompt <> ''), false) AS there FROM texts")["there"]
     return "special and prompt tokens" if prompts else "special tokens"

@@ -10,13 +10,15 @@ from typing import Any
 from attribution_core.display.html import pair_style
 from attribution_core.display.page import style_of
 from jobs.views.kit.page import render
+from jobs.views.margin.page import margin_style
 from jobs.views.query.page import query_style
 
 
 def page(context: dict[str, Any]) -> str:
     """The whole page; ``context`` has what the template names beside the style, the script and the policy."""
-    style = "\n".join((style_of("tokenpair-report"), pair_style(), query_style(), _file("report.css")))
-    script = _file("explorer.js")
+    style = "\n".join((style_of("tokenpair-report"), pair_style(), query_style(), margin_style(), _file("report.css")))
+    # One script, because the policy names it by its hash.
+    script = _file("tables.js") + _file("explorer.js")
     given = context | {"style": style, "script": script, "policy": policy(script)}
     return render(_file("report.html.j2"), given, trim=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,28 +14,67 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from attribution_core.display.view import model_words, printable, shortened
+from jobs.analysis.failures.find import read_failures
+from jobs.analysis.failures.result import Failures
+from jobs.analysis.probes.result import stored_probes
+from jobs.analysis.query.reader import read_queries
 from jobs.analysis.query.result import QueryResult
+from jobs.analysis.ranking.result import Ranking
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.analysis.statistics.schema import NAMES, SUMMARY, Summary, read_summary
 from jobs.analysis.statistics.tagging import chosen_pipeline
 from jobs.errors import RunError, StoreError
 from jobs.run.reader import Run
+from jobs.run.untrusted import as_written
 from jobs.views.kit.page import html_table
 from jobs.views.kit.table import Table, table_of
 from jobs.views.query.page import query_html
-from jobs.views.report import plots, summary
+from jobs.views.report import plots
 from jobs.views.report.explorer import Explorer
+from jobs.views.report.failing import Failing, Known, failing_judged, failing_unjudged
 from jobs.views.report.faithfulness import judged, read_faithfulness, section
 from jobs.views.report.findings import Findings
+from jobs.views.report.kinds import (
+    cards,
+    examples,
+    kind_sentences,
+    knows_the_cut,
+    only_in_wrong,
+    probe_sentences,
+    probes_part,
+    tags,
+)
 from jobs.views.report.overview import Overview, read_overview
 from jobs.views.report.page import page
+from jobs.views.report.query_table import fragment, most_cut, query_rows, read_facts, without_effect
+from jobs.views.report.ranking import stored_ranking
+from jobs.views.report.rows import Rows
 from jobs.views.report.sampling import choose_pairs, choose_queries, rejected
+from jobs.views.report.trust import (
+    adds_up,
+    agreement,
+    cut_texts,
+    judged_documents,
+    meaning,
+    rejected_rows,
+    scored,
+    small,
+)
+from jobs.views.report.verdict import metrics, sentences
+from jobs.views.statistics.advice import CUT, advice_of
 
 NAME = "report.html"
-# With the statistics' tables and plots a report stays below 5 MB whatever the run is.
-PAIRS_ROOM, QUERIES_ROOM = 2_500_000, 1_000_000
-QUERIES, DOCUMENTS = 5, 10
+# With the statistics' tables and plots a report stays below 2 MB whatever the run is.
+PAIRS_ROOM, FAILING_ROOM, QUERIES_ROOM = 500_000, 700_000, 100_000
+QUERIES, DOCUMENTS = 5, 5
 REASONS, EXAMPLES, LONGEST_REJECT = 12, 3, 400
+METHOD = (
+    "A word's contribution is the model's Jacobian, integrated along the path to the text from a reference, in which "
+    "one token stands in place of every word. The products of two texts' contributions are the word pairs; what those "
+    "of a pair add up to is said above. Metrics of rankings are computed as trec_eval does. Intervals are 95 % "
+    "bootstrap intervals. Where one is so wide that its number says nothing, the page says how little is judged, and "
+    "draws nothing."
+)
 
 
 def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int = 0, pairs: int = 60) -> str:
@@ -47,51 +86,118 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     if not run.first("pair_id", 1):
         raise RunError(f"{run.url}: has no pair to report on yet" + ("" if run.finished else "; it is not finished"))
     overview = read_overview(run, run.format)
-    log = run.roles[0] == "query"
     unit = str(run.setting("groups") or "word")
+    log = run.roles[0] == "query"
+    called = printable(called)
     findings = Findings(_statistics(run, overview, echo), run.store)
+    advice = advice_of(findings.summary, findings.tables)
     faithfulness = read_faithfulness(run.store)
-    queries = [run.query(one) for one in choose_queries(run, seed, QUERIES)]
-    explorer, lists = _pairs(run, [*choose_pairs(run, seed, pairs), *findings.examples()], queries)
+    ranking = stored_ranking(findings.summary.statistics.get("ranking"), run.store)
+    with as_written(run.url):
+        failures = read_failures(run) if log else None
+        failing = _failing(run, ranking, findings, failures, called)
+    probes = stored_probes(run) if log else None
+    with as_written(run.url):
+        queries = list(read_queries(run, choose_queries(run, seed, QUERIES)).values())
+    lists = [("Failing queries", failing.pairs), *choose_pairs(run, seed, pairs), *findings.examples()]
+    explorer, lists = _pairs(run, lists, queries)
     model = printable(model_words(str(run.setting("model") or ""))) or "this model"
     trust = [
-        summary.adds_up(overview),
-        judged(faithfulness, printable(called)),
-        summary.meaning(overview, unit),
-        summary.cut_texts(overview),
-        summary.agreement(overview),
-        summary.rejected(overview),
+        adds_up(overview),
+        judged(faithfulness, called),
+        meaning(overview, unit),
+        cut_texts(overview),
+        judged_documents(ranking),
+        agreement(overview),
+        rejected_rows(overview),
     ]
-    drawn_queries = _queries(queries, explorer)
-    rejects = _rejects(run) if overview.totals.rejected else None
-    parts = [("summary", "In short", True), ("pairs", "Pairs to look at", True)]
-    parts.insert(1, ("findings", "Findings", True))
-    parts += [("queries", "Queries", bool(drawn_queries)), ("rejected", "Rejected rows", rejects is not None)]
-    parts += [("about", "About", True)]
+    verdict = sentences(
+        kind_sentences(failures),
+        advice,
+        probe_sentences(probes),
+        failing=bool(failing.intro),
+        without=[CUT] if knows_the_cut(failures) else [],
+    )
+    said = {one.finding for one in verdict}
+    table = _query_table(run, seed, ranking, findings, failing, queries, explorer)
+    parts = [
+        ("verdict", "Verdict", True),
+        ("failing", "Failing queries", bool(failing.intro)),
+        ("queries", "All queries", table is not None),
+        ("pairs", "Pairs", True),
+        ("findings", "Findings", True),
+        ("trust", "Trust", True),
+        ("method", "Method", True),
+    ]
     return page(
         {
             "version": _version(),
             "title": f"Why {shortened(_name(model), 80)} scores as it does",
-            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {printable(called)}",
+            "subtitle": f"What each {unit} adds to the score: {overview.totals.pairs:,} pairs of {called}",
             "parts": [{"id": id, "title": title} for id, title, there in parts if there],
             "warnings": [run.unfinished] if run.unfinished else [],
+            "verdict": verdict,
+            "metrics": metrics(ranking),
+            "notes": [*(ranking.notes if ranking is not None else ()), *findings.of_a_sample()],
             "facts": _facts(overview),
-            "found": summary.found_sentences(overview, findings, log, unit),
+            "failing": failing,
+            "kinds": cards(failures, set(failing.ids)),
+            "failing_notes": _failing_notes(run, failing, failures),
+            "probes": probes_part(probes, called) if log else None,
+            "query_table": table,
+            "other_findings": [one for one in advice if one.finding not in said],
+            "scored": scored(overview, log),
             "trust": [one for one in trust if one is not None],
             "plots": _overview_plots(overview, unit),
-            "statistics": ([section(faithfulness)] if faithfulness else []) + findings.sections(explorer),
-            "statistics_notes": findings.notes(),
-            "pairs_words": _pairs_words(explorer, unit),
-            "run": shlex.quote(printable(called)),
-            "queries": drawn_queries,
-            "queries_words": f"{len(queries)} queries chosen at random, each with its first documents.",
-            "rejects": rejects,
+            "faithfulness": section(faithfulness) if faithfulness else None,
+            "statistics": findings.sections(explorer),
+            "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
+            "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs)),
+            "run": shlex.quote(called),
+            "rejects": _rejects(run) if overview.totals.rejected else None,
+            "method": METHOD,
             "about": _about(run, model),
             "format": "Parquet" if run.format == "parquet" else "Arrow",
             "sql": _sql(run, called),
             "data": Markup(explorer.json(lists)),
         }
     )
+
+
+def _failing(run: Run, ranking: Ranking | None, findings: Findings, failures: Failures | None, called: str) -> Failing:
+    """The failing queries of a log, by its judgments where it has some."""
+    known = Known(tags(failures), only_in_wrong(failures), examples(failures))
+    if ranking is not None:
+        return failing_judged(run, ranking, known, called, FAILING_ROOM)
+    if run.roles[0] == "query":
+        lost = without_effect(findings.tables)
+        return failing_unjudged(run, known, lost, most_cut(run), called, FAILING_ROOM)
+    return Failing("", Rows("failing-table", "", ()))
+
+
+def _failing_notes(run: Run, failing: Failing, failures: Failures | None) -> list[str]:
+    """What could not be looked at; that the run is not finished stands at the top of the page."""
+    notes = dict.fromkeys([*failing.notes, *(failures.notes if failures is not None else ())])
+    return [printable(note) for note in notes if note != run.unfinished]
+
+
+def _query_table(
+    run: Run,
+    seed: int,
+    ranking: Ranking | None,
+    findings: Findings,
+    failing: Failing,
+    queries: Sequence[QueryResult],
+    explorer: Explorer,
+) -> Rows | None:
+    """The table of a log's queries: those drawn at random open to their documents, failing ones lead to their row."""
+    wanted = [*failing.ids, *(one.id for one in queries)]
+    count, facts = read_facts(run, seed, wanted)
+    if not facts:
+        return None
+    links = {id: f"#{fragment('failing', id)}" for id in failing.ids}
+    opened = {one.id: html for one, html in _opened(queries, explorer) if one.id not in links}
+    return query_rows(facts, count, ranking, without_effect(findings.tables), opened, links)
 
 
 def write_report(run: Run, page: str, output: Path | None) -> str:
@@ -156,8 +262,9 @@ def _pairs(
     return explorer, lists
 
 
-def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, Any]]:
-    room, drawn = QUERIES_ROOM, []
+def _opened(queries: Sequence[QueryResult], explorer: Explorer) -> Iterator[tuple[QueryResult, Markup]]:
+    """Queries with the drawing of their documents, as many as have room."""
+    room = QUERIES_ROOM
     for one in queries:
         links = {
             document.pair_id: f"#pair={quote(document.pair_id, safe='')}"
@@ -167,8 +274,7 @@ def _queries(queries: list[QueryResult], explorer: Explorer) -> list[dict[str, A
         html = query_html(one, top=DOCUMENTS, links=links, styled=False)
         if len(html.encode()) <= room:
             room -= len(html.encode())
-            drawn.append({"title": shortened(printable(one.text or one.id), 120), "html": Markup(html)})
-    return drawn
+            yield one, Markup(html)
 
 
 def _rejects(run: Run) -> dict[str, Any]:
@@ -189,7 +295,7 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
         ("pairs", f"{totals.pairs:,}"),
         ("distinct texts", f"{totals.texts:,}"),
         ("median score", f"{overview.scores.quartiles[1]:.3f}"),
-        ("largest error", summary.small(totals.largest_error)),
+        ("largest error", small(totals.largest_error)),
         ("rejected rows", f"{sum(totals.rejected.values()):,}"),
     ]
     return [{"name": name, "value": value} for name, value in facts]
@@ -230,11 +336,12 @@ def _name(model: str) -> str:
     return above if above and last in ("model", "models", "best", "final", "checkpoint") else last
 
 
-def _pairs_words(explorer: Explorer, unit: str) -> str:
+def _pairs_words(explorer: Explorer, unit: str, failing: bool) -> str:
+    first = "those of the failing queries, " if failing else ""
     return (
-        f"{len(explorer):,} pairs: the highest and lowest scores, some at random, and those that stand out in the "
-        f"statistics. Point at a {unit} of one text to see its pairs with the other. With the keyboard, Tab reaches a "
-        f"text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
+        f"{len(explorer):,} pairs: {first}the highest and lowest scores, some at random, and those that stand out in "
+        f"the statistics. Point at a {unit} of one text to see its pairs with the other. On the keyboard, Tab reaches "
+        f"a text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 
 

@@ -46,7 +46,7 @@ def choose_pairs(run: Run, seed: int, count: int) -> list[tuple[str, list[str]]]
         kinds += RETRIEVAL
         columns += ["rank", "relevance"]
     share = count / (CHANCE.count + sum(kind.count for kind in kinds))
-    with connected(run, "attributions", columns) as con:
+    with connected(run, {"attributions": columns}) as con:
         picks = [_largest(kind, _scaled(kind.count, share)) for kind in kinds]
         picks.append(_by_chance(seed, _scaled(CHANCE.count, share), "pair_id"))
         row = one_row(
@@ -60,7 +60,7 @@ def choose_queries(run: Run, seed: int, count: int) -> list[str]:
     """Random queries of a log; none where the run's pairs are not ranked documents of queries."""
     if run.roles[0] != "query":
         return []
-    with connected(run, "attributions", ["text_a_id"]) as con:
+    with connected(run, {"attributions": ["text_a_id"]}) as con:
         row = one_row(
             con,
             f"SELECT {_by_chance(seed, count, 'text_a_id')} AS ids FROM (SELECT text_a_id, count(*) AS documents"
@@ -71,7 +71,7 @@ def choose_queries(run: Run, seed: int, count: int) -> list[str]:
 
 def rejected(run: Run, reasons: int, examples: int) -> list[dict[str, Any]]:
     """The commonest ``reasons`` of the rejected rows: ``reason``, ``count`` and the first few ``examples``."""
-    with connected(run, "rejects", ["file", "row", "reason", "row_text"]) as con:
+    with connected(run, {"rejects": ["file", "row", "reason", "row_text"]}) as con:
         answer = con.execute(
             "SELECT reason, count(*) AS n, min_by({'file': file, 'row': row, 'text': left(row_text, 200)},"
             f" {{'file': coalesce(file, ''), 'row': coalesce(row, 0)}}, {int(examples)}) AS examples"

@@ -243,14 +243,14 @@ def _position(rows: list[Row], facts: RunFacts) -> list[Table]:
 def _ranking(rows: list[Row], facts: RunFacts) -> list[Table]:
     by = {(row["metric"], row["ranking"]): row for row in rows}
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    columns = [Column("", [_known_as(metric) for metric in metrics], label=True)]
+    columns = [Column("", [known_as(metric) for metric in metrics], label=True)]
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
         texts = [ranged(by[metric, ranking]) for metric in metrics]
         columns.append(Column(f"{ranking}'s order", texts))
     return [Table(f"Metrics over {rows[0]['queries']:,} queries with judgments, with 95 % intervals", columns)]
 
 
-def _known_as(metric: str) -> str:
+def known_as(metric: str) -> str:
     """A metric with the name that its mean is known by, such as RR@10 (MRR)."""
     usual = KNOWN_AS.get(metric.partition("@")[0])
     return metric if usual is None else f"{metric} ({usual})"
