@@ -51,7 +51,7 @@ def test_a_run_with_every_name_beyond_ascii(where: str, tiny: TinyModels, tmp_pa
     assert b"1 of 2 shards is there" in again.stderr
     shown = tokenpair(room, "show", "läufe 日本/1", "pärs #1.csv:2", **env)
     assert "the über café".encode() in shown.stdout, shown.stderr.decode()
-    for command, part in (("status", "finished"), ("stats", "Tables in statistics/"), ("report", "report.html")):
+    for command, part in (("status", "finished"), ("stats", "A page with examples"), ("report", "report.html")):
         told = tokenpair(room, command, "läufe 日本/1", **env)
         assert told.returncode == 0, told.stderr.decode()
         assert part in (told.stdout + told.stderr).decode()
