@@ -58,7 +58,7 @@ class Attributor:
     A pair whose error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``sums_to`` says what a
     pair's cells sum to: score, difference (the paper's, against two texts of the reference's token alone) or centred,
     which subtracts the mean embedding of the texts ``centre`` (50 distinct ones or more; by role in retrieval mode).
-    ``level`` words computes what each group adds to the whole score and no cells, for several times less.
+    ``level`` words computes what each group adds to the whole score, without word pairs, in about half the time.
     ``reference`` is the token that replaces every word in a reference: pad (the paper's), unk, mask, or a
     word that is one token. ``memory`` bounds
     the activations of one chunk, in bytes or, below 1, as a share of the device's memory.

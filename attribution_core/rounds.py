@@ -1,7 +1,7 @@
 """The order in which the texts of some pairs are computed: those that need no other, then those pulled back along them.
 
-A text has contributions of its own, or the products of its contributions with its partners, for which the partners must
-be known. Where cells are asked for these are the partners' contributions; where they are not, the partners' embeddings.
+A text gives either its contributions or their products with cotangents of its partners, which must be known first:
+their contributions where word pairs are asked for, else their embeddings.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from attribution_core.results import Contributions, Floats
 
 
 class Routes:
-    """The contributors of a model by role; but for a Router all roles have the ``usual`` one. Results are in order."""
+    """The contributors of a model by role, the ``usual`` one for all but a Router's. Results are in order."""
 
     def __init__(self, usual: Contributor, of_role: Mapping[str, Contributor]) -> None:
         self.usual = usual
         self._of_role = of_role
 
     def of(self, role: str) -> Contributor:
-        """The contributor of texts of a role."""
+        """Return the contributor of texts of a role."""
         return self._of_role.get(role, self.usual)
 
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
-        """Contributions of texts of any role."""
+        """Return contributions of texts of any role."""
         return self._each(texts, lambda route, at: route.contributions([texts[i] for i in at], tolerance=tolerance))
 
     def computed_alone(self, texts: Sequence[ReadText], cache: ContributionCache | None) -> list[Contributions]:
-        """Contributions of distinct texts, of which those in ``cache`` are not computed again."""
+        """Return contributions of distinct texts, of which those in ``cache`` are not computed again."""
         if cache is None:
             return self.contributions(texts)
         computed = {at: one for at, text in enumerate(texts) if (one := cache.get(text)) is not None}
@@ -47,13 +47,13 @@ class Routes:
         return [computed[at] for at in range(len(texts))]
 
     def projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
-        """Products of texts' contributions with their cotangents [K, D]."""
+        """Return products of texts' contributions with their cotangents [K, D]."""
         return self._each(
             texts, lambda route, at: route.projections([texts[i] for i in at], [cotangents[i] for i in at])
         )
 
     def ends(self, texts: Sequence[ReadText]) -> list[Contributions]:
-        """Embeddings of texts and of their references, without contributions."""
+        """Return embeddings of texts and of their references, without contributions."""
         return self._each(texts, lambda route, at: route.ends([texts[i] for i in at]))
 
     def _each(
@@ -73,10 +73,10 @@ def known_for_cells(
     edges: NDArray[np.int64],
     cache: ContributionCache | None,
 ) -> tuple[list[Contributions], Pulled]:
-    """Contributions of distinct texts, or products with those of their partners, for the pairs ``edges`` [P, 2]."""
+    """Return contributions of distinct texts, or products with their partners', for the pairs ``edges`` [P, 2]."""
     loads = [TextLoad(len(text), text.group_count) for text in texts]
     encoder, asked = routes.usual.encoder, routes.usual.way
-    # Of a linear model a direction costs nothing.
+    # A direction of a linear model costs nothing.
     asked = "forward" if asked == "auto" and encoder.linear else asked
     ways = choose_ways(loads, edges.tolist(), encoder.embedding_width, asked)
     alone = [at for at in range(len(texts)) if ways[at] != "partner"]
@@ -94,10 +94,10 @@ def known_for_words(
     edges: NDArray[np.int64],
     cache: ContributionCache | None,
 ) -> tuple[list[Contributions], Pulled]:
-    """The same without cells, so that any text can be pulled back, along its partners' embeddings.
+    """Return the same without word pairs, so that any text can be pulled back along its partners' embeddings.
 
-    A text that is computed gives its embedding too. So long texts are pulled back first, for which short ones are
-    embedded beforehand (the queries of a log), and then these along the long ones.
+    A text that is computed gives its embedding too. So long texts are pulled back first, along short ones that are
+    embedded beforehand (the queries of a log), and then the short ones along the long ones.
     """
     partners: list[dict[int, None]] = [{} for _ in texts]
     for i, j in edges.tolist():
@@ -124,7 +124,7 @@ def known_for_words(
 
 
 def _pulls_words(routes: Routes, text: ReadText, cotangents: int) -> bool:
-    """Whether a text is pulled back along so many cotangents and its own embedding, and not pushed forward."""
+    """Return whether a text is pulled back along so many cotangents and its own embedding, and not pushed forward."""
     way, encoder = routes.usual.way, routes.usual.encoder
     if not cotangents or way in ("forward", "reverse"):
         return False

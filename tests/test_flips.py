@@ -189,7 +189,7 @@ def test_a_proof_in_words() -> None:
     document, query = proof_lines(Proof("d1", "d2", found, never, "some/model", True))
     assert document == (
         "Tested by deletion: without 3 of the 60 words of d1 (heat, wing, jet) d1 falls below d2. It takes 28.4 in "
-        "random order (mean of 10); no 1 word or fewer can do it."
+        "random order (mean of 10); no set of up to 1 word does it."
     )
     assert query.startswith("Tested by deletion: no deletion of up to 5 of the 6 words of the query, largest first,")
 

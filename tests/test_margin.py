@@ -126,7 +126,7 @@ def test_inversions_of_hand_made_judgments(tmp_path: Path) -> None:
     assert (margin.a, margin.b, margin.notes) == ("d3", "d4", ())
     assert "d3 is above d4 by 0.500" in str(margin)
     assert "It should be below: d4 is relevant (2), and d3 is not relevant." in " ".join(str(margin).split())
-    assert run.margin("good").notes[0].startswith("No document without relevance is above a relevant one")
+    assert run.margin("good").notes[0].startswith("No irrelevant document is above a relevant one")
     assert (run.margin("good").a, run.margin("good").b) == ("d1", "d2")
 
 

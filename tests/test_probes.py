@@ -30,10 +30,10 @@ TITLE = "Wing lift."
 TEXT = f"{TITLE} The lift is 0.25 at high speed. Nothing else was said."
 
 
-def _edited(name: str, text: str = TEXT, best: int = 1, foreign: str | None = "Shells buckle.") -> Edited | None:
+def _edited(name: str, text: str = TEXT, best: int = 1, appended: str | None = "Shells buckle.") -> Edited | None:
     scores = [1.0 if at == best else 0.5 - at / 10 for at in range(len(sentence_spans(text)))]
     made = next(edit for edit in EDITS if edit.name == name)
-    return made.make(source(text, scores, lambda count: 0, foreign))
+    return made.make(source(text, scores, lambda count: 0, appended))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def _edited(name: str, text: str = TEXT, best: int = 1, foreign: str | None = "S
             f"The lift is 0.25 at high speed. Nothing else was said. {TITLE}",
         ),
         ("title", f"{TITLE} {TITLE} {TITLE} {TEXT}", f"{' '.join(['The lift is 0.25 at high speed.'] * 3)} {TEXT}"),
-        ("foreign", f"{TEXT} Shells buckle.", f"{TEXT} {TITLE}"),
+        ("appended", f"{TEXT} Shells buckle.", f"{TEXT} {TITLE}"),
     ],
 )
 def test_an_edit_and_its_control_change_what_they_say(name: str, edited: str, control: str) -> None:
@@ -65,7 +65,7 @@ def test_an_edit_and_its_control_change_what_they_say(name: str, edited: str, co
         ("moved", "One is here. Two is there.", 1),  # the best one stands there already
         ("moved", "Only one sentence.", 0),
         ("title", "Only one sentence.", 0),
-        ("foreign", "Only one sentence.", 0),
+        ("appended", "Only one sentence.", 0),
     ],
 )
 def test_a_text_that_offers_nothing_is_skipped(name: str, text: str, best: int) -> None:
@@ -190,4 +190,4 @@ def test_the_command_stores_both_and_prints_json(tiny: TinyModels, tmp_path: Pat
     assert printed == {"failures": failures.model_dump(mode="json"), "probes": probes.model_dump(mode="json")}
     assert failures.with_model
     assert probes.pairs == 2
-    assert {one.name for one in probes.probes} >= {"negated", "title", "foreign"}
+    assert {one.name for one in probes.probes} >= {"negated", "title", "appended"}

@@ -115,7 +115,7 @@ class PairColumns:
         return self.again.get(at) or (self.texts[self.a[at]], self.texts[self.b[at]])
 
     def pair(self, at: int) -> PairAttribution:
-        """One pair, with its matrix; NaN where cells were not asked for."""
+        """One pair, with its matrix; NaN where word pairs were not asked for."""
         a, b = (one.explained for one in self.texts_of(at))
         shape = (len(a.groups), len(b.groups))
         return PairAttribution(

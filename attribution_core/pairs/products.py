@@ -26,7 +26,7 @@ class PairProducts:
     """The pairs of some texts, whose contributions or products with their partners are known.
 
     The ``top_k`` strongest cells of each pair are selected and its sums computed; None: neither. ``cells`` says whether
-    matrices are stored. With ``words`` there are no cells, but what each word adds to the whole score.
+    matrices are stored. With ``words`` there are no word pairs, but what each word adds to the whole score.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PairProducts:
     def cotangents_of_words(
         self, ends: Mapping[int, Contributions], pulled: Mapping[int, Sequence[int]]
     ) -> tuple[list[Floats], Pulled]:
-        """The same where cells are not asked for: each text of ``pulled`` with its distinct partners.
+        """Return the same where word pairs are not asked for: each text of ``pulled`` with its distinct partners.
 
         A text is pulled back along what its partners sum to, and along their embeddings where lifts need these too;
         ``ends`` has the partners' embeddings, and no contributions.

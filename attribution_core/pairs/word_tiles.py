@@ -1,6 +1,6 @@
-"""What each word of many pairs adds to their scores, without cells.
+"""What each word of many pairs adds to their scores, without word pairs.
 
-The row of a cell matrix sums to ĉ_i(a) · Σ_j ĉ_j(b), and the second factor is known without any contribution of b: it
+A row of a pair's matrix sums to ĉ_i(a) · Σ_j ĉ_j(b), and the second factor is known without any contribution of b: it
 is what b's contributions must sum to, its embedding e(b) where sums are to be the score. So one product with the
 partner stands for as many as the partner has groups, and each side can be pulled back along it.
 """

@@ -1,4 +1,4 @@
-"""The command that encodes a run's own documents in parts and with edits: ``probe``."""
+"""The command ``probe``: kinds of failure in a run, and what small edits of its documents change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def probe(
         bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = False,
 ) -> None:
-    """Ask the run's model about its own documents: which kinds of failure there are, and what small edits change.
+    """Look for kinds of failure in a run, and for what small edits of its documents change in the scores.
 
     Encodes sentences of documents and edited copies (a negation, another number, …), each beside a benign edit.
     """

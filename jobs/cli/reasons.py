@@ -60,7 +60,7 @@ def why(
         bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
     ] = False,
 ) -> None:
-    """Explain why one document is above another for a query, by their words; without QUERY, list what to look at."""
+    """Explain why one document is above another for a query, by their words; without QUERY, list inversions."""
     texts = {"--query": query, "--a": a, "--b": b}
     with errors_as_messages(context, names=MODEL_NAMES if query is not None else None):
         _check_arguments(run_directory, query_id, doc_a, doc_b, texts, model, prove=prove, html=html)
@@ -161,4 +161,4 @@ def _check_arguments(
     if model is not None and not prove:
         raise JobError("--model explains --query, or tests for --prove: add one of them")
     if html is not None and query_id is None:
-        raise JobError("--html draws one query: give its id behind the run")
+        raise JobError("--html draws one query: give its id after RUN")

@@ -100,7 +100,7 @@ class RankingChange:
 def compare_rankings(
     con: duckdb.DuckDBPyConnection, first: Run, second: Run, count: int, seed: int, *, parts_of_score: bool
 ) -> tuple[RankingChange | None, str]:
-    """The change of nDCG, with documents and words of the ``count`` queries that lost most and gained most.
+    """Return the change of nDCG, with documents and words of the ``count`` queries that lost most and gained most.
 
     The second value says why there is none. ``con`` has table ``matched``.
     """
@@ -157,7 +157,7 @@ def compare_rankings(
 
 
 def _judgments(first: Run, second: Run) -> tuple[pa.Table | None, int]:
-    """The judgments of both runs, the first run's where both have one, and how many of these differ."""
+    """Return the judgments of both runs, the first run's where both have one, and how many of these differ."""
     tables = [table for table in map(judgments, (first, second)) if table is not None]
     if len(tables) < 2:
         return (tables[0] if tables else None), 0
@@ -212,7 +212,7 @@ def _ranks(order: pa.Table, queries: Sequence[str]) -> dict[str, dict[str, tuple
 def _pairs(
     con: duckdb.DuckDBPyConnection, first: Run, second: Run, queries: Sequence[str]
 ) -> dict[str, list[tuple[str, SideBySide]]]:
-    """What both runs stored of the queries' documents that they share, by query, with the documents' ids."""
+    """Return what both runs stored of the queries' documents that they share, by query, with the documents' ids."""
     con.execute("CREATE OR REPLACE TABLE chosen (n BIGINT)")
     con.execute(
         "INSERT INTO chosen SELECT n FROM matched WHERE text_a = a_2 AND text_b = b_2 AND list_contains(?, text_a)",
@@ -230,7 +230,7 @@ def _pairs(
 def _documents(
     first: Mapping[str, tuple[int, float]], second: Mapping[str, tuple[int, float]], grades: Mapping[str, int]
 ) -> tuple[MovedDocument, ...]:
-    """The documents whose rank counts most more or less than before, by nDCG's discount."""
+    """Return the documents whose rank changed most, by nDCG's discount; relevant ones first."""
     nowhere: tuple[None, None] = (None, None)
     moved = []
     for document in {**first, **second}:
@@ -253,7 +253,7 @@ def _discount(rank: int | None) -> float:
 def _words(
     pairs: Sequence[tuple[str, SideBySide]], grades: Mapping[str, int], unit: str
 ) -> tuple[tuple[Moved, ...], bool]:
-    """The query's words whose value changed most, and whether it is against the other documents."""
+    """Return the query's words whose value changed most, and whether it is against the other documents."""
     if not pairs:
         return (), True
 

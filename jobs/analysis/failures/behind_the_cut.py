@@ -25,7 +25,7 @@ MEASURED = (
 
 
 def better_unread(scores: NDArray[np.float64], starts: Sequence[int], cut_at: int | None) -> int | None:
-    """The unread sentence that scores above every sentence that was read; None where there is none.
+    """Return the unread sentence that scores above every sentence that was read; None where there is none.
 
     ``scores`` [n] are the sentences' scores against the query, each encoded by itself; ``starts`` [n] the characters
     where they begin. A sentence that begins before ``cut_at`` counts as read.

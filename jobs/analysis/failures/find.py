@@ -49,8 +49,8 @@ def find_failures(
 
 
 def read_failures(run: Run) -> Failures:
-    """What ``tokenpair probe`` stored, with the words without effect of the run's statistics now; without a stored
-    result what :func:`find_failures` finds without a model."""
+    """Return what ``tokenpair probe`` stored, with the words without effect of the run's statistics now; without a
+    stored result what :func:`find_failures` finds without a model."""
     stored = stored_failures(run)
     if stored is None:
         return find_failures(run)
@@ -134,15 +134,15 @@ def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progres
 
 
 def _judged(run: Run) -> int:
-    """How many of the run's queries are judged."""
+    """Return how many of the run's queries are judged."""
     table = judgments(run)
     assert table is not None, "the run has judgments"
     return int(pc.count_distinct(table["query"]).as_py())
 
 
 def _drawn(run: Run, most: int, seed: int, failing: Mapping[str, Inversion] | None) -> tuple[list[str], int]:
-    """The queries to look at, at most ``most`` (of the ``failing`` ones where that is given), and how many the run has;
-    read batch by batch."""
+    """Return the queries to look at, at most ``most`` (of the ``failing`` ones where that is given), and how many the
+    run has; read batch by batch."""
     seen: set[str] = set()
     with run._reading():
         for batch in run.dataset().to_batches(columns=["text_a_id"]):
@@ -218,7 +218,8 @@ def _near_duplicates(scene: _Scene) -> Kind | str:
 
 
 def _by_sentences(run: Run, scene: _Scene, model: Judge | None, progress: Progress | None) -> Iterator[Kind | str]:
-    """The two rules that encode sentences: of failing queries' right documents, else of documents that are cut."""
+    """Yield the kinds of the two rules that encode sentences: those of failing queries' right documents, or, without
+    judgments, of documents that are cut."""
     wanted = [
         (query, row.document)
         for query, rows in scene.ranked.items()
@@ -231,7 +232,7 @@ def _by_sentences(run: Run, scene: _Scene, model: Judge | None, progress: Progre
             else row.document == scene.worst[query].below
         )
     ]
-    # Cut texts alone need the model for the first rule, and a text of one sentence offers neither a sentence.
+    # Neither rule can recognise anything in a text of one sentence.
     wanted = [one for one in wanted if len(sentence_spans(scene.documents[one[1]].text)) > 1]
     if model is None:
         rules = "Text behind the cut is" if scene.worst is None else "Text behind the cut and winning sentences are"
@@ -320,7 +321,7 @@ def _only_in_wrong(run: Run, scene: _Scene) -> tuple[OnlyInWrong, ...]:
 
 
 def _cut_documents(run: Run) -> tuple[int, int]:
-    """How many documents the run has, and how many of them are longer than the model reads."""
+    """Return how many documents the run has, and how many of them are longer than the model reads."""
     seen: set[str] = set()
     cut: set[str] = set()
     with run._reading():

@@ -19,7 +19,7 @@ TIE = 1e-4
 
 
 def words_of_groups(text: ExplainedText) -> frozenset[str]:
-    """The words of a text as the model read it, letter case aside."""
+    """Return the words of a text as the model read it, letter case aside."""
     groups = text.groups
     return frozenset(word_key(label) for label, kind in zip(groups.labels, groups.kinds, strict=True) if kind == "text")
 
@@ -31,7 +31,7 @@ def identical_words(
     documents: Mapping[str, int],
     of: int,
 ) -> tuple[IdenticalWord, ...]:
-    """The query's words that only the document above has, the largest share of the margin first.
+    """Return the query's words that only the document above has, the largest share of the margin first.
 
     ``above`` and ``below`` are each document's words, its row's ``row_sums`` (one value a group of the query) and its
     score. ``documents`` says how many of the run's ``of`` documents have a word.
@@ -56,7 +56,8 @@ def identical_words(
 
 
 def document_counts(run: Run, words: Iterable[str]) -> tuple[dict[str, int], int]:
-    """How many of the run's documents have each word, and how many documents there are, by one pass over ``texts``."""
+    """Return how many of the run's documents have each word, and how many documents there are, by one pass over
+    ``texts``."""
     with temporary_database() as con:
         con.register("parts", run.dataset("texts"))
         with run.store.guard("read", "texts"):

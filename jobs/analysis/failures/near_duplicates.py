@@ -1,6 +1,6 @@
 """Near-duplicates among a query's top documents: texts that share sequences of three words, and what differs in them.
 
-The cosine of two embeddings does not tell a copy with half its words replaced from another document on the same
+The cosine of two embeddings does not distinguish a copy with half its words replaced from another document on the same
 subject; shared sequences do.
 """
 
@@ -47,7 +47,7 @@ class Differences:
     words: int
 
     def sentence(self) -> str:
-        """What differs, in one line; of texts that share less than half their words only how much."""
+        """Return what differs, in one line; of texts that share less than half their words only how much."""
         if 2 * self.changed > self.words:
             return f"they share passages; {self.changed:,} of {self.words:,} words differ"
         named = [
@@ -62,23 +62,24 @@ class Differences:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, letter case aside, without punctuation."""
+    """Return the words of a text, letter case aside, without punctuation."""
     words = (word_key(text[start:end]) for start, end in word_spans(text))
     return [word for word in words if any(sign.isalnum() for sign in word)]
 
 
 def sequences(words: Sequence[str]) -> frozenset[tuple[str, ...]]:
-    """The different sequences of LENGTH words."""
+    """Return the different sequences of LENGTH words."""
     return frozenset(zip(*(words[at:] for at in range(LENGTH)), strict=False))
 
 
 def shared(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
-    """Shared sequences by all sequences of two texts, 0 to 1; 0 where neither has one."""
+    """Return shared sequences by all sequences of two texts, 0 to 1; 0 where neither has one."""
     return len(a & b) / (len(a | b) or 1)
 
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
-    """The pairs of ``texts`` that are near-duplicates, by their places, with what they share; the most alike first.
+    """Return the pairs of ``texts`` that are near-duplicates, by their places, with what they share; the most alike
+    first.
 
     A text that stands twice, word for word, counts: its sequences are the same.
     """
@@ -88,7 +89,7 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
 
 
 def differences(a: str, b: str) -> Differences:
-    """What differs between two near-duplicates, in reading order."""
+    """Return what differs between two near-duplicates, in reading order."""
     words = words_of(a), words_of(b)
     changed: list[str] = []
     for operation, a_from, a_to, b_from, b_to in SequenceMatcher(None, *words, autojunk=False).get_opcodes():

@@ -109,11 +109,11 @@ class Failures(_Frozen):
     notes: tuple[str, ...] = ()
 
     def kind(self, name: str) -> Kind | None:
-        """The kind of that name; None where it was left out."""
+        """Return the kind of that name; None where it was left out."""
         return next((kind for kind in self.kinds if kind.name == name), None)
 
     def of_query(self, query_id: str) -> list[tuple[Kind, Case]]:
-        """The cases of one query, each with its kind."""
+        """Return the cases of one query, each with its kind."""
         return [(kind, case) for kind in self.kinds for case in kind.cases if case.query_id == query_id]
 
 
@@ -124,7 +124,7 @@ def write_failures(run: Run, failures: Failures) -> str:
 
 
 def stored_failures(run: Run) -> Failures | None:
-    """What ``tokenpair probe`` stored, as it was then; None where it was not run or another version wrote it.
+    """Return what ``tokenpair probe`` stored, as it was then; None where it was not run or another version wrote it.
 
     Raises RunError where the file is damaged.
     """

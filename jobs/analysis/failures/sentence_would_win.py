@@ -16,7 +16,8 @@ MEASURED = (
 
 
 def winning_sentence(scores: NDArray[np.float64], winner: float) -> int | None:
-    """The best sentence of a document where it scores above ``winner``, the score of the wrong document; else None.
+    """Return the best sentence of a document where it scores above ``winner``, the score of the wrong document; else
+    None.
 
     ``scores`` [n] are the sentences' scores against the query, each encoded by itself. A document of one sentence has
     none: encoding it again changes nothing.

@@ -33,7 +33,8 @@ class ScoredSentences:
 def score_sentences(
     model: Judge, roles: tuple[Role, Role], pairs: Sequence[tuple[str, str]], progress: Progress | None = None
 ) -> Iterator[ScoredSentences]:
-    """The sentences of the second text of each pair, scored against the first, in order; each text has a sentence."""
+    """Yield the sentences of the second text of each pair, scored against the first, in order; each text has a
+    sentence."""
     waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = []
     count = 0
     for query, text in pairs:
@@ -47,7 +48,7 @@ def score_sentences(
 
 
 def score(model: Judge, roles: tuple[Role, Role], texts: Texts, a: str, b: str) -> float:
-    """The model's score of two texts whose embeddings are in ``texts``."""
+    """Return the model's score of two texts whose embeddings are in ``texts``."""
     pair = np.stack([texts[roles[0], a], texts[roles[1], b]])
     pair = units(pair) if model.similarity == "cosine" else pair
     return float(pair[0] @ pair[1])

@@ -28,7 +28,7 @@ SHARE = "queries_without_effect"
 
 
 def words_without_effect(run: Run) -> Kind | str:
-    """The kind, of all queries of the run's statistics; a sentence that says why there is none."""
+    """Return the kind over all queries of the run's statistics, or a sentence that says why there is none."""
     try:
         summary = read_summary(run.store)
         retrieval = summary.statistics["retrieval"]

@@ -29,7 +29,7 @@ from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.query.result import QueryDocument
 
 RULES = (ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM)
-# The text that words are deleted from.
+# The texts that words are deleted from.
 DOCUMENT, QUERY = "document", "query"
 TEXTS = (DOCUMENT, QUERY)
 
@@ -51,7 +51,7 @@ class Contest:
 
     @staticmethod
     def keys(query: ExplainedText, documents: tuple[QueryDocument, QueryDocument]) -> list[Key]:
-        """The three texts that have to be embedded, by role."""
+        """Return the three texts that have to be embedded, by role."""
         return [(one.role, Side.of(one).text) for one in (query, *(document.explained for document in documents))]
 
     @staticmethod
@@ -82,11 +82,11 @@ class Contest:
         )
 
     def side(self, text: str) -> Side:
-        """The words that are deleted."""
+        """Return the words that are deleted."""
         return self.above if text == DOCUMENT else self.query
 
     def role(self, text: str) -> str:
-        """The role of the text that they are deleted from."""
+        """Return the role of the text that they are deleted from."""
         return self.roles[1] if text == DOCUMENT else self.roles[0]
 
     def margins(self, text: str, changed_ND: Values) -> Values:
@@ -96,7 +96,7 @@ class Contest:
         return np.asarray(changed_ND @ (self.above_D - self.below_D))
 
     def scored(self, rule: str, judge: Judge) -> dict[str, Values]:
-        """The value of each word of both texts by a rule: what goes first is largest.
+        """Return the value of each word of both texts by a rule: what goes first is largest.
 
         A word of the document counts by what it adds to its document's score, a word of the query by what it adds to
         the difference of the two scores.
@@ -121,6 +121,7 @@ class Contest:
         return {QUERY: np.zeros(len(self.query)), DOCUMENT: np.zeros(len(self.above))}
 
     def order(self, values: dict[str, Values], text: str, rule: str, number: int, seed: int) -> Order:
-        """The order in which the words of a text are deleted; ties are broken at random, by ``seed`` and ``number``."""
+        """Return the order in which the words of a text are deleted; ties are broken at random, by ``seed`` and
+        ``number``."""
         chance = generator(seed, self.query_id, rule, text, str(number))
         return Scored(np.zeros((0, 0)), values[text], values[text]).orders(WORDS, chance)[0]

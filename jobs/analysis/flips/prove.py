@@ -24,7 +24,7 @@ from jobs.run.reader import Run
 
 RANDOM_ORDERS = 10
 SAMPLE, SAMPLE_ORDERS = 50, 3
-# Sets of words that brute force may encode, a text.
+# Sets of words that brute force may encode for each text.
 MOST_SETS = 1000
 # What bounds the memory: inversions whose texts are encoded together.
 INVERSIONS_AT_ONCE = 8
@@ -69,16 +69,16 @@ def prove(
         for rule in (ATTRIBUTIONS, RANDOM)
     }
     turn([walk for some in walks.values() for walk in some], judge)
-    found = {}
+    deletions = {}
     for text in TEXTS:
         (own,), random = walks[text, ATTRIBUTIONS], walks[text, RANDOM]
         words = len(contest.side(text))
-        # A set that is smaller than what the attributions found.
+        # A set that is smaller than what the attributions need.
         bound = words if own.turned is None else own.turned
         best, tried = fewest(contest, text, judge, below=bound, most_texts=most_sets)
         if best is None and own.turned is not None and tried >= own.turned - 1:
             best = own.turned
-        found[text] = Deletions(
+        deletions[text] = Deletions(
             text=text,
             words=words,
             count=own.turned,
@@ -90,7 +90,7 @@ def prove(
             tried=tried,
         )
     higher, lower = documents
-    return Proof(higher.id, lower.id, found[DOCUMENT], found[QUERY], judge.name, judge.own)
+    return Proof(higher.id, lower.id, deletions[DOCUMENT], deletions[QUERY], judge.name, judge.own)
 
 
 def sample_flips(
@@ -103,7 +103,7 @@ def sample_flips(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Flips:
-    """How many words go until the documents of an inversion change places, over ``sample`` inversions of a run.
+    """Return how many words go until the documents of an inversion change places, over ``sample`` inversions of a run.
 
     By the attributions, by token embeddings, by identical words and by chance (a mean of ``orders`` orders; they break
     the ties of identical words too), with paired intervals over queries. Nothing is written.
@@ -115,7 +115,7 @@ def sample_flips(
     every = inversions(run)
     if not every:
         judged = relevant_documents(run) is not None
-        why = "no document without relevance is above a relevant one" if judged else "it has no judgments"
+        why = "no irrelevant document is above a relevant one" if judged else "it has no judgments"
         raise RunError(f"{run.url}: the run has no inversion to test, because {why}")
     chosen = sorted(every, key=lambda one: draw(seed, one.query_id))[:sample]
     if progress is not None:
@@ -141,7 +141,8 @@ def sample_flips(
 def measure_flips(
     attributed: Sequence[tuple[Inversion, PairAttribution, PairAttribution]], judge: Judge, *, orders: int, seed: int
 ) -> list[Measured]:
-    """The deletions of some inversions by every rule, from the attributions of the higher and of the lower document."""
+    """Return the deletions of some inversions by every rule, from the attributions of the higher and of the lower
+    document."""
     known, of_pairs = [one for one, _, _ in attributed], [pairs for _, *pairs in attributed]
     documents = [
         (document_of(above, one.above, one.rank_above), document_of(below, one.below, one.rank_below))

@@ -30,8 +30,8 @@ class Deletions:
     """How many of the ``words`` of a text must go until the two documents change places.
 
     ``text`` is "document" (the higher one) or "query". ``count`` words go in the order of the attributions, named in
-    ``deleted``; ``random`` is the mean of ``orders`` random orders. None: it did not turn while one word was left;
-    random orders that never turn count with all words, and ``random_never`` says how many they were.
+    ``deleted``; None where the order of the documents did not turn with one word left. ``random`` is the mean of
+    ``orders`` random orders; those that never turn it count with all words, and ``random_never`` is how many they are.
 
     ``best`` is the size of the smallest set of words that turns it, by trying all sets of growing size; None where
     sets smaller than ``count`` were too many to try: then no set of ``tried`` words or fewer does.
@@ -127,11 +127,11 @@ class Flips:
     measured: tuple[Measured, ...] = ()
 
     def mean(self, text: str, rule: str) -> FlipMean:
-        """The mean of one rule."""
+        """Return the mean of one rule."""
         return next(one for one in self.means if (one.text, one.rule) == (text, rule))
 
     def lead(self, text: str, against: str) -> FlipLead:
-        """The lead of the attributions over one rule."""
+        """Return the lead of the attributions over one rule."""
         return next(one for one in self.leads if (one.text, one.against) == (text, against))
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def flip_schema() -> pa.Schema:
 
 
 def stored_flips(run: Run) -> Flips | None:
-    """The flips that were stored in a run by its own model, without ``measured``; None where there are none.
+    """Return the flips that were stored in a run by its own model, without ``measured``; None where there are none.
 
     Raises RunError where the file is not tokenpair's.
     """

@@ -48,7 +48,7 @@ class Walk:
         return tuple(labels[word] for word in self.order[: self.turned or 0])
 
     def next_texts(self) -> list[Key]:
-        """The texts after the next deletions, by role."""
+        """Return the texts after the next deletions, by role."""
         side, role = self.contest.side(self.text), self.contest.role(self.text)
         last = min(self.done + self.steps, len(self.order) - 1)
         self._waiting = [(role, side.without(self.order[:n].tolist())) for n in range(self.done + 1, last + 1)]
@@ -81,10 +81,10 @@ def turn(walks: Sequence[Walk], judge: Judge) -> None:
 
 
 def fewest(contest: Contest, text: str, judge: Judge, *, below: int, most_texts: int) -> tuple[int | None, int]:
-    """The size of the smallest set of words that turns the order, of sets of fewer than ``below`` words.
+    """Return the size of the smallest set of words that turns the order, of sets of fewer than ``below`` words.
 
-    All sets of one word are tried, then those of two and so on, as long as all of a size are at most ``most_texts``
-    texts together with those before. Returns the size, None where no set turned it, and the size up to which every set
+    All sets of one word are tried, then those of two and so on, as long as all sets up to a size are at
+    most ``most_texts``. Returns the size, None where no set turned it, and the size up to which every set
     was tried.
     """
     side, role = contest.side(text), contest.role(text)

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
 
 NO_JUDGMENTS = "The run has no judgments, so no inversion is known: these are the query's two best documents."
-NO_INVERSION = (
-    "No document without relevance is above a relevant one in this query: these are the query's two best documents."
-)
+NO_INVERSION = "No irrelevant document is above a relevant one in this query: these are the query's two best documents."
 
 
 def margin(run: Run, query_id: str, a: str | None = None, b: str | None = None) -> Margin:
@@ -95,6 +93,6 @@ def _margins(run: Run, asked: Sequence[tuple[str, _Asked, _Asked]], notes: Seque
 
 
 def margin_of_texts(attributor: Attributor, query: str, a: str, b: str) -> Margin:
-    """The margin of two texts for a query, computed by ``attributor``; TextError where a text has no word."""
+    """Return the margin of two texts for a query, computed by ``attributor``; TextError where a text has no word."""
     first, second = attributor.attribute_pairs([(query, a), (query, b)])
     return margin_of_pairs(first, second)

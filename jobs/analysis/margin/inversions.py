@@ -36,7 +36,7 @@ class Inversion:
 
 
 def inversions(run: Run) -> list[Inversion]:
-    """The worst inversion of every query that has one, the largest margin first; none where nothing is judged.
+    """Return the worst inversion of every query that has one, the largest margin first; none where nothing is judged.
 
     Documents without a judgment count as not relevant, as in trec_eval.
     """
@@ -45,13 +45,14 @@ def inversions(run: Run) -> list[Inversion]:
 
 
 def worst_inversion(run: Run, query_id: str) -> Inversion | None:
-    """The inversion of one query; None where it has none or nothing is judged."""
+    """Return the inversion of one query; None where it has none or nothing is judged."""
     with as_written(run.url):
         return next(iter(_inversions(run, query_id)), None)
 
 
 def relevant_documents(run: Run, query_id: str | None = None) -> set[tuple[str, str]] | None:
-    """The (query, document) pairs that are judged relevant, of one query or of all; None where nothing is judged."""
+    """Return the (query, document) pairs that are judged relevant, of one query or of all; None where nothing is
+    judged."""
     judged = judgments(run)
     if judged is None or not len(judged):
         return None
@@ -67,7 +68,7 @@ def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
     if not relevant:
         return []
     table = run.to_table(OWN) if query_id is None else run.rows(pc.field("text_a_id") == query_id, columns=OWN)
-    # Of a large run most queries are not judged, and one query's rows at a time are Python's objects.
+    # Most queries of a large run are not judged; only one query's rows at a time become Python objects.
     judged = pa.array({query for query, _ in relevant}, table.schema.field("text_a_id").type)
     table = table.filter(pc.is_in(table["text_a_id"], judged)).sort_by("text_a_id").combine_chunks()
     runs = pc.run_end_encode(table["text_a_id"].combine_chunks()) if len(table) else None
@@ -81,7 +82,7 @@ def _inversions(run: Run, query_id: str | None) -> list[Inversion]:
 
 
 def worst_of(query_id: str, rows: Sequence[Mapping[str, Any]], relevant: set[tuple[str, str]]) -> Inversion | None:
-    """The worst inversion of a query from its rows (pair_id, text_b_id, score); None without one."""
+    """Return the worst inversion of a query from its rows (pair_id, text_b_id, score); None without one."""
     ranked = sorted(rows, key=lambda row: (-row["score"], row["text_b_id"]))
     is_relevant = [(query_id, row["text_b_id"]) in relevant for row in ranked]
     above = next((at for at, known in enumerate(is_relevant) if not known), len(ranked))

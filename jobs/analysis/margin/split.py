@@ -26,7 +26,7 @@ LEAST_LINE = 1e-6
 def margin_of_pairs(
     a: PairAttribution, b: PairAttribution, *, query_id: str = "", ids: tuple[str, str] = ("A", "B")
 ) -> Margin:
-    """The margin of two pairs with the same first text, the query; ``ids`` name the two documents.
+    """Return the margin of two pairs with the same first text, the query; ``ids`` name the two documents.
 
     Raises:
         SettingError: where their queries, models or settings differ, since only scores of one model compare.
@@ -36,7 +36,8 @@ def margin_of_pairs(
 
 
 def document_of(pair: PairAttribution, id: str, rank: int) -> QueryDocument:
-    """The second text of a pair as a document of a ranking, with the log's columns; ``rank`` where there is none."""
+    """Return the second text of a pair as a document of a ranking, with the log's columns; ``rank`` where there is
+    none."""
     logged = {name: as_number(pair.extra.get(name)) for name in ("rank", "log_score", "relevance")}
     in_log = logged["rank"]
     return QueryDocument(
@@ -63,7 +64,8 @@ def split(
     documents: tuple[QueryDocument, QueryDocument],
     notes: Sequence[str] = (),
 ) -> Margin:
-    """The margin of two pairs whose second texts are ``documents``; SettingError as in :func:`margin_of_pairs`."""
+    """Return the margin of two pairs whose second texts are ``documents``; SettingError as in
+    :func:`margin_of_pairs`."""
     a, b = pairs
     _check_comparable(a, b)
     error = _error(a) - _error(b)
@@ -102,7 +104,8 @@ def _check_comparable(a: PairAttribution, b: PairAttribution) -> None:
 
 
 def _expected(pair: PairAttribution) -> float:
-    """What the word pairs must sum to; for a centred sum of dot products their sum, because no error is known."""
+    """Return what the word pairs must sum to; for a centred sum of dot products their sum, because no error is
+    known."""
     if pair.sums_to == "difference":
         return pair.score - pair.reference_a - pair.reference_b + pair.reference_ab
     if pair.sums_to == "centred":
@@ -112,12 +115,12 @@ def _expected(pair: PairAttribution) -> float:
 
 
 def _error(pair: PairAttribution) -> float:
-    """What the sums have too much, in units of the score."""
+    """Return by how much the sums exceed what they must be, in units of the score."""
     return float(pair.row_sums.sum(dtype=np.float64)) - _expected(pair)
 
 
 def _lines(a: PairAttribution | None, b: PairAttribution | None) -> tuple[WordPart, ...]:
-    """The lines that make a list sum to the scores: reference texts, and the numerical error taken off."""
+    """Return the lines that make a list sum to the scores: reference texts, and the numerical error taken off."""
     lines = []
     for label, value in ((REFERENCES, lambda one: one.score - _expected(one)), (ERROR, lambda one: -_error(one))):
         of_a, of_b = (0.0 if one is None else value(one) for one in (a, b))
@@ -127,7 +130,7 @@ def _lines(a: PairAttribution | None, b: PairAttribution | None) -> tuple[WordPa
 
 
 def _words(text: ExplainedText, sums_a: Floats | None, sums_b: Floats | None) -> list[WordPart]:
-    """A line for each word of ``text`` in reading order, and one for its special and prompt tokens."""
+    """Return a line for each word of ``text`` in reading order, and one for its special and prompt tokens."""
     none = np.zeros(len(text.groups))
     of_a, of_b = (none if sums is None else sums.astype(np.float64) for sums in (sums_a, sums_b))
     is_text = np.array([kind == "text" for kind in text.groups.kinds], dtype=bool)
@@ -142,7 +145,8 @@ def _words(text: ExplainedText, sums_a: Floats | None, sums_b: Floats | None) ->
 
 
 def _pairs(a: PairAttribution, b: PairAttribution, rest: tuple[WordPart, ...]) -> tuple[PairPart, ...]:
-    """The word pairs that differ most, special tokens, ``rest``, and all other word pairs: they sum to the margin."""
+    """Return the word pairs that differ most, special tokens, ``rest``, and all other word pairs: they sum to the
+    margin."""
     of_a, of_b = _known_pairs(a), _known_pairs(b)
     parts = []
     for index, key in of_a.keys() | of_b.keys():

@@ -1,4 +1,4 @@
-"""Edits of a document by script, each with a control: a benign edit of like size at the same place.
+"""Edits of a document by script, each with a control: a benign edit of similar size at the same place.
 
 An edit is a function of :class:`Source` that returns the edited text and its control, or None where the document offers
 nothing to edit: no auxiliary to negate, no number, no word of the list. All of it is English; a document in another
@@ -56,8 +56,8 @@ class Source:
 
     ``best`` is the sentence that scores highest against the query, by its place; ``order`` are the places of all
     sentences in the order in which they are tried for an edit, the best one first; ``other`` is a place drawn among the
-    sentences that are not the best one (None in a text of one sentence), and ``foreign`` a sentence of another query's
-    document.
+    sentences that are not the best one (None in a text of one sentence), and ``appended`` a sentence of another
+    query's document.
     """
 
     text: str
@@ -65,10 +65,10 @@ class Source:
     best: int
     order: tuple[int, ...]
     other: int | None
-    foreign: str | None
+    appended: str | None
 
     def sentence(self, at: int) -> str:
-        """The sentence at a place."""
+        """Return the sentence at a place."""
         start, end = self.sentences[at]
         return self.text[start:end]
 
@@ -93,14 +93,14 @@ class Edit:
     contradicts: bool = False
 
 
-def source(text: str, scores: list[float], draw: Callable[[int], int], foreign: str | None) -> Source:
-    """A document with its sentences, whose ``scores`` are those of each sentence encoded by itself; ``draw(n)`` returns
-    a number below n."""
+def source(text: str, scores: list[float], draw: Callable[[int], int], appended: str | None) -> Source:
+    """Return a document with its sentences, whose ``scores`` are those of each sentence encoded by itself; ``draw(n)``
+    returns a number below n."""
     sentences = tuple(sentence_spans(text))
     assert len(sentences) == len(scores), "one score a sentence"
     order = tuple(sorted(range(len(scores)), key=lambda at: -scores[at]))
     rest = order[1:]
-    return Source(text, sentences, order[0], order, rest[draw(len(rest))] if rest else None, foreign)
+    return Source(text, sentences, order[0], order, rest[draw(len(rest))] if rest else None, appended)
 
 
 def _negated(source: Source) -> Edited | None:
@@ -136,7 +136,7 @@ def _put(text: str, match: re.Match[str], change: Callable[[str], str]) -> str:
 
 
 def other_number(number: str) -> str:
-    """Another number of as many digits: its first digit changed, never to 0."""
+    """Return another number of as many digits: its first digit changed, never to 0."""
     digit = (int(number[0]) + 4) % 9 + 1
     return f"{digit}{number[1:]}"
 
@@ -165,10 +165,10 @@ def _repeated(source: Source) -> Edited | None:
     return Edited(*(f"{' '.join([source.sentence(at)] * TITLE_COPIES)} {source.text}" for at in (0, other)))
 
 
-def _foreign(source: Source) -> Edited | None:
-    if source.foreign is None or source.other is None:
+def _appended(source: Source) -> Edited | None:
+    if source.appended is None or source.other is None:
         return None
-    return Edited(f"{source.text} {source.foreign}", f"{source.text} {source.sentence(source.other)}")
+    return Edited(f"{source.text} {source.appended}", f"{source.text} {source.sentence(source.other)}")
 
 
 EDITS = (
@@ -194,5 +194,5 @@ EDITS = (
         "repeats another sentence as often",
         _repeated,
     ),
-    Edit("foreign", "appends a foreign sentence", "appends one of its own sentences once more", _foreign),
+    Edit("appended", "appends a sentence of another document", "appends one of its own sentences once more", _appended),
 )

@@ -92,7 +92,7 @@ def probe(run: Run, model: Judge, *, sample: int = SAMPLE, seed: int = 0, progre
 
 
 def _pairs(run: Run, sample: int, seed: int) -> tuple[list[_Pair], int, int]:
-    """The pairs, how many queries the run has, and how many documents were shortened."""
+    """Return the pairs, how many queries the run has, and how many documents were shortened."""
     seen: set[str] = set()
     with run._reading():
         for batch in run.dataset().to_batches(columns=["text_a_id"]):
@@ -131,7 +131,7 @@ def _pairs(run: Run, sample: int, seed: int) -> tuple[list[_Pair], int, int]:
 
 
 def _readable(text: str, cut_at: int | None) -> str:
-    """The text, or of a cut one the first sentences that leave room for an edit."""
+    """Return the text, or of a cut one the first sentences that leave room for an edit."""
     if cut_at is None:
         return text
     ends = [end for _, end in sentence_spans(text) if end <= OF_READ * cut_at]
@@ -148,8 +148,8 @@ def _sources(run: Run, model: Judge, pairs: Sequence[_Pair], seed: int, progress
         # A sentence of another query's document; the same text may answer both.
         others = [other for other in (*scored[at + 1 :], *scored[:at]) if other.text != pair.text]
         other = others[int(rng.integers(len(others)))] if others else None
-        foreign = other[int(rng.integers(len(other.spans)))] if other is not None else None
-        sources.append(source(pair.text, one.scores.tolist(), lambda n, rng=rng: int(rng.integers(n)), foreign))  # type: ignore[misc]
+        appended = other[int(rng.integers(len(other.spans)))] if other is not None else None
+        sources.append(source(pair.text, one.scores.tolist(), lambda n, rng=rng: int(rng.integers(n)), appended))  # type: ignore[misc]
     return sources
 
 
@@ -178,7 +178,7 @@ def _probed(
 
 
 def _scores(run: Run, model: Judge, pairs: Sequence[tuple[str, str]], progress: Progress | None) -> Array:
-    """The model's scores of pairs of texts, [n]."""
+    """Return the model's scores of pairs of texts, [n]."""
     scores: list[float] = []
     for at in range(0, len(pairs), TEXTS_AT_ONCE // 4):
         some = pairs[at : at + TEXTS_AT_ONCE // 4]
@@ -192,7 +192,7 @@ def _scores(run: Run, model: Judge, pairs: Sequence[tuple[str, str]], progress: 
 def _without_prompt(
     run: Run, model: Judge, pairs: Sequence[_Pair], seed: int, progress: Progress | None
 ) -> Probe | None:
-    """The model without its prompts, and with a dash behind them; None where it has none."""
+    """Probe the model without its prompts, and with a dash behind them; None where it has none."""
     prompts = {role: model.prompt(role) for role in dict.fromkeys(run.roles)}
     if not any(prompts.values()):
         return None
@@ -219,7 +219,7 @@ def _summary(
     *,
     of_documents: bool = True,
 ) -> Probe:
-    """What the scores [pairs, 3] of originals, edited texts and controls say.
+    """Summarise the scores [pairs, 3] of originals, edited texts and controls.
 
     ``nexts`` [pairs, 3] are the scores of the next documents, NaN where there is none.
     """

@@ -65,7 +65,7 @@ class Probes(_Frozen):
     notes: tuple[str, ...] = ()
 
     def probe(self, name: str) -> Probe | None:
-        """The probe of that name; None where no document offered anything to edit."""
+        """Return the probe of that name; None where no document offered anything to edit."""
         return next((one for one in self.probes if one.name == name), None)
 
 
@@ -76,7 +76,7 @@ def write_probes(run: Run, probes: Probes) -> str:
 
 
 def stored_probes(run: Run) -> Probes | None:
-    """What ``tokenpair probe`` stored; None where it was not run, or its file is not one of this version."""
+    """Return what ``tokenpair probe`` stored; None where it was not run, or its file is not one of this version."""
     if not run.store.exists(FILE):
         return None
     try:

@@ -24,7 +24,7 @@ def nearest_ids(wanted: str, ids: Iterable[str]) -> list[str]:
 
 
 def no_query(run: Run, query_id: str) -> str:
-    """The message that a run has no such query."""
+    """Return the message that a run has no such query."""
     ids = run.to_table(["text_a_id"])["text_a_id"].unique().to_pylist()
     said = f"{run.url}: there is no query {query_id!r}"
     if near := nearest_ids(query_id, ids):
@@ -35,7 +35,7 @@ def no_query(run: Run, query_id: str) -> str:
 
 
 def no_document(query_id: str, document_id: str, ids: Sequence[str], state: str = "") -> str:
-    """The message that a query has no such document, but ``ids``; ``state`` is added to it."""
+    """Return the message that a query has no such document, but ``ids``; ``state`` is added to it."""
     said = f"query {query_id!r} has no document {document_id!r}"
     if near := nearest_ids(document_id, ids):
         return f"{said}; the nearest ids are {_quoted(near)}{state}"

@@ -15,7 +15,8 @@ OF_ROWS = b"judgments_of_rows"
 
 
 def judgments(run: Run) -> pa.Table | None:
-    """The judgments of the run's queries: query, document (string) and relevance (int32), sorted; None without any.
+    """Return the judgments of the run's queries: query, document (string) and relevance (int32), sorted; None without
+    any.
 
     Those that were stored while planning have documents outside the run too. Other runs give those of the column
     relevance of their rows, with the metadata ``OF_ROWS``. Raises RunError where they cannot be read.
@@ -42,7 +43,7 @@ def _of_rows(run: Run) -> pa.Table | None:
 
 
 def is_number(run: Run, name: str) -> bool:
-    """Whether the run's rows have a column of numbers (or of true and false) of that name."""
+    """Return whether the run's rows have a column of numbers (or of true and false) of that name."""
     schema = run.dataset().schema
     if name not in schema.names:
         return False

@@ -33,7 +33,8 @@ Values = dict[str, dict[str, float]]
 
 
 def ranking_metrics(run: Run, resamples: int = RESAMPLES, seed: int = 0) -> Ranking | None:
-    """The metrics of the log's own ranking (column rank) and of the model's (by score) over the queries with judgments.
+    """Return the metrics of the log's own ranking (column rank) and of the model's (by score) over the queries with
+    judgments.
 
     The cutoff is 10, or the run's depth where that is smaller; R and AP are also cut at a greater depth. The model's
     ranking orders the documents that the run holds. None where there is nothing to compute; :func:`why_none` says why.
@@ -54,7 +55,7 @@ def ranking_metrics(run: Run, resamples: int = RESAMPLES, seed: int = 0) -> Rank
 
 
 def read_rows(run: Run) -> tuple[pa.Table, list[str]]:
-    """The rows of whole rankings: query, document, score and, where there is one in numbers, rank; and notes.
+    """Return the rows of whole rankings: query, document, score and, where there is one in numbers, rank; and notes.
 
     Of an unfinished run, queries of which a document is not computed yet are left out.
     """
@@ -69,18 +70,18 @@ def read_rows(run: Run) -> tuple[pa.Table, list[str]]:
 
 
 def depth_of(run: Run) -> int | None:
-    """How many documents a query the run's job asked for at most; None for all."""
+    """Return how many documents a query the run's job asked for at most; None for all."""
     depth = run.setting("depth")
     return depth if isinstance(depth, int) else None
 
 
 def by_score(rows: pa.Table) -> pa.Table:
-    """The rows by query and falling score, of equals by falling id as in trec_eval."""
+    """Return the rows by query and falling score, of equals by falling id as in trec_eval."""
     return rows.sort_by([("query", "ascending"), ("score", "descending"), ("document", "descending")])
 
 
 def why_none(run: Run) -> str:
-    """Why :func:`ranking_metrics` has nothing to compute for this run."""
+    """Return why :func:`ranking_metrics` has nothing to compute for this run."""
     if run.roles[0] != "query":
         return "The run is of pairs of texts and not a retrieval log: it has no rankings."
     if judgments(run) is None:
@@ -92,7 +93,8 @@ def why_none(run: Run) -> str:
 
 
 def planned_metrics(store: Store, plan: Plan, depth: int | None, seed: int = 0) -> Ranking | None:
-    """The metrics of a planned log's own ranking, for which no model is needed; None for a job without judgments.
+    """Return the metrics of a planned log's own ranking, for which no model is needed; None for a job without
+    judgments.
 
     ``depth`` is the job's. Raises RunError where the plan's files cannot be read.
     """
@@ -108,7 +110,8 @@ def _by_rank(rows: pa.Table) -> pa.Table:
 
 
 def _complete(run: Run, rows: pa.Table) -> tuple[pa.Table, str]:
-    """The rows of the queries of an unfinished run that have all their documents, and a note about the others."""
+    """Return the rows of the queries of an unfinished run that have all their documents, and a note about the
+    others."""
     there = rows.group_by("query").aggregate([("document", "count")])
     if run.plan is None:
         return rows.slice(0, 0), run.unfinished
@@ -122,7 +125,7 @@ def _complete(run: Run, rows: pa.Table) -> tuple[pa.Table, str]:
 
 
 def _gaps(rows: pa.Table) -> list[str]:
-    """A note where the log's ranks have gaps: rows that were rejected."""
+    """Return a note where the log's ranks have gaps: rows that were rejected."""
     sizes = rows.group_by("query").aggregate([("rank", "max"), ("rank", "count")])
     missing = pc.sum(pc.max_element_wise(pc.subtract(sizes["rank_max"], sizes["rank_count"]), 0)).as_py()
     if not missing:
@@ -139,8 +142,8 @@ def metrics_of(
     seed: int,
     notes: list[str],
 ) -> Ranking | None:
-    """The metrics of rankings, whose rows (query, document) are sorted by query and place; the last one's decide which
-    query is worst.
+    """Return the metrics of rankings, whose rows (query, document) are sorted by query and place; the last one's decide
+    which query is worst.
 
     ``judged`` are judgments as :func:`judgments` returns them, ``depth`` how many documents a query were asked for at
     most, ``texts`` the queries' by id. None where no query has judgments.
@@ -185,7 +188,7 @@ def metrics_of(
 
 
 def _evaluated(order: pa.Table, judged: pa.Table, asked: list[ir_measures.Measure], deepest: int) -> Values:
-    """Values by metric and query. RR@k is trec_eval's recip_rank of the first k documents."""
+    """Return values by metric and query. RR@k is trec_eval's recip_rank of the first k documents."""
     values: Values = {str(one): {} for one in asked}
     for rows, grades in _portions(order, judged, deepest):
         evaluator = ir_measures.evaluator(asked, grades)
@@ -197,7 +200,8 @@ def _evaluated(order: pa.Table, judged: pa.Table, asked: list[ir_measures.Measur
 def _portions(
     order: pa.Table, judged: pa.Table, deepest: int
 ) -> Iterator[tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]]:
-    """The first documents of the judged queries with falling numbers in place of scores, and the queries' grades."""
+    """Yield the first documents of the judged queries with falling numbers in place of scores, and the queries'
+    grades."""
     place = places(order)
     wanted = pc.and_(pc.is_in(order["query"], pc.unique(judged["query"].combine_chunks())), pa.array(place < deepest))
     order = order.append_column("place", pa.array(place)).filter(wanted)
@@ -218,13 +222,13 @@ def _portions(
 
 
 def _query_numbers(order: pa.Table) -> NDArray[np.int64]:
-    """The query of each row as a number, in the order of the rows, which are sorted by query."""
+    """Return the query of each row as a number, in the order of the rows, which are sorted by query."""
     codes = order["query"].combine_chunks().dictionary_encode().indices
     return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
 
 
 def places(order: pa.Table) -> NDArray[np.int64]:
-    """The place of each row within its query, from 0."""
+    """Return the place of each row within its query, from 0."""
     number = _query_numbers(order)
     starts = np.append(0, np.flatnonzero(np.diff(number)) + 1)
     sizes = np.diff(np.append(starts, len(number)))
@@ -260,5 +264,5 @@ def _notes(judged: pa.Table, per_query: pa.Table, in_rows: int, of_rows: bool) -
 
 
 def finite(value: float) -> float | None:
-    """A float, None in place of NaN."""
+    """Return a float, None in place of NaN."""
     return float(value) if np.isfinite(value) else None

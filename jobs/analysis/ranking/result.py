@@ -19,7 +19,7 @@ MEANINGS = {
 
 
 def meaning_of(name: str) -> str:
-    """What a metric such as nDCG@10 says, in plain words."""
+    """Return what a metric such as nDCG@10 says, in plain words."""
     kind, _, cutoff = name.partition("@")
     return MEANINGS[kind].format(k=cutoff)
 
@@ -59,6 +59,6 @@ class Ranking:
     notes: tuple[str, ...] = ()
 
     def measure(self, kind: str, ranking: By) -> Measure | None:
-        """The metric at ``cutoff`` whose name begins with ``kind``, such as nDCG; None where there is none."""
+        """Return the metric at ``cutoff`` whose name begins with ``kind``, such as nDCG; None where there is none."""
         name = f"{kind}@{self.cutoff}"
         return next((one for one in self.measures if (one.name, one.ranking) == (name, ranking)), None)

@@ -13,7 +13,7 @@ CASES, LONGEST = 3, 160
 
 
 def failures_text(failures: Failures, width: int = 110) -> str:
-    """What :func:`terminal_failures` prints, as plain text."""
+    """Return what :func:`terminal_failures` prints, as plain text."""
     return plain_text(lambda console: terminal_failures(failures, console), width)
 
 
@@ -37,7 +37,7 @@ def terminal_failures(failures: Failures, console: Console) -> None:
 
 
 def head(failures: Failures) -> str:
-    """What was looked at, in one or two sentences."""
+    """Return what was looked at, in one or two sentences."""
     said = (
         f"{failures.failing:,} of {failures.judged:,} judged queries fail: a document that is not relevant ranks above "
         "a relevant one."
@@ -50,7 +50,7 @@ def head(failures: Failures) -> str:
 
 
 def counted_share(kind: Kind) -> str:
-    """How many of how many, with the interval of the share."""
+    """Return how many of how many, with the interval of the share."""
     if not kind.of:
         return f"0 {kind.of_what}"
     interval = "" if kind.low is None else f", 95 % interval {kind.low:.0%} to {kind.high:.0%}"
@@ -58,7 +58,7 @@ def counted_share(kind: Kind) -> str:
 
 
 def case_line(case: Case) -> str:
-    """A case in one line."""
+    """Return a case in one line."""
     named = f"query {case.query_id}"
     if case.document_id is not None:
         named += f", document {case.document_id}"

@@ -12,7 +12,7 @@ WIDE = 0.6
 
 
 def worded(value: float | None, unit: str = "") -> str:
-    """A number as pages write it: shares in per cent."""
+    """Format a number as pages write it: shares in per cent."""
     if value is None or not math.isfinite(value):
         return "–"
     if unit == "share":
@@ -25,7 +25,7 @@ def worded(value: float | None, unit: str = "") -> str:
 
 
 def within(one: Figure) -> str:
-    """The figure's interval in brackets; "" where it has none."""
+    """Return the figure's interval in brackets; "" where it has none."""
     if one.low is None or one.high is None:
         return ""
     # The unit is said once, behind the second number.
@@ -34,5 +34,5 @@ def within(one: Figure) -> str:
 
 
 def open_ended(low: float | None, high: float | None, span: float) -> bool:
-    """Whether an interval is so wide that its number says nothing on a scale of length ``span``."""
+    """Return whether an interval is so wide that its number says nothing on a scale of length ``span``."""
     return low is not None and high is not None and span > 0 and high - low > WIDE * span

@@ -20,7 +20,7 @@ OF_TEXT = {DOCUMENT: "the higher document", "query": "the query"}
 
 
 def proof_lines(proof: Proof, unit: str = "word") -> list[str]:
-    """What deletions showed of a margin, a sentence or two for each of the two texts."""
+    """Return what deletions showed of a margin, a sentence or two for each of the two texts."""
     judge = "" if proof.own_judge else f", by {model_words(proof.judge)}"
     return [f"Tested by deletion{judge}: {_of_text(proof, one, unit)}" for one in (proof.document, proof.query)]
 
@@ -35,7 +35,7 @@ def _of_text(proof: Proof, one: Deletions, unit: str) -> str:
     if one.count is None:
         return (
             f"no deletion of up to {one.words - 1} of the {one.words} {unit}s of {source}, largest first, puts "
-            f"{proof.above} below {proof.below}; {random}."
+            f"{proof.above} below {proof.below}; it takes {random}."
         )
     shown = ", ".join(one.deleted[:MOST_DELETED]) + (", …" if len(one.deleted) > MOST_DELETED else "")
     said = (
@@ -43,14 +43,14 @@ def _of_text(proof: Proof, one: Deletions, unit: str) -> str:
         f"{proof.below}. It takes {random}"
     )
     if one.best is not None:
-        return said + f"; the fewest possible are {one.best}."
+        return said + f"; the fewest possible: {one.best}."
     if one.tried:
-        return said + f"; no {counted(one.tried, unit)} or fewer can do it."
+        return said + f"; no set of up to {counted(one.tried, unit)} does it."
     return said + "."
 
 
 def flips_text(flips: Flips, width: int = 100) -> str:
-    """What :func:`terminal_flips` prints, as plain text."""
+    """Return what :func:`terminal_flips` prints, as plain text."""
     return plain_text(lambda console: terminal_flips(flips, console), width)
 
 
@@ -71,13 +71,14 @@ def terminal_flips(flips: Flips, console: Console) -> None:
     sheet.blank()
     sheet.line(
         "In brackets: 95 % intervals over queries. Fewer is better; the last two columns compare within an inversion. "
-        "Orders that never turn it count with all words.",
+        "An order that never turns it counts with all words.",
         "dim",
     )
 
 
 def flips_verdict(flips: Flips) -> str:
-    """Whether the attributions name the words that matter more directly than what costs nothing, in a sentence."""
+    """Return whether the attributions name the words that matter more directly than what costs nothing, in a
+    sentence."""
     own = flips.mean(DOCUMENT, ATTRIBUTIONS).deletions.mean
     others = [rule for rule in RULES if rule != ATTRIBUTIONS]
     ahead = [NAMES[rule] for rule in others if flips.lead(DOCUMENT, rule).fewer.low > 0]
@@ -94,7 +95,7 @@ def flips_verdict(flips: Flips) -> str:
 
 
 def flip_tables(flips: Flips) -> list[Table]:
-    """A table for each text that words are deleted from."""
+    """Return a table for each text that words are deleted from."""
     tables = []
     for text in TEXTS:
         rows = []

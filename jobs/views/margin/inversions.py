@@ -37,7 +37,7 @@ def terminal_inversions(
         return Text(sheet.safe(shlex.join(["tokenpair", "why", *run, *words])))
 
     if not inversions:
-        why = "No document without relevance is above a relevant one." if judged else "The run has no judgments."
+        why = "No irrelevant document is above a relevant one." if judged else "The run has no judgments."
         sheet.line(f"{why} Two documents of a query are explained by their ids:")
         console.print(command("QUERY", "DOC_A", "DOC_B"), soft_wrap=True, highlight=False)
         return
@@ -59,5 +59,5 @@ def terminal_inversions(
     taken = sum(max(map(cell_len, [column.head, *column.texts])) + 2 for column in others)
     sheet.table(Table("", columns), max(sheet.width - taken, LEAST_TEXT))
     sheet.blank()
-    named = Text.assemble(("Which words did it  ", "dim"), command(some[0].query_id))
+    named = Text.assemble(("Which words put it there  ", "dim"), command(some[0].query_id))
     console.print(named, soft_wrap=True, highlight=False)

@@ -51,7 +51,8 @@ STYLE = """\
 
 
 def _linked() -> str:
-    """Pointing at a query word outlines the words of both documents that it met, and the other way round."""
+    """Pointing at a query word outlines the words of both documents that it met, and
+    pointing at one of these outlines the query's."""
     to_documents = ",".join(f"&:has(.q{i}:is(:hover,:focus)) .m{i}" for i in range(MOST_LINKED))
     to_query = ",".join(f"&:has(.m{i}:hover) .q{i}" for i in range(MOST_LINKED))
     return f"{to_documents},{to_query}{{outline:2px solid var(--ink);outline-offset:0}}\n"
@@ -103,7 +104,8 @@ TEMPLATE = """\
 
 
 def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = None) -> str:
-    """A margin as one ``<section>``: no scripts, light and dark, one column where it is narrow, all text escaped.
+    """Return a margin as one ``<section>``: no scripts, light and dark, one column where it is narrow, all text
+    escaped.
 
     Without ``styled`` the page around it has :func:`margin_style`; ``proof`` is what deletions showed of the margin.
     """
@@ -139,12 +141,13 @@ def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = No
 
 
 def margin_style() -> str:
-    """The CSS of everything inside the class ``tokenpair-margin``, colours included."""
+    """Return the CSS of everything inside the class ``tokenpair-margin``, colours included."""
     return style_of("tokenpair-margin", STYLE + _linked())
 
 
 def _query(margin: Margin) -> list[dict[str, Any]]:
-    """The query in pieces: its words, coloured by which document they speak for, and what stands between them."""
+    """Return the query in pieces: its words, coloured by which document they speak for, and what stands between
+    them."""
     groups, text = margin.query.groups, margin.text
     parts = {part.index: part for part in margin.query_words if part.index is not None}
     limit = max((abs(part.value) for part in parts.values()), default=0.0)

@@ -37,7 +37,7 @@ def terminal_margin(margin: Margin, console: Console | None = None, *, proof: Pr
 
 
 def margin_text(margin: Margin) -> str:
-    """What :func:`terminal_margin` prints, as plain text of at most 100 columns."""
+    """Return what :func:`terminal_margin` prints, as plain text of at most 100 columns."""
     return plain_text(lambda console: terminal_margin(margin, console))
 
 
@@ -70,7 +70,7 @@ class MarginSheet(TableSheet):
             self.table(table(margin, title, head, lines))
         self.blank()
         above, below = marks_legend(margin)
-        ground = "words on a coloured ground" if self.coloured else f"[such] {unit_b}s"
+        ground = f"{unit_b}s on a coloured background" if self.coloured else f"[such] {unit_b}s"
         negative = "" if self.coloured else f"; [-such-] ones {below}"
         self.line(f"In each document, {ground} {above}{negative}.", "dim")
         for name, document in zip("AB", margin.documents, strict=True):

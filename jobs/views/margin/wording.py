@@ -36,7 +36,8 @@ class Line:
 
 
 def query_lines(margin: Margin, most: int = QUERY_WORDS) -> list[Line]:
-    """The query's words, those with the largest differences first, then what is left; they sum to the difference."""
+    """Return the query's words, those with the largest differences first, then what is left; they sum to the
+    difference."""
     lines = [
         replace(line, label=f"{line.label} ×{len(line.indices)}") if len(line.indices) > 1 else line
         for line in _by_word(margin.query_words)
@@ -45,7 +46,7 @@ def query_lines(margin: Margin, most: int = QUERY_WORDS) -> list[Line]:
 
 
 def document_lines(margin: Margin, most: int = DOCUMENT_WORDS) -> list[Line]:
-    """The words of both documents, each with all its occurrences, likewise."""
+    """Return the words of both documents, each with all its occurrences, likewise."""
     of_a, of_b = ({(line.is_word, line.key): line for line in _by_word(words)} for words in _sides(margin))
     lines = []
     for key in {**of_a, **of_b}:
@@ -61,7 +62,7 @@ def _sides(margin: Margin) -> tuple[tuple[WordPart, ...], tuple[WordPart, ...]]:
 
 
 def pair_lines(margin: Margin, most: int = PAIRS) -> list[Line]:
-    """The word pairs that differ most, likewise."""
+    """Return the word pairs that differ most, likewise."""
     words = _together([_pair_line(part) for part in margin.pairs if part.index is not None])
     rest = [_pair_line(part) for part in margin.pairs if part.index is None]
     hidden = words[most:]
@@ -78,7 +79,7 @@ def _pair_line(part: PairPart) -> Line:
 
 
 def _by_word(parts: Sequence[WordPart]) -> list[Line]:
-    """A line a distinct word, the largest first, and the lines that are no word behind them."""
+    """Return a line a distinct word, the largest first, and the lines that are no word behind them."""
     lines = []
     for part in parts:
         is_word = part.index is not None
@@ -89,7 +90,7 @@ def _by_word(parts: Sequence[WordPart]) -> list[Line]:
 
 
 def _together(lines: Sequence[Line]) -> list[Line]:
-    """Lines with the same key as one."""
+    """Return lines with the same key as one."""
     by_key: dict[tuple[bool, str], list[Line]] = {}
     for line in lines:
         by_key.setdefault((line.is_word, line.key), []).append(line)
@@ -97,7 +98,7 @@ def _together(lines: Sequence[Line]) -> list[Line]:
 
 
 def _added(lines: Sequence[Line]) -> Line:
-    """The sum of some lines, called as the first of them."""
+    """Return the sum of some lines, called as the first of them."""
     a, b = (None if all(getattr(line, side) is None for line in lines) else _sum(lines, side) for side in ("a", "b"))
     indices = tuple(index for line in lines for index in line.indices)
     return replace(lines[0], value=_sum(lines, "value"), a=a, b=b, indices=indices)
@@ -124,13 +125,13 @@ def _limited(lines: Sequence[Line], most: int, unit: str) -> list[Line]:
 
 
 def _shown(line: Line) -> bool:
-    """Whether a line that is no word says anything; the numerical error of both scores may cancel."""
+    """Return whether a line that is no word says anything; the numerical error of both scores may cancel."""
     sides = () if line.label == ERROR else (line.a, line.b)
     return any(abs(value or 0.0) >= LEAST_SHOWN for value in (line.value, *sides))
 
 
 def table(margin: Margin, title: str, head: str, lines: Sequence[Line]) -> Table:
-    """Lines as a table with their sum; the bars are the differences."""
+    """Return lines as a table with their sum; the bars are the differences."""
     total = Line("sum", margin.difference, margin.score_a, margin.score_b, is_word=False)
     every = [*lines, total]
 
@@ -147,7 +148,7 @@ def table(margin: Margin, title: str, head: str, lines: Sequence[Line]) -> Table
 
 
 def titles(margin: Margin) -> tuple[str, str, str]:
-    """The titles of the three tables."""
+    """Return the titles of the three tables."""
     unit = margin.query.groups.unit
     aim = "the scores"
     return (
@@ -158,7 +159,7 @@ def titles(margin: Margin) -> tuple[str, str, str]:
 
 
 def verdict(margin: Margin) -> list[str]:
-    """Which document is above, by how much, whether it should be, and which words of the query made it."""
+    """Return which document is above, by how much, whether it should be, and which words of the query decide it."""
     first, second = margin.documents
     gap, above, below, sign = margin.difference, first, second, 1
     if gap < 0:
@@ -176,7 +177,7 @@ def verdict(margin: Margin) -> list[str]:
     if made:
         said.append(f"Query {unit}s that put it above: {_listed(made, '+')}.")
     else:
-        said.append(f"No single query {unit} made it: the difference is spread over all of them.")
+        said.append(f"No single query {unit} decides it: the difference is spread over all of them.")
     if against:
         said.append(f"Against it: {_listed(against, '-')}.")
     return said
@@ -192,14 +193,14 @@ def _listed(words: Sequence[tuple[str, float]], sign: str) -> str:
 
 
 def judged(document: QueryDocument) -> str:
-    """The document's judgment in words."""
+    """Return the document's judgment in words."""
     if document.relevance is None:
         return "not judged"
     return f"relevant ({document.relevance:g})" if document.relevance > 0 else "not relevant"
 
 
 def facts(margin: Margin, document: QueryDocument) -> list[str]:
-    """What is known of a document beside its text."""
+    """Return what is known of a document beside its text."""
     words = [f"score {document.score:.3f}"]
     if document.pair_id and margin.query_id:
         words.append(f"rank {document.rank}")
@@ -211,7 +212,7 @@ def facts(margin: Margin, document: QueryDocument) -> list[str]:
 
 
 def notes(margin: Margin, spell: Callable[[str], str] = str) -> list[str]:
-    """What a reader must know before trusting the numbers, one sentence each."""
+    """Return what a reader must know before trusting the numbers, one sentence each."""
     lines = [*margin.notes, *text_notes("the query", margin.query)]
     for name, document in zip("AB", margin.documents, strict=True):
         lines += text_notes(name, document.explained)
@@ -224,7 +225,7 @@ def notes(margin: Margin, spell: Callable[[str], str] = str) -> list[str]:
 
 
 def marks_legend(margin: Margin) -> tuple[str, str]:
-    """What marked words of the documents do: those above zero and those below it."""
+    """Return what marked words of the documents do: those above zero and those below it."""
     if all(one.by == "lift" for one in margin.documents):
         return "lift its score most", "pull it down"
     return "add most to its sum", "lower it"

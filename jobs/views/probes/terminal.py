@@ -13,13 +13,13 @@ from jobs.views.kit.table import Table, table_of
 HEADS = ("edit", "pairs", "change", "control", "above original", "falls below next")
 WIDEST = 36
 LEGEND = (
-    "change: of the score by the edit, mean and half its 95 % interval. control: the same of a benign edit of like "
-    "size. above original, falls below next: share of documents, that of the control in brackets."
+    "change: of the score by the edit, mean and half its 95 % interval. control: the same of a benign edit of "
+    "similar size. above original, falls below next: share of documents, that of the control in brackets."
 )
 
 
 def probes_text(probes: Probes, width: int = 110) -> str:
-    """What :func:`terminal_probes` prints, as plain text."""
+    """Return what :func:`terminal_probes` prints, as plain text."""
     return plain_text(lambda console: terminal_probes(probes, console), width)
 
 
@@ -41,12 +41,12 @@ def terminal_probes(probes: Probes, console: Console) -> None:
 
 
 def probes_table(probes: Probes) -> Table:
-    """A row an edit, with its control beside it."""
+    """Return a row an edit, with its control beside it."""
     return table_of(HEADS, [_row(one) for one in probes.probes])
 
 
 def sentence(one: Probe) -> str:
-    """What a probe says, in one sentence."""
+    """Return what a probe says, in one sentence."""
     said = (
         f"An edit that {one.title} changes the score by {one.change.value:+.3f}{_interval(one.change)}, its control by "
         f"{one.control_change.value:+.3f}; by less than {SMALL:g} in {one.small.value:.0%} of {one.pairs:,} documents"

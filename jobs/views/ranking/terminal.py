@@ -15,7 +15,7 @@ WORST = 5
 
 
 def plan_metrics(store: Store, plan: Plan, job: JobConfig) -> Iterator[str]:
-    """Lines with the metrics of the log's own ranking and its worst queries; none for a job without judgments."""
+    """Yield lines with the metrics of the log's own ranking and its worst queries; none for a job without judgments."""
     ranking = planned_metrics(store, plan, job.depth)
     if ranking is None:
         return

@@ -42,8 +42,8 @@ class Disagreements:
 
 
 def read_disagreements(run: Run, most: int) -> Disagreements | None:
-    """The ``most`` queries on which the stored comparison disagrees; None where there is none. RunError where it is
-    damaged."""
+    """Return the ``most`` queries on which the stored comparison disagrees; None where there is none. RunError where it
+    is damaged."""
     if not (run.store.exists(PAIRS) and run.store.exists(RESULT)):
         return None
     try:

@@ -60,7 +60,7 @@ class _Opened:
         self._pairs = run.pairs(wanted)
 
     def margin(self, query_id: str, a: str, b: str) -> tuple[Margin | None, str]:
-        """The margin of two documents and its drawing; None where the run has not written them yet."""
+        """Return the margin of two documents and its drawing; None where the run has not written them yet."""
         result = self.queries.get(query_id)
         ids = self._pair_ids(query_id, a, b) if result is not None else []
         if result is None or len(ids) != 2 or not all(one in self._pairs for one in ids):
@@ -73,7 +73,7 @@ class _Opened:
         return made, self._fitted(Markup(margin_html(made, styled=False)), command)
 
     def query(self, query_id: str) -> tuple[QueryResult, str]:
-        """A query, and the drawing of its first documents."""
+        """Return a query, and the drawing of its first documents."""
         result = self.queries[query_id]
         self.shown += [one.pair_id for one in result.documents[:DOCUMENTS]]
         command = f"tokenpair show {self.called} --query={shlex.quote(printable(query_id))}"
@@ -104,11 +104,11 @@ class Known:
 
 
 def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: int) -> Failing:
-    """The worst queries of a judged log; ``room`` is the bytes that what they open to may have."""
+    """Return the worst queries of a judged log; ``room`` is the bytes that what they open to may have."""
     metric, first_relevant = f"model nDCG@{ranking.cutoff}", f"model RR@{ranking.cutoff}"
     recall = f"model R@{ranking.depth}"
     table = ranking.per_query
-    # Where all judgments are of the run's rows, a query without a relevant one is one that found none.
+    # Where all judgments are of the run's rows, a query without a relevant one retrieved none.
     answerable = pc.greater(table["relevant"], 0) if recall in table.column_names else pc.is_valid(table["relevant"])
     table = table.filter(pc.and_(answerable, pc.less(table[metric], 1 - 1e-9)))
     rows = sorted(table.to_pylist(), key=lambda row: row[metric])  # stable
@@ -136,8 +136,8 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
     for row in chosen:
         why, more = drawn[row["query"]]
         good = row["relevant"]
-        found = f"{round(row[recall] * good)} of {good}" if recall in row else str(good)
-        cells = [_called(row["text"], row["query"]), number(row[metric]), number(row[first_relevant]), found, why]
+        retrieved = f"{round(row[recall] * good)} of {good}" if recall in row else str(good)
+        cells = [_called(row["text"], row["query"]), number(row[metric]), number(row[first_relevant]), retrieved, why]
         if more and row["query"] in known.said:
             more = Markup('<p class="faint">{}</p>').format(known.said[row["query"]]) + more
         tags = [shortened(f"query {printable(row['query'])}", LONGEST_ID), *known.tags.get(row["query"], ())]
@@ -149,7 +149,7 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
         parts.append(f"in {none:,} of them no relevant document is among the first {ranking.cutoff}")
     if inverted:
         parts.append(f"in {inverted:,} a relevant one is below a document that is not relevant or not judged")
-    intro = f"{'; '.join(parts)}. Open a query to see which words put it there."
+    intro = f"{'; '.join(parts)}. Open a query to see which words decide its order."
     if not rows:
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."
     if none and recall in table.column_names:
@@ -175,13 +175,14 @@ def _judged_row(
 
 
 def raising(margin: Margin) -> str:
-    """The query words that put the first document of a margin above the second: "wing +0.12, hot +0.05"."""
+    """Return the query words that put the first document of a margin above the second: "wing +0.12, hot +0.05"."""
     lines = [line for line in query_lines(margin) if line.is_word and line.value >= NAMED_SHARE * margin.difference > 0]
     return ", ".join(f"{printable(line.label)} +{line.value:.2f}" for line in lines[:NAMED])
 
 
 def lifting(result: QueryResult) -> str:
-    """The query words that raised the first document most: by their lift, or by what they add where it has none."""
+    """Return the query words that raised the first document most: by their lift, or by what they add where it has
+    none."""
     best = min(result.documents, key=lambda one: (-one.score, one.id))
     values = best.row_sums if best.row_lift is None else best.row_lift
     groups = result.query.groups

@@ -26,12 +26,13 @@ LEAST_SHARE = 0.05
 
 
 def examples(failures: Failures | None) -> list[str]:
-    """The queries that are shown as examples of a kind."""
+    """Return the queries that are shown as examples of a kind."""
     return [case.query_id for kind in (failures.kinds if failures else ()) for case in kind.cases[:EXAMPLES]]
 
 
 def cards(failures: Failures | None, linked: Collection[str]) -> list[dict[str, Any]]:
-    """What the template needs of each kind, the commonest first; queries in ``linked`` have a row on the page."""
+    """Return what the template needs of each kind, the commonest first; queries in ``linked`` have a row on the
+    page."""
     kinds = sorted(failures.kinds if failures else (), key=lambda kind: -(kind.share or 0.0))
     return [
         {
@@ -54,13 +55,13 @@ def cards(failures: Failures | None, linked: Collection[str]) -> list[dict[str, 
 
 
 def above_chance(kind: Kind) -> bool:
-    """Whether a kind occurs more often than its rule's false alarms alone would make it."""
+    """Return whether a kind occurs more often than its rule's false alarms alone would make it."""
     alarms = [rate.false_alarms for rate in kind.rates]
     return kind.low is not None and kind.low > (sum(alarms) / len(alarms) if alarms else 0.0)
 
 
 def kind_sentences(failures: Failures | None) -> list[Sentence]:
-    """The kinds that occur more often than by chance, the commonest first."""
+    """Return the kinds that occur more often than by chance, the commonest first."""
     if failures is None:
         return []
     made = []
@@ -77,13 +78,14 @@ def kind_sentences(failures: Failures | None) -> list[Sentence]:
 
 
 def knows_the_cut(failures: Failures | None) -> bool:
-    """Whether unread text was looked at: then it is known whether the cut matters, and not only that it is there."""
+    """Return whether unread text was looked at: then it is known whether the cut matters, and not only that it is
+    there."""
     kind = failures.kind(behind_the_cut.NAME) if failures is not None else None
     return kind is not None and kind.of > 0
 
 
 def tags(failures: Failures | None) -> dict[str, list[str]]:
-    """The kinds of failure of each query, in a few words."""
+    """Return the kinds of failure of each query, in a few words."""
     named: dict[str, list[str]] = {}
     for kind in failures.kinds if failures else ():
         for case in kind.cases:
@@ -117,10 +119,10 @@ def only_in_wrong(failures: Failures | None) -> dict[str, str]:
 
 
 def probes_part(probes: Probes | None, called: str) -> dict[str, Any]:
-    """The probes as a part of the page, or how to make them."""
+    """Return the probes as a part of the page, or the command that computes them."""
     if probes is None:
         missing = (
-            "What a negation, another number or a cut sentence changes in the scores was not tested: tokenpair probe "
+            "What a negation, another number or an antonym changes in the scores was not tested: tokenpair probe "
             f"{shlex.quote(called)}"
         )
         return {"missing": missing}
@@ -130,7 +132,7 @@ def probes_part(probes: Probes | None, called: str) -> dict[str, Any]:
 
 
 def probe_sentences(probes: Probes | None) -> list[Sentence]:
-    """The edit that contradicts a document and is noticed least, where that is often."""
+    """Return the edit that contradicts a document and is noticed least, where that is often."""
     often: Sequence[Probe] = [
         one
         for one in (probes.probes if probes else ())

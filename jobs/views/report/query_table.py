@@ -39,7 +39,8 @@ class QueryFacts:
 
 
 def read_facts(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QUERIES) -> tuple[int, list[QueryFacts]]:
-    """How many queries the run has, and facts of ``most`` of them: those ``wanted``, and others drawn at random."""
+    """Return how many queries the run has, and facts of ``most`` of them: those ``wanted``, and others drawn at
+    random."""
     if run.roles[0] != "query":
         return 0, []
     with _queries(run) as con:
@@ -58,7 +59,7 @@ def read_facts(run: Run, seed: int, wanted: Sequence[str], most: int = MOST_QUER
 
 
 def most_cut(run: Run, most: int = 10) -> list[tuple[str, int, int]]:
-    """The queries with the largest part of their documents cut: id, how many were cut, and of how many."""
+    """Return the queries with the largest part of their documents cut: id, how many were cut, and of how many."""
     with _queries(run) as con:
         return list(
             con.execute(
@@ -87,7 +88,7 @@ def _in_order(id: str) -> tuple[int, int, str]:
 
 
 def without_effect(tables: Mapping[str, pa.Table]) -> dict[str, list[str]]:
-    """The words without effect of each query, the ones that pull most first."""
+    """Return the words without effect of each query, those that lower the scores most first."""
     words: dict[str, list[str]] = {}
     table = tables.get("words_without_effect")
     if table is not None:
@@ -106,8 +107,8 @@ def query_rows(
     opened: Mapping[str, Markup],
     links: Mapping[str, str],
 ) -> Rows:
-    """The table of queries; ``lost`` are their words without effect, ``opened`` what some open to, and ``links`` where
-    on the page others are."""
+    """Return the table of queries; ``lost`` are their words without effect, ``opened`` what some open to, and ``links``
+    where on the page others are."""
     measured = _measured(ranking, {one.id for one in facts})
     shown = _metric_columns(ranking)
     heads = [Head("query", label=True), *(Head(head, meaning) for _, head, meaning in shown)]
@@ -137,7 +138,7 @@ def query_rows(
 
 
 def fragment(table: str, query_id: str) -> str:
-    """The fragment of a query's row in a table."""
+    """Return the fragment of a query's row in a table."""
     return f"{table}={quote(query_id, safe='')}"
 
 

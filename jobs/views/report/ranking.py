@@ -12,7 +12,7 @@ from jobs.storage.store import Store
 
 
 def stored_ranking(statistic: Statistic | None, store: Store) -> Ranking | None:
-    """The statistic "ranking" as it was computed; None where the run has no judgments."""
+    """Return the statistic "ranking" as it was computed; None where the run has no judgments."""
     files = {info.name: info.file for info in statistic.tables} if statistic is not None else {}
     if statistic is None or "ranking" not in files:
         return None

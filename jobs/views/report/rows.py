@@ -47,5 +47,5 @@ class Rows:
 
 
 def number(value: float | None, decimals: int = 2) -> str:
-    """A number of a cell; "–" where there is none."""
+    """Format a number of a cell; "–" where there is none."""
     return "–" if value is None or value != value else f"{value:.{decimals}f}"

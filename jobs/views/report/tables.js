@@ -2,8 +2,8 @@
 "use strict";
 (() => {
   const number = (text) => {
-    const found = /^[−-]?[\d,]*\.?\d+/.exec(text);
-    return found ? Number(found[0].replaceAll(",", "").replace("−", "-")) : null;
+    const match = /^[−-]?[\d,]*\.?\d+/.exec(text);
+    return match ? Number(match[0].replaceAll(",", "").replace("−", "-")) : null;
   };
   const opened = (row) => row.nextElementSibling?.classList.contains("more") ? row.nextElementSibling : null;
 
@@ -15,7 +15,7 @@
     row.querySelector("button").setAttribute("aria-expanded", String(open));
   }
 
-  // What has no number comes last, whichever way the others are sorted; rows keep what they open to.
+  // What has no number comes last in both orders; rows keep what they open to.
   function sort(table, column, descending) {
     const body = table.tBodies[0], label = table.tHead.rows[0].cells[column].classList.contains("left");
     const rows = [...body.querySelectorAll("tr.row")].map((row) => {

@@ -29,7 +29,7 @@ class Trust:
 
 
 def scored(overview: Overview, log: bool) -> str:
-    """How much was looked at, and which scores there are."""
+    """Say how much was looked at, and which scores there are."""
     scores, totals = overview.scores, overview.totals
     what = "pairs of a query and a document" if log else "pairs of texts"
     return (
@@ -40,7 +40,7 @@ def scored(overview: Overview, log: bool) -> str:
 
 
 def adds_up(overview: Overview) -> Trust:
-    """Whether the integration reached what was asked of it."""
+    """Say whether the integration reached what was asked of it."""
     totals = overview.totals
     good = totals.unconverged == 0 and totals.largest_error <= GOOD_ERROR
     against = "the model's own score" if overview.sums_to == "score" else "what the model's own scores say it must be"
@@ -55,7 +55,7 @@ def adds_up(overview: Overview) -> Trust:
 
 
 def meaning(overview: Overview, unit: str) -> Trust:
-    """What a pair's numbers sum to, with the average pair as the example."""
+    """Say what a pair's numbers sum to, with the average pair as the example."""
     one = overview
     decimals = 2 if max(abs(one.score), abs(one.total)) >= SMALL_SCORE else 3
 
@@ -89,7 +89,7 @@ def meaning(overview: Overview, unit: str) -> Trust:
 
 
 def cut_texts(overview: Overview) -> Trust | None:
-    """How many texts the model did not read to their end; None where it read all."""
+    """Say how many texts the model did not read to their end; None where it read all."""
     totals = overview.totals
     if not totals.truncated:
         return None
@@ -100,7 +100,7 @@ def cut_texts(overview: Overview) -> Trust | None:
 
 
 def judged_documents(ranking: Ranking | None) -> Trust | None:
-    """Whether the metrics of the ranking know enough of what was retrieved; None where all of it is judged."""
+    """Say whether the metrics of the ranking know enough of what was retrieved; None where all of it is judged."""
     share = ranking.measure("Judged", "model") if ranking is not None else None
     if share is None or share.value > MOSTLY_JUDGED:
         return None
@@ -112,7 +112,7 @@ def judged_documents(ranking: Ranking | None) -> Trust | None:
 
 
 def agreement(overview: Overview) -> Trust | None:
-    """Whether the log's own scores are this model's; None where there is no log with scores."""
+    """Say whether the log's own scores are this model's; None where there is no log with scores."""
     agreement = overview.totals.agreement
     if agreement is None:
         return None
@@ -122,11 +122,11 @@ def agreement(overview: Overview) -> Trust | None:
     )
     if agreement.fits:
         return Trust("good", "The log is this model's.", words)
-    return Trust("warn", "The log may be another model's.", words + " Another model, prompt or similarity made it.")
+    return Trust("warn", "The log may be another model's.", words + " Another model, prompt or similarity made them.")
 
 
 def rejected_rows(overview: Overview) -> Trust:
-    """How much of the input was rejected."""
+    """Say how much of the input was rejected."""
     reasons = overview.totals.rejected
     count = sum(reasons.values())
     if not count:
@@ -138,7 +138,7 @@ def rejected_rows(overview: Overview) -> Trust:
 
 
 def small(value: float) -> str:
-    """An error in two digits."""
+    """Format an error in two digits."""
     return f"{value:.1e}" if 0 < value < 1e-4 else f"{value:.2g}"
 
 

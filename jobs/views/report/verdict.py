@@ -25,7 +25,8 @@ class Sentence:
 
 
 def metrics(ranking: Ranking | None) -> list[dict[str, Any]]:
-    """A tile for each metric with its values by ranking: those of both orders, or one where they are the same."""
+    """Return a tile for each metric with its values by ranking: those of both orders, or one where they are the
+    same."""
     if ranking is None:
         return []
     same = one_order(ranking)
@@ -41,7 +42,8 @@ def metrics(ranking: Ranking | None) -> list[dict[str, Any]]:
 
 
 def one_order(ranking: Ranking) -> bool:
-    """Whether there is but one ranking to speak of: the log has none, or every metric of every query is the same."""
+    """Return whether there is but one ranking to speak of: the log has none, or every metric of every query is the
+    same."""
     table = ranking.per_query
     both = [name.removeprefix("log ") for name in table.column_names if name.startswith("log ")]
     return all(table[f"log {name}"].equals(table[f"model {name}"]) for name in both if _has(table, f"model {name}"))
@@ -69,7 +71,8 @@ def sentences(
     failing: bool,
     without: Collection[str] = (),
 ) -> list[Sentence]:
-    """The verdict: how good the ranking is, the kinds of failure, the statistics that ask for something, and edits.
+    """Return the verdict: how good the ranking is, the kinds of failure, the statistics that ask for something, and
+    edits.
 
     ``failing`` says whether the page has a table of failing queries; ``without`` leaves out what the kinds of failure
     say better, by what it is about.

@@ -46,8 +46,8 @@ class Advice:
 
 
 def advice_of(summary: Summary, tables: Mapping[str, pa.Table]) -> list[Advice]:
-    """What a person acts on, first; then what describes the scores. ``tables`` are the statistics' tables by name, of
-    which those of ``READ`` are used."""
+    """Return what a person acts on, first; then what describes the scores. ``tables`` are the statistics' tables by
+    name, of which those of ``READ`` are used."""
     known = _Known(summary, tables)
     made = (
         _ranking(known),
@@ -76,11 +76,11 @@ class _Known:
         self.whole = "the score" if facts.sums_to == "score" else "what all of them add up to"
 
     def figure(self, statistic: str, name: str) -> Figure | None:
-        """A figure, where the run has it and it is defined."""
+        """Return a figure, where the run has it and it is defined."""
         return self.summary.figure(statistic, name)
 
     def rows(self, table: str, most: int) -> list[dict[str, object]]:
-        """The first rows of a table; none where the run has no such table."""
+        """Return the first rows of a table; none where the run has no such table."""
         return self.tables[table].slice(0, most).to_pylist() if table in self.tables else []
 
 
@@ -101,7 +101,7 @@ def _ranking(known: _Known) -> Advice | None:
     if "log" in by and any(by["log"][end] != best[end] for end in ("value", "low", "high")):
         finding += f" in the model's order, {ranged(by['log'])} in the log's"
     table, cutoff = known.tables["ranking_queries"], name.partition("@")[2]
-    # Where all judgments are of the run's rows, recall is not known, and a query without a relevant one found none.
+    # Where all judgments are of the run's rows, recall is not known, and a query without a relevant one retrieved none.
     if any(column.startswith("model R@") for column in table.column_names):
         table = table.filter(pc.greater(table["relevant"], 0))
     none = pc.sum(pc.cast(pc.equal(table[f"model RR@{cutoff}"], 0), pa.int64())).as_py() or 0
@@ -116,7 +116,7 @@ def _ranking(known: _Known) -> Advice | None:
 
 
 def too_few(queries: int, low: float | None, high: float | None) -> bool:
-    """Whether the interval of a metric of so many queries makes it meaningless."""
+    """Return whether the interval of a metric of so many queries makes it meaningless."""
     return queries < FEW_QUERIES or low is None or open_ended(low, high, 1.0)
 
 
@@ -258,10 +258,10 @@ def _exact(known: _Known) -> Advice | None:
 
 
 def _positive(one: Figure) -> bool:
-    """A share or ratio that a sentence can name: below zero, "a third of it" would say nothing."""
+    """Return whether a sentence can name a share or ratio: below zero, "a third of it" would say nothing."""
     return (one.value or 0.0) > 0
 
 
 def _beyond(share: Figure, others: str) -> str:
-    """Why a share is more than all of it; "" where it is not."""
+    """Return why a share is more than all of it; "" where it is not."""
     return f", more than all of it, because {others} add up to less than zero" if (share.value or 0.0) > 1 else ""

@@ -269,7 +269,7 @@ def _ranking_queries(rows: list[Row], facts: RunFacts) -> list[Table]:
 
 
 def ranged(row: Row) -> str:
-    """A metric in three decimals with its interval, as 0.374 (0.340 to 0.410)."""
+    """A metric in three decimals with its interval, as 0.374 (0.341 to 0.412)."""
     if row["value"] is None:
         return "-"
     ends = "" if row["low"] is None else f" ({row['low']:.3f} to {row['high']:.3f})"
