@@ -13,8 +13,9 @@ from display_pairs import explained
 from query_runs import Ranked, write_run
 
 from attribution_core.results import ExplainedText, PairAttribution
+from jobs.analysis.failures import words_without_effect
 from jobs.analysis.failures.behind_the_cut import better_unread
-from jobs.analysis.failures.find import find_failures, read_failures
+from jobs.analysis.failures.find import NOTHING_FAILS, find_failures, read_failures
 from jobs.analysis.failures.near_duplicates import differences, near_duplicates
 from jobs.analysis.failures.result import FILE, Failures, stored_failures, write_failures
 from jobs.analysis.failures.sentence_would_win import winning_sentence
@@ -151,6 +152,17 @@ def test_without_the_model_what_needs_it_is_named(tmp_path: Path) -> None:
     assert [kind.name for kind in failures.kinds] == ["near_duplicates"]
     assert any("need the model: tokenpair probe" in note for note in failures.notes)
     assert not failures.with_model
+
+
+@pytest.mark.usefixtures("marked")
+def test_a_log_without_a_failing_query_says_that(tmp_path: Path) -> None:
+    """It said that no query has two documents, and that the model was missing."""
+    rows = [_row("q", "d1", "red ball", 0.9, 1), _row("q", "d2", "blue sky", 0.5, 0)]
+    failures = find_failures(_run(tmp_path / "run", rows))
+    assert failures.failing == 0
+    assert failures.notes[0] == NOTHING_FAILS
+    assert not any("tokenpair probe" in note or "two documents" in note for note in failures.notes)
+    assert {kind.name for kind in failures.kinds} <= {words_without_effect.NAME}
 
 
 @pytest.mark.usefixtures("marked")

@@ -25,6 +25,7 @@ from jobs.errors import RunError
 from jobs.run.reader import Run
 from jobs.views.margin.flips import flips_text, proof_lines
 from jobs.views.margin.page import margin_html
+from jobs.views.report.trust import decided
 
 LOG = pa.schema([("rank", pa.int32()), ("relevance", pa.int32())])
 
@@ -152,6 +153,12 @@ def test_the_sample_is_stored_and_its_means_are_those_of_single_proofs(
     text = " ".join(flips_text(flips).split())
     assert "4 of 6 inversions, one a query" in text
     assert "Only 4 different first texts" in text
+    trust, untested = decided(stored, "RUN", failing=True), decided(None, "RUN", failing=True)
+    assert trust is not None
+    assert untested is not None
+    assert "4 of 6 inversions were tested by deletion" in trust.words
+    assert untested.words.endswith("tokenpair why RUN --prove")
+    assert decided(None, "RUN", failing=False) is None
 
 
 def test_random_orders_depend_on_the_seed_alone(tiny: TinyModels, tmp_path: Path, rng: random.Random) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from jobs.run.untrusted import as_written
 
 # Queries that are looked at, and the top ranks of each.
 QUERIES, TOP = 200, 10
+NOTHING_FAILS = "No judged query has an irrelevant document above a relevant one: no failure is looked at."
 NO_MODEL = "need the model: tokenpair probe {} looks at them"
 
 
@@ -109,11 +110,10 @@ def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progres
     notes = [run.unfinished] if run.unfinished else []
     notes += _sample_notes(scene, names, len(failing) if judged is not None else all_queries)
     kinds: list[Kind] = []
-    for one in (
-        _near_duplicates(scene),
-        *_by_sentences(run, scene, model, progress),
-        words_without_effect.words_without_effect(run),
-    ):
+    looked: Iterable[Kind | str] = (NOTHING_FAILS,)
+    if judged is None or failing:
+        looked = (_near_duplicates(scene), *_by_sentences(run, scene, model, progress))
+    for one in (*looked, words_without_effect.words_without_effect(run)):
         if isinstance(one, Kind):
             kinds.append(one)
         else:

@@ -94,6 +94,11 @@ def flips_verdict(flips: Flips) -> str:
     return f"{said}."
 
 
+def words_decide(flips: Flips) -> bool:
+    """Return whether fewer words go by the attributions than by every other order, for documents."""
+    return all(flips.lead(DOCUMENT, rule).fewer.low > 0 for rule in RULES if rule != ATTRIBUTIONS)
+
+
 def flip_tables(flips: Flips) -> list[Table]:
     """Return a table for each text that words are deleted from."""
     tables = []

@@ -24,8 +24,6 @@ from jobs.views.margin.wording import (
 )
 from jobs.views.query.terminal import INDENT, QuerySheet
 
-QUERY_LINES = 4
-
 
 def terminal_margin(margin: Margin, console: Console | None = None, *, proof: Proof | None = None) -> None:
     """Print why one document is above another: the answer in a sentence, then the words that make it up.

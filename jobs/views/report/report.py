@@ -16,6 +16,7 @@ from markupsafe import Markup
 from attribution_core.display.view import model_words, printable, shortened
 from jobs.analysis.failures.find import read_failures
 from jobs.analysis.failures.result import Failures
+from jobs.analysis.flips.result import stored_flips
 from jobs.analysis.probes.result import stored_probes
 from jobs.analysis.query.reader import read_queries
 from jobs.analysis.query.result import QueryResult
@@ -54,6 +55,7 @@ from jobs.views.report.trust import (
     adds_up,
     agreement,
     cut_texts,
+    decided,
     judged_documents,
     meaning,
     rejected_rows,
@@ -105,6 +107,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     trust = [
         adds_up(overview),
         judged(faithfulness, called),
+        decided(stored_flips(run) if log else None, called, failing=ranking is not None and bool(failing.intro)),
         meaning(overview, unit),
         cut_texts(overview),
         judged_documents(ranking),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.analysis.flips.result import Flips
 from jobs.analysis.ranking.result import Ranking
+from jobs.views.margin.flips import flips_verdict, words_decide
 from jobs.views.report.overview import Overview
 from jobs.views.statistics.advice import GOOD_ERROR
 
@@ -52,6 +55,20 @@ def adds_up(overview: Overview) -> Trust:
         missed = _count(totals.unconverged, "text")
         words += f" {missed} missed the tolerance asked for: their numbers are approximate."
     return Trust("good" if good else "warn", "The numbers add up." if good else "Some numbers are approximate.", words)
+
+
+def decided(flips: Flips | None, called: str, *, failing: bool) -> Trust | None:
+    """Say whether the words that are named decide the order of two documents; None where nothing could be tested."""
+    if flips is not None:
+        state: State = "good" if words_decide(flips) else "note"
+        of = f"{flips.inversions:,} of {flips.of:,} inversions"
+        return Trust(state, "The words decide the order.", f"{flips_verdict(flips)} ({of} were tested by deletion.)")
+    if not failing:
+        return None
+    words = (
+        f"Whether deleting these words turns the order of two documents: tokenpair why {shlex.quote(called)} --prove"
+    )
+    return Trust("open", "The words of failing queries were not tested.", words)
 
 
 def meaning(overview: Overview, unit: str) -> Trust:
