@@ -87,12 +87,13 @@ def show_margin(margin: Margin, proof: Proof | None, *, html: Path | None, json:
     from jobs.views.margin.page import margin_html
     from jobs.views.margin.terminal import terminal_margin
 
+    # Before anything is printed: a reader such as head may end the command.
+    if html is not None:
+        _write(html, _page(margin_html(margin, proof=proof)), echo)
     if json:
         say(dumps(margin.to_dict() | ({} if proof is None else {"proof": proof.to_dict()}), ensure_ascii=True))
     else:
         terminal_margin(margin, Console(), proof=proof)
-    if html is not None:
-        _write(html, _page(margin_html(margin, proof=proof)), echo)
 
 
 def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool) -> None:

@@ -63,6 +63,12 @@ class Kind(_Frozen):
         """count / of; None of nothing."""
         return self.count / self.of if self.of else None
 
+    @property
+    def above_chance(self) -> bool:
+        """Whether it occurs more often than the false alarms of its rule alone would make it."""
+        alarms = [rate.false_alarms for rate in self.rates]
+        return self.low is not None and self.low > (sum(alarms) / len(alarms) if alarms else 0.0)
+
 
 class IdenticalWord(_Frozen):
     """A word of a query that of two documents only the wrong one has.

@@ -39,7 +39,11 @@ def words_without_effect(run: Run) -> Kind | str:
         return f"{LEFT_OUT}: tokenpair stats {run.url} computes them."
     except KeyError:
         return f"{LEFT_OUT}: the statistics of this run do not have them."
-    rows.sort(key=lambda row: (str(row["query_id"]), row["place"]))
+    # The queries with the lowest lift first, each with its words in order.
+    lowest: dict[str, float] = {}
+    for row in rows:
+        lowest[row["query_id"]] = min(row["mean_lift"], lowest.get(row["query_id"], row["mean_lift"]))
+    rows.sort(key=lambda row: (lowest[row["query_id"]], str(row["query_id"]), row["place"]))
     cases = [
         Case(
             query_id=str(query),

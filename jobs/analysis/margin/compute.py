@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -12,6 +12,7 @@ from jobs.analysis.margin.result import Margin
 from jobs.analysis.margin.split import document_of, margin_of_pairs, split
 from jobs.analysis.query.nearest import no_document, no_query
 from jobs.errors import RunError
+from jobs.progress import counted
 from jobs.run.reader import Run
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 NO_JUDGMENTS = "The run has no judgments, so no inversion is known: these are the query's two best documents."
 NO_INVERSION = "No irrelevant document is above a relevant one in this query: these are the query's two best documents."
+NONE_HERE = (
+    "None of the {} that are judged relevant for this query is among its documents in the run: these are the two best "
+    "of those."
+)
 
 
 def margin(run: Run, query_id: str, a: str | None = None, b: str | None = None) -> Margin:
@@ -50,7 +55,7 @@ def margin(run: Run, query_id: str, a: str | None = None, b: str | None = None) 
             a, b = inversion.above, inversion.below
         else:
             a, b = rows[0]["text_b_id"], rows[1]["text_b_id"]
-            notes.append(NO_JUDGMENTS if relevant is None else NO_INVERSION)
+            notes.append(_why_no_inversion(rows, relevant))
     for id in (a, b):
         if id not in places:
             raise RunError(no_document(query_id, id, list(places), "" if run.finished else "; the run is not finished"))
@@ -58,6 +63,16 @@ def margin(run: Run, query_id: str, a: str | None = None, b: str | None = None) 
         raise RunError(f"query {query_id!r}: a margin needs two different documents, not {a!r} twice")
     first, second = ((id, rows[places[id]]["pair_id"], places[id] + 1) for id in (a, b))
     return _margins(run, [(query_id, first, second)], notes)[0]
+
+
+def _why_no_inversion(rows: Sequence[Mapping[str, Any]], relevant: set[tuple[str, str]] | None) -> str:
+    """Return why a query with these rows has no inversion; ``relevant`` are its (query, document) pairs."""
+    if relevant is None:
+        return NO_JUDGMENTS
+    wanted = {document for _, document in relevant}
+    if wanted and not wanted & {row["text_b_id"] for row in rows}:
+        return NONE_HERE.format(counted(len(wanted), "document"))
+    return NO_INVERSION
 
 
 def margins_of(run: Run, inverted: Sequence[Inversion]) -> list[Margin]:

@@ -10,6 +10,7 @@ from jobs.analysis.failures.result import Case, Failures, Kind
 from jobs.views.kit.sheet import TableSheet
 
 CASES, LONGEST = 3, 160
+BY_CHANCE = "no more often than the rule's false alarms"
 
 
 def failures_text(failures: Failures, width: int = 110) -> str:
@@ -24,8 +25,10 @@ def terminal_failures(failures: Failures, console: Console) -> None:
     for kind in sorted(failures.kinds, key=lambda kind: -(kind.share or 0.0)):
         sheet.blank()
         sheet.line(f"{kind.title}: {counted_share(kind)}")
-        if kind.count:
+        if kind.above_chance:
             sheet.line(f"  {kind.advice}")
+        elif kind.count:
+            sheet.line(f"  {BY_CHANCE[:1].upper()}{BY_CHANCE[1:]}.")
         for case in kind.cases[:CASES]:
             sheet.line(f"  {case_line(case)}", "dim")
         if kind.rates:
@@ -39,8 +42,8 @@ def terminal_failures(failures: Failures, console: Console) -> None:
 def head(failures: Failures) -> str:
     """Return what was looked at, in one or two sentences."""
     said = (
-        f"{failures.failing:,} of {failures.judged:,} judged queries fail: a document that is not relevant ranks above "
-        "a relevant one."
+        f"In {failures.failing:,} of {failures.judged:,} judged queries a document that is not relevant, or not "
+        "judged, ranks above a relevant one."
         if failures.judged
         else f"{failures.looked_at:,} of {failures.queries:,} queries looked at."
     )

@@ -168,8 +168,13 @@ def verdict(margin: Margin) -> list[str]:
         return [f"{first.id} and {second.id} have the same score, {first.score:.3f}."]
     said = [f"{above.id} is above {below.id} by {gap:.3f} (score {above.score:.3f} against {below.score:.3f})."]
     if (below.relevance or 0) > 0 and not (above.relevance or 0) > 0:
-        counts = " and counts as not relevant" if above.relevance is None else ""
-        said.append(f"It should be below: {below.id} is {judged(below)}, and {above.id} is {judged(above)}{counts}.")
+        if above.relevance is None:
+            said.append(
+                f"{below.id} is {judged(below)}, and {above.id} is {judged(above)}: if it is not relevant, it should "
+                "be below."
+            )
+        else:
+            said.append(f"It should be below: {below.id} is {judged(below)}, and {above.id} is {judged(above)}.")
     words = [line for line in _by_word(margin.query_words) if line.is_word]
     made = _named([(line.label, sign * line.value) for line in words], gap)
     against = _named([(line.label, -sign * line.value) for line in words], gap)

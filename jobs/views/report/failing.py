@@ -149,6 +149,8 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
         parts.append(f"in {none:,} of them no relevant document is among the first {ranking.cutoff}")
     if inverted:
         parts.append(f"in {inverted:,} a relevant one is below a document that is not relevant or not judged")
+    if 0 < none + inverted < len(rows):
+        parts.append("in the others relevant documents are missing from the run")
     intro = f"{'; '.join(parts)}. Open a query to see which words decide its order."
     if not rows:
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."

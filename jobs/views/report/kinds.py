@@ -9,9 +9,9 @@ from typing import Any
 
 from attribution_core.display.view import printable, shortened
 from jobs.analysis.failures import behind_the_cut, words_without_effect
-from jobs.analysis.failures.result import Failures, Kind
+from jobs.analysis.failures.result import Failures
 from jobs.analysis.probes.result import Probe, Probes
-from jobs.views.failures.terminal import case_line, counted_share
+from jobs.views.failures.terminal import BY_CHANCE, case_line, counted_share
 from jobs.views.kit.page import html_table
 from jobs.views.probes.terminal import LEGEND, probes_table, sentence
 from jobs.views.report.query_table import fragment
@@ -39,8 +39,8 @@ def cards(failures: Failures | None, linked: Collection[str]) -> list[dict[str, 
             "id": f"kind-{kind.name.replace('_', '-')}",
             "title": f"{kind.title[:1].upper()}{kind.title[1:]}",
             "share": counted_share(kind),
-            "advice": kind.advice if kind.count else "",
-            "doubt": "" if above_chance(kind) or not kind.count else "no more often than the rule's false alarms",
+            "advice": kind.advice if kind.above_chance else "",
+            "doubt": "" if kind.above_chance or not kind.count else BY_CHANCE,
             "rates": "; ".join(map(str, kind.rates)),
             "examples": [
                 {
@@ -54,12 +54,6 @@ def cards(failures: Failures | None, linked: Collection[str]) -> list[dict[str, 
     ]
 
 
-def above_chance(kind: Kind) -> bool:
-    """Return whether a kind occurs more often than its rule's false alarms alone would make it."""
-    alarms = [rate.false_alarms for rate in kind.rates]
-    return kind.low is not None and kind.low > (sum(alarms) / len(alarms) if alarms else 0.0)
-
-
 def kind_sentences(failures: Failures | None) -> list[Sentence]:
     """Return the kinds that occur more often than by chance, the commonest first."""
     if failures is None:
@@ -67,7 +61,7 @@ def kind_sentences(failures: Failures | None) -> list[Sentence]:
     made = []
     for kind in sorted(failures.kinds, key=lambda kind: -(kind.share or 0.0)):
         # Words without effect have a sentence of their own, with examples, from the statistics.
-        if kind.name == words_without_effect.NAME or not above_chance(kind):
+        if kind.name == words_without_effect.NAME or not kind.above_chance:
             continue
         finding = f"{kind.title[:1].upper()}{kind.title[1:]} in {counted_share(kind)}."
         if kind.name == behind_the_cut.NAME and failures.documents:

@@ -10,13 +10,13 @@ from jobs.analysis.flips.result import Flips
 from jobs.analysis.ranking.result import Ranking
 from jobs.views.margin.flips import flips_verdict, words_decide
 from jobs.views.report.overview import Overview
-from jobs.views.statistics.advice import GOOD_ERROR
+from jobs.views.statistics.advice import GOOD_ERROR, MOSTLY_JUDGED
 
 # A run that sums to differences, whose reference terms are below this share of its score, is of an exact model.
 SMALL_REFERENCE = 0.05
 # Average scores below this are given in three decimals.
 SMALL_SCORE = 0.0995
-MANY_REJECTED, MANY_CUT, MOSTLY_JUDGED = 0.01, 0.1, 0.8
+MANY_REJECTED, MANY_CUT = 0.01, 0.1
 
 
 State = Literal["good", "warn", "open", "note"]

@@ -24,6 +24,8 @@ READ = ("ranking", "retrieval", "strongest")
 FEW_QUERIES = 5
 # With fewer pairs of a kind their mean is not compared.
 FEW_PAIRS = 10
+# With a smaller share of judged documents a metric may say more of the judgments than of the ranking.
+MOSTLY_JUDGED = 0.8
 LEAST_CUT, LEAST_WITHOUT_EFFECT = 0.005, 0.001
 # A share from which on identical words make most of the score.
 MOST = 0.5
@@ -88,7 +90,8 @@ def _ranking(known: _Known) -> Advice | None:
     statistic = known.summary.statistics.get("ranking")
     if statistic is None or not known.log:
         return None
-    rows = [row for row in known.rows("ranking", 100) if str(row["metric"]).startswith("nDCG")]
+    rows_of = known.rows("ranking", 100)
+    rows = [row for row in rows_of if str(row["metric"]).startswith("nDCG")]
     if not rows:
         act = "Judge some documents, and name the judgments as qrels in the job."
         return Advice(RANKING, " ".join(statistic.notes), act, "ranking")
@@ -108,6 +111,12 @@ def _ranking(known: _Known) -> Advice | None:
     # Of a large log the report reads the worst queries alone.
     if 0 < none < len(table):
         finding += f"; for {none:,} no relevant document is among the first {cutoff}"
+    judged = next((row for row in rows_of if row["metric"] == f"Judged@{cutoff}" and row["ranking"] == "model"), None)
+    seen = _number(judged["value"]) if judged is not None else None
+    if seen is not None and seen < MOSTLY_JUDGED:
+        finding += (
+            f"; only {worded(seen, 'share')} of the first {cutoff} are judged, and the others count as irrelevant"
+        )
     values = table[f"model {name}"].to_numpy()
     worst = [at for at in np.argsort(values, kind="stable")[:WORST] if values[at] < 1]
     ids = ", ".join(printable(str(table["query"][int(at)])) for at in worst)
@@ -149,7 +158,9 @@ def _without_effect(known: _Known) -> Advice | None:
         f"From {worded(lost.value, 'share')} of the queries' {content}{within(lost)}, which none of their documents "
         f"has, the model gained nothing{': ' if examples else ''}{', '.join(examples)}."
     )
-    act = "If documents use a synonym, fine-tune on such pairs or add it to the query; if not, documents are missing."
+    act = (
+        "Match these words by a lexical index beside the model; where documents use a synonym, fine-tune on such pairs."
+    )
     return Advice("no effect", finding, act, "retrieval")
 
 
