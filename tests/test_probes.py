@@ -98,7 +98,7 @@ def _probed(tmp_path: Path, model: CountingModel, **more: int) -> dict[str, Prob
     result = probe(run, cast("Judge", model), **more)
     write_probes(run, result)
     assert stored_probes(run) == result
-    assert "above original" in probes_text(result)
+    assert "above the original" in " ".join(probes_text(result).split())
     return {one.name: one for one in result.probes}
 
 

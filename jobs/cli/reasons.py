@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jobs.analysis.margin.result import Margin
 
 
+SAMPLE = 50
+
+
 def why(
     context: typer.Context,
     run_directory: Annotated[str | None, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")] = None,
@@ -47,7 +50,9 @@ def why(
             help="Delete words until the documents change places, and count them; without QUERY over many inversions.",
         ),
     ] = False,
-    sample: Annotated[int, typer.Option(min=2, help="How many inversions --prove tests, chosen at random.")] = 50,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="How many inversions --prove tests, chosen at random; default 50.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of random orders.")] = 0,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many inversions to list.")] = 10,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page too.")] = None,
@@ -64,6 +69,8 @@ def why(
     texts = {"--query": query, "--a": a, "--b": b}
     with errors_as_messages(context, names=MODEL_NAMES if query is not None else None):
         _check_arguments(run_directory, query_id, doc_a, doc_b, texts, model, prove=prove, html=html)
+        if sample is not None and not (prove and query_id is None):
+            raise JobError("--sample says how many inversions --prove tests: add --prove, without a QUERY")
         check_targets(html)
         if query is not None and a is not None and b is not None and model is not None:
             margin = _of_texts(query, a, b, model, layer, trust_remote_code)
@@ -74,12 +81,16 @@ def why(
         assert run_directory is not None, "checked above"
         run = open_run(run_directory, storage_options(endpoint_url, region, profile))
         tested: dict[str, Any] = {"model": model, "seed": seed, "trust_remote_code": trust_remote_code}
+        if query_id is None and run.roles[0] != "query":
+            raise JobError(
+                f"{run.url}: is a run of pairs and has no queries; tokenpair show explains one pair by its id"
+            )
         if query_id is None and not prove:
             arguments = run_arguments(run_directory, endpoint_url, region, profile)
             show_inversions(run, top, arguments, json=json)
             return
         if query_id is None:
-            _prove_sample(run, sample, tested, json=json, quiet=quiet)
+            _prove_sample(run, sample or SAMPLE, tested, json=json, quiet=quiet)
             return
         margin = run.margin(query_id, doc_a, doc_b)
         proof = None

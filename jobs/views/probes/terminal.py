@@ -10,11 +10,13 @@ from jobs.analysis.probes.result import SMALL, Estimate, Probe, Probes
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.kit.table import Table, table_of
 
-HEADS = ("edit", "pairs", "change", "control", "above original", "falls below next")
-WIDEST = 36
+HEADS = ("edit", "pairs", "change", "control", "above", "below")
+# What the numbers take beside the edits' names.
+NUMBERS, LEAST_NAME = 62, 14
 LEGEND = (
     "change: of the score by the edit, mean and half its 95 % interval. control: the same of a benign edit of "
-    "similar size. above original, falls below next: share of documents, that of the control in brackets."
+    "similar size. above: share of the edited copies that score above the original; below: of documents that fall "
+    "below the next one of their query; those of the control in brackets."
 )
 
 
@@ -30,7 +32,7 @@ def terminal_probes(probes: Probes, console: Console) -> None:
         f"{model_words(probes.model)}: {probes.pairs:,} documents edited, one a query, of {probes.of:,} queries."
     )
     sheet.blank()
-    sheet.table(probes_table(probes), WIDEST)
+    sheet.table(probes_table(probes), max(sheet.width - NUMBERS, LEAST_NAME))
     sheet.blank()
     sheet.line(LEGEND, "dim")
     for one in probes.probes:
