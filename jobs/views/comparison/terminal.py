@@ -143,7 +143,9 @@ class ComparisonSheet(TableSheet):
             f"{change.first:.3f} → {change.second:.3f}, {change.difference:+.3f}{interval}: {len(better):,} better, "
             f"{len(worse):,} worse, {count - len(better) - len(worse):,} the same"
         )
-        if change.low is not None and change.high is not None and change.low <= 0 <= change.high:
+        if not better and not worse:
+            self.line(f"No query has another {change.name}: both runs rank alike.")
+        elif change.low is not None and change.high is not None and change.low <= 0 <= change.high:
             self.line("The interval contains 0: which run is better cannot be said from these queries.", "yellow")
         for note in change.notes:
             self.line(note, "dim")
