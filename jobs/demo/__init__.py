@@ -120,6 +120,7 @@ def _show(console: Console, run: Run, folder: Path, model: Path) -> None:
     for command in (
         f"tokenpair show {where} {shlex.quote(_another(table, chosen))}",
         f"tokenpair show {where} --query {shlex.quote(_question(table, chosen[0]))}",
+        f"tokenpair why {where}",
         f"tokenpair report {where}",
         f'tokenpair explain "The coffee is bad." "This is not a good coffee." --model {shlex.quote(str(model))}',
         f"tokenpair run {where}/job.yaml --layer 5 --sample 8 --output {where}-layer-5",
