@@ -20,6 +20,8 @@ from attribution_core.text.words import word_key
 SHORTEST = 1e-12
 # Cells of one tile: what its arrays take stays in a processor's caches.
 TILE_CELLS = 1 << 16
+# One side of a tile: the places of its groups, their sums, and their products with the other side's embedding.
+Side = tuple[Ints, Doubles, Doubles]
 # Behind every real cell when cells are sorted.
 LAST = np.uint64(np.iinfo(np.uint64).max)
 PLACE_BITS = np.uint64(32)
@@ -129,7 +131,39 @@ class TextTable:
         across_pI += self.share_X[groups_own] * along_p[:, None]
         return across_pI
 
-    def expected(self, a: Ints, b: Ints, ends_p22: Doubles, norm_p: Doubles, sums_to: str) -> Doubles:
+    def norms(self, out: PairColumns, pairs: Ints) -> Doubles:
+        """What products of pairs of ``out`` are divided by: ‖e(a)‖‖e(b)‖ for cosine and 1 for dot."""
+        lengths_p = self.length_N[out.a[pairs]] * self.length_N[out.b[pairs]]
+        return lengths_p if out.row_lift is not None else np.ones_like(lengths_p)
+
+    def put_sums(self, out: PairColumns, pairs: Ints, rows: Side, cols: Side, sums_to: str) -> None:
+        """Write the scores, sums and lifts of pairs of ``out``.
+
+        ``rows`` are the places of their rows' groups [p, I], the rows' sums, and those of score-exact contributions
+        with the other's embedding; ``cols`` likewise [p, J]. Sums are divided by :meth:`norms`. Of the sums over rows
+        and over columns, the total is the one that is farther from what it must be, so that the error holds for both.
+        """
+        a, b, norm_p = out.a[pairs], out.b[pairs], self.norms(out, pairs)
+        ends_p22 = self.ends_N2D[a] @ self.ends_N2D[b].transpose(0, 2, 1) / norm_p[:, None, None]
+        score_p = ends_p22[:, 0, 0]
+        out.score[pairs], out.reference_a[pairs] = score_p, ends_p22[:, 0, 1]
+        out.reference_b[pairs], out.reference_ab[pairs] = ends_p22[:, 1, 0], ends_p22[:, 1, 1]
+        expected_p = self._expected(a, b, ends_p22, norm_p, sums_to)
+        by_rows_p, by_cols_p = rows[1].sum(1), cols[1].sum(1)
+        farther_p = np.abs(by_rows_p - expected_p) >= np.abs(by_cols_p - expected_p)
+        out.total[pairs] = total_p = np.where(farther_p, by_rows_p, by_cols_p)
+        # Two embeddings of length zero have a dot product, but no unit for its error.
+        missing_p, lengths_p = (total_p - expected_p) * norm_p, self.length_N[a] * self.length_N[b]
+        out.error[pairs] = np.divide(missing_p, lengths_p, out=np.zeros_like(missing_p), where=lengths_p > 0)
+        for sums, lift, (groups_pX, sums_pX, across_pX) in (
+            (out.row_sums, out.row_lift, rows),
+            (out.col_sums, out.col_lift, cols),
+        ):
+            sums.put(pairs, sums_pX)
+            if lift is not None:
+                lift.put(pairs, across_pX - score_p[:, None] * self.own_X[groups_pX])
+
+    def _expected(self, a: Ints, b: Ints, ends_p22: Doubles, norm_p: Doubles, sums_to: str) -> Doubles:
         """What the cells of pairs must sum to; ``ends_p22`` are the products of embeddings and references."""
         if sums_to == "score":
             return ends_p22[:, 0, 0]
@@ -181,29 +215,18 @@ class Tiles:
         a, b = out.a[pairs], out.b[pairs]
         groups_a, groups_b = table.groups(a), table.groups(b)
         products_pIJ, across_pI, across_pJ = self._products(a, b, groups_a, groups_b)
-        cosine = out.row_lift is not None
-        norms_p = table.length_N[a] * table.length_N[b]
-        norm_p = norms_p if cosine else np.ones_like(norms_p)
+        norm_p = table.norms(out, pairs)
         products_pIJ /= norm_p[:, None, None].astype(products_pIJ.dtype)
         matrix_pIJ = products_pIJ.astype(np.float32)
         exact_pIJ = products_pIJ.astype(np.float64)
         rows_pI, cols_pJ = exact_pIJ.sum(2), exact_pIJ.sum(1)
-        ends_p22 = table.ends_N2D[a] @ table.ends_N2D[b].transpose(0, 2, 1) / norm_p[:, None, None]
-        score_p, total_p = ends_p22[:, 0, 0], rows_pI.sum(1)
-        out.score[pairs], out.reference_a[pairs] = score_p, ends_p22[:, 0, 1]
-        out.reference_b[pairs], out.reference_ab[pairs] = ends_p22[:, 1, 0], ends_p22[:, 1, 1]
-        out.total[pairs] = total_p
-        # Two embeddings of length zero have a dot product, but no unit for its error.
-        missing_p = (total_p - table.expected(a, b, ends_p22, norm_p, self.completion.sums_to)) * norm_p
-        out.error[pairs] = np.divide(missing_p, norms_p, out=np.zeros_like(missing_p), where=norms_p > 0)
-        out.row_sums.put(pairs, rows_pI)
-        out.col_sums.put(pairs, cols_pJ)
-        if out.row_lift is not None and out.col_lift is not None:
-            score_p1 = score_p[:, None]
-            across_pI = rows_pI if across_pI is None else across_pI / norm_p[:, None]
-            across_pJ = cols_pJ if across_pJ is None else across_pJ / norm_p[:, None]
-            out.row_lift.put(pairs, across_pI - score_p1 * table.own_X[groups_a])
-            out.col_lift.put(pairs, across_pJ - score_p1 * table.own_X[groups_b])
+        table.put_sums(
+            out,
+            pairs,
+            (groups_a, rows_pI, rows_pI if across_pI is None else across_pI / norm_p[:, None]),
+            (groups_b, cols_pJ, cols_pJ if across_pJ is None else across_pJ / norm_p[:, None]),
+            self.completion.sums_to,
+        )
         if out.cells is not None:
             self._store_cells(pairs, matrix_pIJ)
         if self.top_k is not None:
