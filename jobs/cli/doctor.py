@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.flags import MODEL_NAMES, Reference
+from jobs.cli.flags import MODEL_NAMES, Reference, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note
 from jobs.cluster.environment import quiet_libraries
 
@@ -25,9 +25,7 @@ def doctor(
         float, typer.Option(min=0, help="About how many seconds to test layers; the default layer always is tested.")
     ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Examine a model: what it is, whether its attributions are sound, and what they cost here."""
     with errors_as_messages(context, names=MODEL_NAMES):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.flags import Endpoint, Profile, Region
+from jobs.cli.flags import Endpoint, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, say, storage_options
 from jobs.cli.output import check_targets, write_figure
 from jobs.cluster.environment import quiet_libraries
@@ -37,9 +37,7 @@ def evaluate(
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Test whether a run's attributions can be trusted: delete words and compare the change of the model's score.
 

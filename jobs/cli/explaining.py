@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attribution_core.errors import SettingError, TextError
-from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo
+from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 from jobs.cli.output import check_targets, show_pair, show_query
 from jobs.cluster.environment import quiet_libraries
@@ -41,9 +41,7 @@ def explain(
     top: Top = 10,
     html: Html = None,
     png: Png = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     pickled_weights: Annotated[
         bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
     ] = False,

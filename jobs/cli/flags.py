@@ -23,6 +23,8 @@ Reference = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="What replaces every word in a reference: pad, unk, mask, a word.")
 ]
 
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")]
+
 
 def job_command(command: Callable[..., None]) -> Callable[..., None]:
     """Add the flags of a job to ``command``, which gets their values as one mapping, ``settings``."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.evaluation import Json, Quiet, Seed
-from jobs.cli.flags import Endpoint, Profile, Region
+from jobs.cli.flags import Endpoint, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, say, storage_options
 from jobs.cluster.environment import quiet_libraries
 from jobs.progress import make_progress
@@ -24,9 +24,7 @@ def probe(
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Look for kinds of failure in a run, and for what small edits of its documents change in the scores.
 

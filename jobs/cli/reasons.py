@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attribution_core.errors import TextError
-from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Region
+from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, run_arguments, say, storage_options
 from jobs.cli.output import check_targets, show_inversions, show_margin
 from jobs.cluster.environment import quiet_libraries
@@ -61,9 +61,7 @@ def why(
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Explain why one document is above another for a query, by their words; without QUERY, list inversions."""
     texts = {"--query": query, "--a": a, "--b": b}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from jobs.analysis.failures.identical_words import document_counts, identical_wo
 from jobs.analysis.failures.result import Case, Failures, Kind, OnlyInWrong, stored_failures
 from jobs.analysis.failures.sentences import ScoredSentences, score_sentences
 from jobs.analysis.faithfulness.judge import Judge
-from jobs.analysis.faithfulness.sampling import draw
+from jobs.analysis.faithfulness.sampling import sample_queries
 from jobs.analysis.margin.inversions import Inversion, inversions
 from jobs.analysis.ranking.judgments import judgments
 from jobs.errors import RunError
@@ -100,10 +99,11 @@ class _Scene:
 
 
 def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progress | None) -> Failures:
-    judged = _judged(run) if judgments(run) is not None else None
+    known = judgments(run)
+    judged = None if known is None else int(pc.count_distinct(known["query"]).as_py())
     failing = inversions(run) if judged is not None else []
     by_query = {one.query_id: one for one in failing}
-    names, all_queries = _drawn(run, most, seed, by_query if judged is not None else None)
+    names, all_queries = sample_queries(run, most, seed, by_query if judged is not None else None)
     if not all_queries:
         raise RunError(f"{run.url}: has no pair yet")
     scene = _scene(run, names, {name: by_query[name] for name in names} if judged is not None else None)
@@ -131,24 +131,6 @@ def _find(run: Run, model: Judge | None, most: int, seed: int, progress: Progres
         only_in_wrong=_only_in_wrong(run, scene),
         notes=tuple(notes),
     )
-
-
-def _judged(run: Run) -> int:
-    """Return how many of the run's queries are judged."""
-    table = judgments(run)
-    assert table is not None, "the run has judgments"
-    return int(pc.count_distinct(table["query"]).as_py())
-
-
-def _drawn(run: Run, most: int, seed: int, failing: Mapping[str, Inversion] | None) -> tuple[list[str], int]:
-    """Return the queries to look at, at most ``most`` (of the ``failing`` ones where that is given), and how many the
-    run has; read batch by batch."""
-    seen: set[str] = set()
-    with run._reading():
-        for batch in run.dataset().to_batches(columns=["text_a_id"]):
-            seen.update(batch.column(0).unique().to_pylist())
-    wanted = seen if failing is None else failing
-    return heapq.nsmallest(most, wanted, key=lambda name: (draw(seed, name), name)), len(seen)
 
 
 def _scene(run: Run, names: list[str], worst: Mapping[str, Inversion] | None) -> _Scene:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from jobs.analysis.statistics.schema import FOLDER
+from jobs.analysis.statistics.schema import FOLDER, Stored
 from jobs.errors import RunError
 from jobs.run.reader import Run
 
@@ -12,11 +12,7 @@ FILE = f"{FOLDER}/failures.json"
 VERSION = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Rate(_Frozen):
+class Rate(Stored):
     """What a rule's planted test measured on one collection: the share of ``planted`` cases that it recognised and of
     ``controls``, which share all but the cause, that it took for one."""
 
@@ -32,7 +28,7 @@ class Rate(_Frozen):
         return f"{self.recognised:.0%} recognised at {self.false_alarms:.0%} false alarms ({self.collection}{of})"
 
 
-class Case(_Frozen):
+class Case(Stored):
     """One case. ``document_id`` is the document that the rule speaks of, ``other_id`` the one it is compared with;
     ``words`` are the words or the sentence that set the rule off, and ``text`` says it in one line."""
 
@@ -43,7 +39,7 @@ class Case(_Frozen):
     text: str = ""
 
 
-class Kind(_Frozen):
+class Kind(Stored):
     """One kind of failure in ``count`` of ``of`` queries; ``low`` and ``high`` are the ends of the 95 % interval of
     their ratio, None where it has none. ``of_what`` names these queries; ``rates`` are those of its planted test."""
 
@@ -70,7 +66,7 @@ class Kind(_Frozen):
         return self.low is not None and self.low > (sum(alarms) / len(alarms) if alarms else 0.0)
 
 
-class IdenticalWord(_Frozen):
+class IdenticalWord(Stored):
     """A word of a query that of two documents only the wrong one has.
 
     ``documents`` of the run's documents have it, ``idf`` is ln(all / documents), and ``share`` is its part of the
@@ -83,7 +79,7 @@ class IdenticalWord(_Frozen):
     share: float | None
 
 
-class OnlyInWrong(_Frozen):
+class OnlyInWrong(Stored):
     """The identical words that only the wrong document ``above`` has, not the right one ``below``; a description of the
     inversion, not its cause."""
 
@@ -93,7 +89,7 @@ class OnlyInWrong(_Frozen):
     words: tuple[IdenticalWord, ...]
 
 
-class Failures(_Frozen):
+class Failures(Stored):
     """Kinds of failure in a run.
 
     ``failing`` of ``judged`` queries have a document that is not relevant above a relevant one. ``looked_at`` queries

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +37,20 @@ def sample_pairs(run: Run, count: int, seed: int) -> Sample:
             if len(best) > count:
                 best = sorted(best)[:count]
     return Sample(tuple(pair_id for _, pair_id in sorted(best)), seen)
+
+
+def sample_queries(run: Run, count: int, seed: int, among: Iterable[str] | None = None) -> tuple[list[str], int]:
+    """Return the ids of ``count`` random queries (all where there are no more), in the order of their draw, and how
+    many the run has.
+
+    They are drawn from ``among``, or from all. Raises as :func:`sample_pairs`.
+    """
+    seen: set[str] = set()
+    with run._reading():
+        for batch in run.dataset().to_batches(columns=["text_a_id"]):
+            seen.update(batch.column(0).unique().to_pylist())
+    wanted = seen if among is None else among
+    return heapq.nsmallest(count, wanted, key=lambda name: (draw(seed, name), name)), len(seen)
 
 
 def draw(seed: int, *names: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from attribution_core.text.words import sentence_spans
 from jobs.analysis.failures.sentences import TEXTS_AT_ONCE, score, score_sentences
 from jobs.analysis.faithfulness.judge import Judge
-from jobs.analysis.faithfulness.sampling import draw, generator
+from jobs.analysis.faithfulness.sampling import generator, sample_queries
 from jobs.analysis.probes.edits import EDITS, Edit, Source, source
 from jobs.analysis.probes.result import SMALL, Estimate, Probe, Probes
 from jobs.analysis.ranking.judgments import judgments
@@ -93,11 +92,7 @@ def probe(run: Run, model: Judge, *, sample: int = SAMPLE, seed: int = 0, progre
 
 def _pairs(run: Run, sample: int, seed: int) -> tuple[list[_Pair], int, int]:
     """Return the pairs, how many queries the run has, and how many documents were shortened."""
-    seen: set[str] = set()
-    with run._reading():
-        for batch in run.dataset().to_batches(columns=["text_a_id"]):
-            seen.update(batch.column(0).unique().to_pylist())
-    names = heapq.nsmallest(sample, seen, key=lambda name: (draw(seed, name), name))
+    names, queries_in_run = sample_queries(run, sample, seed)
     judged = judgments(run)
     relevant: set[tuple[str, str]] = set()
     if judged is not None:
@@ -127,7 +122,7 @@ def _pairs(run: Run, sample: int, seed: int) -> tuple[list[_Pair], int, int]:
         if short:
             other = documents[lower].text if lower in documents else None
             pairs.append(_Pair(name, queries[name], short, other, None if other is None else lower_score))
-    return pairs, len(seen), shortened
+    return pairs, queries_in_run, shortened
 
 
 def _readable(text: str, cut_at: int | None) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from jobs.analysis.statistics.schema import FOLDER
+from jobs.analysis.statistics.schema import FOLDER, Stored
 from jobs.run.reader import Run
 
 FILE = f"{FOLDER}/probes.json"
@@ -13,11 +13,7 @@ VERSION = 1
 SMALL = 0.02
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Estimate(_Frozen):
+class Estimate(Stored):
     """A mean over pairs and the ends of its 95 % interval over queries, None where there are fewer than two."""
 
     value: float
@@ -25,7 +21,7 @@ class Estimate(_Frozen):
     high: float | None
 
 
-class Probe(_Frozen):
+class Probe(Stored):
     """One edit of ``pairs`` documents; ``skipped`` offered nothing to edit.
 
     ``change`` is the score of the edited text less that of the original, ``control_change`` that of the control, and
@@ -52,7 +48,7 @@ class Probe(_Frozen):
     control_turned: Estimate | None
 
 
-class Probes(_Frozen):
+class Probes(Stored):
     """Probes of a model on ``pairs`` documents of a run, one a query, of ``of`` queries."""
 
     version: int = VERSION

@@ -39,11 +39,13 @@ NAMES = (
 )
 
 
-class _Frozen(BaseModel):
+class Stored(BaseModel):
+    """What is written into ``statistics/``: plain values that do not change, and no others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Figure(_Frozen):
+class Figure(Stored):
     """One number. ``unit`` is ``share`` (of one), ``correlation``, ``count``, ``ratio``, or ``""``."""
 
     name: str
@@ -57,7 +59,7 @@ class Figure(_Frozen):
     meaning: str = ""
 
 
-class TableInfo(_Frozen):
+class TableInfo(Stored):
     """A table in ``file``, relative to the run directory; ``exact`` is true where every row is."""
 
     name: str
@@ -68,7 +70,7 @@ class TableInfo(_Frozen):
     columns: dict[str, str]
 
 
-class Statistic(_Frozen):
+class Statistic(Stored):
     """One statistic of a run; ``notes`` say what a reader must know before trusting it."""
 
     name: str
@@ -86,7 +88,7 @@ class Statistic(_Frozen):
         raise KeyError(name)
 
 
-class Pipeline(_Frozen):
+class Pipeline(Stored):
     """The spaCy pipeline that tagged the texts."""
 
     name: str
@@ -94,7 +96,7 @@ class Pipeline(_Frozen):
     language: str
 
 
-class RunFacts(_Frozen):
+class RunFacts(Stored):
     """The pairs and settings of the statistics. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken
     as the gold label; ``sums_to`` what a pair's attributions sum to: its score, the difference from a reference, or
     centred."""
@@ -132,7 +134,7 @@ def whole_of(sums_to: str) -> str:
     return "score" if sums_to == "score" else "total"
 
 
-class Summary(_Frozen):
+class Summary(Stored):
     """``summary.json``."""
 
     version: int

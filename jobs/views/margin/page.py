@@ -14,17 +14,7 @@ from jobs.analysis.query.result import QueryDocument
 from jobs.analysis.query.snippet import Snippet, snippet, whole
 from jobs.views.kit.page import html_table, render
 from jobs.views.margin.flips import proof_lines
-from jobs.views.margin.wording import (
-    document_lines,
-    facts,
-    marks_legend,
-    notes,
-    pair_lines,
-    query_lines,
-    table,
-    titles,
-    verdict,
-)
+from jobs.views.margin.wording import facts, marks_legend, notes, tables, verdict
 from jobs.views.query.page import span_title
 
 WINDOW, MOST_TEXT, LONGEST_ID = 1200, 20_000, 80
@@ -112,12 +102,6 @@ def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = No
     answer, *more = verdict(margin)
     unit = margin.query.groups.unit
     unit_b = margin.documents[0].explained.groups.unit
-    of_query, of_documents, of_pairs = titles(margin)
-    drawn = (
-        (of_query, unit, query_lines(margin)),
-        (of_pairs, "word pair", pair_lines(margin)),
-        (of_documents, unit_b, document_lines(margin)),
-    )
     above, below = marks_legend(margin)
     negative = any(span.value < 0 for one in margin.documents for span in whole(one).marked)
     context: dict[str, Any] = {
@@ -132,7 +116,7 @@ def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = No
         "above": above,
         "below": below if negative else "",
         "documents": [_document(margin, name, one) for name, one in zip("AB", margin.documents, strict=True)],
-        "tables": [html_table(table(margin, *one)) for one in drawn],
+        "tables": [html_table(one) for one in tables(margin)],
         "model": printable(model_words(margin.model)) if margin.model else "",
         "layer": margin.layer,
         "similarity": printable(margin.similarity),

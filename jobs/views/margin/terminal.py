@@ -11,17 +11,7 @@ from jobs.analysis.flips.result import Proof
 from jobs.analysis.margin.result import Margin
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.margin.flips import proof_lines
-from jobs.views.margin.wording import (
-    document_lines,
-    facts,
-    marks_legend,
-    notes,
-    pair_lines,
-    query_lines,
-    table,
-    titles,
-    verdict,
-)
+from jobs.views.margin.wording import facts, marks_legend, notes, tables, verdict
 from jobs.views.query.terminal import INDENT, QuerySheet
 
 
@@ -53,19 +43,12 @@ class MarginSheet(TableSheet):
             self.line(" ".join(more))
         for note in notes(margin):
             self.line(note, "bold" if warns(note) else "dim")
-        for said in proof_lines(proof, margin.documents[0].explained.groups.unit) if proof is not None else ():
-            self.line(said)
-        unit = margin.query.groups.unit
         unit_b = margin.documents[0].explained.groups.unit
-        of_query, of_documents, of_pairs = titles(margin)
-        drawn = (
-            (of_query, unit, query_lines(margin)),
-            (of_pairs, "word pair", pair_lines(margin)),
-            (of_documents, unit_b, document_lines(margin)),
-        )
-        for title, head, lines in drawn:
+        for said in proof_lines(proof, unit_b) if proof is not None else ():
+            self.line(said)
+        for table in tables(margin):
             self.blank()
-            self.table(table(margin, title, head, lines))
+            self.table(table)
         self.blank()
         above, below = marks_legend(margin)
         ground = f"{unit_b}s on a coloured background" if self.coloured else f"[such] {unit_b}s"

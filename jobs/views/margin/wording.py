@@ -47,7 +47,9 @@ def query_lines(margin: Margin, most: int = QUERY_WORDS) -> list[Line]:
 
 def document_lines(margin: Margin, most: int = DOCUMENT_WORDS) -> list[Line]:
     """Return the words of both documents, each with all its occurrences, likewise."""
-    of_a, of_b = ({(line.is_word, line.key): line for line in _by_word(words)} for words in _sides(margin))
+    of_a, of_b = (
+        {(line.is_word, line.key): line for line in _by_word(words)} for words in (margin.a_words, margin.b_words)
+    )
     lines = []
     for key in {**of_a, **of_b}:
         one, other = of_a.get(key), of_b.get(key)
@@ -55,10 +57,6 @@ def document_lines(margin: Margin, most: int = DOCUMENT_WORDS) -> list[Line]:
         # A document that lacks the word has no number.
         lines.append(replace(line, a=None if one is None else one.a, b=None if other is None else other.b))
     return _limited(_sorted(lines), most, margin.documents[0].explained.groups.unit)
-
-
-def _sides(margin: Margin) -> tuple[tuple[WordPart, ...], tuple[WordPart, ...]]:
-    return margin.a_words, margin.b_words
 
 
 def pair_lines(margin: Margin, most: int = PAIRS) -> list[Line]:
@@ -130,7 +128,22 @@ def _shown(line: Line) -> bool:
     return any(abs(value or 0.0) >= LEAST_SHOWN for value in (line.value, *sides))
 
 
-def table(margin: Margin, title: str, head: str, lines: Sequence[Line]) -> Table:
+def tables(margin: Margin) -> list[Table]:
+    """Return the three tables: by the query's words, by word pairs, by the documents' words."""
+    unit, unit_b = margin.query.groups.unit, margin.documents[0].explained.groups.unit
+    return [
+        _table(margin, f"What each {unit} of the query adds to the scores of A and B", unit, query_lines(margin)),
+        _table(margin, f"{unit.capitalize()} pairs that differ most", "word pair", pair_lines(margin)),
+        _table(
+            margin,
+            f"What the {unit_b}s of the documents add, all occurrences together",
+            unit_b,
+            document_lines(margin),
+        ),
+    ]
+
+
+def _table(margin: Margin, title: str, head: str, lines: Sequence[Line]) -> Table:
     """Return lines as a table with their sum; the bars are the differences."""
     total = Line("sum", margin.difference, margin.score_a, margin.score_b, is_word=False)
     every = [*lines, total]
@@ -145,17 +158,6 @@ def table(margin: Margin, title: str, head: str, lines: Sequence[Line]) -> Table
         column("A - B", every, lambda line: text(line.value, "+")),
     ]
     return Table(title, columns, [line.value if line.is_word else None for line in every])
-
-
-def titles(margin: Margin) -> tuple[str, str, str]:
-    """Return the titles of the three tables."""
-    unit = margin.query.groups.unit
-    aim = "the scores"
-    return (
-        f"What each {unit} of the query adds to {aim} of A and B",
-        f"What the {margin.documents[0].explained.groups.unit}s of the documents add, all occurrences together",
-        f"{unit.capitalize()} pairs that differ most",
-    )
 
 
 def verdict(margin: Margin) -> list[str]:
