@@ -27,6 +27,7 @@ from jobs.config.sections import (
     Column,
     Columns,
     Delimiter,
+    GroupsByRole,
     Header,
     Place,
     Prompts,
@@ -37,6 +38,7 @@ from jobs.config.sections import (
     StorageOptions,
     Text,
     TextColumns,
+    Unit,
     Workers,
     absolute,
     no_secret,
@@ -109,7 +111,9 @@ class JobConfig(Settings):
     layer: StrictInt = Field(
         -2, ge=-1000, le=1000, description="a layer's number, from 0, or from the top as -1, -2, …"
     )
-    groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
+    groups: Unit | GroupsByRole = Field(
+        "word", description="token, word or sentence; in retrieval mode also {query: …, document: …} with one for each"
+    )
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
     sums_to: Literal["score", "difference", "centred"] = Field(
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
@@ -191,6 +195,12 @@ class JobConfig(Settings):
         """The share of a GPU's or a machine's memory that its workers divide among them; None if it is in bytes."""
         return parse_share(self.memory)
 
+    def unit(self, role: str) -> Unit:
+        """Return what is attributed as one in texts of a role: token, word or sentence."""
+        if isinstance(self.groups, GroupsByRole):
+            return self.groups.query if role == "query" else self.groups.document
+        return self.groups
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the rows of the result: all but output, workers, memory and storage."""
         return self.model_dump(mode="json", exclude=_MEANS)
@@ -249,6 +259,8 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append("workers.ray: false computes in this process alone; leave it out, or ask for one worker")
     if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
         wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
+    if isinstance(job.groups, GroupsByRole) and job.mode != "retrieval":
+        wrong.append("groups: found one for each role; allowed in symmetric mode: one for both texts")
     roles = ("query", "document") if job.mode == "retrieval" else ("text",)
     wrong += [
         f"prompts.{name}: found {shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"

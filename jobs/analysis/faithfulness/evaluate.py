@@ -108,7 +108,7 @@ def fit_pairs(run: Run, drawn: Sample) -> list[str]:
                 fit[row["pair_id"]] = row["text_a_id"]
     firsts = len(set(fit.values()))
     if firsts < FEWEST_DRAWS:
-        unit = str(run.setting("groups") or "word")
+        unit = run.units
         more = "raise --sample" if drawn.of > len(drawn.pair_ids) else "evaluate a run with more"
         if not run.finished:
             more += ", or finish the run"

@@ -231,7 +231,7 @@ def summarise_curves(
         model=str(run.setting("model") or ""),
         layer=int(run.setting("layer") or 0),
         similarity=judge.similarity,
-        groups=str(run.setting("groups") or "word"),
+        groups=run.units,
         sums_to=run.sums_to,
         judge=judge.name,
         judge_fingerprint=judge.fingerprint,
