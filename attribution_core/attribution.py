@@ -328,6 +328,14 @@ class Attributor:
         """Return the encoder of texts of ``role``."""
         return self.routes.of(role).encoder
 
+    def forget_references(self) -> None:
+        """Drop what is remembered of earlier texts, so that the next results do not depend on them at all.
+
+        References are computed once, beside the texts that first need them, and so differ in the last digits.
+        """
+        for role in dict.fromkeys(self.roles):
+            self.routes.of(role).forget_references()
+
     def calibrate(self) -> None:
         """Calibrate the quadrature of the model and layer now, not at the first text."""
         for role in self.roles:

@@ -85,6 +85,12 @@ class Contributor:
             self._mesh = self._calibrated() if learn else CalibratedMesh()
         return self._mesh
 
+    def forget_references(self) -> None:
+        """Drop the references that were computed for earlier texts."""
+        with self._computing:
+            self._known.clear()
+            self.encoder.forget_references()
+
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
         """Contributions of each text, in the order given."""
         return self._every(texts, [None] * len(texts), tolerance)

@@ -54,7 +54,7 @@ def test_groups_by_role_need_two_roles(tiny: TinyModels) -> None:
         Attributor(model, groups={"query": "word", "document": "line"}, mode="retrieval")
     with pytest.raises(JobError, match="groups: found one for each role"):
         load_job(None, {"model": "m", "input": "x.csv", "output": "run", "groups": BY_ROLE})
-    with pytest.raises(JobError, match="groups: found .*allowed: token, word or sentence"):
+    with pytest.raises(JobError, match=r"groups: found .*allowed: token, word or sentence"):
         load_job(None, JOB | {"groups": {"query": "line"}})
     job = load_job(None, JOB | {"groups": {"document": "sentence"}})
     assert (job.unit("query"), job.unit("document")) == ("word", "sentence")

@@ -156,6 +156,11 @@ class Encoder:
     def _reader(self) -> Reader:
         return Reader(self.model, self.transformer, self.role, self.prompts)
 
+    def forget_references(self) -> None:
+        """Drop the references that were computed for earlier texts."""
+        self._references.clear()
+        self._shifts.clear()
+
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups."""
         return self.reader.read(texts, role, unit)

@@ -98,6 +98,11 @@ def _settings(
     top_k: Annotated[int | None, typer.Option(help="Word pairs stored of each pair; default 32.")] = None,
     store: Annotated[str | None, typer.Option(help="top (the default), or full for whole matrices.")] = None,
     format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
+    task: Annotated[str | None, typer.Option(help="pairs (the default), or index for an index of the corpus.")] = None,
+    values: Annotated[
+        str | None, typer.Option(help="Values of an index: int8 (the default), float16, float32.")
+    ] = None,
+    texts: Annotated[bool | None, typer.Option(help="Whether an index stores the texts; default: yes.")] = None,
     shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the cost.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only this many pairs, the first ones.")] = None,
     sample: Annotated[int | None, typer.Option(help="Only this many queries (first texts), chosen at random.")] = None,
@@ -154,6 +159,9 @@ def _settings(
         "top_k": top_k,
         "store": store,
         "format": format,
+        "task": task,
+        "values": values,
+        "texts": texts,
         "shards": shards,
         "limit": limit,
         "sample": sample,

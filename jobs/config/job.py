@@ -53,6 +53,11 @@ __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "loa
 _SMALLEST_MEMORY = 16 << 20
 _MEANS = {"output", "workers", "memory", "storage"}
 MOST_ROWS = 10**15
+# Deeper layers cost two to three times as much and choose the same sentences (tests/benchmarks/RESULTS.md).
+INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
+# Settings of an index, which plans and runs of pairs do not have.
+_INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
+_NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part")
 
 
 class JobConfig(Settings):
@@ -61,6 +66,7 @@ class JobConfig(Settings):
     model: Annotated[Text, BeforeValidator(no_secret)] = Field(
         description="the name of a sentence-transformers model, or a folder that holds one"
     )
+    task: Literal["pairs", "index"] = Field("pairs", description="pairs (attributions of pairs) or index (of a corpus)")
     input: list[Place] | None = Field(
         None, min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
     )
@@ -128,6 +134,13 @@ class JobConfig(Settings):
     top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
     store: Literal["top", "full"] = Field("top", description="top or full")
     format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
+    values: Literal["int8", "float16", "float32"] = Field(
+        "int8", description="int8 (with a scale for each row), float16 or float32: the values that an index stores"
+    )
+    texts: bool = Field(True, strict=True, description="true or false (an index stores offsets without the texts)")
+    update_of: Place | None = Field(
+        None, description="the snapshot of an index whose unchanged documents are not computed again, or null"
+    )
     shards: StrictInt | None = Field(
         None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the cost"
     )
@@ -157,6 +170,19 @@ class JobConfig(Settings):
         # A worker may run in another folder. A name on the hub is not changed.
         folder = Path(model).expanduser()
         return str(folder.resolve()) if folder.is_dir() else model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_an_index(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("task") != "index":
+            return given
+        quadrature = given.get("quadrature") or {}
+        if isinstance(quadrature, dict):
+            quadrature = {"tolerance": INDEX_TOLERANCE} | quadrature
+        defaults = {"mode": "retrieval", "layer": INDEX_LAYER, "groups": "sentence"}
+        return (
+            defaults | {name: value for name, value in given.items() if value is not None} | {"quadrature": quadrature}
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +236,9 @@ class JobConfig(Settings):
         settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
             "header": self.header is not False
         }
+        if self.task == "pairs":
+            # Plans of versions before have no such settings.
+            settings = {name: value for name, value in settings.items() if name not in ("task", *_INDEX_ONLY)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -220,6 +249,16 @@ def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None
     the field, its value, what is allowed.
     """
     return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
+
+
+def index_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
+    """Return the job of an index, as :func:`load_job` does.
+
+    A retrieval log's job file serves as it is: of its inputs the corpus is taken.
+    """
+    settings = read_settings(path, overrides)
+    settings = {name: value for name, value in settings.items() if name not in _NOT_OF_AN_INDEX}
+    return parse_job(settings | {"task": "index"}, where=str(path) if path is not None else "")
 
 
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
@@ -238,7 +277,9 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
 def _check_together(job: JobConfig, where: str) -> None:
     """Raise JobError for settings that are each allowed but contradict each other."""
     wrong: list[str] = []
-    if job.input is None and job.log is None:
+    if job.task == "index":
+        wrong += _not_an_index(job)
+    elif job.input is None and job.log is None:
         wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
     elif job.input is not None and job.log is not None:
         wrong.append("log: found beside input; allowed: one of the two")
@@ -246,7 +287,13 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append(f"corpus: is missing; give {_allowed('corpus')}")
     if job.log is not None and job.queries is None and job.log_format not in ("auto", "predictions"):
         wrong.append(f"queries: is missing; give {_allowed('queries')}")
-    if job.log is None:
+    if job.task == "pairs":
+        wrong += [
+            f"{name}: found {shown(getattr(job, name))}; it belongs to an index (tokenpair index, or task: index)"
+            for name, usual in _INDEX_ONLY.items()
+            if getattr(job, name) != usual
+        ]
+    if job.log is None and job.task == "pairs":
         wrong += [
             f"{name}: found without log; it belongs to a retrieval log"
             for name in ("queries", "corpus", "qrels", "depth", "log_part")
@@ -270,6 +317,21 @@ def _check_together(job: JobConfig, where: str) -> None:
     if wrong:
         prefix = f"{one_line(where)}: " if where else ""
         raise JobError("\n".join(prefix + line for line in wrong))
+
+
+def _not_an_index(job: JobConfig) -> list[str]:
+    """Lines about settings that an index of a corpus cannot have, or lacks."""
+    wrong = [f"corpus: is missing; give {_allowed('corpus')}"] if job.corpus is None else []
+    wrong += [
+        f"{name}: found with task index; an index is of the corpus alone"
+        for name in _NOT_OF_AN_INDEX
+        if getattr(job, name) is not None
+    ]
+    if job.mode != "retrieval":
+        wrong.append("mode: found 'symmetric'; allowed for an index: retrieval (its texts are documents)")
+    if job.sums_to != "score":
+        wrong.append(f"sums_to: found {job.sums_to!r}; allowed for an index: score")
+    return wrong
 
 
 def _allowed(name: str) -> str:

@@ -148,6 +148,11 @@ def restored(rows_XD: Array, scales_X: Array) -> NDArray[np.float64]:
     return rows_XD.astype(np.float64) * scales_X.astype(np.float64)[:, None]
 
 
+def no_documents(width: int, precision: Precision) -> pa.RecordBatch:
+    """Return the batch of a part in which every document was rejected."""
+    return pa.RecordBatch.from_pylist([], schema=part_schema(width, precision))
+
+
 def encoded_part(batches: Sequence[pa.RecordBatch]) -> bytes:
     """Return the bytes of a part: an Arrow IPC file of ``batches``, all but the last of :data:`BATCH` documents."""
     assert batches, "a part has documents"
