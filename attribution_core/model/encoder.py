@@ -22,8 +22,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from attribution_core.byte_cache import ByteCache
 from attribution_core.errors import SettingError
-from attribution_core.memory import ByteCache, LayerShape
+from attribution_core.memory import LayerShape
 from attribution_core.model.batch import (
     Shared,
     TextBatch,

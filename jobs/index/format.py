@@ -51,7 +51,7 @@ def part_schema(width: int, precision: Precision, *, small: bool = True) -> pa.S
         ("scales", pa.list_(pa.float16())),
         ("tokens", offset),
         ("nodes", offset),
-        ("residual", pa.float32()),
+        ("residual", pa.float16()),
         ("truncated", pa.bool_()),
         ("cut_at", offset),
         ("text_hash", pa.uint64()),
@@ -59,9 +59,13 @@ def part_schema(width: int, precision: Precision, *, small: bool = True) -> pa.S
     return pa.schema(fields, metadata={b"tokenpair_index": VERSION})
 
 
-def id_hash(text: str) -> int:
-    """Return the 64-bit hash of an id or a text: the first 8 bytes of its MD5, DuckDB's ``md5_number_upper``."""
-    return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[:8], "little")
+def id_hash(text: str | bytes) -> int:
+    """Return the 64-bit hash of an id or a text, or of its UTF-8: the first 8 bytes of the MD5, little end first.
+
+    DuckDB's ``md5_number_upper`` is the same.
+    """
+    encoded = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(hashlib.md5(encoded, usedforsecurity=False).digest()[:8], "little")
 
 
 def document_batch(
@@ -179,10 +183,10 @@ def contents_crc(batch: pa.RecordBatch) -> int:
 
 def _buffers(array: pa.Array) -> Iterator[Array]:
     """The numbers that an array of a batch is made of: which values are null, offsets, values."""
-    assert array.offset == 0, "batches are written and read whole"
+    kind = array.type
+    assert array.offset == 0 or pa.types.is_integer(kind), "batches with lists are written and read whole"
     if array.null_count:
         yield array.is_null().to_numpy(zero_copy_only=False)
-    kind = array.type
     if pa.types.is_fixed_size_list(kind):
         yield from _buffers(array.flatten())
     elif pa.types.is_list(kind):

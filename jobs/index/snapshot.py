@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from jobs.errors import RunError
+from jobs.index.format import CRC, Precision, contents_crc
 from jobs.storage.store import Store
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Facts:
     model: str
     fingerprint: str
     layer: int
-    similarity: str
+    similarity: Literal["cosine", "dot"]
     groups: str
-    precision: str
+    precision: Precision
     width: int
     prompts: dict[str, str | None]
     reference: str
@@ -147,7 +148,7 @@ def write_ids(store: Store, number: int, ids: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, IDS_SCHEMA.with_metadata({FIRST_HASHES: firsts.encode()})) as writer:
         for block in blocks:
-            writer.write_batch(block)
+            writer.write_batch(block, custom_metadata={CRC: b"%d" % contents_crc(block)})
     data = sink.getvalue().to_pybytes()
     name = f"{IDS_FOLDER}/{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.arrow"
     # A name with the content's digest: a file of that name is this file.
