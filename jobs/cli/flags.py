@@ -85,6 +85,9 @@ def _settings(
     groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     sums_to: SumsTo = None,
+    level: Annotated[
+        str | None, typer.Option(help="pairs (the default), or words: sums without word pairs, about twice as fast.")
+    ] = None,
     reference: Reference = None,
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
     tolerance: Annotated[
@@ -146,6 +149,7 @@ def _settings(
         "groups": groups,
         "similarity": similarity,
         "sums_to": sums_to,
+        "level": level,
         "reference": reference,
         "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
         "precision": precision,

@@ -114,6 +114,11 @@ class JobConfig(Settings):
     sums_to: Literal["score", "difference", "centred"] = Field(
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
     )
+    level: Literal["pairs", "words"] = Field(
+        "pairs",
+        description="pairs, or words: what each word adds to the whole score, without word pairs (top_k is then not "
+        "used), for about half the time",
+    )
     reference: Text = Field(
         "pad", description="pad, unk, mask, or a word that is one token: it replaces each word in a reference text"
     )
@@ -191,13 +196,18 @@ class JobConfig(Settings):
         """The share of a GPU's or a machine's memory that its workers divide among them; None if it is in bytes."""
         return parse_share(self.memory)
 
+    @property
+    def _left_out(self) -> set[str]:
+        """The settings that no identity has; a job of word pairs has that of versions before ``level``."""
+        return _MEANS | {"level"} if self.level == "pairs" else _MEANS
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the rows of the result: all but output, workers, memory and storage."""
-        return self.model_dump(mode="json", exclude=_MEANS)
+        return self.model_dump(mode="json", exclude=self._left_out)
 
     def digest(self) -> str:
         """Return a hash of :meth:`identity` without settings that are null, which a plan records of its job."""
-        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
+        settings = self.model_dump(mode="json", exclude=self._left_out, exclude_none=True) | {
             "header": self.header is not False
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
@@ -244,6 +254,8 @@ def _check_together(job: JobConfig, where: str) -> None:
         ]
     if job.log is not None and job.mode != "retrieval":
         wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts has the text before each text)")
+    if job.level == "words" and job.store == "full":
+        wrong.append("store: full stores all word pairs, and level: words has none; leave one of the two out")
     several = any((number or 1) > 1 for number in (job.workers.count, job.workers.min, job.workers.max))
     if job.workers.ray is False and several:
         wrong.append("workers.ray: false computes in this process alone; leave it out, or ask for one worker")

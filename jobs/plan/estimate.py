@@ -30,6 +30,8 @@ ACCELERATORS: dict[str, tuple[float, float]] = {
 }
 # The share of the machine's own product rate that a whole pass is taken to reach.
 REACHED_ON_CPU, REACHED_ON_GPU = 0.7, 0.5
+# What a run of each level has.
+LEVELS = {"pairs": "every word pair", "words": "what each word adds, without word pairs"}
 MEASURED_SECONDS = 1.0
 
 
@@ -82,6 +84,11 @@ def about(seconds: float) -> str:
     return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
+def times(share: float) -> str:
+    """The time that is so many times another, in words."""
+    return f"{1 / share:.1f} times less" if share < 0.95 else f"{share:.1f} times as long" if share > 1.05 else "as long"
+
+
 def plan_lines(
     job_at: Callable[[str], JobConfig],
     chosen: Accelerator | None,
@@ -114,6 +121,9 @@ def plan_lines(
     )
     if chosen is not None:
         yield f"          {chosen.line(work)}"
+    for level, other in plan.other_levels.items():
+        share = total_flops(sizes, other, nodes) / work
+        yield f"level     {job.level}; with level: {level} it would take {times(share)} ({LEVELS[level]})"
 
 
 def size_lines(plan: Plan) -> Iterator[str]:

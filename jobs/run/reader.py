@@ -268,6 +268,11 @@ class Run:
         return resolved[name] if isinstance(resolved, dict) and name in resolved else self.job.get(name)
 
     @property
+    def has_word_pairs(self) -> bool:
+        """Whether the run has word pairs; one of ``level: words`` has what each word adds alone."""
+        return self.setting("level") != "words"
+
+    @property
     def sums_to(self) -> str:
         """What the word pairs sum to: score, difference or centred. Runs of plan version 4 and older: difference."""
         if "sums_to" in self.job:

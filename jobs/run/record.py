@@ -133,8 +133,10 @@ def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> Non
         _raise_if_differing(
             run, [f"sums_to: 'difference' there, {job.sums_to!r} now; that version can finish it"], before
         )
-    wanted = dict(_flat(job.identity()))
-    present = dict(_flat({name: record.get(name) for name in job.identity()}))
+    # Records of versions before ``level`` are of word pairs.
+    identity = job.identity() | {"level": job.level}
+    wanted = dict(_flat(identity))
+    present = dict(_flat({name: ({"level": "pairs"} | dict(record)).get(name) for name in identity}))
     differing = [
         f"{name}: {_value(present.get(name))} there, {_value(wanted.get(name))} now"
         for name in dict.fromkeys([*wanted, *present])
