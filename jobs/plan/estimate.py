@@ -12,7 +12,7 @@ from jobs.config.job import JobConfig
 from jobs.errors import JobError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.preflight import check_before_planning
-from jobs.plan.work import expected_nodes, layer_sizes, total_flops
+from jobs.plan.work import encoding_flops, expected_nodes, layer_sizes, total_flops
 from jobs.progress import counted, duration
 from jobs.storage.store import Store
 
@@ -84,9 +84,11 @@ def about(seconds: float) -> str:
     return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
-def times(share: float) -> str:
-    """The time that is so many times another, in words."""
-    return f"{1 / share:.1f} times less" if share < 0.95 else f"{share:.1f} times as long" if share > 1.05 else "as long"
+def share_of(share: float) -> str:
+    """So many times the present ones, in words."""
+    if share < 0.95:
+        return f"about {share:.0%} of these"
+    return f"about {share:.1f} times as many" if share > 1.05 else "about as many"
 
 
 def plan_lines(
@@ -121,9 +123,10 @@ def plan_lines(
     )
     if chosen is not None:
         yield f"          {chosen.line(work)}"
+    whole = work + encoding_flops(sizes, plan.work)
     for level, other in plan.other_levels.items():
-        share = total_flops(sizes, other, nodes) / work
-        yield f"level     {job.level}; with level: {level} it would take {times(share)} ({LEVELS[level]})"
+        share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
+        yield f"level     {job.level}; level: {level} takes {share_of(share)} operations ({LEVELS[level]})"
 
 
 def size_lines(plan: Plan) -> Iterator[str]:
