@@ -64,7 +64,10 @@ def head_lines(summary: Summary) -> list[str]:
     kept = "all word pairs stored" if run.store == "full" else "the strongest word pairs stored"
     sums = SUMS[run.sums_to]
     if run.level == "words":
-        kept, sums = "no word pairs stored (level: words)", sums.replace("The word pairs of two texts", "A text's words")
+        kept, sums = (
+            "no word pairs stored (level: words)",
+            sums.replace("The word pairs of two texts", "A text's words"),
+        )
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
     lines.append(f"{sums}; where these cancel out there are none (-).")
     lines.append(
