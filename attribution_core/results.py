@@ -112,7 +112,7 @@ class PairAttribution:
 
     ``matrix[i, j]`` is Â_ij = ĉ_i(a) · ĉ_j(b) / norm, [I, J], with a row for each of ``a.groups.labels`` and a column
     for each of ``b.groups.labels``, special tokens included; norm is ‖e(a)‖‖e(b)‖ for cosine and 1 for dot. NaN marks
-    a cell that a finished run did not store. ``total`` is the sum of all cells. ``sums_to`` says what that must be:
+    a cell that a finished run did not store, and every cell where word pairs were not asked for (level "words"). ``total`` is the sum of all cells. ``sums_to`` says what that must be:
 
     - ``score``: the score itself (the default);
     - ``difference``: the paper's ``score - reference_a - reference_b + reference_ab``, the score against texts whose
@@ -158,6 +158,11 @@ class PairAttribution:
     def complete(self) -> bool:
         """Whether every cell of the matrix is known."""
         return not bool(np.isnan(self.matrix).any())
+
+    @property
+    def has_word_pairs(self) -> bool:
+        """Whether any cell of the matrix is known; none is where word pairs were not asked for."""
+        return bool(np.isfinite(self.matrix).any())
 
     def top(self, k: int = 10, *, special: bool = False) -> list[Cell]:
         """The ``k`` cells largest by absolute value, strongest first.

@@ -199,9 +199,27 @@ def test_cells_that_a_run_did_not_store_are_marked(coffee: PairAttribution) -> N
     assert "did not store" in printed(partial)
     assert "not stored" in pair_html(partial)
     nothing = replace(coffee, matrix=np.full_like(kept, np.nan))
-    assert "Strongest" not in printed(nothing)
-    assert "Strongest" not in pair_html(nothing)
-    drawn(nothing)
+    assert "Strongest word pairs" not in printed(nothing)
+    assert "Strongest word pairs" not in pair_html(nothing)
+
+
+def test_a_pair_without_word_pairs_has_bars_of_its_words(coffee: PairAttribution) -> None:
+    """Would catch an empty matrix, a sum of NaN, and words of the other text."""
+    words = replace(coffee, matrix=np.full_like(coffee.matrix, np.nan))
+    for shown in (printed(words), printed(words, compact=True), pair_html(words)):
+        assert "nan" not in shown
+        assert "·" not in shown
+        assert "Strongest words of a" in shown
+        assert f"{coffee.row_sums[np.argmax(np.abs(coffee.row_sums[1:-1])) + 1]:+.3f}" in shown
+        assert f"{coffee.col_sums[np.argmax(np.abs(coffee.col_sums[1:-1])) + 1]:+.3f}" in shown
+    assert "No word pairs were computed" in printed(words)
+    assert "No word pairs were computed" in pair_html(words)
+    ax = drawn(words)[1]
+    text = [kind == "text" for kind in coffee.a.groups.kinds], [kind == "text" for kind in coffee.b.groups.kinds]
+    assert len(ax.patches) == sum(map(sum, text))
+    assert sorted(bar.get_width() for bar in ax.patches) == pytest.approx(
+        sorted([*coffee.row_sums[text[0]], *coffee.col_sums[text[1]]]), abs=1e-6
+    )
 
 
 def test_texts_that_missed_the_tolerance_or_were_cut_are_told_of(coffee: PairAttribution) -> None:

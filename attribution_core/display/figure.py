@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from typing import cast
 
@@ -17,7 +18,17 @@ from matplotlib.text import Text
 from rich.cells import cell_len
 
 from attribution_core.display.colours import HEATMAP, HEATMAP_MISSING
-from attribution_core.display.view import View, decimals_for, model_words, names, number, printable, shortened
+from attribution_core.display.view import (
+    NO_WORD_PAIRS,
+    View,
+    decimals_for,
+    model_words,
+    names,
+    number,
+    printable,
+    shortened,
+    word_sums,
+)
 
 SCALE = LinearSegmentedColormap.from_list("tokenpair", HEATMAP)
 LONGEST_LABEL, LONGEST_TEXT = 18, 100
@@ -25,6 +36,8 @@ LONGEST_LABEL, LONGEST_TEXT = 18, 100
 MOST_SHOWN = 60
 # Cells with numbers in them, up to this many rows and columns.
 NUMBERED = 14
+# Bars of words of each text, where there is no matrix.
+MOST_BARS = 20
 # Characters of the title's size per inch; a little low, so that no line is cut at the edge.
 PER_INCH = 12.5
 # Scripts that matplotlib's own font lacks; those of these fonts that this machine has are tried in turn.
@@ -43,6 +56,8 @@ LAST_FONT, NO_GLYPH = "DejaVu Sans", "□"
 
 def draw(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
     """``view`` on ``ax``, or on a figure of its own that pyplot knows nothing of."""
+    if not view.pair.has_word_pairs:
+        return _draw_sums(view, ax)
     view = view.smaller(MOST_SHOWN, MOST_SHOWN)
     rows, cols = view.cells.shape
     words = [drawable(shortened(label, LONGEST_LABEL)) for label in view.row_labels]
@@ -88,13 +103,38 @@ def draw(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
     bar = figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02)
     bar.outline.set_visible(False)
     bar.set_label("contribution to the score")
+    _literally(literal)
+    return figure, ax
+
+
+def _draw_sums(view: View, ax: Axes | None) -> tuple[Figure, Axes]:
+    """The strongest words of both texts as bars, for a pair without word pairs."""
+    words = [(name, word) for name, _, words in word_sums(view, MOST_BARS) for word in words]
+    if ax is None:
+        ax = Figure(figsize=(6.4, max(2.5 + 0.22 * len(words), 3.8)), layout="constrained").add_subplot()
+    figure = cast(Figure, ax.get_figure(root=True))
+    values = [word.value for _, word in words]
+    ax.barh(range(len(words)), values, color=[HEATMAP[-1] if value >= 0 else HEATMAP[0] for value in values])
+    labels = [drawable(f"{name}: {shortened(printable(word.label), LONGEST_LABEL)}") for name, word in words]
+    ax.set_yticks(range(len(words)), labels)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    room = float(ax.get_position().width * figure.get_figwidth())
+    below = ax.set_xlabel("\n".join(["contribution to the score", *wrapped(NO_WORD_PAIRS, room)]), loc="left")
+    title = ax.set_title("\n".join(_title(view, room)), fontsize=10, loc="left")
+    _literally([*ax.get_yticklabels(), below, title])
+    return figure, ax
+
+
+def _literally(texts: Iterable[Text]) -> None:
+    """Draw texts as they are, in fonts that have most characters."""
     fonts = _fonts()
-    for text in literal:
+    for text in texts:
         # A dollar sign in a word is a dollar sign; matplotlib would typeset what stands between two of them.
         text.set_parse_math(False)
         text.set_usetex(False)
         text.set_fontfamily(fonts)
-    return figure, ax
 
 
 def _title(view: View, room: float) -> list[str]:

@@ -8,6 +8,7 @@ from attribution_core.display.colours import STEPS, level
 from attribution_core.display.page import render, style_of
 from attribution_core.display.view import (
     View,
+    WordSum,
     beside,
     decimals_for,
     model_words,
@@ -22,6 +23,7 @@ from attribution_core.display.view import (
     top_cells,
     unit_words,
     warns,
+    word_sums,
 )
 from attribution_core.results import ExplainedText
 
@@ -94,6 +96,17 @@ TEMPLATE = """\
 {% endfor -%}
 </tbody></table>
 {% endif -%}
+{% for one in summed -%}
+<table><caption>Strongest {{ one.unit }}s of {{ one.name }}</caption>
+<thead><tr><th scope="col" class="left">{{ one.unit }}</th><th scope="col">adds</th><td></td></tr></thead>
+<tbody>
+{% for word in one.words %}<tr><th scope="row" class="left">{{ text(word.label) }}
+{%- if word.near %} <span class="faint">({{ text(word.near) }})</span>{% endif %}</th>
+<td>{{ word.number }}</td>
+<td class="bar"><span class="{{ word.level }}" style="width:{{ word.share }}%"></span></td></tr>
+{% endfor -%}
+</tbody></table>
+{% endfor -%}
 </section>
 """
 
@@ -151,8 +164,26 @@ def html_of(view: View) -> str:
             }
             for cell in strongest
         ],
+        "summed": [_summed(*one) for one in word_sums(view, 10)],
     }
     return render(TEMPLATE, context)
+
+
+def _summed(name: str, text: ExplainedText, words: list[WordSum]) -> dict[str, Any]:
+    """The strongest words of one text of a pair without word pairs."""
+    largest = max(abs(word.value) for word in words) or 1.0
+    decimals = max(decimals_for(largest), 2) + 1
+    rows = [
+        {
+            "label": shortened(printable(word.label), LONGEST_LABEL),
+            "near": _near(text, word.index),
+            "number": f"{word.value:+.{decimals}f}",
+            "share": f"{100 * abs(word.value) / largest:.1f}",
+            "level": "p6" if word.value >= 0 else "n6",
+        }
+        for word in words
+    ]
+    return {"name": name, "unit": text.groups.unit, "words": rows}
 
 
 def pair_style() -> str:

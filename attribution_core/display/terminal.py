@@ -13,6 +13,7 @@ from attribution_core.display.sheet import STEPS, Sheet, runs, set_right
 from attribution_core.display.view import (
     Term,
     View,
+    WordSum,
     beside,
     decimals_for,
     model_words,
@@ -25,6 +26,7 @@ from attribution_core.display.view import (
     top_cells,
     unit_words,
     warns,
+    word_sums,
 )
 from attribution_core.results import Cell, ExplainedText
 
@@ -61,6 +63,9 @@ class PairSheet(Sheet):
         if strongest:
             self.blank()
             self.strongest(view, strongest)
+        for name, text, words in word_sums(view, top):
+            self.blank()
+            self.words(name, text, words)
 
     # --- header
 
@@ -171,6 +176,19 @@ class PairSheet(Sheet):
             drawn = self.bar(abs(cell.value) / largest, bar)
             value = f" {cell.value:>+8.{decimals}f} "
             self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(cell.value))))
+
+    def words(self, name: str, text: ExplainedText, words: Sequence[WordSum]) -> None:
+        """The strongest words of one text of a pair without word pairs."""
+        room = max(self.width - 24, 8)
+        labels = [self.in_place(word.label, word.index, text, room) for word in words]
+        width = min(max(cell_len(label.plain) for label in labels), room)
+        largest = max(abs(word.value) for word in words) or 1.0
+        decimals = max(decimals_for(largest), 2) + 1
+        self.put(Text(f"Strongest {text.groups.unit}s of {self.safe(name)}", "bold"))
+        for word, label in zip(words, labels, strict=True):
+            label.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
+            drawn = self.bar(abs(word.value) / largest, min(self.width - width - 12, 40))
+            self.put(Text.assemble(label, f" {word.value:>+8.{decimals}f} ", (drawn, self.ink(word.value))))
 
     def in_place(self, label: str, index: int, text: ExplainedText, room: int) -> Text:
         """A label; one that its text has several times comes with its neighbours, as many whole words as fit ``room``,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from attribution_core.text.characters import tagged_flags
 # A scale end below this is noise: such a matrix is drawn as all zeros instead of as a riot of colour.
 SMALLEST_LIMIT = 1e-6
 MISSING = "·"
+NO_WORD_PAIRS = "No word pairs were computed (level: words): a word's number is what it adds to the whole sum."
 # Characters at most of the words on either side of a repeated word, which say which one it is.
 NEAR = 24
 # Invisible where it stands alone; harmless to leave out. Everything else that is not printable is spelled out.
@@ -65,6 +67,8 @@ class View:
     @property
     def left_out(self) -> str:
         """What the pair has and this view has not, as a sentence; "" when nothing is missing."""
+        if not self.pair.has_word_pairs:
+            return ""
         texts = self.pair.a, self.pair.b
         everything = [len(shown_groups(text, self.special)) for text in texts]
         drawn = len(self.rows), len(self.cols)
@@ -173,6 +177,8 @@ def terms(pair: PairAttribution) -> list[Term]:
             Term("=", f"{unit_words(pair)} pairs", pair.total - special),
             Term("+", kept_kinds(pair), special),
         ]
+    elif not pair.has_word_pairs:
+        parts = [Term("=", f"{unit_words(pair)}s and {kept_kinds(pair)}", pair.total)]
     elif special is None:
         parts = [Term("=", f"all pairs of {unit_words(pair)}s and {kept_kinds(pair)}", pair.total)]
     if pair.sums_to == "difference":
@@ -189,6 +195,8 @@ def terms(pair: PairAttribution) -> list[Term]:
 def beside(view: View, place: int) -> str:
     """Where a reader sees the numbers that the term at ``place`` is the sum of; "" for what no cell has."""
     pair = view.pair
+    if place == 0 and not pair.has_word_pairs:
+        return f"the strongest {unit_words(pair)}s are below"
     if place == 0 and not pair.complete:
         return "the strongest are below"
     if place == 0:
@@ -235,6 +243,8 @@ def notes(view: View) -> list[str]:
     """What a reader must know before trusting the numbers, one sentence each; empty for an ordinary pair."""
     pair = view.pair
     lines: list[str] = [meaning(pair)] if meaning(pair) else []
+    if not pair.has_word_pairs:
+        lines.append(NO_WORD_PAIRS)
     for name, text in zip(names(pair), (pair.a, pair.b), strict=True):
         lines += text_notes(name, text)
     if np.isnan(view.cells).any():
@@ -264,6 +274,30 @@ def warns(note: str) -> bool:
 def top_cells(view: View, count: int) -> list[Cell]:
     """The strongest stored cells that may be drawn."""
     return [cell for cell in view.pair.top(count, special=view.special) if np.isfinite(cell.value)]
+
+
+class WordSum(NamedTuple):
+    """What group ``index`` of a text, called ``label``, adds to the pair's sum."""
+
+    index: int
+    label: str
+    value: float
+
+
+def word_sums(view: View, count: int) -> list[tuple[str, ExplainedText, list[WordSum]]]:
+    """Of a pair without word pairs each text, what it is called, and its ``count`` strongest words; [] for others."""
+    pair = view.pair
+    if pair.has_word_pairs:
+        return []
+    sides = zip(names(pair), (pair.a, pair.b), (pair.row_sums, pair.col_sums), strict=True)
+    listed = []
+    for name, text, sums in sides:
+        shown = shown_groups(text, view.special)
+        order = shown[np.argsort(-np.abs(sums[shown]), kind="stable")][: max(count, 0)]
+        words = [WordSum(g, text.groups.labels[g], float(sums[g])) for g in order.tolist()]
+        if words:
+            listed.append((name, text, words))
+    return listed
 
 
 def surroundings(text: ExplainedText, index: int) -> list[str]:

@@ -87,6 +87,9 @@ def _settings(
     document_groups: Annotated[str | None, typer.Option(help="The same for documents alone.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     sums_to: SumsTo = None,
+    level: Annotated[
+        str | None, typer.Option(help="pairs (the default), or words: sums without word pairs, about twice as fast.")
+    ] = None,
     reference: Reference = None,
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,
     tolerance: Annotated[
@@ -153,6 +156,7 @@ def _settings(
         "groups": groups or {"query": query_groups, "document": document_groups},
         "similarity": similarity,
         "sums_to": sums_to,
+        "level": level,
         "reference": reference,
         "quadrature": {"rule": rule, "tolerance": tolerance, "nodes": nodes},
         "precision": precision,

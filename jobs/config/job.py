@@ -57,6 +57,8 @@ MOST_ROWS = 10**15
 INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
 # Settings of an index, which plans and runs of pairs do not have.
 _INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
+# Settings that versions before did not have, with what their jobs did.
+_LATER = {"task": "pairs", "level": "pairs"} | _INDEX_ONLY
 _NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part")
 
 
@@ -123,6 +125,11 @@ class JobConfig(Settings):
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
     sums_to: Literal["score", "difference", "centred"] = Field(
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
+    )
+    level: Literal["pairs", "words"] = Field(
+        "pairs",
+        description="pairs, or words: what each word adds to the whole score, without word pairs (top_k is then not "
+        "used), for about half the time",
     )
     reference: Text = Field(
         "pad", description="pad, unk, mask, or a word that is one token: it replaces each word in a reference text"
@@ -236,9 +243,8 @@ class JobConfig(Settings):
         settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
             "header": self.header is not False
         }
-        if self.task == "pairs":
-            # Plans of versions before have no such settings.
-            settings = {name: value for name, value in settings.items() if name not in ("task", *_INDEX_ONLY)}
+        # Plans of versions before have no such settings.
+        settings = {name: value for name, value in settings.items() if _LATER.get(name, ...) != value}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -301,6 +307,8 @@ def _check_together(job: JobConfig, where: str) -> None:
         ]
     if job.log is not None and job.mode != "retrieval":
         wrong.append("mode: found 'symmetric'; allowed for a log: retrieval (prompts has the text before each text)")
+    if job.level == "words" and job.store == "full":
+        wrong.append("store: full stores all word pairs, and level: words has none; leave one of the two out")
     several = any((number or 1) > 1 for number in (job.workers.count, job.workers.min, job.workers.max))
     if job.workers.ray is False and several:
         wrong.append("workers.ray: false computes in this process alone; leave it out, or ask for one worker")

@@ -32,6 +32,7 @@ def make_attributor(job: JobConfig, device: str | None = None, threads: int = 1)
         nodes=job.quadrature.nodes,
         max_nodes=job.quadrature.max_nodes,
         sums_to=job.sums_to,
+        level=job.level,
         reference=job.reference,
         memory=memory,
         device=device,

@@ -164,7 +164,9 @@ class ShardComputer:
         sizes = [(8 * text.group_count + 48) * width for text in texts]
         groups = np.fromiter((text.group_count for text in texts), np.int64, len(texts))
         cells = groups[edges[pairs]].prod(1)
-        if self._job.store != "full":
+        if self._job.level == "words":
+            cells[:] = 0
+        elif self._job.store != "full":
             # The strongest ones alone.
             cells = np.minimum(cells, self._job.top_k)
         most = int(self._budget * PAIRS_SHARE)

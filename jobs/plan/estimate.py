@@ -12,7 +12,7 @@ from jobs.config.job import JobConfig
 from jobs.errors import JobError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.preflight import check_before_planning
-from jobs.plan.work import expected_nodes, layer_sizes, total_flops
+from jobs.plan.work import encoding_flops, expected_nodes, layer_sizes, total_flops
 from jobs.progress import counted, duration
 from jobs.storage.store import Store
 
@@ -30,6 +30,8 @@ ACCELERATORS: dict[str, tuple[float, float]] = {
 }
 # The share of the machine's own product rate that a whole pass is taken to reach.
 REACHED_ON_CPU, REACHED_ON_GPU = 0.7, 0.5
+# What a run of each level has.
+LEVELS = {"pairs": "every word pair", "words": "what each word adds, without word pairs"}
 MEASURED_SECONDS = 1.0
 
 
@@ -82,6 +84,13 @@ def about(seconds: float) -> str:
     return "under a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
+def share_of(share: float) -> str:
+    """So many times the present ones, in words."""
+    if share < 0.95:
+        return f"about {share:.0%} of these"
+    return f"about {share:.1f} times as many" if share > 1.05 else "about as many"
+
+
 def plan_lines(
     job_at: Callable[[str], JobConfig],
     chosen: Accelerator | None,
@@ -114,6 +123,10 @@ def plan_lines(
     )
     if chosen is not None:
         yield f"          {chosen.line(work)}"
+    whole = work + encoding_flops(sizes, plan.work)
+    for level, other in plan.other_levels.items():
+        share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
+        yield f"level     {job.level}; level: {level} takes {share_of(share)} operations ({LEVELS[level]})"
 
 
 def size_lines(plan: Plan) -> Iterator[str]:

@@ -30,7 +30,7 @@ from jobs.plan.log_staging import LogStaging
 from jobs.plan.missing_prompts import missing_prompts
 from jobs.plan.pairs_database import Staging
 from jobs.plan.reject_limits import check_share
-from jobs.plan.sharding import assign_shards, default_shards, total_work
+from jobs.plan.sharding import assign_shards, default_shards, work_of_level
 from jobs.plan.text_lengths import ROLES, SAMPLE, calibrate
 from jobs.plan.work import assumed_seconds
 from jobs.progress import counted
@@ -43,6 +43,8 @@ from jobs.storage.store import Store
 
 # A job of so many seconds on a processor asks whether a GPU is here: reading that from Ray takes a second.
 SECONDS_WORTH_A_LOOK = 600.0
+# Levels that every job can have.
+LEVELS = ("pairs", "words")
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 
 AnyStaging = Staging | LogStaging | CorpusStaging
@@ -116,7 +118,7 @@ def _write(
     notices += missing_prompts(job)
     if not calibration.measured:
         notices.append("the model's tokenizer is not on this machine, so lengths in tokens are assumed, not measured")
-    shards, side = assign_shards(staging.con, calibration, partial(_shards_by_seconds, job), job.shards)
+    shards, side = assign_shards(staging.con, calibration, partial(_shards_by_seconds, job), job.shards, job.level)
     if job.shards is not None and len(shards) < job.shards:
         notices.append(
             f"{counted(len(shards), 'shard')} instead of {job.shards}: each text is in one shard with all its partners"
@@ -148,7 +150,8 @@ def _write(
         texts_file=texts_file,
         calibration=calibration,
         lengths=_lengths(staging, job.mode),
-        work=total_work(staging.con),
+        work=work_of_level(staging.con, job.level),
+        other_levels={one: work_of_level(staging.con, one) for one in LEVELS if one != job.level},
         centre_file=centre_file,
         judgments_file=judgments_file,
         corpus_file=corpus_file,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import duckdb
 
@@ -43,19 +44,25 @@ def assign_shards(
     calibration: Calibration,
     wanted_for: Callable[[int, int, int], int],
     asked: int | None,
+    level: Literal["pairs", "words"] = "pairs",
 ) -> tuple[list[ShardInfo], str]:
     """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner, shared), ``costs``; the side that has shards.
 
     ``con`` holds ``matched`` (ordinal, a_no, b_no) with at least one pair, ``texts``, and ``used`` (no) with those of
     the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
     owned by the first shard that holds it, and shared where it is not the only one. Shards follow the input's order.
+    ``level`` is that of the job: without word pairs every text can be explained along its partners' embeddings.
     """
     width = calibration.width
+    alone = {"pairs": f"least(groups, {width})", "words": f"least(groups, partners + 1, {width})"}
     con.execute(f"""
         CREATE TABLE costs AS
-        SELECT no, role, characters, tokens, groups, tokens * (least(groups, {width}) + 1) AS cost FROM (
-            SELECT no, role, characters, {calibration.tokens_sql()} AS tokens, {calibration.groups_sql()} AS groups
-            FROM texts SEMI JOIN used USING (no))
+        WITH met AS (SELECT no, count(*) AS partners FROM
+                     (SELECT a_no AS no FROM matched UNION ALL SELECT b_no FROM matched) GROUP BY no)
+        SELECT no, role, characters, tokens, groups, partners, tokens * ({alone[level]} + 1) AS cost FROM (
+            SELECT no, role, characters, {calibration.tokens_sql()} AS tokens, {calibration.groups_sql()} AS groups,
+                   partners
+            FROM texts JOIN met USING (no))
     """)
     cost_a, cost_b = (
         one_number(con, f"SELECT sum(cost) FROM costs SEMI JOIN matched ON costs.no = matched.{s}_no") for s in "ab"
@@ -73,10 +80,11 @@ def assign_shards(
              partner_sums AS (SELECT {dear} AS no, sum(share)::BIGINT AS share, sum(groups)::BIGINT AS groups
                          FROM matched JOIN shares ON shares.no = {cheap} GROUP BY 1)
         -- A text can be explained along its partners' groups, where those are fewer than its own.
-        SELECT no, tokens, share, least(costs.groups, partner_sums.groups, {width}) AS directions
+        SELECT no, tokens, share, least(costs.groups, partner_sums.groups, {width}) AS pairs,
+               least(costs.groups, partners + 1, {width}) AS words
         FROM partner_sums JOIN costs USING (no);
         CREATE TABLE shard_of AS
-        WITH weights AS (SELECT no, {SHARE} * tokens * (directions + 1) + share AS weight FROM directions),
+        WITH weights AS (SELECT no, {SHARE} * tokens * ({level} + 1) + share AS weight FROM directions),
              summed AS (SELECT no, weight, sum(weight) OVER (ORDER BY no ROWS UNBOUNDED PRECEDING) AS upto FROM weights)
         SELECT no, (dense_rank() OVER (ORDER BY CASE WHEN cut < {early} THEN cut ELSE cut // {parts} * {parts} END) - 1)
                ::INTEGER AS shard FROM (
@@ -90,34 +98,39 @@ def assign_shards(
         SELECT held.shard, held.no, held.shard = owners.shard AS owner, owners.shards > 1 AS shared
         FROM held JOIN owners ON owners.no = held.no
     """)
-    return _shards(con, dear, width), dear
+    # For each level how many directions each text of a shard takes.
+    con.execute(f"""
+        CREATE TABLE shard_costs AS
+        WITH there AS (SELECT shard, {cheap} AS no, count(*) AS partners
+                       FROM matched JOIN shard_of ON shard_of.no = {dear} GROUP BY ALL)
+        SELECT held.shard, costs.no, characters, costs.tokens,
+               coalesce(directions.pairs, least(groups, {width})) AS pairs,
+               coalesce(directions.words, least(groups, there.partners + 1, {width})) AS words
+        FROM shard_texts held JOIN costs ON costs.no = held.no
+        LEFT JOIN shard_of own ON own.no = held.no AND own.shard = held.shard
+        LEFT JOIN directions ON directions.no = own.no
+        LEFT JOIN there ON there.no = held.no AND there.shard = held.shard
+    """)
+    return _shards(con, dear, level), dear
 
 
-def total_work(con: duckdb.DuckDBPyConnection) -> Work:
-    """The total cost of the shards that :func:`assign_shards` made."""
+def work_of_level(con: duckdb.DuckDBPyConnection, level: str) -> Work:
+    """The total cost at a level of the shards that :func:`assign_shards` made."""
     row = one_row(
         con,
-        """
-        SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * directions), sum(tokens * tokens * directions)
+        f"""
+        SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * {level}), sum(tokens * tokens * {level})
         FROM shard_costs
         """,
     )
     return Work(*(int(value) for value in row))
 
 
-def _shards(con: duckdb.DuckDBPyConnection, dear: str, width: int) -> list[ShardInfo]:
-    con.execute(f"""
-        CREATE VIEW shard_costs AS
-        SELECT held.shard, costs.no, characters, costs.tokens,
-               coalesce(directions.directions, least(groups, {width})) AS directions
-        FROM shard_texts held JOIN costs ON costs.no = held.no
-        LEFT JOIN shard_of own ON own.no = held.no AND own.shard = held.shard
-        LEFT JOIN directions ON directions.no = own.no
-    """)
+def _shards(con: duckdb.DuckDBPyConnection, dear: str, level: str) -> list[ShardInfo]:
     rows = con.execute(f"""
         WITH p AS (SELECT shard, count(*) AS pairs FROM matched JOIN shard_of ON shard_of.no = {dear} GROUP BY shard),
              t AS (SELECT shard, count(*) AS texts, sum(characters) AS characters,
-                          sum(tokens * (directions + 1)) AS cost FROM shard_costs GROUP BY shard)
+                          sum(tokens * ({level} + 1)) AS cost FROM shard_costs GROUP BY shard)
         SELECT shard, pairs, texts, characters, cost FROM p JOIN t USING (shard) ORDER BY shard
     """).fetchall()
     return [ShardInfo(*(int(value) for value in row)) for row in rows]

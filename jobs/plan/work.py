@@ -19,11 +19,12 @@ SECONDS_A_TEXT, SECONDS_A_PAIR = 5e-4, 2e-4
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Hidden and feed-forward width, and how many layers are above the cut."""
+    """Hidden and feed-forward width, and how many layers are above and below the cut."""
 
     d: int
     inner: int
     layers: int
+    below: int = 0
 
     @property
     def products(self) -> float:
@@ -38,6 +39,12 @@ def total_flops(sizes: LayerSizes, work: Work, nodes: int) -> float:
     attention = layers * 8 * d - 4 * d
     values = layers * (sizes.products * work.tokens + 8 * d * work.squares)
     return nodes * (direction * work.moved + attention * work.moved_squares + values)
+
+
+def encoding_flops(sizes: LayerSizes, work: Work) -> float:
+    """Operations of encoding each text and its reference once, which no level saves."""
+    each = sizes.products * work.tokens + 4.0 * sizes.d * work.squares
+    return 2 * (sizes.below + sizes.layers) * each
 
 
 def expected_nodes(job: JobConfig, sizes: LayerSizes) -> tuple[int, bool]:
@@ -60,7 +67,7 @@ def layer_sizes(job: JobConfig) -> LayerSizes | None:
     if d is None or count is None:
         return None
     first = job.layer + count if job.layer < 0 else job.layer
-    return LayerSizes(d, files.size(role, INNER_WIDTHS) or 4 * d, count - first)
+    return LayerSizes(d, files.size(role, INNER_WIDTHS) or 4 * d, count - first, first)
 
 
 def is_static(job: JobConfig) -> bool:

@@ -143,7 +143,7 @@ class Plan:
     index is planned as a pair of a document with itself. ``kept``
     is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
     costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
-    for the estimate. ``warnings`` are the notices that the summary repeats.
+    for the estimate, and ``other_levels`` the same for each level that the job does not have. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str
@@ -161,6 +161,7 @@ class Plan:
     calibration: Calibration
     lengths: dict[str, dict[str, int]]
     work: Work
+    other_levels: dict[str, Work] = field(default_factory=dict)
     centre_file: str | None = None
     judgments_file: str | None = None
     corpus_file: str | None = None
@@ -211,6 +212,10 @@ def load_plan(run: Store) -> Plan | None:
             calibration=Calibration.of(manifest["calibration"]),
             lengths={role: {k: int(v) for k, v in lengths.items()} for role, lengths in manifest["lengths"].items()},
             work=Work(**{k: int(v) for k, v in manifest["work"].items()}),
+            other_levels={
+                str(level): Work(**{k: int(v) for k, v in work.items()})
+                for level, work in manifest.get("other_levels", {}).items()
+            },
             centre_file=None if manifest.get("centre_file") is None else str(manifest["centre_file"]),
             judgments_file=None if manifest.get("judgments_file") is None else str(manifest["judgments_file"]),
             corpus_file=None if manifest.get("corpus_file") is None else str(manifest["corpus_file"]),
@@ -301,10 +306,11 @@ def _row_group(run: Store, plan: Plan, name: str, index: int) -> pa.Table:
 
 def encoded(plan: Plan) -> bytes:
     """Return the plan as the bytes of its manifest."""
-    typed = ("shards", "kept", "calibration", "work")
+    typed = ("shards", "kept", "calibration", "work", "other_levels")
     fields = {k: v for k, v in vars(plan).items() if k not in typed and not k.startswith("_")}
     fields["kept"] = base64.b64encode(plan.kept.serialize().to_pybytes()).decode()
     fields["calibration"] = plan.calibration.plain()
     fields["work"] = asdict(plan.work)
+    fields["other_levels"] = {level: asdict(work) for level, work in plan.other_levels.items()}
     fields["shards"] = [asdict(shard) for shard in plan.shards]
     return json.dumps(fields, ensure_ascii=False, sort_keys=True, indent=1).encode()

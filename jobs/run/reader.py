@@ -279,6 +279,11 @@ class Run:
         return " or ".join(dict.fromkeys(self.unit(role) for role in self.roles))
 
     @property
+    def has_word_pairs(self) -> bool:
+        """Whether the run has word pairs; one of ``level: words`` has what each word adds alone."""
+        return self.setting("level") != "words"
+
+    @property
     def sums_to(self) -> str:
         """What the word pairs sum to: score, difference or centred. Runs of plan version 4 and older: difference."""
         if "sums_to" in self.job:

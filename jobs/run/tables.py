@@ -32,12 +32,15 @@ RESULT_OF = {"pairs": "attributions", "index": "documents"}
 RESULTS = tuple(RESULT_OF.values())
 # Columns for cosine similarity: null for dot product, absent in runs of plan version 4 and older.
 LIFTS = ("row_lift", "col_lift")
+# Columns that need word pairs.
+WORD_PAIRS = ("positive", "negative", "special", "exact", "largest")
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow"}
 
 
 def attribution_schema(store: str = "top", kept: pa.Schema | None = None) -> pa.Schema:
     """Return the schema of ``attributions``, with one row for each pair.
 
+    In a run of ``level: words`` the columns ``WORD_PAIRS`` are null, and ``top`` is empty.
     ``kept`` has the columns passed through, which come last. ``store="full"`` adds the matrix of all word pairs.
     """
     import pyarrow as pa
@@ -113,18 +116,22 @@ def attribution_table(columns: PairColumns, ids: pa.Table, store: str = "top") -
     count = len(columns)
     found: dict[str, Any] = {name: ids[name] for name in ("pair_id", "text_a_id", "text_b_id")}
     single = ("score", "reference_a", "reference_b", "reference_ab", "total", "error")
-    for name in (*single, "positive", "negative", "special", "exact"):
+    for name in single:
         found[name] = pa.array(getattr(columns, name), pa.float32())
     found["rows"], found["cols"] = (np.diff(lists.first) for lists in (columns.row_sums, columns.col_sums))
     for name in ("row_sums", "col_sums", *LIFTS):
         lists = getattr(columns, name)
         found[name] = pa.nulls(count, pa.list_(pa.float32())) if lists is None else _lists(lists.first, lists.values)
-    assert columns.largest is not None, "sums were asked for"
-    found["largest"] = _lists(np.arange(count + 1) * columns.largest.shape[1], columns.largest.ravel())
-    found["top"] = _top(columns)
+    schema = attribution_schema(store)
+    if columns.largest is None:
+        found |= {name: pa.nulls(count, schema.field(name).type) for name in WORD_PAIRS}
+        found["top"] = pa.array([[]] * count, schema.field("top").type)
+    else:
+        found |= {name: getattr(columns, name) for name in WORD_PAIRS}
+        found["largest"] = _lists(np.arange(count + 1) * columns.largest.shape[1], columns.largest.ravel())
+        found["top"] = _top(columns)
     if store == "full":
         found |= _scaled_cells(columns)
-    schema = attribution_schema(store)
     return pa.table([_typed(found[field.name], field.type) for field in schema], schema=schema)
 
 

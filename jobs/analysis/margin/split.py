@@ -80,7 +80,7 @@ def split(
         query_words=(*_words(query, a.row_sums, b.row_sums), *rest),
         a_words=(*_words(a.b, a.col_sums, None), *_lines(a, None)),
         b_words=(*_words(b.b, None, b.col_sums), *_lines(None, b)),
-        pairs=_pairs(a, b, rest),
+        pairs=_pairs(a, b, rest) if a.has_word_pairs and b.has_word_pairs else (),
         documents=documents,
         notes=(*notes, *_notes(a)),
         model=a.model,
@@ -190,14 +190,15 @@ def _known_pairs(pair: PairAttribution) -> dict[tuple[int, str], tuple[float, tu
 
 
 def _notes(pair: PairAttribution) -> list[str]:
+    notes = [] if pair.has_word_pairs else ["The run has no word pairs (level: words), so none are compared."]
     if pair.sums_to == "difference":
-        return [
+        notes.append(
             "The run's word pairs sum to what a score gains over reference texts (sums_to: difference): the line "
             f"“{REFERENCES}” is what reference texts without words score."
-        ]
+        )
     if pair.sums_to == "centred":
-        return [
+        notes.append(
             "The run's word pairs leave out what average texts score (sums_to: centred): the line "
             f"“{REFERENCES}” is that part of the scores."
-        ]
-    return []
+        )
+    return notes

@@ -103,13 +103,21 @@ class Batch:
 
     @cached_property
     def mass(self) -> Array:
-        """The sum of absolute values of each pair, [n]."""
-        return self.scalars["positive"] - self.scalars["negative"]
+        """The sum of absolute values of each pair, [n]: of its word pairs, or of its words where it has none."""
+        mass = self.scalars["positive"] - self.scalars["negative"]
+        if not np.isnan(mass).any():
+            return mass
+        sides = (self.rows, self.row_values), (self.cols, self.col_values)
+        return np.max([np.bincount(pair, np.abs(values), len(self)) for (pair, _), values in sides], axis=0)
 
     @cached_property
     def text_total(self) -> Array:
-        """The sum over cells between words, [n]."""
-        return self.scalars["total"] - self.scalars["special"]
+        """The sum over cells between words, [n]; where a run has no word pairs, over the words of the first text."""
+        total = self.scalars["total"] - self.scalars["special"]
+        if not np.isnan(total).any():
+            return total
+        pair, word = self.rows
+        return np.bincount(pair, np.where(self.texts.kind[word] == TEXT, self.row_values, 0.0), len(self))
 
     def sizes(self) -> tuple[Array, Array]:
         """Rows and columns of each pair, special and prompt tokens included, [n]."""
@@ -201,7 +209,7 @@ def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: A
         else:
             cells = top
             rest = _rest(texts, top, scalars, a, b)
-    largest = _flat(table["largest"]).reshape(len(a), -1)
+    largest = _flat(table["largest"]).reshape(len(a), -1)  # [n, 0] where the run has no word pairs
     return Batch(texts, rank, bucket, a, b, scalars, largest, row_values, col_values, cells, rest, table, *lifts)
 
 

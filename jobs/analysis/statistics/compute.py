@@ -126,6 +126,7 @@ def _scene(
         whole="matrix" in run.dataset().schema.names,
         sums_to=run.sums_to,
         lifts=has_lifts(run),
+        word_pairs=run.has_word_pairs,
         gold_name=gold,
         gold=_column(run, pairs, gold) if gold else None,
         kept=tuple(name for name in ("rank", "relevance") if name in numeric),
@@ -133,7 +134,7 @@ def _scene(
 
 
 def _pass(run: Run, scene: Scene, measures: Sequence[Measure]) -> None:
-    cells = any(measure.cells for measure in measures)
+    cells = scene.word_pairs and any(measure.cells for measure in measures)
     lifts = scene.lifts and any(measure.lifts for measure in measures)
     for batch in read_batches(run, scene.pairs, scene.texts, cells=cells, lifts=lifts, kept=scene.kept):
         for measure in measures:
@@ -170,6 +171,7 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
         resamples=scene.resamples,
         gold=scene.gold_name,
         pipeline=scene.texts.pipeline,
+        level="pairs" if scene.word_pairs else "words",
     )
     notes = [run.unfinished] if run.unfinished else []
     if pairs.without_text:

@@ -10,6 +10,7 @@ from jobs.analysis.quantiles import quantiles
 from jobs.analysis.resampling import LEAST_TOTAL, divided, large_enough
 from jobs.analysis.statistics.batches import Batch, Cells, Rest
 from jobs.analysis.statistics.measure import (
+    NO_WORD_PAIRS,
     Measure,
     Result,
     Scene,
@@ -39,6 +40,10 @@ class Concentration(Measure):
         self.of_mass = scene.array()
         self.negative = scene.array()
         self.skew = scene.array(3)
+
+    @staticmethod
+    def missing(scene: Scene) -> str | None:
+        return None if scene.word_pairs else NO_WORD_PAIRS
 
     def add(self, batch: Batch) -> None:
         one = batch.scalars

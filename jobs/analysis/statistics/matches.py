@@ -80,6 +80,8 @@ class Matches(Measure):
             self.sides[side][0].add(batch.bucket[pair], self.kind[word], values)
             self.sides[side][1].add_rows(batch.bucket, self.kinds[text] * other[:, None])
         cells, rest = batch.cells, batch.rest
+        if not self.scene.word_pairs:
+            return
         assert cells is not None
         assert rest is not None
         same = {name: found.count(batch.a, batch.b) for name, found in self.same.items()}
@@ -131,6 +133,8 @@ class Matches(Measure):
         return np.column_stack([same["number"], numeric - same["number"], marks, negated, one, other])
 
     def result(self) -> Result:
+        if not self.scene.word_pairs:
+            return Result([], [self._sides()], self.scene.why_no_word_pairs)
         draw, whole = self.scene.resampling, self.scene.whole
         known = self.total.values
         sums = self.found["match"].values.copy()

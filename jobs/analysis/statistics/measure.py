@@ -21,6 +21,7 @@ from jobs.run.reader import Run
 
 # Sums of lifts come out the same in any order as long as a pair's do not add up to more than this in absolute value.
 LIFTS_A_PAIR = 16.0
+NO_WORD_PAIRS = "Word pairs are left out: the run has no word pairs (level: words)."
 # What columns of several tables mean, said in one place.
 COMMON = {
     "side": "whose words: a, b, or both texts together",
@@ -68,7 +69,8 @@ class Result:
 @dataclass
 class Scene:
     """The input of statistics. ``whole``: matrices were stored; ``gold`` [pairs], by rank, NaN for none;
-    ``sums_to``: what a pair's attributions sum to; ``lifts``: the pairs have lifts."""
+    ``sums_to``: what a pair's attributions sum to; ``lifts``: the pairs have lifts; ``word_pairs``: the run has them.
+    """
 
     run: Run
     con: duckdb.DuckDBPyConnection
@@ -84,6 +86,7 @@ class Scene:
     gold_name: str | None = None
     gold: Array | None = None
     kept: tuple[str, ...] = ()
+    word_pairs: bool = True
 
     @property
     def buckets(self) -> int:
@@ -94,6 +97,11 @@ class Scene:
     def sum_name(self) -> str:
         """What the sum over all attributions of a pair is called: score or total."""
         return whole_of(self.sums_to)
+
+    @property
+    def why_no_word_pairs(self) -> list[str]:
+        """A note where the run has no word pairs; none where it has."""
+        return [] if self.word_pairs else [NO_WORD_PAIRS]
 
     @property
     def why_no_lifts(self) -> str | None:

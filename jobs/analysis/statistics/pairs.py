@@ -71,15 +71,19 @@ def order_pairs(
     con.execute("CREATE TABLE ids (n INTEGER, pair_id VARCHAR, hash UBIGINT, whole BOOLEAN)")
     columns: dict[str, list[Array]] = {"a": [], "b": [], "mass": []}
     n = 0
-    for batch in batches(run, ["pair_id", "text_a_id", "text_b_id", "positive", "negative"], 1 << 17):
+    of_mass = ["positive", "negative"] if run.has_word_pairs else ["row_sums", "col_sums"]
+    for batch in batches(run, ["pair_id", "text_a_id", "text_b_id", *of_mass], 1 << 17):
         sides = [
             pc.fill_null(pc.index_in(batch[name], value_set=ids), -1).to_numpy(zero_copy_only=False)
             for name, ids in zip(("text_a_id", "text_b_id"), places, strict=True)
         ]
         columns["a"].append(sides[0])
         columns["b"].append(sides[1])
-        positive, negative = (batch[name].to_numpy(zero_copy_only=False) for name in ("positive", "negative"))
-        columns["mass"].append(positive - negative)
+        if run.has_word_pairs:
+            positive, negative = (batch[name].to_numpy(zero_copy_only=False) for name in of_mass)
+            columns["mass"].append(positive - negative)
+        else:
+            columns["mass"].append(np.sum([_absolute(batch[name]) for name in of_mass], axis=0))
         numbers = pa.array(np.arange(n, n + len(batch), dtype=np.int32))
         whole = pa.array((sides[0] >= 0) & (sides[1] >= 0))
         con.register("batch", pa.table([numbers, batch["pair_id"], whole], names=["n", "pair_id", "whole"]))
@@ -102,6 +106,12 @@ def order_pairs(
     draws = len(order) if query is None else int(query.max(initial=-1)) + 1
     mass_of_all = float(mass[order].sum())
     return Pairs(con, rank, a.astype(np.int32), b.astype(np.int32), len(order), draws, query, without, mass_of_all)
+
+
+def _absolute(lists: pa.Array) -> Array:
+    """The sum of absolute values of each list, [n]."""
+    values = np.abs(lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64))
+    return np.bincount(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), values, len(lists))
 
 
 def _queries(con: duckdb.DuckDBPyConnection, ids: pa.Array, a: Array, seed: int) -> Array:

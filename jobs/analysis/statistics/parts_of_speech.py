@@ -71,6 +71,8 @@ class PartsOfSpeech(Measure):
             self.words[side] += self.count[text].sum(0)
         self.total.add_rows(batch.bucket, np.column_stack([batch.text_total, batch.mass]))
         cells, rest = batch.cells, batch.rest
+        if not self.scene.word_pairs:
+            return
         assert cells is not None
         assert rest is not None
         label = self.label[cells.a] * N + self.label[cells.b]
@@ -96,8 +98,11 @@ class PartsOfSpeech(Measure):
 
     def result(self) -> Result:
         words, by_side = self._words()
+        notes = withheld(self.scene, *self.total.total)
+        if not self.scene.word_pairs:
+            return Result(by_side, [words], [*notes, *self.scene.why_no_word_pairs])
         pairs, by_pair = self._pairs()
-        return Result([*by_side, *by_pair], [words, pairs], withheld(self.scene, *self.total.total))
+        return Result([*by_side, *by_pair], [words, pairs], notes)
 
     def _words(self) -> tuple[Table, list[Figure]]:
         draw = self.scene.resampling

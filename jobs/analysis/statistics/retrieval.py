@@ -21,6 +21,8 @@ RANKS = (*range(1, 21), 21, 51, 101, 1 << 30)
 SUMMED = ("count", "score", "total", "largest_5", "exact", "text_total", "negative", "mass", "special")
 # What of these is divided by what: means over pairs and of absolute values, and shares of a sum that can be near zero.
 MEANS = {"score": ("score", "count"), "total": ("total", "count"), "negative_mass": ("negative", "mass")}
+# Measures that need word pairs.
+OF_PAIRS = ("largest_5", "exact", "negative_mass", "special")
 SHARED = {"largest_5": ("largest_5", "total"), "exact": ("exact", "text_total"), "special": ("special", "total")}
 
 
@@ -47,6 +49,8 @@ class Retrieval(Measure):
             "negative_mass": "share of the sum of absolute values that is negative",
             "special": f"share of the {whole} that word pairs with a special or prompt token give",
         }
+        if not scene.word_pairs:
+            self.measures = {name: said for name, said in self.measures.items() if name not in OF_PAIRS}
         if scene.sums_to == "score":
             del self.measures["total"]  # the same number twice
 
@@ -59,9 +63,10 @@ class Retrieval(Measure):
     def add(self, batch: Batch) -> None:
         self.words.add(batch)
         one = batch.scalars
-        five = batch.largest[:, SHARES.index(0.05)]
+        five = batch.largest[:, SHARES.index(0.05)] if self.scene.word_pairs else np.zeros(len(batch))
         columns = [np.ones(len(batch)), one["score"], one["total"], five, one["exact"], batch.text_total]
-        summed = np.column_stack([*columns, -one["negative"], batch.mass, one["special"]])
+        # NaN where the run has no word pairs.
+        summed = np.nan_to_num(np.column_stack([*columns, -one["negative"], batch.mass, one["special"]]))
         for name, sums in self.groups.items():
             values = numbers(batch.kept[name])
             if name == "relevance":
@@ -80,7 +85,8 @@ class Retrieval(Measure):
         ]
         figures = self._relevance_figures() if "relevance" in self.groups else []
         words = self.words.result()
-        return Result([*figures, *words.figures], [*tables, *words.tables], words.notes)
+        notes = [*words.notes, *self.scene.why_no_word_pairs]
+        return Result([*figures, *words.figures], [*tables, *words.tables], notes)
 
     def _measured(self, measure: str, values: Array) -> tuple[Array, Array, Array]:
         """A measure of the pairs whose sums by bucket are ``values`` [buckets, SUMMED], and its interval."""
@@ -109,7 +115,7 @@ class Retrieval(Measure):
 
     def _relevance_figures(self) -> list[Figure]:
         figures = []
-        for measure in ("score", "exact", "largest_5"):
+        for measure in (one for one in ("score", "exact", "largest_5") if one in self.measures):
             for name, at in (("relevant", 0), ("not_relevant", 1)):
                 sums = self.groups["relevance"][at]
                 if sums.total[0]:

@@ -99,7 +99,7 @@ class Pipeline(Stored):
 class RunFacts(Stored):
     """The pairs and settings of the statistics. ``pairs`` were used of ``pairs_in_run``; ``gold`` is the column taken
     as the gold label; ``sums_to`` what a pair's attributions sum to: its score, the difference from a reference, or
-    centred."""
+    centred. ``level`` is that of the run: without word pairs (words) statistics of these are left out."""
 
     pairs: int
     pairs_in_run: int
@@ -117,6 +117,7 @@ class RunFacts(Stored):
     resamples: int
     gold: str | None
     pipeline: Pipeline | None
+    level: str = "pairs"
 
     @property
     def drawn(self) -> str:

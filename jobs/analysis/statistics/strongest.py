@@ -59,6 +59,8 @@ class Strongest(Measure):
         if self.lifted is not None:
             self.lifted.add(batch)
         cells, rest = batch.cells, batch.rest
+        if not self.scene.word_pairs:
+            return
         assert cells is not None
         assert rest is not None
         self.limit[batch.rank] = rest.limit
@@ -113,6 +115,9 @@ class Strongest(Measure):
     def result(self) -> Result:
         scene = self.scene
         support = max(3, math.ceil(scene.pairs.count / 2000))
+        if not scene.word_pairs:
+            lifted = [] if self.lifted is None else [self.lifted.table(support)]
+            return Result([], lifted, scene.why_no_word_pairs)
         self.counter = _Counter(scene, self.pair, self.limit, self.group)
         tables = [self._table("strongest", [(None, "")], SHOWN, support)]
         if self.labels:

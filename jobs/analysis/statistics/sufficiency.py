@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from attribution_core.pairs.columns import SHARES
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.correlation import correlations, pearson_within, ranks_within
-from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, rows_table
+from jobs.analysis.statistics.measure import NO_WORD_PAIRS, Measure, Result, Scene, Table, rows_table
 from jobs.analysis.statistics.schema import Figure
 from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.tagging import UNIVERSAL
@@ -64,6 +64,10 @@ class Sufficiency(Measure):
     def is_score(self) -> bool:
         """Whether attributions sum to the score, and nothing is to be added to them."""
         return self.scene.sums_to == "score"
+
+    @staticmethod
+    def missing(scene: Scene) -> str | None:
+        return None if scene.word_pairs else NO_WORD_PAIRS
 
     def add(self, batch: Batch) -> None:
         self.largest[batch.rank] = np.column_stack([batch.largest, batch.scalars["total"]])

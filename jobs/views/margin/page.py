@@ -68,8 +68,9 @@ TEMPLATE = """\
 <p dir="auto" class="passage"><strong>query</strong>&ensp;{% for piece in query %}{% if piece.word -%}
 <span class="word {{ piece.classes }}" tabindex="0" title="{{ piece.title }}">{{ piece.text }}</span>
 {%- else %}{{ piece.text }}{% endif %}{% endfor %}</p>
-<p class="faint prose">Blue {{ unit }}s of the query speak for A, orange ones for B. Point at one, or reach it by Tab:
- the {{ unit_b }}s of both documents that it met most are outlined. In each document, blue {{ unit_b }}s {{ above }}
+<p class="faint prose">Blue {{ unit }}s of the query speak for A, orange ones for B.
+ {%- if word_pairs %} Point at one, or reach it by Tab:
+ the {{ unit_b }}s of both documents that it met most are outlined.{% endif %} In each document, blue {{ unit_b }}s {{ above }}
  {%- if below %}, orange ones {{ below }}{% endif %}.</p>
 <div class="documents">
 {% for one in documents %}<article>
@@ -112,6 +113,7 @@ def margin_html(margin: Margin, *, styled: bool = True, proof: Proof | None = No
         "notes": [{"text": printable(note), "warns": warns(note)} for note in notes(margin)],
         "proof": [printable(line) for line in proof_lines(proof, unit_b)] if proof is not None else [],
         "unit": unit,
+        "word_pairs": bool(margin.pairs),
         "unit_b": unit_b,
         "above": above,
         "below": below if negative else "",

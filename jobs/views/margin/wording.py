@@ -129,11 +129,15 @@ def _shown(line: Line) -> bool:
 
 
 def tables(margin: Margin) -> list[Table]:
-    """Return the three tables: by the query's words, by word pairs, by the documents' words."""
+    """Return the tables: by the query's words, by word pairs where the run has them, by the documents' words."""
     unit, unit_b = margin.query.groups.unit, margin.documents[0].explained.groups.unit
     return [
         _table(margin, f"What each {unit} of the query adds to the scores of A and B", unit, query_lines(margin)),
-        _table(margin, f"{unit.capitalize()} pairs that differ most", "word pair", pair_lines(margin)),
+        *(
+            [_table(margin, f"{unit.capitalize()} pairs that differ most", "word pair", pair_lines(margin))]
+            if margin.pairs
+            else []
+        ),
         _table(
             margin,
             f"What the {unit_b}s of the documents add, all occurrences together",

@@ -56,14 +56,13 @@ def run_html(run: Run) -> str:
 def _first_pairs(run: Run, rows: list[dict[str, Any]]) -> Table:
     unit = run.units
     aim = "score" if run.sums_to == "score" else "sum"
-    return Table(
-        "The first pairs",
-        [
-            column("pair_id", rows, lambda row: str(row["pair_id"]), label=True),
-            column("score", rows, lambda row: f"{row['score']:.3f}"),
-            column(f"strongest {unit} pair, and what it adds to the {aim}", rows, _strongest, label=True),
-        ],
-    )
+    columns = [
+        column("pair_id", rows, lambda row: str(row["pair_id"]), label=True),
+        column("score", rows, lambda row: f"{row['score']:.3f}"),
+    ]
+    if run.has_word_pairs:
+        columns.append(column(f"strongest {unit} pair, and what it adds to the {aim}", rows, _strongest, label=True))
+    return Table("The first pairs", columns)
 
 
 def _strongest(row: dict[str, Any]) -> str:

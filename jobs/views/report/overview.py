@@ -45,7 +45,7 @@ class Overview:
     """Means over all pairs of the terms that make a score, in the score's unit, and the run's totals.
 
     ``total`` is the mean sum of a pair's attributions, ``special`` the part of it with special and prompt tokens, which
-    are called ``kept``; ``sums_to`` says what that sum is.
+    are called ``kept``, None in a run without word pairs; ``sums_to`` says what that sum is.
     """
 
     totals: Totals
@@ -54,10 +54,16 @@ class Overview:
     kept: str
     score: float
     total: float
-    special: float
+    special: float | None
     reference_a: float
     reference_b: float
     reference_ab: float
+
+    def parts(self, unit: str) -> list[tuple[str, float]]:
+        """What ``total`` is made of: the names of its parts and their values."""
+        if self.special is None:
+            return [(f"{unit}s and {self.kept}", self.total)]
+        return [(f"{unit} pairs", self.total - self.special), *([(self.kept, self.special)] if self.special else [])]
 
 
 def read_overview(run: Run, format: str) -> Overview:

@@ -155,7 +155,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "faithfulness": section(faithfulness) if faithfulness else None,
             "statistics": findings.sections(explorer),
             "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
-            "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs)),
+            "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs), run.has_word_pairs),
             "run": shlex.quote(called),
             "rejects": _rejects(run) if overview.totals.rejected else None,
             "method": METHOD,
@@ -306,9 +306,7 @@ def _facts(overview: Overview) -> list[dict[str, str]]:
 
 def _overview_plots(overview: Overview, unit: str) -> list[dict[str, Any]]:
     one = overview
-    made_of = [plots.Bar("score", one.score), plots.Bar(f"{unit} pairs", one.total - one.special)]
-    if one.special:
-        made_of.append(plots.Bar(one.kept, one.special))
+    made_of = [plots.Bar("score", one.score), *(plots.Bar(name, value) for name, value in one.parts(unit))]
     note = "the first bar is the sum of the others"
     if one.sums_to == "centred":
         made_of.append(plots.Bar("what average texts share", one.score - one.total))
@@ -339,11 +337,14 @@ def _name(model: str) -> str:
     return above if above and last in ("model", "models", "best", "final", "checkpoint") else last
 
 
-def _pairs_words(explorer: Explorer, unit: str, failing: bool) -> str:
+def _pairs_words(explorer: Explorer, unit: str, failing: bool, word_pairs: bool) -> str:
+    pointing = f"Point at a {unit} of one text to see its pairs with the other."
+    if not word_pairs:
+        pointing = f"The run has no {unit} pairs (level: words): point at a {unit} to see what it adds."
     first = "those of the failing queries, " if failing else ""
     return (
         f"{len(explorer):,} pairs: {first}the highest and lowest scores, some at random, and those that stand out in "
-        f"the statistics. Point at a {unit} of one text to see its pairs with the other. On the keyboard, Tab reaches "
+        f"the statistics. {pointing} On the keyboard, Tab reaches "
         f"a text or the matrix, arrow keys walk, Enter holds a {unit} and Escape lets go."
     )
 
@@ -371,7 +372,8 @@ def _sql(run: Run, called: str) -> str:
     place = printable(called).replace("'", "''").rstrip("/")
     if kind == "arrow":
         return f'open_run("{place}").to_table()'
-    return f"SELECT pair_id, score, total, error, top[1] FROM '{place}/attributions/*.parquet' ORDER BY abs(error) DESC"
+    columns = "pair_id, score, total, error" + (", top[1]" if run.has_word_pairs else "")
+    return f"SELECT {columns} FROM '{place}/attributions/*.parquet' ORDER BY abs(error) DESC"
 
 
 def _version() -> str:

@@ -80,9 +80,10 @@ def meaning(overview: Overview, unit: str) -> Trust:
         text = f"{value:.{decimals}f}"
         return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
-    parts = f"{unit} pairs {said(one.total - one.special)}"
-    if one.special:
-        parts += f" {'−' if said(one.special).startswith('−') else '+'} {one.kept} {said(abs(one.special))}"
+    (first, value), *others = one.parts(unit)
+    parts = f"{first} {said(value)}"
+    for name, value in others:
+        parts += f" {'−' if said(value).startswith('−') else '+'} {name} {said(abs(value))}"
     if one.sums_to == "score":
         words = f"A pair's numbers add up to its score: on average, score {said(one.score)} = {parts}."
         return Trust("note", "The sum is the score.", words)

@@ -21,7 +21,7 @@ IN_SCORES = ("score", "total")
 
 # What the sum over a pair's word pairs is, by the run's sums_to.
 SUMS = {
-    "score": "The word pairs of two texts sum to their score. Shares are of the scores of all pairs together",
+    "score": "The word pairs of two texts sum to the score. Shares are of the scores of all pairs together",
     "difference": "sums_to: difference. The word pairs of two texts sum to f(a, b) − f(a, r) − f(r, b) + f(r, r), "
     "called the total, with r a reference text; it is not the score. Shares are of the totals of all pairs together",
     "centred": "sums_to: centred. The word pairs of two texts sum to what sets them apart from two average texts, "
@@ -62,8 +62,14 @@ def head_lines(summary: Summary) -> list[str]:
     if run.sample is not None:
         pairs += f" at random, of {run.pairs_in_run:,}"
     kept = "all word pairs stored" if run.store == "full" else "the strongest word pairs stored"
+    sums = SUMS[run.sums_to]
+    if run.level == "words":
+        kept, sums = (
+            "no word pairs stored (level: words)",
+            sums.replace("The word pairs of two texts", "A text's words"),
+        )
     lines = [f"{pairs}, {run.texts:,} distinct texts, {kept}"]
-    lines.append(f"{SUMS[run.sums_to]}; where these cancel out there are none (-).")
+    lines.append(f"{sums}; where these cancel out there are none (-).")
     lines.append(
         f"Ratio: share of the {run.whole} over share of the word pairs. Mean a pair: what is added to a pair's "
         f"{run.whole}, on average."
@@ -71,7 +77,7 @@ def head_lines(summary: Summary) -> list[str]:
     if run.gold:
         lines.append(f"Gold label: column {run.gold}.")
     reading = f"Behind ±: half of the 95 % bootstrap interval over {run.drawn}."
-    if run.store != "full":
+    if run.store != "full" and run.level == "pairs":
         reading += " ≈: an estimate, certainly [between these bounds]."
     return [*lines, reading]
 
