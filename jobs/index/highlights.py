@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from itertools import pairwise, repeat
+from typing import NamedTuple, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attribution_core.results import Floats
-from jobs.index.documents import StoredBatch
+from jobs.index.documents import FACTOR, OWN, RANKED, START, StoredBatch
 
 
 class Span(NamedTuple):
@@ -28,8 +27,7 @@ class Span(NamedTuple):
     text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Highlight:
+class Highlight(NamedTuple):
     """One document for one query: its score, and the ``spans`` that lift it most, strongest first.
 
     For dot, which has no lift, those that add most. ``error`` is the sum of all groups' shares less ``score``: the
@@ -92,37 +90,36 @@ def highlighted(
         return []
     ranges = [(batch, batch.bounds[row], batch.bounds[row + 1]) for batch, row in places]
     counts = [high - low for _, low, high in ranges]
-    first = np.cumsum([0, *counts])
-
-    def of_rows(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(batch, name)[low:high] for batch, low, high in ranges])
-
-    shares_X = (of_rows("rows").astype(np.float32) @ query_D) * of_rows("scales")
-    if similarity == "cosine":
-        lengths = np.array([batch.lengths[row] for batch, row in places], np.float32)
-        shares_X /= np.repeat(lengths * np.float32(np.linalg.norm(query_D)), counts)
-    scores = np.add.reduceat(shares_X, first[:-1])
-    lifts_X = shares_X - np.repeat(scores, counts) * of_rows("own") if similarity == "cosine" else None
+    ends = np.cumsum(counts)
+    first = ends - np.asarray(counts)
+    document_X = np.repeat(np.arange(len(counts)), counts)
+    rows_XD = np.concatenate([batch.rows[low:high] for batch, low, high in ranges])
+    facts_X5 = np.concatenate([batch.facts[low:high] for batch, low, high in ranges])
+    direction_D = query_D / np.linalg.norm(query_D) if similarity == "cosine" else query_D
+    shares_X = (rows_XD.astype(np.float32) @ direction_D) * facts_X5[:, FACTOR]
+    scores = np.add.reduceat(shares_X, first)
+    lifts_X = shares_X - scores[document_X] * facts_X5[:, OWN] if similarity == "cosine" else None
+    strength_X = (shares_X if lifts_X is None else lifts_X) + facts_X5[:, RANKED]
     # Each document's groups of text first, strongest first; specials, prompts and the remainder behind them.
-    text_X = of_rows("is_text")
-    strength_X = np.where(text_X, shares_X if lifts_X is None else lifts_X, -np.inf)
-    order = np.lexsort((-strength_X, np.repeat(np.arange(len(counts)), counts)))
-    shown = np.add.reduceat(text_X, first[:-1], dtype=np.int64)
+    order = np.lexsort((-strength_X, document_X))
+    shown = np.array([batch.text_groups[row] for batch, row in places])
     shown = shown if k is None else np.minimum(shown, k)
-    chosen = order[np.repeat(first[:-1] - np.cumsum([0, *shown[:-1]]), shown) + np.arange(shown.sum())]
-    lifts: list[float | None] = [None] * len(chosen) if lifts_X is None else lifts_X[chosen].tolist()
-    starts, ends, shares = (values[chosen].tolist() for values in (of_rows("starts"), of_rows("ends"), shares_X))
-    errors = (-shares_X[first[1:] - 1]).tolist()
+    behind = np.cumsum(shown)
+    chosen = order[np.repeat(first - behind + shown, shown) + np.arange(behind[-1])]
 
-    hits, at = [], 0
-    for (batch, row), name, score, error, count in zip(
-        places, ids, scores.tolist(), errors, shown.tolist(), strict=True
-    ):
-        text = batch.text(row)
-        spans = tuple(
-            Span(starts[j], ends[j], shares[j], lifts[j], None if text is None else text[starts[j] : ends[j]])
-            for j in range(at, at + count)
-        )
-        at += count
-        hits.append(Highlight(name, score, error, batch.truncated[row], spans, text))
-    return hits
+    starts, stops = facts_X5[:, START:][chosen].astype(np.int64).T.tolist()
+    lifts = repeat(None) if lifts_X is None else lifts_X[chosen].tolist()
+    texts = [batch.text(row) for batch, row in places]
+    cut = _cut(texts, starts, stops, document_X[chosen].tolist())
+    spans = list(map(Span, starts, stops, shares_X[chosen].tolist(), lifts, cut))
+    errors = (-shares_X[ends - 1]).tolist()
+    truncated = [batch.truncated[row] for batch, row in places]
+    spans_of = [tuple(spans[a:b]) for a, b in pairwise([0, *behind.tolist()])]
+    return list(map(Highlight, ids, scores.tolist(), errors, truncated, spans_of, texts))
+
+
+def _cut(texts: list[str | None], starts: list[int], stops: list[int], documents: list[int]) -> Iterator[str | None]:
+    """The texts of spans of documents."""
+    for start, stop, document in zip(starts, stops, documents, strict=True):
+        text = texts[document]
+        yield None if text is None else text[start:stop]

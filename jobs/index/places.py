@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from jobs.errors import RunError
 from jobs.index.blocks import Problem, damaged_file
 from jobs.index.cache import BatchCache
 from jobs.index.documents import VIEW_BYTES
@@ -24,16 +23,22 @@ Place = tuple[int, int]
 class IdBlock:
     """A block of the ids file: entries sorted by hash."""
 
-    def __init__(self, batch: pa.RecordBatch, nbytes: int = 0) -> None:
-        self.hashes, self.parts, self.rows = (batch[name].to_numpy() for name in ("hash", "part", "row"))
+    def __init__(self, batch: pa.RecordBatch, part_count: int, nbytes: int) -> None:
+        """Read a checked batch; ValueError where it names a part that the snapshot does not have."""
+        if len(batch) and batch["part"].to_numpy().max() >= part_count:
+            raise ValueError("names a part that the snapshot does not have")
+        # Of single numbers a memoryview is faster than numpy.
+        self._hashes, self._parts, self._rows = (batch[name].to_numpy().data for name in ("hash", "part", "row"))
         self.nbytes = VIEW_BYTES + nbytes
 
-    def places(self, key: np.uint64) -> Iterator[Place]:
+    def places(self, key: int) -> list[Place]:
         """The entries of a hash; more than one where ids have the same."""
-        at = int(self.hashes.searchsorted(key))
-        while at < len(self.hashes) and self.hashes[at] == key:
-            yield int(self.parts[at]), int(self.rows[at])
-            at += 1
+        low = bisect_left(self._hashes, key)
+        places = []
+        while low < len(self._hashes) and self._hashes[low] == key:
+            places.append((self._parts[low], self._rows[low]))
+            low += 1
+        return places
 
 
 class Places:
@@ -42,7 +47,8 @@ class Places:
     def __init__(self, store: Store, snapshot: Snapshot, cache_bytes: int) -> None:
         """Open the file; raises RunError or StoreError where it is damaged or missing."""
         self._store, self._snapshot = store, snapshot
-        self._blocks = BatchCache(store, cache_bytes, IdBlock)
+        parts = len(snapshot.parts)
+        self._blocks = BatchCache(store, cache_bytes, lambda batch, nbytes: IdBlock(batch, parts, nbytes))
         file = self._blocks.file(snapshot.ids)
         if isinstance(file, Exception):
             raise file
@@ -66,12 +72,11 @@ class Places:
         ]
 
     def _candidates(self, key: int, blocks: Sequence[IdBlock | Problem]) -> list[Place] | Problem:
-        number = np.uint64(key)
         places: list[Place] = []
         for block in blocks:
             if not isinstance(block, IdBlock):
                 return block
-            places += block.places(number)
+            places += block.places(key)
         return places
 
     def live(self) -> Iterator[tuple[int, int, list[int]]]:
@@ -88,10 +93,3 @@ class Places:
         cuts = np.flatnonzero((np.diff(parts) != 0) | (np.diff(batches) != 0)) + 1
         for here in np.split(np.arange(len(rows)), cuts) if len(rows) else []:
             yield int(parts[here[0]]), int(batches[here[0]]), (rows[here] % BATCH).tolist()
-
-
-def part_name(snapshot: Snapshot, part: int) -> str:
-    """The file of a part; RunError where the ids file names one that the snapshot does not."""
-    if part >= len(snapshot.parts):
-        raise RunError(f"the ids file names part {part}, and the snapshot has {len(snapshot.parts)}: it is damaged")
-    return snapshot.parts[part].file

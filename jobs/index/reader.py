@@ -18,7 +18,7 @@ from jobs.index.cache import BatchCache
 from jobs.index.documents import Document, LiveDocuments, StoredBatch, stored_batch
 from jobs.index.format import BATCH
 from jobs.index.highlights import Highlights, Unanswered, highlighted
-from jobs.index.places import Places, part_name
+from jobs.index.places import Places
 from jobs.index.queries import Encode, check_probe, checked_encoder, checked_vector, model_encoder
 from jobs.index.snapshot import Facts, Snapshot, load_snapshot
 from jobs.storage.s3 import StorageSettings
@@ -34,6 +34,8 @@ SCANNED_AT_ONCE = 16
 
 # A record batch in memory, and a document's row in it.
 Stored = tuple[StoredBatch, int]
+# Where an id's document may be: a part's file and a record batch of it, and a row.
+Candidate = tuple[tuple[str, int], int]
 
 
 def open_index(
@@ -72,6 +74,7 @@ class Index:
         self._places = Places(store, snapshot, cache_bytes)
         self._batches = BatchCache(store, cache_bytes, self._decoded)
         self._encode = None if encode is None else checked_encoder(encode, snapshot.facts)
+        self._parts = [part.file for part in snapshot.parts]
         self._loading = threading.Lock()
 
     @property
@@ -208,7 +211,7 @@ class Index:
         """
         live = self._places.live()
         while window := list(itertools.islice(live, SCANNED_AT_ONCE)):
-            keys = [(part_name(self.snapshot, part), batch) for part, batch, _ in window]
+            keys = [(self._parts[part], batch) for part, batch, _ in window]
             read = self._batches.many(keys)
             for key, (_, _, rows) in zip(keys, window, strict=True):
                 stored = read[key]
@@ -230,28 +233,20 @@ class Index:
         """Where documents are in memory, after reading what is not; None for an id that the index lacks."""
         # An id with half of a surrogate pair is in no file.
         encoded = [one.encode("utf-8", "surrogatepass") for one in ids]
-        candidates = self._places.of(encoded)
-        keys: list[list[tuple[tuple[str, int], int]] | Problem] = []
-        for places in candidates:
-            try:
-                keys.append(
-                    places
-                    if isinstance(places, Exception)
-                    else [((part_name(self.snapshot, part), row // BATCH), row % BATCH) for part, row in places]
-                )
-            except RunError as error:
-                keys.append(error)
-        read = self._batches.many(key for of_id in keys if not isinstance(of_id, Exception) for key, _ in of_id)
+        candidates: list[list[Candidate] | Problem] = [
+            [((self._parts[part], row // BATCH), row % BATCH) for part, row in places]
+            if isinstance(places, list)
+            else places
+            for places in self._places.of(encoded)
+        ]
+        read = self._batches.many(key for of_id in candidates if isinstance(of_id, list) for key, _ in of_id)
         return [
-            of_id if isinstance(of_id, Exception) else self._of_id(name, of_id, read)
-            for name, of_id in zip(encoded, keys, strict=True)
+            self._of_id(name, of_id, read) if isinstance(of_id, list) else of_id
+            for name, of_id in zip(encoded, candidates, strict=True)
         ]
 
     def _of_id(
-        self,
-        name: bytes,
-        candidates: list[tuple[tuple[str, int], int]],
-        read: dict[tuple[str, int], StoredBatch | Problem],
+        self, name: bytes, candidates: list[Candidate], read: dict[tuple[str, int], StoredBatch | Problem]
     ) -> Stored | Problem | None:
         problem: Problem | None = None
         for key, row in candidates:

@@ -170,7 +170,11 @@ def read_ids(store: Store, snapshot: Snapshot) -> pa.Table:
     except (pa.ArrowException, KeyError, OSError) as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise RunError(f"{store.describe_name(snapshot.ids)}: is damaged: {first}") from None
+    problem = None
     if len(table) != snapshot.documents:
-        counts = f"{len(table)} entries for {snapshot.documents} documents"
-        raise RunError(f"{store.describe_name(snapshot.ids)}: is damaged: has {counts}")
+        problem = f"has {len(table)} entries for {snapshot.documents} documents"
+    elif len(table) and table["part"].to_numpy().max() >= len(snapshot.parts):
+        problem = "names a part that the snapshot does not have"
+    if problem:
+        raise RunError(f"{store.describe_name(snapshot.ids)}: is damaged: {problem}")
     return table
