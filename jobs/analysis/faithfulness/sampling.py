@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.run.reader import Run
+
+if TYPE_CHECKING:
+    from attribution_core.model.modules import Role  # torch
 
 BATCH_ROWS = 1 << 16
 
@@ -62,3 +66,9 @@ def draw(seed: int, *names: str) -> int:
 def generator(seed: int, *names: str) -> np.random.Generator:
     """Random numbers that depend on the seed and the names alone, not on a pair's position."""
     return np.random.default_rng(draw(seed, *names))
+
+
+def unit_of(run: Run, role: Role) -> str:
+    """What the texts of a role are grouped by: token, word or sentence."""
+    groups = run.setting("groups")
+    return str((groups.get(role) if isinstance(groups, Mapping) else groups) or "word")
