@@ -142,11 +142,11 @@ def report(runs: list[Run], seed: int) -> None:
         f"{found.pairs} documents of {found.draws} queries, {found.sentences / found.pairs:.1f} sentences each; the "
         f"sentence that costs most costs {found.best:.3f} of the score; {time.perf_counter() - started:.0f} s\n"
     )
-    print("| sentence chosen by | mean drop | share of the best | less than lift by |")
+    print("| sentence chosen by | mean drop | share of the best | lift ahead by |")
     print("|---|---|---|---|")
     for one in found.methods:
         share = f"{one.share.mean:.3f} [{one.share.low:.3f}, {one.share.high:.3f}]"
-        print(f"| {one.method} | {one.drop:.4f} | {share} | {one.behind or ''} |")
+        print(f"| {one.method} | {one.drop:.4f} | {share} | {one.ahead or ''} |")
 
 
 if __name__ == "__main__":

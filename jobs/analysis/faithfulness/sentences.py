@@ -50,12 +50,12 @@ class DeletedSentences:
 @dataclass(frozen=True)
 class TopSentence:
     """What the sentences that ``method`` chooses cost: on average (``drop``, in units of the score), and as a ``share``
-    of those that cost most. ``behind`` is by how much that share is less than the attributions', None for theirs."""
+    of those that cost most. ``ahead`` is by how much the attributions' share is larger, None for theirs."""
 
     method: str
     drop: float
     share: Mean
-    behind: Mean | None
+    ahead: Mean | None
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ def top_sentences(measured: Sequence[DeletedSentences], seed: int) -> TopSentenc
         return None
     methods = [*pairs[0].values, CHANCE]
     drops = np.array([[one.chosen(method) for method in methods] for one in pairs])
-    shares, behind = (bootstrap.ratios(values, best) for values in (drops, drops[:, :1] - drops))
+    shares, ahead = (bootstrap.ratios(values, best) for values in (drops, drops[:, :1] - drops))
     return TopSentences(
         pairs=len(pairs),
         draws=bootstrap.clusters,
         sentences=sum(len(one.drops) for one in pairs),
         best=float(best.mean()),
         methods=tuple(
-            TopSentence(method, float(drops[:, at].mean()), shares[at], behind[at] if at else None)
+            TopSentence(method, float(drops[:, at].mean()), shares[at], ahead[at] if at else None)
             for at, method in enumerate(methods)
         ),
     )
