@@ -1,11 +1,14 @@
 """Which way of choosing one sentence of a document finds the one whose deletion costs the score most.
 
     python tests/benchmarks/sentences.py --data scifact --queries 100 --output WORK
+    python tests/benchmarks/sentences.py --python --output WORK
     python tests/benchmarks/sentences.py --run RUN
 
 ``--data`` is a folder in BEIR's layout (corpus.jsonl, queries.jsonl). The model ranks its documents for randomly drawn
 queries; two jobs by sentences explain the best of them, once to the score and once to the paper's difference of four
-scores, and stay in WORK. ``--run`` is a run by sentences that is there already; it is only read.
+scores, and stay in WORK. ``--python`` makes such a folder from the built-in example's questions and those documentation
+strings of this Python's standard library that have three sentences or more. ``--run`` is a run by sentences that is
+there already; it is only read.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 MOST_PAIRS = 10**6
+# Words of a documentation string: more than the model reads.
+MOST_WORDS = 400
 
 if TYPE_CHECKING:
     from jobs.run.reader import Run
@@ -29,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path)
+    source.add_argument("--python", action="store_true")
     source.add_argument("--run")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--depth", type=int, default=5, help="documents a query")
@@ -38,8 +44,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="where the two runs are written")
     asked = parser.parse_args()
-    if asked.data is not None and asked.output is None:
-        parser.error("--data needs --output")
+    if asked.run is None and asked.output is None:
+        parser.error("--data and --python need --output")
 
     from jobs.cluster.environment import quiet_libraries
 
@@ -49,8 +55,26 @@ def main() -> None:
     if asked.run is not None:
         report([open_run(asked.run)], asked.seed)
         return
+    asked.output.mkdir(parents=True, exist_ok=True)
+    if asked.python:
+        asked.data = asked.output
+        write_documentation(asked.output)
     log = retrieve(asked)
     report([explained(asked, log, sums_to) for sums_to in ("score", "difference")], asked.seed)
+
+
+def write_documentation(place: Path) -> None:
+    """The questions and documentation strings as corpus.jsonl and queries.jsonl."""
+    from attribution_core.text.words import sentence_spans
+    from jobs.demo import documents
+    from jobs.demo.questions import QUESTIONS
+
+    documents.shortened.__defaults__ = (MOST_WORDS,)
+    texts = [(one.id, one.text) for one in documents.standard_library_documents()]
+    texts = [(name, text) for name, text in texts if len(list(sentence_spans(text))) >= 3]
+    for file, rows in (("corpus.jsonl", texts), ("queries.jsonl", QUESTIONS)):
+        lines = (json.dumps({"_id": name, "title": "", "text": text}) for name, text in rows)
+        (place / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def retrieve(asked: Any) -> Path:
@@ -74,7 +98,6 @@ def retrieve(asked: Any) -> Path:
     wanted = model.encode_query([row["text"] for row in queries], convert_to_tensor=True, show_progress_bar=False)
     scores, order = model.similarity(wanted, texts).topk(asked.depth, dim=1)
     names = list(documents)
-    asked.output.mkdir(parents=True, exist_ok=True)
     log.write_text(
         "".join(
             f"{row['_id']} Q0 {names[at]} {rank} {score:.6f} model\n"
