@@ -33,7 +33,7 @@ from jobs.views.query.page import query_html
 from jobs.views.report import plots
 from jobs.views.report.explorer import Explorer
 from jobs.views.report.failing import Failing, Known, failing_judged, failing_unjudged
-from jobs.views.report.faithfulness import judged, read_faithfulness, section
+from jobs.views.report.faithfulness import judged, read_faithfulness, sections
 from jobs.views.report.findings import Findings
 from jobs.views.report.kinds import (
     cards,
@@ -152,7 +152,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "scored": scored(overview, log),
             "trust": [one for one in trust if one is not None],
             "plots": _overview_plots(overview, unit),
-            "faithfulness": section(faithfulness) if faithfulness else None,
+            "faithfulness": sections(faithfulness) if faithfulness else [],
             "statistics": findings.sections(explorer),
             "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
             "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs), run.has_word_pairs),
