@@ -346,6 +346,10 @@ def test_vectors_that_are_not_of_the_model_are_one_line(
         index.highlight_vector(own, ["doc1"], probe=embedding(other, index.probe_text))
     with pytest.raises(SettingError, match=r"encode is not the index's model"):
         open_index(folder, encode=lambda text: embedding(other, text))
+    document = models["cosine"].routes.of("document")
+    unprompted = document.embeddings(models["cosine"].read([index.probe_text], "document"))[0]
+    with pytest.raises(SettingError, match="with its query prompt"):
+        index.highlight_vector(own, ["doc1"], probe=unprompted)
 
 
 def test_a_dot_index_wants_embeddings_of_the_same_length(
@@ -414,6 +418,40 @@ def test_an_update_does_not_change_what_is_open(
     assert new.document("doc1").text == texts["doc2"]
     assert sorted(new.ids()) == sorted([*texts, "new"])
     assert sorted(old.ids()) == sorted(texts)
+
+
+def test_readers_during_updates_see_one_state(
+    tmp_path: Path, models: dict[str, Attributor], known: dict[str, list[Contributions]]
+) -> None:
+    """Every update gives each document another text: would catch a reader that mixes two of them."""
+    store, names = Store.open(tmp_path), [f"d{at}" for at in range(20)]
+    facts = facts_of(models["cosine"])
+    state = write_index(store, known["cosine"][:20], names, facts)
+    texts = {at + 1: [one.text.text for one in known["cosine"][10 * at : 10 * at + 20]] for at in range(8)}
+    vector = np.ones(facts.width)
+    seen: list[tuple[int, list[str | None]]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        index = open_index(tmp_path)
+        while True:
+            last = done.is_set()
+            for one in (index, index := open_index(tmp_path)):
+                seen.append((one.snapshot.number, [hit.text for hit in one.highlight_vector(vector, names)]))
+            if last:
+                return
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(2, 9):
+        first = 10 * (number - 1)
+        state = write_index(store, known["cosine"][first : first + 20], names, facts, number=number, before=state)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert all(found == texts[number] for number, found in seen)
+    assert max(number for number, _ in seen) == 8
 
 
 def test_scans_have_every_live_document_once(
@@ -521,6 +559,11 @@ def test_an_index_on_s3_answers_what_a_local_one_does(
     assert [len(ranges) for ranges in asked] == [1, 4, 2], "a block of ids, two files opened, two batches"
     as_tuples(remote, ids, vector)
     assert len(asked) == 3, "the second time from the cache"
+    small = open_index(url, cache_bytes=30_000)
+    for one in texts:
+        assert as_tuples(small, [one], vector) == as_tuples(local, [one], vector)
+        assert small._batches._values.held_bytes <= 30_000
+    assert len(small._batches._values) > 0
     assert sorted(remote.ids()) == sorted(texts)
     part = "generations/00001/documents/part-00001.arrow"
     store.replace(part, store.read(part)[:-1000])
