@@ -74,7 +74,11 @@ def main() -> None:
 def fresh(folder: Path) -> str:
     """Import and open in a fresh interpreter."""
     return subprocess.run(
-        [sys.executable, "-c", IMPORT, str(folder)], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", IMPORT, str(folder)],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout
 
 
