@@ -41,7 +41,7 @@ class Faithfulness:
 
     ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
     many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
-    with ``draws`` different first texts.
+    with ``draws`` different first texts. ``level`` is the run's: with words there are no word pairs to judge.
     """
 
     run: str
@@ -66,6 +66,7 @@ class Faithfulness:
     overall: tuple[Against, ...]
     verdict: Verdict
     measured: tuple[PairCurves, ...]
+    level: str = "pairs"
 
     def curve(self, level: str, operation: str, method: str) -> Curve:
         """One of the curves."""
@@ -249,4 +250,5 @@ def summarise_curves(
         overall=tuple(overall),
         verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else model_words(judge.name)),
         measured=tuple(pairs),
+        level="pairs" if run.has_word_pairs else "words",
     )

@@ -59,7 +59,9 @@ def judged(result: dict[str, Any] | None, called: str) -> Trust:
 def section(result: dict[str, Any]) -> dict[str, Any]:
     """The evaluation as a part of the page beside the statistics."""
     notes = [result["verdict"]["text"]]
-    if result["sums_to"] != "score":
+    if result.get("level") == "words":
+        notes.append("Word pairs are not judged: the run has no word pairs (level: words).")
+    elif result["sums_to"] != "score":
         notes.append(f"What was judged are word pairs of sums_to: {result['sums_to']}.")
     return {
         "id": "found-faithfulness",
