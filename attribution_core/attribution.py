@@ -37,8 +37,8 @@ from attribution_core.settings import (
     jacobian_products,
     one_of,
     prompts_by_role,
+    units_by_role,
 )
-from attribution_core.text.grouping import UNITS
 from attribution_core.text.tokenized import distinct_texts
 
 PAPER_NODES = 50
@@ -50,7 +50,8 @@ FINEST_TOLERANCE = 2e-6
 class Attributor:
     """Explains the similarity of two texts by which of their tokens met.
 
-    ``layer`` is the first layer above the cut (0 … n−1, or negative); ``groups`` is token, word or sentence;
+    ``layer`` is the first layer above the cut (0 … n−1, or negative); ``groups`` is token, word or sentence, or in
+    retrieval mode a mapping with one of them for ``query`` and for ``document``;
     ``mode`` says whether both texts are encoded by ``encode``'s rules (symmetric) or the first as a query and the
     second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
     ``tolerance``·‖e‖, up to ``max_nodes``; queries, which cost little, get a tenth of a tolerance looser than the
@@ -80,7 +81,7 @@ class Attributor:
         *,
         layer: int = -2,
         similarity: str | None = None,
-        groups: str = "word",
+        groups: str | Mapping[str, str] = "word",
         mode: str = "symmetric",
         quadrature: str = "gauss",
         tolerance: float = DEFAULT_TOLERANCE,
@@ -104,8 +105,8 @@ class Attributor:
         shared: bool = False,
     ) -> None:
         rule = check_rule(quadrature, nodes, max_nodes, tolerance)
-        self.groups = one_of("groups", groups, UNITS)
         self.mode = one_of("mode", mode, MODES)
+        self.units = units_by_role(self.roles, groups)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
         self.model_name, loaded = load_model(
@@ -175,6 +176,12 @@ class Attributor:
         return self.encoder.similarity
 
     @property
+    def groups(self) -> str | dict[str, str]:
+        """What is attributed as one: token, word or sentence, by role where the roles differ."""
+        kinds = set(self.units.values())
+        return kinds.pop() if len(kinds) == 1 else dict(self.units)
+
+    @property
     def references(self) -> dict[str, str]:
         """The token that replaces every word in a reference, by role."""
         return {role: self.routes.of(role).encoder.reference_name for role in self.roles}
@@ -216,7 +223,7 @@ class Attributor:
 
     def read(self, texts: Sequence[str], role: Role) -> list[ReadText]:
         """Tokenise texts for a role; ``problem`` of each says whether it can be attributed."""
-        return self.routes.of(role).encoder.read(texts, role, self.groups)
+        return self.routes.of(role).encoder.read(texts, role, self.units[role])
 
     def contributions(self, texts: Sequence[ReadText], cache: ContributionCache | None = None) -> list[Contributions]:
         """Contributions of texts, in their order; equal texts share one result, and cached ones are not computed."""
@@ -320,6 +327,14 @@ class Attributor:
     def encoder_of(self, role: str) -> Encoder:
         """Return the encoder of texts of ``role``."""
         return self.routes.of(role).encoder
+
+    def forget_references(self) -> None:
+        """Drop what is remembered of earlier texts, so that the next results do not depend on them at all.
+
+        References are computed once, beside the texts that first need them, and so differ in the last digits.
+        """
+        for role in dict.fromkeys(self.roles):
+            self.routes.of(role).forget_references()
 
     def calibrate(self) -> None:
         """Calibrate the quadrature of the model and layer now, not at the first text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from attribution_core.memory import ByteCache
+from attribution_core.byte_cache import ByteCache
 from attribution_core.model.encoder import ReadText
 from attribution_core.results import Contributions
 

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attribution_core.byte_cache import ByteCache
 from attribution_core.directions import Products
 from attribution_core.directions.cost import flops
 from attribution_core.directions.precision import Precision
 from attribution_core.directions.windows import windows
 from attribution_core.integrator import Goal, Integrator
-from attribution_core.memory import USABLE, ByteCache
+from attribution_core.memory import USABLE
 from attribution_core.model.batch import TextBatch, by_reference
 from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
 from attribution_core.quadrature.adaptive import adaptive_rule
@@ -84,6 +85,12 @@ class Contributor:
             learn = self.quadrature.rule == "gauss" and not self.encoder.linear
             self._mesh = self._calibrated() if learn else CalibratedMesh()
         return self._mesh
+
+    def forget_references(self) -> None:
+        """Drop the references that were computed for earlier texts."""
+        with self._computing:
+            self._known.clear()
+            self.encoder.forget_references()
 
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
         """Contributions of each text, in the order given."""

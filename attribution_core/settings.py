@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attribution_core.directions import Products
@@ -11,7 +11,7 @@ from attribution_core.directions.linear import LinearProducts
 from attribution_core.directions.structured import StructuredProducts, supports
 from attribution_core.errors import SettingError, TextError
 from attribution_core.model.encoder import Encoder
-from attribution_core.text.grouping import encodable
+from attribution_core.text.grouping import UNITS, encodable
 
 MODES = ("symmetric", "retrieval")
 LEVELS = ("pairs", "words")
@@ -46,6 +46,19 @@ def jacobian_products(encoder: Encoder, asked: str) -> Products:
     if not supports(encoder):
         raise SettingError("products 'structured' needs layers of BERT's kind and a single pooling mode; use 'generic'")
     return StructuredProducts(encoder)
+
+
+def units_by_role(roles: Sequence[str], groups: str | Mapping[str, str]) -> dict[str, Any]:
+    """What is attributed as one in texts of each role: one unit for all, or a mapping with a unit for each.
+
+    Raises SettingError for an unknown unit, and for roles that the mode does not have.
+    """
+    if isinstance(groups, str):
+        return dict.fromkeys(roles, one_of("groups", groups, UNITS))
+    if set(groups) != set(roles) or len(set(roles)) == 1:
+        allowed = "retrieval mode: query and document"
+        raise SettingError(f"groups: found units of {', '.join(map(str, groups))}; allowed by role in {allowed}")
+    return {role: one_of(f"groups of a {role}", groups[role], UNITS) for role in roles}
 
 
 def prompts_by_role(mode: str, prompt_a: str | None, prompt_b: str | None) -> dict[str, str | None]:

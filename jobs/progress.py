@@ -29,7 +29,7 @@ class ProgressState(Protocol):
 class State:
     """The progress of a run. ``pairs`` and ``shards`` include what earlier starts of the same run finished.
 
-    ``pairs_now``, ``texts`` and ``seconds`` count since this start.
+    ``pairs_now``, ``texts`` and ``seconds`` count since this start. ``noun`` names what ``pairs`` counts.
     """
 
     shards: int
@@ -41,6 +41,7 @@ class State:
     workers: int
     retries: int
     seconds: float
+    noun: str = "pair"
 
     @property
     def rate(self) -> float:
@@ -56,12 +57,12 @@ class State:
         """Return the progress as one line of text."""
         words = [
             f"{self.shards}/{counted(self.all_shards, 'shard')}",
-            f"{self.pairs:,}/{counted(self.all_pairs, 'pair')}",
+            f"{self.pairs:,}/{counted(self.all_pairs, self.noun)}",
         ]
-        if self.texts:
+        if self.texts and self.noun == "pair":
             words.append(counted(self.texts, "text"))
         if self.rate:
-            words.append(f"{self.rate:,.1f} pairs/s")
+            words.append(f"{self.rate:,.1f} {self.noun}s/s")
         words.append(counted(self.workers, "worker"))
         if self.retries:
             words.append(counted(self.retries, "retry"))

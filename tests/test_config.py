@@ -58,7 +58,11 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"groups": "words"}, "groups: found 'words'; allowed: token, word or sentence"),
+        (
+            {"groups": "words"},
+            "groups: found 'words'; allowed: token, word or sentence; in retrieval mode also {query: …, document: …} "
+            "with one for each",
+        ),
         ({"top_k": True}, "top_k: found true; allowed: a whole number from 1 to 100000"),
         ({"top_k": "32"}, "top_k: found '32'; allowed: a whole number from 1 to 100000"),
         ({"limit": 0}, f"limit: found 0; allowed: a whole number from 1 to {10**15}, or null for every pair"),

@@ -54,6 +54,8 @@ def test_token_embeddings_are_summed_over_the_words_of_another_tokenizer(tiny: T
         tokens = model.encode([read.text], output_value="token_embeddings")[0].numpy()
         np.testing.assert_allclose(vectors.sum(0), tokens[1:-1].sum(0), atol=1e-4)
         assert (np.abs(vectors).sum(1) > 0).all()
+        (whole,) = Judge(run).word_vectors(Side.of(cut_text(read.text, [read.text])), "text", mean=True)
+        np.testing.assert_allclose(whole, tokens[1:-1].mean(0), atol=1e-5)
 
 
 def test_the_sample_and_its_result_depend_on_neither_order_nor_shards(

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs.plan",),
     ("jobs.cluster",),
     ("jobs.sources",),
-    ("jobs.run",),
+    ("jobs.index", "jobs.run"),
     ("jobs.config",),
     ("jobs.storage",),
     ("jobs.progress",),

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attribution_core.memory import ByteCache
+from attribution_core.byte_cache import ByteCache
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from attribution_core.byte_cache import ByteCache
 from attribution_core.errors import SettingError
-from attribution_core.memory import ByteCache, LayerShape
+from attribution_core.memory import LayerShape
 from attribution_core.model.batch import (
     Shared,
     TextBatch,
@@ -155,6 +156,11 @@ class Encoder:
 
     def _reader(self) -> Reader:
         return Reader(self.model, self.transformer, self.role, self.prompts)
+
+    def forget_references(self) -> None:
+        """Drop the references that were computed for earlier texts."""
+        self._references.clear()
+        self._shifts.clear()
 
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups."""

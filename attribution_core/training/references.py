@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from attribution_core.memory import ByteCache
+from attribution_core.byte_cache import ByteCache
 
 KEPT_BYTES = 256 << 20
 # The features of a batch that a layer call can see and that have one value a token.

@@ -109,13 +109,23 @@ class Bootstrap:
 
     def means(self, values: Array) -> tuple[Array, Array, Array]:
         """Mean, low and high of each column of ``values`` [pairs, columns]."""
-        sums = np.zeros((self.clusters, values.shape[1]))
-        np.add.at(sums, self._cluster, values)
-        return values.mean(0), *quantiles(self._weights @ sums / self._below[:, None], TAILS)
+        return values.mean(0), *quantiles(self._weights @ self._sums(values) / self._below[:, None], TAILS)
 
     def mean(self, values: Array) -> Mean:
         """Mean and interval of one value a pair, [pairs]."""
         return Mean(*(float(one[0]) for one in self.means(values[:, None])))
+
+    def ratios(self, above: Array, below: Array) -> list[Mean]:
+        """Σ above / Σ below and its interval, for each column of ``above`` [pairs, columns]; ``below`` [pairs]."""
+        drawn = divided(self._weights @ self._sums(above), self._weights @ self._sums(below[:, None]))
+        low, high = quantiles(drawn, TAILS)
+        return [Mean(*map(float, one)) for one in zip(above.sum(0) / below.sum(), low, high, strict=True)]
+
+    def _sums(self, values: Array) -> Array:
+        """The sums [clusters, columns] of values [pairs, columns]."""
+        sums = np.zeros((self.clusters, values.shape[1]))
+        np.add.at(sums, self._cluster, values)
+        return sums
 
 
 def mean_intervals(values: Array, resamples: int, seed: int) -> tuple[Array, Array, Array]:

@@ -15,6 +15,7 @@ from jobs.cli import (
     doctor,
     evaluation,
     explaining,
+    indexing,
     probing,
     reasons,
     report,
@@ -60,6 +61,7 @@ def print_version() -> None:
 
 app.command()(running.run)
 app.command()(running.plan)
+app.command()(indexing.index)
 app.command()(watching.status)
 app.command()(watching.rejects)
 app.command()(explaining.explain)

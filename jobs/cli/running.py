@@ -27,8 +27,10 @@ def run(
 
         job = load_job(job_file, with_beir(settings, job_file, lambda line: None if quiet else note(f"note: {line}")))
         from jobs.engine.driver import run_job
+        from jobs.engine.indexing import build_index
 
-        outcome = run_job(job, quiet=quiet, echo=note, restart=restart)
+        compute = build_index if job.task == "index" else run_job
+        outcome = compute(job, quiet=quiet, echo=note, restart=restart)
         for line in outcome.lines():
             say(line)
         code = outcome.exit_code

@@ -27,6 +27,7 @@ from jobs.config.sections import (
     Column,
     Columns,
     Delimiter,
+    GroupsByRole,
     Header,
     Place,
     Prompts,
@@ -37,6 +38,7 @@ from jobs.config.sections import (
     StorageOptions,
     Text,
     TextColumns,
+    Unit,
     Workers,
     absolute,
     no_secret,
@@ -51,6 +53,13 @@ __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "loa
 _SMALLEST_MEMORY = 16 << 20
 _MEANS = {"output", "workers", "memory", "storage"}
 MOST_ROWS = 10**15
+# Deeper layers cost two to three times as much and choose the same sentences (tests/benchmarks/RESULTS.md).
+INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
+# Settings of an index, which plans and runs of pairs do not have.
+_INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
+# Settings that versions before did not have, with what their jobs did.
+_LATER = {"task": "pairs", "level": "pairs"} | _INDEX_ONLY
+_NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part")
 
 
 class JobConfig(Settings):
@@ -59,6 +68,7 @@ class JobConfig(Settings):
     model: Annotated[Text, BeforeValidator(no_secret)] = Field(
         description="the name of a sentence-transformers model, or a folder that holds one"
     )
+    task: Literal["pairs", "index"] = Field("pairs", description="pairs (attributions of pairs) or index (of a corpus)")
     input: list[Place] | None = Field(
         None, min_length=1, description="a file, folder or glob (local or s3://bucket/…), or a list of them"
     )
@@ -109,7 +119,9 @@ class JobConfig(Settings):
     layer: StrictInt = Field(
         -2, ge=-1000, le=1000, description="a layer's number, from 0, or from the top as -1, -2, …"
     )
-    groups: Literal["token", "word", "sentence"] = Field("word", description="token, word or sentence")
+    groups: Unit | GroupsByRole = Field(
+        "word", description="token, word or sentence; in retrieval mode also {query: …, document: …} with one for each"
+    )
     similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
     sums_to: Literal["score", "difference", "centred"] = Field(
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
@@ -129,6 +141,13 @@ class JobConfig(Settings):
     top_k: StrictInt = Field(32, ge=1, le=100_000, description="a whole number from 1 to 100000")
     store: Literal["top", "full"] = Field("top", description="top or full")
     format: Literal["parquet", "arrow"] = Field("parquet", description="parquet or arrow")
+    values: Literal["int8", "float16", "float32"] = Field(
+        "int8", description="int8 (with a scale for each row), float16 or float32: the values that an index stores"
+    )
+    texts: bool = Field(True, strict=True, description="true or false (an index stores offsets without the texts)")
+    update_of: Place | None = Field(
+        None, description="the snapshot of an index whose unchanged documents are not computed again, or null"
+    )
     shards: StrictInt | None = Field(
         None, ge=1, le=1_000_000, description="a whole number from 1 to 1000000, or null to choose it by the cost"
     )
@@ -158,6 +177,19 @@ class JobConfig(Settings):
         # A worker may run in another folder. A name on the hub is not changed.
         folder = Path(model).expanduser()
         return str(folder.resolve()) if folder.is_dir() else model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_an_index(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("task") != "index":
+            return given
+        quadrature = given.get("quadrature") or {}
+        if isinstance(quadrature, dict):
+            quadrature = {"tolerance": INDEX_TOLERANCE} | quadrature
+        defaults = {"mode": "retrieval", "layer": INDEX_LAYER, "groups": "sentence"}
+        return (
+            defaults | {name: value for name, value in given.items() if value is not None} | {"quadrature": quadrature}
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -196,20 +228,23 @@ class JobConfig(Settings):
         """The share of a GPU's or a machine's memory that its workers divide among them; None if it is in bytes."""
         return parse_share(self.memory)
 
-    @property
-    def _left_out(self) -> set[str]:
-        """The settings that no identity has; a job of word pairs has that of versions before ``level``."""
-        return _MEANS | {"level"} if self.level == "pairs" else _MEANS
+    def unit(self, role: str) -> Unit:
+        """Return what is attributed as one in texts of a role: token, word or sentence."""
+        if isinstance(self.groups, GroupsByRole):
+            return self.groups.query if role == "query" else self.groups.document
+        return self.groups
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the rows of the result: all but output, workers, memory and storage."""
-        return self.model_dump(mode="json", exclude=self._left_out)
+        return self.model_dump(mode="json", exclude=_MEANS)
 
     def digest(self) -> str:
         """Return a hash of :meth:`identity` without settings that are null, which a plan records of its job."""
-        settings = self.model_dump(mode="json", exclude=self._left_out, exclude_none=True) | {
+        settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
             "header": self.header is not False
         }
+        # Plans of versions before have no such settings.
+        settings = {name: value for name, value in settings.items() if _LATER.get(name, ...) != value}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -220,6 +255,16 @@ def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None
     the field, its value, what is allowed.
     """
     return parse_job(read_settings(path, overrides), where=str(path) if path is not None else "")
+
+
+def index_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
+    """Return the job of an index, as :func:`load_job` does.
+
+    A retrieval log's job file serves as it is: of its inputs the corpus is taken.
+    """
+    settings = read_settings(path, overrides)
+    settings = {name: value for name, value in settings.items() if name not in _NOT_OF_AN_INDEX}
+    return parse_job(settings | {"task": "index"}, where=str(path) if path is not None else "")
 
 
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
@@ -238,7 +283,9 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
 def _check_together(job: JobConfig, where: str) -> None:
     """Raise JobError for settings that are each allowed but contradict each other."""
     wrong: list[str] = []
-    if job.input is None and job.log is None:
+    if job.task == "index":
+        wrong += _not_an_index(job)
+    elif job.input is None and job.log is None:
         wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
     elif job.input is not None and job.log is not None:
         wrong.append("log: found beside input; allowed: one of the two")
@@ -246,7 +293,13 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append(f"corpus: is missing; give {_allowed('corpus')}")
     if job.log is not None and job.queries is None and job.log_format not in ("auto", "predictions"):
         wrong.append(f"queries: is missing; give {_allowed('queries')}")
-    if job.log is None:
+    if job.task == "pairs":
+        wrong += [
+            f"{name}: found {shown(getattr(job, name))}; it belongs to an index (tokenpair index, or task: index)"
+            for name, usual in _INDEX_ONLY.items()
+            if getattr(job, name) != usual
+        ]
+    if job.log is None and job.task == "pairs":
         wrong += [
             f"{name}: found without log; it belongs to a retrieval log"
             for name in ("queries", "corpus", "qrels", "depth", "log_part")
@@ -261,6 +314,8 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append("workers.ray: false computes in this process alone; leave it out, or ask for one worker")
     if job.workers.count is not None and (job.workers.min is not None or job.workers.max is not None):
         wrong.append("workers.count: found beside min or max; allowed: either a fixed number, or min and max")
+    if isinstance(job.groups, GroupsByRole) and job.mode != "retrieval":
+        wrong.append("groups: found one for each role; allowed in symmetric mode: one for both texts")
     roles = ("query", "document") if job.mode == "retrieval" else ("text",)
     wrong += [
         f"prompts.{name}: found {shown(prompt)}; allowed in {job.mode} mode: {' and '.join(roles)}"
@@ -270,6 +325,21 @@ def _check_together(job: JobConfig, where: str) -> None:
     if wrong:
         prefix = f"{one_line(where)}: " if where else ""
         raise JobError("\n".join(prefix + line for line in wrong))
+
+
+def _not_an_index(job: JobConfig) -> list[str]:
+    """Lines about settings that an index of a corpus cannot have, or lacks."""
+    wrong = [f"corpus: is missing; give {_allowed('corpus')}"] if job.corpus is None else []
+    wrong += [
+        f"{name}: found with task index; an index is of the corpus alone"
+        for name in _NOT_OF_AN_INDEX
+        if getattr(job, name) is not None
+    ]
+    if job.mode != "retrieval":
+        wrong.append("mode: found 'symmetric'; allowed for an index: retrieval (its texts are documents)")
+    if job.sums_to != "score":
+        wrong.append(f"sums_to: found {job.sums_to!r}; allowed for an index: score")
+    return wrong
 
 
 def _allowed(name: str) -> str:

@@ -77,6 +77,7 @@ Share = Annotated[Real, Field(ge=0, le=1)]
 # Null: the reader checks whether the first line is a header. job.yaml has true then.
 Header = Annotated[bool | None, Field(strict=True), PlainSerializer(lambda value: value is not False, return_type=bool)]
 Delimiter = Annotated[str, Field(pattern=r'\A(tab|comma|semicolon|pipe|[^\r\n"\x00])\z')]
+Unit = Literal["token", "word", "sentence"]
 Quotes = Literal["csv", "none"]
 DELIMITER = "tab, comma, semicolon, pipe or one character, or null to detect it"
 QUOTES = "csv (cells may be in quotes), none (quotes are ordinary characters), or null to detect it"
@@ -123,6 +124,13 @@ class Prompts(Settings):
     text: Prompt | None = Field(
         None, description="a prompt's name or text for both texts of symmetric pairs, '' for none, or null"
     )
+
+
+class GroupsByRole(Settings):
+    """What is attributed as one in queries, and what in documents."""
+
+    query: Unit = Field("word", description="token, word or sentence")
+    document: Unit = Field("word", description="token, word or sentence")
 
 
 class Quadrature(Settings):

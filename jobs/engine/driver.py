@@ -36,7 +36,7 @@ from jobs.run.record import (
     wipe,
 )
 from jobs.run.tables import JOB_FILE, SUCCESS, finished_shards
-from jobs.run.totals import Totals, read_totals
+from jobs.run.totals import Totals, read_index_totals, read_totals
 from jobs.sources import input_files
 from jobs.storage.store import Store
 
@@ -193,7 +193,8 @@ def _plan(run: Store, job: JobConfig, record: dict[str, Any] | None, say: Callab
     rejected = sum(plan.rejected.values())
     # Workers may reject more rows: a text without a token shows only when it is tokenised.
     so_far = f", {counted(rejected, 'row')} rejected so far" if rejected else ""
-    planned = f"{counted(plan.pairs, 'pair')} of {counted(plan.texts, 'text')} in {counted(len(plan.shards), 'shard')}"
+    of = f" of {counted(plan.texts, 'text')}" if plan.task == "pairs" else ""
+    planned = f"{counted(plan.pairs, plan.noun)}{of} in {counted(len(plan.shards), 'shard')}"
     say(planned + so_far)
     return plan
 
@@ -212,7 +213,10 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, loop: RunLoop, seconds: 
     """Compare what is in the store with the plan; ``_SUCCESS`` only when nothing is missing."""
     missing = sorted(set(range(len(plan.shards))) - finished_shards(run))
     failed = {index: loop.schedule.failed.get(index, "its part is no longer in the run directory") for index in missing}
-    totals = read_totals(run, job.format, job.sums_to)
+    if job.task == "index":
+        totals = read_index_totals(run, job.format, job.quadrature.tolerance)
+    else:
+        totals = read_totals(run, job.format, job.sums_to)
     if not failed:
         record = read_record(run)
         if record is None:
@@ -234,6 +238,7 @@ def _reconciled(run: Store, plan: Plan, job: JobConfig, loop: RunLoop, seconds: 
         workers=loop.workers,
         retries=loop.schedule.retries,
         warnings=tuple(plan.warnings),
+        noun=plan.noun,
     )
 
 

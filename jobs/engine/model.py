@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from jobs.plan.text_lengths import ROLES
+
 if TYPE_CHECKING:
     from attribution_core.attribution import Attributor
     from jobs.config.job import JobConfig
@@ -18,11 +20,12 @@ def make_attributor(job: JobConfig, device: str | None = None, threads: int = 1)
     if job.memory_share is not None:
         memory = worker_share(job.memory_share, job.workers.gpus, device, threads)
     assert memory is not None, "a job's memory is bytes or a share"
+    roles = ROLES[job.mode]
     return Attributor(
         job.model,
         layer=job.layer,
         similarity=job.similarity,
-        groups=job.groups,
+        groups={role: job.unit(role) for role in roles} if len(roles) == 2 else job.unit("text"),
         mode=job.mode,
         quadrature=job.quadrature.rule,
         tolerance=job.quadrature.tolerance,

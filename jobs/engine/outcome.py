@@ -16,7 +16,8 @@ class Outcome:
 
     ``pairs_now`` were attributed by this start, in ``computing_seconds`` from the first worker's readiness on, with
     ``worker_seconds`` of workers that were there, ``busy_seconds`` of them computing; ``totals`` are of the whole run.
-    ``warnings`` are what the plan said of the input that a reader of the summary must know.
+    ``noun`` names the rows of the result. ``warnings`` are what the plan said of the input that a reader of the summary
+    must know.
     """
 
     url: str
@@ -33,6 +34,7 @@ class Outcome:
     retries: int = 0
     already_finished: bool = False
     warnings: tuple[str, ...] = ()
+    noun: str = "pair"
 
     @property
     def complete(self) -> bool:
@@ -53,12 +55,12 @@ class Outcome:
             rate = self.pairs_now / self.computing_seconds if self.computing_seconds else 0.0
             lines.append(
                 f"time     {duration(self.seconds)}, of which {duration(self.computing_seconds)} computing: "
-                f"{rate:,.1f} pairs/s by {counted(self.workers, 'worker')}"
+                f"{rate:,.1f} {self.noun}s/s by {counted(self.workers, 'worker')}"
             )
             # Tokenising, the device and tables of different shards overlap.
             busy = min(self.busy_seconds, self.worker_seconds)
             lines.append(
-                f"cost     {_seconds(self.worker_seconds / self.pairs_now)} of worker time a pair, "
+                f"cost     {_seconds(self.worker_seconds / self.pairs_now)} of worker time a {self.noun}, "
                 f"{_seconds(busy / self.pairs_now)} of it computing"
             )
         if self.retries:

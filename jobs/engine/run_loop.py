@@ -137,7 +137,8 @@ class RunLoop:
                 break
             for event in crew.events(SECONDS_BETWEEN_LOOKS):
                 if event.kind == "started" and self._computing_since is None:
-                    progress.phase(f"attributing: {counted(len(self._left), 'shard')} to do")
+                    doing = "indexing" if self._job.task == "index" else "attributing"
+                    progress.phase(f"{doing}: {counted(len(self._left), 'shard')} to do")
                 self._take(event)
             while (next_one := self.schedule.assign(crew.placed)) is not None:
                 worker, shard = next_one
@@ -319,6 +320,7 @@ class RunLoop:
             workers=workers,
             retries=self.schedule.retries,
             seconds=self._computed_for(),
+            noun=self._plan.noun,
         )
 
     def _computed_for(self) -> float:

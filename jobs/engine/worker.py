@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from jobs.cluster.environment import quiet_libraries
 from jobs.config.job import parse_job
+from jobs.engine.document_rows import DocumentComputer, ShardDocuments
 from jobs.engine.shard_rows import ShardComputer, ShardTables
 from jobs.errors import RunError
 from jobs.plan.centre import mean_embeddings
@@ -31,9 +32,10 @@ from jobs.run.manifest import Plan, Shard, load_plan, read_shard
 from jobs.run.record import check_same_job, read_record
 from jobs.run.tables import (
     JOB_FILE,
+    commit_documents,
     commit_shard,
-    part_name,
     reject_table,
+    result_part,
 )
 from jobs.storage.store import Store
 
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 # Of a traceback, for the log.
 FRAMES = 4
+# What readers of an index embed to recognise its model; any sentence does.
+PROBE = "how is lift made by a wing in a supersonic stream"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Worker:
         self._planning = threading.Lock()
         self._plan: Plan | None = None
         self._attributor: Attributor | None = None
-        self._computer: ShardComputer | None = None
+        self._computer: ShardComputer | DocumentComputer | None = None
         self._record_mark: str | None = None
 
     def greet(self) -> None:
@@ -102,7 +106,8 @@ class Worker:
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._load_model()
-        self._computer = ShardComputer(self._job, self._attributor)
+        indexing = self._job.task == "index"
+        self._computer = (DocumentComputer if indexing else ShardComputer)(self._job, self._attributor)
         # The driver already opened this store, so an outage is transient: retry.
         self._store = Store.open(self._run_url, self._job.storage, patient=True)
         facts = WorkerFacts(
@@ -115,6 +120,7 @@ class Worker:
             process=os.getpid(),
             reference=self._attributor.references,
             own_precision=self._attributor.own_precision,
+            probe=probe_embedding(self._attributor) if indexing else None,
         )
         if self._pairs_file is not None:
             # While it loaded, or waited for a machine, the directory may have become another run's.
@@ -153,7 +159,7 @@ class Worker:
     def _run_shard(self, index: int) -> ShardReport:
         began = time.perf_counter()
         self._check_still_the_run()
-        if self._store.exists(part_name("attributions", index, self._job.format)):
+        if self._store.exists(result_part(self._job.task, index, self._job.format)):
             # Another worker committed it: another driver's, or one that outlived its driver.
             return ShardReport(index, 0, 0, {}, False, time.perf_counter() - began, 0.0, 0.0)
         shard = read_shard(self._store, self._planned(), index)
@@ -161,19 +167,19 @@ class Worker:
         computed = self._compute(shard)
         ended = time.perf_counter()
         self._check_still_the_run()
-        written = commit_shard(
-            self._store,
-            index,
-            self._attributions(shard, computed),
-            computed.texts,
-            reject_table(computed.rejects),
-            self._job.format,
-        )
+        rejects = reject_table(computed.rejects)
+        if isinstance(computed, ShardDocuments):
+            pairs = texts = computed.count
+            written = commit_documents(self._store, index, computed.part, rejects, self._job.format)
+        else:
+            pairs, texts = len(computed.attributions), len(computed.texts)
+            attributions = self._attributions(shard, computed)
+            written = commit_shard(self._store, index, attributions, computed.texts, rejects, self._job.format)
         rejected = dict(Counter(reject["reason"] for reject in computed.rejects))
         return ShardReport(
             index=index,
-            pairs=len(computed.attributions),
-            texts=len(computed.texts),
+            pairs=pairs,
+            texts=texts,
             rejected=rejected,
             written=written,
             read_seconds=there - began,
@@ -230,7 +236,7 @@ class Worker:
                 self._plan = plan
             return self._plan
 
-    def _compute(self, shard: Shard) -> ShardTables:
+    def _compute(self, shard: Shard) -> ShardTables | ShardDocuments:
         assert self._computer is not None, "load() comes before run_shard()"
         return self._computer.compute(shard)
 
@@ -241,6 +247,12 @@ class Worker:
         for field in kept.schema:
             table = table.append_column(field, kept[field.name])
         return table
+
+
+def probe_embedding(attributor: Attributor) -> list[float]:
+    """The embedding of an index's probe as a query of the model."""
+    read = attributor.read([PROBE], "query")
+    return [float(value) for value in attributor.routes.of("query").embeddings(read)[0]]
 
 
 def _where(error: BaseException) -> list[str]:

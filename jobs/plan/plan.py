@@ -23,7 +23,9 @@ import pyarrow.parquet as pq
 from jobs.cluster.ray_internals import gpus_here
 from jobs.config.job import JobConfig
 from jobs.errors import SourceError
+from jobs.index.hashes import indexed_hashes
 from jobs.plan.centre import write_centre_sample
+from jobs.plan.corpus_staging import CorpusStaging
 from jobs.plan.log_staging import LogStaging
 from jobs.plan.missing_prompts import missing_prompts
 from jobs.plan.pairs_database import Staging
@@ -34,7 +36,7 @@ from jobs.plan.work import assumed_seconds
 from jobs.progress import counted
 from jobs.run.manifest import MANIFEST, PAIR_COLUMNS, Plan, encoded, load_plan
 from jobs.run.tables import reserved_names, write_rejects
-from jobs.sources import InputFile, PairReader, read_pairs
+from jobs.sources import InputFile, PairReader, input_files, read_pairs
 from jobs.sources.log import log_files
 from jobs.storage.duckdb import one_row
 from jobs.storage.store import Store
@@ -45,17 +47,24 @@ SECONDS_WORTH_A_LOOK = 600.0
 LEVELS = ("pairs", "words")
 PERCENTILES = (0, 10, 50, 90, 99, 100)
 
+AnyStaging = Staging | LogStaging | CorpusStaging
+
 
 def make_plan(job: JobConfig, run: Store) -> Plan:
     """Read the input of ``job`` and commit its plan to ``run``; a plan that is already stored is returned unchanged.
 
-    Raises SourceError (nothing usable in the input) and StoreError.
+    Raises SourceError (nothing usable in the input), UnchangedError (nothing new for the index) and StoreError.
     """
     present = load_plan(run)
     if present is not None:
         return present
     with tempfile.TemporaryDirectory(prefix="tokenpair-plan-") as name:
         folder = Path(name)
+        if job.task == "index":
+            corpus = CorpusStaging(folder, job, input_files(job))
+            with contextlib.closing(corpus):
+                corpus.stage(indexed_hashes(job.update_of, job.storage) if job.update_of is not None else None)
+                return _write(corpus, corpus.input_files, [], job, run, folder)
         if job.input is None:
             files = log_files(job)
             log = LogStaging(folder, job, files)
@@ -96,7 +105,7 @@ def _stage(staging: Staging, reader: PairReader, job: JobConfig) -> None:
 
 
 def _write(
-    staging: Staging | LogStaging,
+    staging: AnyStaging,
     files: list[InputFile],
     notices: list[str],
     job: JobConfig,
@@ -118,6 +127,9 @@ def _write(
     texts_file = _commit(run, folder, "texts", _text_tables(staging, job.mode))
     judgments = staging.judgments() if isinstance(staging, LogStaging) else None
     judgments_file = None if judgments is None else _commit(run, folder, "judgments", iter([judgments]))
+    corpus_file = None
+    if isinstance(staging, CorpusStaging):
+        corpus_file = _commit(run, folder, "corpus", iter([staging.hashes()]))
     present = load_plan(run)
     if present is not None:
         return present  # another planner was first, and so its rejects stay
@@ -142,6 +154,8 @@ def _write(
         other_levels={one: work_of_level(staging.con, one) for one in LEVELS if one != job.level},
         centre_file=centre_file,
         judgments_file=judgments_file,
+        corpus_file=corpus_file,
+        task=job.task,
         warnings=staging.warnings if isinstance(staging, LogStaging) else [],
     )
     if run.commit(MANIFEST, encoded(plan)):
@@ -160,7 +174,7 @@ def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int
     return default_shards(seconds, pairs)
 
 
-def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
+def _samples(staging: AnyStaging, mode: str) -> dict[str, list[str]]:
     """A random sample of each role's texts that are in a pair, the same every time; also creates table ``used``
     (no)."""
     staging.con.execute("CREATE TABLE used AS SELECT a_no AS no FROM matched UNION SELECT b_no FROM matched")
@@ -173,7 +187,7 @@ def _samples(staging: Staging | LogStaging, mode: str) -> dict[str, list[str]]:
     return samples
 
 
-def _lengths(staging: Staging | LogStaging, mode: str) -> dict[str, dict[str, int]]:
+def _lengths(staging: AnyStaging, mode: str) -> dict[str, dict[str, int]]:
     """Characters of the distinct texts of each role at some percentiles."""
     rows = staging.con.execute(f"""
         SELECT role, count(*), {", ".join(f"quantile_disc(characters, {p / 100})" for p in PERCENTILES)}
@@ -187,7 +201,7 @@ def _input(file: InputFile) -> dict[str, Any]:
     return {"file": file.url, "size": file.size, "modified": file.modified, "fingerprint": file.fingerprint()}
 
 
-def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> Iterator[pa.Table]:
+def _pair_tables(staging: AnyStaging, side: str, kept: pa.Schema) -> Iterator[pa.Table]:
     columns = "".join(f", k{i}" for i in range(len(kept)))
     query = f"""
         SELECT shard, ordinal, pair_id, a_key, b_key, name, row{columns}
@@ -198,7 +212,7 @@ def _pair_tables(staging: Staging | LogStaging, side: str, kept: pa.Schema) -> I
     return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 14), schema)
 
 
-def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]:
+def _text_tables(staging: AnyStaging, mode: str) -> Iterator[pa.Table]:
     role = "CASE role WHEN 0 THEN 'query' ELSE 'document' END" if mode == "retrieval" else "'text'"
     query = f"""
         SELECT shard, key, {role} AS role_name, text, owner, shared
@@ -209,7 +223,7 @@ def _text_tables(staging: Staging | LogStaging, mode: str) -> Iterator[pa.Table]
     return _by_shard(staging.con.sql(query).to_arrow_reader(1 << 12), schema)
 
 
-def _rejects(staging: Staging | LogStaging) -> Iterator[pa.Table]:
+def _rejects(staging: AnyStaging) -> Iterator[pa.Table]:
     query = """
         SELECT coalesce(id, name || ':' || row) AS pair_id, name AS file, row, reason, row_text
         FROM rejects JOIN files ON files.no = rejects.file ORDER BY rejects.file, row, reason, row_text

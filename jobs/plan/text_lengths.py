@@ -44,7 +44,7 @@ def _rate(job: JobConfig, files: ModelFiles, role: str, texts: list[str]) -> Rat
     tokens = sum(max(length - extra, 1) for length in lengths)
     return Rate(
         characters=max(100 * sum(map(len, cut)) // tokens, 1),
-        groups=max(min(100 * _groups(job.groups, cut) // tokens, 100), 1) if job.groups != "token" else 100,
+        groups=max(min(100 * _groups(job.unit(role), cut) // tokens, 100), 1) if job.unit(role) != "token" else 100,
         extra=extra,
         limit=limit,
         sampled=len(texts),

@@ -14,7 +14,8 @@ class WorkerFacts:
     """Properties of a worker, known when its model is loaded.
 
     ``reference`` has, by role, the token that replaces each word in a reference text. ``own_precision`` compares the
-    scores of a half-precision checkpoint with those of its float32 copy; None for a float32 checkpoint.
+    scores of a half-precision checkpoint with those of its float32 copy; None for a float32 checkpoint. ``probe`` is
+    the embedding of an index's probe as a query, by which readers recognise vectors of another model.
     """
 
     fingerprint: str
@@ -26,3 +27,4 @@ class WorkerFacts:
     process: int
     reference: dict[str, str] = field(default_factory=dict)
     own_precision: OwnPrecision | None = None
+    probe: list[float] | None = None

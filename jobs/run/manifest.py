@@ -40,6 +40,7 @@ __all__ = [
     "Work",
     "judgment_schema",
     "load_plan",
+    "read_corpus",
     "read_judgments",
     "read_pairs",
     "read_shard",
@@ -137,7 +138,9 @@ class Plan:
     ``job`` is the digest of its job. ``texts`` counts distinct (text, role). ``rejected`` counts the rows rejected
     while planning, by reason. ``inputs`` has a dict for each input file: file, size, modified, fingerprint.
     ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts.
-    ``judgments_file`` has the judgments of a log's queries, None for jobs without qrels and for older plans. ``kept``
+    ``judgments_file`` has the judgments of a log's queries, None for jobs without qrels and for older plans.
+    ``corpus_file`` has the hashes of ids and texts of an index's corpus; ``task`` is that of the job: each row of an
+    index is planned as a pair of a document with itself. ``kept``
     is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
     costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
     for the estimate, and ``other_levels`` the same for each level that the job does not have. ``warnings`` are the notices that the summary repeats.
@@ -161,9 +164,16 @@ class Plan:
     other_levels: dict[str, Work] = field(default_factory=dict)
     centre_file: str | None = None
     judgments_file: str | None = None
+    corpus_file: str | None = None
+    task: str = "pairs"
     warnings: list[str] = field(default_factory=list)
     version: int = VERSION
     _footers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def noun(self) -> str:
+        """What the rows of the result are, in the singular; ``pairs`` counts them."""
+        return "document" if self.task == "index" else "pair"
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,8 @@ def load_plan(run: Store) -> Plan | None:
             },
             centre_file=None if manifest.get("centre_file") is None else str(manifest["centre_file"]),
             judgments_file=None if manifest.get("judgments_file") is None else str(manifest["judgments_file"]),
+            corpus_file=None if manifest.get("corpus_file") is None else str(manifest["corpus_file"]),
+            task=str(manifest.get("task", "pairs")),
             warnings=[str(line) for line in manifest.get("warnings", [])],
             version=int(manifest["version"]),
             **{key: manifest[key] for key in same},
@@ -248,6 +260,12 @@ def read_judgments(run: Store, plan: Plan) -> pa.Table | None:
 def read_pairs(run: Store, plan: Plan, columns: list[str]) -> pa.Table:
     """Return some columns of the pairs of all shards; raises RunError if the file is damaged or lacks one."""
     return _columns(run, plan.pairs_file, columns)
+
+
+def read_corpus(run: Store, plan: Plan) -> pa.Table:
+    """Return the hashes of all documents of an index's corpus, computed now or before: columns hash and text_hash."""
+    assert plan.corpus_file is not None, "the plan is of an index"
+    return _columns(run, plan.corpus_file, ["hash", "text_hash"])
 
 
 def _columns(run: Store, name: str, columns: list[str]) -> pa.Table:

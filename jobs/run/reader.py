@@ -15,7 +15,7 @@ import pyarrow.dataset
 
 from attribution_core.hooks import hook
 from attribution_core.results import ExplainedText, PairAttribution
-from attribution_core.text.grouping import Groups
+from attribution_core.text.grouping import UNITS, Groups, Unit
 from jobs.config.yaml import read_yaml
 from jobs.errors import RunError
 from jobs.run.export import dataset_of, frame_of
@@ -267,6 +267,17 @@ class Run:
         resolved = self.job.get("run")
         return resolved[name] if isinstance(resolved, dict) and name in resolved else self.job.get(name)
 
+    def unit(self, role: str) -> Unit:
+        """Return what is attributed as one in texts of a role: token, word or sentence."""
+        groups = self.setting("groups")
+        unit = groups.get(role) if isinstance(groups, dict) else groups
+        return cast("Unit", unit if unit in UNITS else "word")
+
+    @property
+    def units(self) -> str:
+        """Return what is attributed as one, as text: ``word``, or ``word or sentence`` where the roles differ."""
+        return " or ".join(dict.fromkeys(self.unit(role) for role in self.roles))
+
     @property
     def has_word_pairs(self) -> bool:
         """Whether the run has word pairs; one of ``level: words`` has what each word adds alone."""
@@ -301,7 +312,7 @@ class Run:
     def _explained(self, row: dict[str, Any]) -> ExplainedText:
         row = dict(row)
         groups = Groups(
-            unit=self.setting("groups") or "word",
+            unit=self.unit(row["role"]),
             labels=tuple(row.pop("groups")),
             starts=tuple(row.pop("starts")),
             ends=tuple(row.pop("ends")),

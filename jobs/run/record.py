@@ -23,15 +23,16 @@ from jobs.config.yaml import read_yaml
 from jobs.errors import RunError
 from jobs.run.event_log import OWN_LOGS
 from jobs.run.facts import WorkerFacts
-from jobs.run.tables import JOB_FILE, JOB_FILE_MOST_BYTES, MANIFEST, SUCCESS, finished_shards
+from jobs.run.tables import JOB_FILE, JOB_FILE_MOST_BYTES, MANIFEST, RESULTS, SUCCESS, finished_shards
 from jobs.storage.store import PENDING, LocalStore, Store
 
 RESOLVED = "run"
 # In the order in which a run is removed: the parts that mark shards as done go before what they depend on.
-FOLDERS = ("attributions", "plan", "rejects", "texts", "statistics", "logs")
+FOLDERS = (*RESULTS, "plan", "rejects", "texts", "statistics", "logs")
 OWN_FILES = {
-    "plan": r"(pairs|texts|centre|judgments)-[0-9a-f]+\.parquet|mean-[0-9a-f]+\.json|manifest\.json|settings\.json",
+    "plan": r"(pairs|texts|centre|judgments|corpus)-[0-9a-f]+\.parquet|mean-[0-9a-f]+\.json|(manifest|settings)\.json",
     "attributions": r"part-\d+\.(parquet|arrow)",
+    "documents": r"part-\d+\.arrow",
     "texts": r"part-\d+\.(parquet|arrow)",
     "rejects": r"part-(\d+|plan)\.(parquet|arrow)",
     "logs": OWN_LOGS,
@@ -108,6 +109,8 @@ def make_record(
         "inputs": inputs,
         "model_files": files,
     }
+    if facts.probe is not None:
+        resolved["probe"] = facts.probe
     return job.model_dump(mode="json") | {RESOLVED: resolved}
 
 
@@ -133,16 +136,20 @@ def check_same_job(run: Store, record: Mapping[str, Any], job: JobConfig) -> Non
         _raise_if_differing(
             run, [f"sums_to: 'difference' there, {job.sums_to!r} now; that version can finish it"], before
         )
-    # Records of versions before ``level`` are of word pairs.
-    identity = job.identity() | {"level": job.level}
-    wanted = dict(_flat(identity))
-    present = dict(_flat({name: ({"level": "pairs"} | dict(record)).get(name) for name in identity}))
+    wanted = dict(_flat(job.identity()))
+    present = dict(_flat({name: record.get(name, _default(name)) for name in job.identity()}))
     differing = [
         f"{name}: {_value(present.get(name))} there, {_value(wanted.get(name))} now"
         for name in dict.fromkeys([*wanted, *present])
         if wanted.get(name) != present.get(name)
     ]
     _raise_if_differing(run, differing, "holds another job")
+
+
+def _default(name: str) -> object:
+    """The value of a setting in runs of versions that did not have it yet."""
+    default = JobConfig.model_fields[name].default
+    return default if isinstance(default, str | int) else None
 
 
 def _value(value: object) -> str:
@@ -259,7 +266,7 @@ def check_ours(run: Store) -> None:
     """
     other_files = [name for name in run.list("") if name not in OWN_AT_TOP]
     other_files += [name for folder in FOLDERS for name in run.list(folder) if not is_own(name)]
-    other_files += [name for name in run.list("attributions") if is_own(name)]
+    other_files += [name for folder in RESULTS for name in run.list(folder) if is_own(name)]
     if other_files:
         some = ", ".join(other_files[:3])
         raise RunError(f"{run.url}: is not empty and not a run of tokenpair (it holds {some}); choose another output")

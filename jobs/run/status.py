@@ -56,6 +56,7 @@ class Status:
     retries: int = 0
     errors: list[dict[str, str]] = field(default_factory=list)
     totals: Totals | None = None
+    noun: str = "pair"
 
     def plain(self) -> dict[str, Any]:
         """Return the status as plain values for ``--json``."""
@@ -76,10 +77,10 @@ class Status:
         lines.append(f"shards   {', '.join(words)}")
         words = [f"{self.pairs_done:,} of {self.pairs or 0:,}"]
         if self.state in AT_WORK and self.rate:
-            words.append(f"{self.rate:,.1f} pairs/s")
+            words.append(f"{self.rate:,.1f} {self.noun}s/s")
         if self.seconds_left is not None:
             words.append(f"about {duration(self.seconds_left)} left")
-        lines.append(f"pairs    {', '.join(words)}")
+        lines.append(f"{'pairs    ' if self.noun == 'pair' else 'texts    '}{', '.join(words)}")
         if self.state in AT_WORK and any(self.workers.values()):
             kinds = (("ready", "at work"), ("starting", "starting"), ("waiting", "waiting for a machine"))
             words = [f"{self.workers[kind]:,} {what}" for kind, what in kinds if self.workers.get(kind)]
@@ -140,6 +141,7 @@ def read_status(run: Store) -> Status:
         failed={shard: why for shard, why in failed.items() if shard not in done},
         pairs=None if plan is None else plan.pairs,
         pairs_done=pairs_done,
+        noun="pair" if plan is None else plan.noun,
         rate=rate,
         seconds_left=left if math.isfinite(left) else None,
         workers={k: int(v) for k, v in _mapping(last, "workers").items() if isinstance(v, int)},

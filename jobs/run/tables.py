@@ -27,6 +27,9 @@ JOB_FILE = "job.yaml"
 # The largest job.yaml that is read; it grows with the number of input files.
 JOB_FILE_MOST_BYTES = 64 << 20
 MANIFEST = "plan/manifest.json"
+# The folder whose part marks a shard as done: of a job's pairs, and of the documents of an index.
+RESULT_OF = {"pairs": "attributions", "index": "documents"}
+RESULTS = tuple(RESULT_OF.values())
 # Columns for cosine similarity: null for dot product, absent in runs of plan version 4 and older.
 LIFTS = ("row_lift", "col_lift")
 # Columns that need word pairs.
@@ -246,6 +249,18 @@ def commit_shard(
     return run.commit(part_name("attributions", index, format), encoded(attributions, format))
 
 
+def commit_documents(run: Store, index: int, part: bytes, rejects: pa.Table, format: str = "parquet") -> bool:
+    """Write the documents of a shard of an index, ``part``, as the last of its files; as :func:`commit_shard`."""
+    if len(rejects):
+        run.commit(part_name("rejects", index, format), encoded(rejects, format))
+    return run.commit(part_name(RESULT_OF["index"], index, "arrow"), part)
+
+
+def result_part(task: str, index: int, format: str) -> str:
+    """Return the name of the part that marks shard ``index`` of a job as done; documents are always Arrow files."""
+    return part_name(RESULT_OF[task], index, "arrow" if task == "index" else format)
+
+
 def write_rejects(run: Store, part: int | str, tables: Iterable[pa.Table], format: str) -> None:
     """Replace one part of ``rejects``, or remove it if the tables have no row."""
     sink = io.BytesIO()
@@ -257,6 +272,7 @@ def write_rejects(run: Store, part: int | str, tables: Iterable[pa.Table], forma
 
 
 def finished_shards(run: Store) -> set[int]:
-    """Return the numbers of the shards whose ``attributions`` are written."""
-    pattern = re.compile(r"attributions/part-(\d+)\.(?:parquet|arrow)")
-    return {int(match[1]) for name in run.list("attributions") if (match := pattern.fullmatch(name))}
+    """Return the numbers of the shards whose ``attributions``, or documents of an index, are written."""
+    pattern = re.compile(r"\w+/part-(\d+)\.(?:parquet|arrow)")
+    names = (name for folder in RESULTS for name in run.list(folder))
+    return {int(match[1]) for name in names if (match := pattern.fullmatch(name))}

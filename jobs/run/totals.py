@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.progress import counted
 from jobs.run.agreement import COLUMN as LOG_SCORE
 from jobs.run.agreement import Agreement, AgreementCounter, is_number
 from jobs.run.exactness import COLUMNS as EXACTNESS_COLUMNS
@@ -27,7 +28,8 @@ class Totals:
 
     ``sums_to`` is what the attributions of a pair sum to. Runs of plan version 4 and older have no such entry: a
     difference. ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference
-    between its scores and those of its float32 copy; None for a float32 checkpoint.
+    between its scores and those of its float32 copy; None for a float32 checkpoint. ``documents`` are those of an
+    index, whose ``pairs`` are 0; None for a run of pairs.
     """
 
     pairs: int = 0
@@ -41,15 +43,18 @@ class Totals:
     exactness: Exactness | None = None
     sums_to: str = "difference"
     checkpoint: dict[str, Any] | None = None
+    documents: int | None = None
 
     def lines(self) -> list[str]:
         """Return the counts as the lines of the summary."""
         texts = f"texts    {self.texts:,} distinct"
+        if self.documents is not None:
+            texts = f"texts    {counted(self.documents, 'document')}"
         if self.truncated:
             texts += f", {self.truncated:,} longer than the model reads (cut)"
         if self.unconverged:
             texts += f", {self.unconverged:,} missed the tolerance (converged = false)"
-        lines = [f"pairs    {self.pairs:,} attributed", texts]
+        lines = [texts] if self.documents is not None else [f"pairs    {self.pairs:,} attributed", texts]
         for reason, count in self.rejected.items():
             lines.append(f"rejected {count:,} × {reason}")
         if self.pairs:
@@ -101,6 +106,30 @@ def read_totals(run: Store, format: str, sums_to: str) -> Totals:
         sums_to=sums_to,
         checkpoint=checkpoint_of(run),
     )
+
+
+def read_index_totals(run: Store, format: str, tolerance: float) -> Totals:
+    """Return the totals of the documents of an index; ``tolerance`` is the largest residual that was asked for."""
+    documents = truncated = unconverged = 0
+    for batch in run.attempt("read", "documents", lambda: list(_document_batches(run))):
+        documents += len(batch)
+        truncated += int(np.sum(batch.column("truncated").to_numpy(zero_copy_only=False)))
+        unconverged += int(np.sum(batch.column("residual").to_numpy() > tolerance))
+    return Totals(
+        texts=documents,
+        documents=documents,
+        truncated=truncated,
+        unconverged=unconverged,
+        rejected=run.attempt("read", "rejects", lambda: _rejected(run, format)),
+        sums_to="score",
+        checkpoint=checkpoint_of(run),
+    )
+
+
+def _document_batches(run: Store) -> Any:
+    if run.list("documents"):
+        dataset = run.dataset("documents", "arrow")
+        yield from dataset.to_batches(columns=["truncated", "residual"], batch_size=BATCH_ROWS)
 
 
 def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None]:

@@ -12,7 +12,7 @@ from jobs.sources.columns import ColumnChooser
 from jobs.sources.dialect import Asked
 from jobs.sources.files import InputFile, resolve_inputs
 from jobs.sources.jsonl import read_jsonl
-from jobs.sources.log import log_files
+from jobs.sources.log import corpus_files, log_files
 from jobs.sources.partitions import Partitions
 from jobs.sources.rows import PairBatch, Reject
 from jobs.sources.text import read_delimited
@@ -65,6 +65,8 @@ def input_files(job: JobConfig, options: StorageSettings | None = None) -> list[
 
     Of a retrieval log these are all its files: rankings, queries, corpus and judgments.
     """
+    if job.task == "index":
+        return corpus_files(job, options)
     if job.input is None:
         return log_files(job, options).all
     files = resolve_inputs(job.input, options or job.storage)

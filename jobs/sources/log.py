@@ -59,6 +59,13 @@ def log_files(job: JobConfig, options: StorageSettings | None = None) -> LogFile
     return LogFiles(*renamed)
 
 
+def corpus_files(job: JobConfig, options: StorageSettings | None = None) -> list[InputFile]:
+    """The files of the corpus of ``job``; SourceError or StoreError where one is not there."""
+    files = resolve_inputs(job.corpus or [], options or job.storage, any_name=True)
+    inside = job.output.rstrip("/") + "/"
+    return named_together([file for file in files if not file.url.startswith(inside)])
+
+
 def _judgments(places: list[str], settings: StorageSettings) -> list[InputFile]:
     """The files of judgments; where one does not exist, the error lists its neighbours, such as other splits."""
     try:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
@@ -74,6 +74,13 @@ class Store(ABC):
     @abstractmethod
     def read(self, name: str, most: int | None = None) -> bytes:
         """All bytes of ``name``; StoreError where there are more than ``most``, which are then not read."""
+
+    @abstractmethod
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> Sequence[bytes | StoreError]:
+        """Bytes ``start`` to ``end`` of files, ``(name, start, end)`` each, all at once; errors stand in their places.
+
+        A negative ``start`` with no ``end`` is that many bytes from the file's end.
+        """
 
     @abstractmethod
     def list(self, folder: str) -> list[str]:
@@ -174,6 +181,14 @@ class LocalStore(Store):
     def read(self, name: str, most: int | None = None) -> bytes:
         with self.guard("read", name), open(self.path(name), "rb") as file:
             return self._at_most(file.read(-1 if most is None else most + 1), name, most)
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> Sequence[bytes | StoreError]:
+        return [_or_error(functools.partial(self._range, *one)) for one in ranges]
+
+    def _range(self, name: str, start: int, end: int | None) -> bytes:
+        with self.guard("read", name), open(self.path(name), "rb") as file:
+            file.seek(max(start, -self.path(name).stat().st_size), os.SEEK_END if start < 0 else os.SEEK_SET)
+            return file.read(-1 if end is None else end - start)
 
     def list(self, folder: str) -> list[str]:
         path = self.path(folder)
@@ -300,6 +315,21 @@ class S3Store(Store):
                 raise
             return b""
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> Sequence[bytes | StoreError]:
+        paths, starts, ends = (
+            [self._path(name) for name, *_ in ranges],
+            *zip(*[one[1:] for one in ranges], strict=True),
+        )
+        answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="return")
+        # What failed is read again by itself, with the pauses of :meth:`attempt`.
+        return [
+            answer if isinstance(answer, bytes) else _or_error(functools.partial(self._range, *one))
+            for one, answer in zip(ranges, answers, strict=True)
+        ]
+
+    def _range(self, name: str, start: int, end: int | None) -> bytes:
+        return self.attempt("read", name, lambda: cast(bytes, self._fs.cat_file(self._path(name), start, end)))
+
     def list(self, folder: str) -> list[str]:
         names: list[str] = []
         token: str | None = None
@@ -384,6 +414,13 @@ class S3Store(Store):
 
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._key(name)}"
+
+
+def _or_error(act: Callable[[], bytes]) -> bytes | StoreError:
+    try:
+        return act()
+    except StoreError as error:
+        return error
 
 
 class _ExistsError(StoreError):

@@ -9,18 +9,18 @@ import pyarrow.compute as pc
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import FEWEST_WORDS
 from jobs.analysis.faithfulness.curves import PairCurves, Prepared, measure, prepare
-from jobs.analysis.faithfulness.judge import Judge
+from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge
 from jobs.analysis.faithfulness.result import Faithfulness, summarise_curves
 from jobs.analysis.faithfulness.sampling import Sample, sample_pairs
+from jobs.analysis.faithfulness.sentences import delete_sentences
 from jobs.analysis.faithfulness.shapley import ORDERS, Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.errors import JobError, RunError
 from jobs.progress import Progress, counted
 from jobs.run.reader import Run
 
-# Pairs read at once, and changed texts encoded at once: what bounds the memory.
+# Pairs read at once: what bounds the memory.
 PAIRS_AT_ONCE = 256
-TEXTS_AT_ONCE = 1024
 
 
 def evaluate_run(
@@ -35,7 +35,8 @@ def evaluate_run(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Faithfulness:
-    """Judge the attributions of ``sample`` pairs of a run by deleting and inserting words and encoding what is left.
+    """Judge the attributions of ``sample`` pairs of a run by deleting and inserting words and encoding what is left;
+    where second texts are grouped by sentence, also by deleting each sentence.
 
     ``steps`` is the number of steps from a whole text to an empty one, ``orders`` how many random orders and how many
     shuffles are drawn of each pair, ``shapley`` in how many orders words are deleted for their Shapley values,
@@ -79,8 +80,13 @@ def evaluate_run(
         if len(texts) >= TEXTS_AT_ONCE:
             encode()
     encode()
+    deleted = []
+    if run.unit(run.roles[1]) == "sentence":
+        if progress is not None:
+            progress.phase("pairs whose sentences are deleted", len(pair_ids))
+        deleted = delete_sentences(read_pairs(run, pair_ids), referee, progress)
     return summarise_curves(
-        run, referee, drawn, measured, seed=seed, steps=steps, orders=orders, shapley=shapley, asked=sample
+        run, referee, drawn, measured, deleted, seed=seed, steps=steps, orders=orders, shapley=shapley, asked=sample
     )
 
 
@@ -108,13 +114,13 @@ def fit_pairs(run: Run, drawn: Sample) -> list[str]:
                 fit[row["pair_id"]] = row["text_a_id"]
     firsts = len(set(fit.values()))
     if firsts < FEWEST_DRAWS:
-        unit = str(run.setting("groups") or "word")
+        units = " or ".join(dict.fromkeys(f"{run.unit(role)}s" for role in run.roles))
         more = "raise --sample" if drawn.of > len(drawn.pair_ids) else "evaluate a run with more"
         if not run.finished:
             more += ", or finish the run"
         raise RunError(
             f"{run.url}: {len(fit):,} of the {counted(len(drawn.pair_ids), 'pair')} drawn can be judged (a text of "
-            f"{FEWEST_WORDS} {unit}s or more), with {counted(firsts, 'different first text')}; an interval needs "
+            f"{FEWEST_WORDS} {units} or more), with {counted(firsts, 'different first text')}; an interval needs "
             f"{FEWEST_DRAWS}: {more}"
         )
     return sorted(fit, key=lambda pair_id: (fit[pair_id], pair_id))

@@ -21,6 +21,8 @@ from jobs.errors import RunError
 from jobs.run.reader import Run
 
 BATCH_TEXTS = 64
+# Texts that are collected before they are encoded together: what bounds the memory.
+TEXTS_AT_ONCE = 1024
 # Where texts are cut to be encoded: references, which are read up to the cut, then cost nothing.
 LAYER = 0
 
@@ -96,9 +98,9 @@ class Judge:
         }
         return other
 
-    def word_vectors(self, side: Side, role: Role) -> Values:
+    def word_vectors(self, side: Side, role: Role, *, mean: bool = False) -> Values:
         """:func:`word_vectors` by the encoder of a role, [n, d]."""
-        return word_vectors(self._encoders[role], side, role)
+        return word_vectors(self._encoders[role], side, role, mean=mean)
 
 
 def units(embeddings_ND: Values) -> Values:
@@ -121,9 +123,9 @@ def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[V
     return [embeddings[at] for at in range(len(read))]
 
 
-def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:
-    """Each word's token embeddings (of the last layer, where there is one), summed, [n, d]; zero for words that the
-    model did not read.
+def word_vectors(encoder: Encoder, side: Side, role: Role, *, mean: bool = False) -> Values:
+    """Each word's token embeddings (of the last layer, where there is one), summed, or their ``mean``, [n, d]; zero for
+    words that the model did not read.
 
     With mean pooling the dot products of two texts' vectors, special tokens apart, sum to the product of their
     embeddings: the plainest way to split a score into pairs of words.
@@ -131,7 +133,7 @@ def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:
     read = encoder.read([side.text], role, "token")[0]
     tokens = _token_embeddings(encoder, side.text, role, read)
     assert len(tokens) == len(read), "both read the text by the same rules"
-    vectors = np.zeros((len(side), tokens.shape[1]))
+    vectors, counts = np.zeros((len(side), tokens.shape[1])), np.zeros(len(side))
     word = 0
     for at, (start, end, kind) in enumerate(zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)):
         if kind != "text":
@@ -140,7 +142,8 @@ def word_vectors(encoder: Encoder, side: Side, role: Role) -> Values:
             word += 1
         if word < len(side) and side.spans[word][0] < max(end, start + 1):
             vectors[word] += tokens[at]
-    return vectors
+            counts[word] += 1
+    return vectors / np.maximum(counts, 1)[:, None] if mean else vectors
 
 
 def _token_embeddings(encoder: Encoder, text: str, role: Role, read: ReadText) -> Values:

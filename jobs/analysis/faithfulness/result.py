@@ -2,8 +2,9 @@
 
 ``statistics/faithfulness.json`` is :meth:`Faithfulness.to_dict`, ``statistics/faithfulness.parquet`` has one row a
 pair, curve and order (:func:`curve_schema`), and ``statistics/faithfulness-agreement.parquet`` one a pair and rule
-(:func:`agreement_schema`). With another judge than the run's own model ``faithfulness`` becomes
-``faithfulness-by-<fingerprint>`` in all three names.
+(:func:`agreement_schema`). Where sentences were deleted, ``statistics/faithfulness-sentences.parquet`` has one row a
+pair (:func:`sentence_schema`). With another judge than the run's own model ``faithfulness`` becomes
+``faithfulness-by-<fingerprint>`` in all names.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jobs.analysis.faithfulness.curves import DELETION, PairCurves, area, measur
 from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES, Values
 from jobs.analysis.faithfulness.sampling import Sample
+from jobs.analysis.faithfulness.sentences import DeletedSentences, TopSentences, top_sentences
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.faithfulness.verdict import Verdict, judge_agreement
 from jobs.analysis.resampling import Bootstrap
@@ -41,7 +43,9 @@ class Faithfulness:
 
     ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
     many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
-    with ``draws`` different first texts. ``level`` is the run's: with words there are no word pairs to judge.
+    with ``draws`` different first texts. ``sentences`` is what deleting single sentences showed, None where second
+    texts are not grouped by sentence, or too few have three. ``level`` is the run's: with words there are no word pairs
+    to judge.
     """
 
     run: str
@@ -66,6 +70,8 @@ class Faithfulness:
     overall: tuple[Against, ...]
     verdict: Verdict
     measured: tuple[PairCurves, ...]
+    sentences: TopSentences | None = None
+    deleted: tuple[DeletedSentences, ...] = ()
     level: str = "pairs"
 
     def curve(self, level: str, operation: str, method: str) -> Curve:
@@ -93,13 +99,15 @@ class Faithfulness:
         """Plain values, as in ``faithfulness.json``.
 
         ``agreement`` is a list of :class:`Agreement`, ``leads`` of :class:`Lead`, ``curves`` of :class:`Curve`,
-        ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`; the rest are the other fields, and ``format``.
+        ``overall`` of :class:`Against`, ``verdict`` a :class:`Verdict`, ``sentences`` a :class:`TopSentences` or None;
+        the rest are the other fields, and ``format``.
         """
-        plain = {name: value for name, value in vars(self).items() if name != "measured"}
+        plain = {name: value for name, value in vars(self).items() if name not in ("measured", "deleted")}
         listed = {
             name: [asdict(one) for one in plain.pop(name)] for name in ("agreement", "leads", "overall", "curves")
         }
-        return {"format": FORMAT, **plain, "verdict": asdict(self.verdict), **listed}
+        sentences = None if self.sentences is None else asdict(self.sentences)
+        return {"format": FORMAT, **plain, "verdict": asdict(self.verdict), **listed, "sentences": sentences}
 
     def to_table(self) -> pa.Table:
         """One row a pair, curve and order."""
@@ -122,10 +130,17 @@ class Faithfulness:
                 rows.append((one.pair_id, one.text_a_id, *one.words, rule, *known))
         return _table(rows, agreement_schema())
 
+    def to_sentence_table(self) -> pa.Table:
+        """One row a pair whose sentences were deleted."""
+        rows = [(one.pair_id, one.text_a_id, one.score, one.drops, list(one.values.items())) for one in self.deleted]
+        return _table(rows, sentence_schema())
+
     def write(self, run: Store) -> list[str]:
-        """Write the three files into the run; their names."""
+        """Write the files into the run; their names."""
         name = f"{FOLDER}/faithfulness" + ("" if self.own_judge else f"-by-{self.judge_fingerprint[:8]}")
         tables = {f"{name}.parquet": self.to_table(), f"{name}-agreement.parquet": self.to_agreement_table()}
+        if self.sentences is not None:
+            tables[f"{name}-sentences.parquet"] = self.to_sentence_table()
         for file, table in tables.items():
             sink = io.BytesIO()
             pq.write_table(table, sink, compression="zstd")
@@ -162,6 +177,13 @@ def agreement_schema() -> pa.Schema:
     return pa.schema([*_PAIR, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
 
 
+def sentence_schema() -> pa.Schema:
+    """Columns of ``faithfulness-sentences.parquet``: the judge's score of the pair, by how much it ``drops`` without
+    each sentence of the second text, in their order, and by method the value of each sentence."""
+    values = pa.list_(pa.float32())
+    return pa.schema([*_PAIR[:2], ("score", pa.float32()), ("drops", values), ("values", pa.map_(pa.string(), values))])
+
+
 def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True)
     return pa.table(
@@ -186,6 +208,7 @@ def summarise_curves(
     judge: Judge,
     sample: Sample,
     measured: list[PairCurves],
+    deleted: list[DeletedSentences],
     *,
     seed: int,
     steps: int,
@@ -193,7 +216,10 @@ def summarise_curves(
     shapley: int,
     asked: int,
 ) -> Faithfulness:
-    """Means and intervals of the curves of all pairs; the order of the pairs does not matter."""
+    """Means and intervals of the curves of all pairs, and of their ``deleted`` sentences.
+
+    The order of the pairs does not matter.
+    """
     pairs = sorted(measured, key=lambda one: one.pair_id)
     bootstrap = Bootstrap([one.text_a_id for one in pairs], seed)
     advantages = np.stack([advantages_of(one) for one in pairs])
@@ -232,7 +258,7 @@ def summarise_curves(
         model=str(run.setting("model") or ""),
         layer=int(run.setting("layer") or 0),
         similarity=judge.similarity,
-        groups=str(run.setting("groups") or "word"),
+        groups=run.units,
         sums_to=run.sums_to,
         judge=judge.name,
         judge_fingerprint=judge.fingerprint,
@@ -250,5 +276,7 @@ def summarise_curves(
         overall=tuple(overall),
         verdict=judge_agreement(agreement, leads, curves, overall, "" if judge.own else model_words(judge.name)),
         measured=tuple(pairs),
+        sentences=top_sentences(deleted, seed),
+        deleted=tuple(sorted(deleted, key=lambda one: one.pair_id)),
         level="pairs" if run.has_word_pairs else "words",
     )

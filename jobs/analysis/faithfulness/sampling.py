@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.run.reader import Run
+
+if TYPE_CHECKING:
+    from attribution_core.model.modules import Role  # torch
 
 BATCH_ROWS = 1 << 16
 

@@ -63,16 +63,15 @@ def _result(
 ) -> QueryResult:
     chosen = _chosen(run, by, rows)
     role_a, role_b = run.roles
-    unit: Unit = run.setting("groups") or "word"
     # In a log without ranks the score decides, and of two equals the id, so that the order is always the same.
     rows.sort(key=lambda row: (_place(row), -row["score"], row["text_b_id"]))
     documents = []
     for place, row in enumerate(rows, start=1):
-        text = texts.get(row["text_b_id"]) or _unwritten([row], ("cols", "j", "b"), role_b, unit)
+        text = texts.get(row["text_b_id"]) or _unwritten([row], ("cols", "j", "b"), role_b, run.unit(role_b))
         documents.append(_document(row, place, text, chosen))
     return QueryResult(
         id=query_id,
-        query=query or _unwritten(rows, ("rows", "i", "a"), role_a, unit),
+        query=query or _unwritten(rows, ("rows", "i", "a"), role_a, run.unit(role_a)),
         documents=tuple(documents),
         unfinished=run.unfinished,
         model=str(run.setting("model") or ""),

@@ -61,7 +61,7 @@ def compute_statistics(
     wanted = [_measure(name) for name in NAMES if not only or name in only]
     gold_name = gold_column(run, gold)
     with temporary_database(MEMORY) as con:
-        if (run.setting("groups") or "word") == "sentence" and pipeline is not None:
+        if "sentence" in {run.unit(role) for role in run.roles} and pipeline is not None:
             echo("groups are sentences: parts of speech and lemmas are left out")
             pipeline = None
         texts = read_texts(run, con, pipeline, echo)
@@ -159,7 +159,7 @@ def _summary(scene: Scene, wanted: Sequence[type[Measure]], results: dict[str, R
         pairs_in_run=len(pairs.rank),
         texts=len(scene.texts),
         finished=run.finished,
-        groups=str(run.setting("groups") or "word"),
+        groups=run.units,
         mode="retrieval" if run.roles[0] == "query" else "symmetric",
         store="full" if scene.whole else "top",
         model=str(run.setting("model") or ""),

@@ -207,7 +207,7 @@ DESCRIBED = {
 
 def _why_not(scene: Scene) -> str | None:
     """Why words without effect cannot be recognised in this run, or None."""
-    if (scene.run.setting("groups") or "word") != "word":
+    if any(scene.run.unit(role) != "word" for role in scene.run.roles):
         return "Words without effect are left out: they need words as groups."
     if scene.why_no_lifts is not None:
         return f"Words without effect are left out: they need lifts, and {scene.why_no_lifts}."

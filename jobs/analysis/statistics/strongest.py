@@ -43,7 +43,11 @@ class Strongest(Measure):
         self.labels, self.group = groups_of(scene)
         self.limit = scene.array()
         self.pair = np.zeros((scene.pairs.count, 2), np.int32)
-        self.lifted = LiftedWords(scene) if scene.lifts and scene.run.setting("groups") != "sentence" else None
+        self.lifted = (
+            LiftedWords(scene)
+            if scene.lifts and "sentence" not in {scene.run.unit(role) for role in scene.run.roles}
+            else None
+        )
         self.by_query = scene.run.roles[0] == "query"
         for name, split in (("met", "grp"), ("met_by_query", "query")):
             scene.con.execute(

@@ -95,8 +95,7 @@ def read_texts(
         con.execute(f"CREATE TABLE read_texts AS SELECT DISTINCT ON (role, text_id) {columns}, {cut} FROM parts")
     con.unregister("parts")
     facts = tag_texts(con, run.store, pipeline, echo)[0] if pipeline is not None else None
-    unit = run.setting("groups") or "word"
-    reader = _Reader(unit, facts)
+    reader = _Reader(facts, sentences="sentence" in {run.unit(role) for role in run.roles})
     tags = "tags.starts AS tag_starts, tags.ends AS tag_ends, tags.pos AS tag_pos, tags.lemmas AS tag_lemmas, "
     tags += "tags.flags AS tag_flags"
     source = f"t.*, {tags} FROM read_texts t LEFT JOIN tags ON tags.key = md5(t.read)" if facts else "* FROM read_texts"
@@ -112,10 +111,10 @@ def read_texts(
 
 
 class _Reader:
-    """Collects batches of texts."""
+    """Collects batches of texts; ``sentences`` says that groups of a role are sentences, which have no stem."""
 
-    def __init__(self, unit: str, facts: Pipeline | None) -> None:
-        self.unit, self.facts = unit, facts
+    def __init__(self, facts: Pipeline | None, *, sentences: bool) -> None:
+        self.facts, self.sentences = facts, sentences
         self.ids: list[Any] = []
         self.roles: list[Any] = []
         self.parts: dict[str, list[Array]] = {}
@@ -138,7 +137,7 @@ class _Reader:
         columns["words"] = np.add.reduceat(np.append(own, False), offsets[:-1]).astype(np.int32) * (sizes > 0)
         cut = batch["cut_at"].to_numpy(zero_copy_only=False).astype(np.float64)
         columns["cut"] = np.where(np.isnan(cut), 1.0, cut / np.maximum(columns["chars"], 1))
-        if self.facts is not None and self.unit != "sentence":
+        if self.facts is not None and not self.sentences:
             columns["pos"], lemmas, columns["flags"] = aligned(batch, starts, ends, offsets)
             columns["lemma"] = self._numbered(lemmas)
         for name, values in columns.items():
@@ -185,7 +184,7 @@ class _Reader:
 
     def _stems(self, names: list[str]) -> tuple[Array, bool]:
         """The number of each word's stem, by Snowball's algorithm for the pipeline's language."""
-        stemmer = _stemmer(self.facts.language if self.facts else "") if self.unit != "sentence" else None
+        stemmer = _stemmer(self.facts.language if self.facts else "") if not self.sentences else None
         if stemmer is None:
             return np.zeros(0, np.int32), False
         stems = stemmer.stemWords(names)

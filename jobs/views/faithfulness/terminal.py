@@ -11,6 +11,7 @@ from jobs.analysis.faithfulness.agreement import AGREEMENTS, PEARSON, SPEARMAN
 from jobs.analysis.faithfulness.curves import BOTH_SHARE, PAIRS, measures_of
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
 from jobs.analysis.faithfulness.result import Faithfulness
+from jobs.analysis.faithfulness.sentences import FEWEST_SENTENCES, TopSentences
 from jobs.analysis.resampling import Mean, few_draws
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.kit.table import table_of
@@ -57,11 +58,27 @@ class FaithfulnessSheet(TableSheet):
         if caveat := few_draws(result.draws):
             self.line(caveat, "yellow")
         self.blank()
+        if result.sentences is not None:
+            self._sentences(result.sentences)
+            self.blank()
         self._agreement(result)
         self.blank()
         self._advantages(result)
         self.blank()
         self._curves(result)
+
+    def _sentences(self, found: TopSentences) -> None:
+        first = found.methods[0]
+        self.line(
+            f"Top sentence: each sentence is deleted in turn. Without the one that costs most the score drops by "
+            f"{found.best:.3f} on average; without the one that the attributions choose (by {first.method}), by "
+            f"{first.share.mean:.0%} of that ({found.pairs:,} documents of {FEWEST_SENTENCES} sentences or more)."
+        )
+        rows = [
+            (one.method, _with_half(one.share), "" if one.ahead is None else _with_half(one.ahead))
+            for one in found.methods
+        ]
+        self.table(table_of(("sentence chosen by", "share of the most", f"{first.method} ahead by"), rows))
 
     def _agreement(self, result: Faithfulness) -> None:
         self.line(

@@ -24,6 +24,13 @@ NAMES = {
 # What a curve goes through where it is not the score of what is left.
 QUANTITIES = {"pairs": "what words contribute to the score together"}
 LABELS = {"shuffled": "the same values shuffled"}
+SENTENCES = {
+    "lift": "lift (highlighted)",
+    "sums": "sums to the score",
+    "sentence alone": "sentence by itself",
+    "pooled tokens": "pooled token embeddings",
+    "chance": "chance",
+}
 
 
 def read_faithfulness(store: Store) -> dict[str, Any] | None:
@@ -56,8 +63,13 @@ def judged(result: dict[str, Any] | None, called: str) -> Trust:
     return Trust(STATES.get(grade, "warn"), f"Faithfulness: {TITLES.get(grade, grade)}.", words)
 
 
+def sections(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The evaluation as parts of the page beside the statistics."""
+    return [part for part in (sentences(result), section(result)) if part is not None]
+
+
 def section(result: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation as a part of the page beside the statistics."""
+    """Agreement with deletion and the curves, as a part of the page."""
     notes = [result["verdict"]["text"]]
     if result.get("level") == "words":
         notes.append("Word pairs are not judged: the run has no word pairs (level: words).")
@@ -71,6 +83,42 @@ def section(result: dict[str, Any]) -> dict[str, Any]:
         "the score falls when words are deleted in each order, and comes back when they are put back.",
         "notes": notes,
         "plots": agreement(result) + curves(result),
+        "numbers": [],
+    }
+
+
+def sentences(result: dict[str, Any]) -> dict[str, Any] | None:
+    """What deleting single sentences showed, as a part of the page; None where none were deleted."""
+    found = result.get("sentences")
+    if found is None:
+        return None
+    methods = found["methods"]
+    own = methods[0]
+    rows = [
+        plots.Bar(
+            SENTENCES.get(one["method"], one["method"]), *(round(one["share"][at], 3) for at in ("mean", "low", "high"))
+        )
+        for one in methods
+    ]
+    ahead = [
+        f"{SENTENCES.get(one['method'], one['method'])} {one['ahead']['mean']:+.2f} "
+        f"({one['ahead']['low']:+.2f} to {one['ahead']['high']:+.2f})"
+        for one in methods[1:]
+    ]
+    title = "Deleting the chosen sentence"
+    note = "drop of the score as a share of the largest possible, with intervals"
+    return {
+        "id": "found-sentences",
+        "title": "The sentence that matters most",
+        "meaning": f"Each sentence of a document was deleted in turn, and the rest encoded again. The sentence that "
+        f"costs most costs {found['best']:.3f} of the score on average; the one that the attributions choose costs "
+        f"{own['share']['mean']:.0%} of that ({own['share']['low']:.0%} to {own['share']['high']:.0%}).",
+        "notes": [
+            f"{found['pairs']:,} documents of three sentences or more, {found['sentences'] / found['pairs']:.1f} on "
+            f"average, with {found['draws']:,} different first texts. The attributions are ahead, with 95 % "
+            f"intervals, of: {'; '.join(ahead)}."
+        ],
+        "plots": [{"title": title, "note": note, "svg": plots.bars(title, rows)}],
         "numbers": [],
     }
 

@@ -54,7 +54,7 @@ def run_html(run: Run) -> str:
 
 
 def _first_pairs(run: Run, rows: list[dict[str, Any]]) -> Table:
-    unit = str(run.setting("groups") or "word")
+    unit = run.units
     aim = "score" if run.sums_to == "score" else "sum"
     columns = [
         column("pair_id", rows, lambda row: str(row["pair_id"]), label=True),

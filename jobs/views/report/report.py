@@ -33,7 +33,7 @@ from jobs.views.query.page import query_html
 from jobs.views.report import plots
 from jobs.views.report.explorer import Explorer
 from jobs.views.report.failing import Failing, Known, failing_judged, failing_unjudged
-from jobs.views.report.faithfulness import judged, read_faithfulness, section
+from jobs.views.report.faithfulness import judged, read_faithfulness, sections
 from jobs.views.report.findings import Findings
 from jobs.views.report.kinds import (
     cards,
@@ -88,7 +88,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
     if not run.first("pair_id", 1):
         raise RunError(f"{run.url}: has no pair to report on yet" + ("" if run.finished else "; it is not finished"))
     overview = read_overview(run, run.format)
-    unit = str(run.setting("groups") or "word")
+    unit = run.units
     log = run.roles[0] == "query"
     called = printable(called)
     findings = Findings(_statistics(run, overview, echo), run.store)
@@ -152,7 +152,7 @@ def make_report(run: Run, echo: Callable[[str], None], *, called: str, seed: int
             "scored": scored(overview, log),
             "trust": [one for one in trust if one is not None],
             "plots": _overview_plots(overview, unit),
-            "faithfulness": section(faithfulness) if faithfulness else None,
+            "faithfulness": sections(faithfulness) if faithfulness else [],
             "statistics": findings.sections(explorer),
             "statistics_notes": [*findings.summary.notes, *findings.of_a_sample(), findings.intervals()],
             "pairs_words": _pairs_words(explorer, unit, bool(failing.pairs), run.has_word_pairs),
@@ -353,11 +353,12 @@ def _about(run: Run, model: str) -> list[dict[str, str]]:
     record = run.job.get("run")
     record = record if isinstance(record, dict) else {}
     versions = record.get("versions")
+    by_role = ", ".join(f"{run.unit(role)} ({role})" for role in run.roles)
     facts = [
         ("model", model),
         ("first layer above the cut", str(run.setting("layer"))),
         ("similarity", str(run.setting("similarity") or "cosine")),
-        ("attributed as one", str(run.setting("groups") or "word")),
+        ("attributed as one", by_role if len({run.unit(role) for role in run.roles}) > 1 else run.units),
         ("mode", str(run.setting("mode") or "symmetric")),
         ("weights (fingerprint)", str(record.get("fingerprint") or "unknown")[:16]),
         *((str(name), str(value)) for name, value in (versions if isinstance(versions, dict) else {}).items()),

@@ -1,0 +1,45 @@
+"""The command that builds an index of a corpus or brings it up to date: ``index``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli.flags import JobFile, job_command, job_names
+from jobs.cli.messages import errors_as_messages, note, say
+
+
+@job_command
+def index(
+    context: typer.Context,
+    job_file: JobFile,
+    settings: dict[str, Any],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete what a stopped build left, and start it again.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="The corpus has changes alone: documents that it lacks stay in the index.")
+    ] = False,
+    remove: Annotated[
+        Path | None,
+        typer.Option("--remove", metavar="FILE", help="Remove the documents whose ids are in this file, one a line."),
+    ] = None,
+) -> None:
+    """Explain every document of a corpus once, for all later queries; run it again to bring the index up to date."""
+    with errors_as_messages(context, resume=True, names=job_names(job_file, settings)):
+        from jobs.config.job import index_job
+        from jobs.sources.beir import with_beir
+
+        tell = (lambda line: None) if quiet else (lambda line: note(f"note: {line}"))
+        job = index_job(job_file, with_beir(settings, job_file, tell))
+        from jobs.engine.indexing import build_index, read_ids_file
+
+        removed = read_ids_file(remove) if remove is not None else ()
+        outcome = build_index(job, quiet=quiet, echo=note, restart=restart, partial=partial, remove=removed)
+        for line in outcome.lines():
+            say(line)
+        code = outcome.exit_code
+    raise typer.Exit(code)

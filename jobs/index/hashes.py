@@ -1,0 +1,44 @@
+"""Hashes of the ids and texts of an index's documents: what updates compare, without the documents' rows."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from jobs.errors import RunError
+from jobs.index.format import id_hash
+from jobs.index.snapshot import FOLDER, load_snapshot, read_ids, snapshot_name
+from jobs.storage.s3 import StorageSettings
+from jobs.storage.store import Store
+
+# The columns of a part that are read; Arrow fetches no others.
+_COLUMNS = ("id", "text_hash")
+
+
+def part_hashes(store: Store, name: str) -> pa.Table:
+    """Return the columns hash and text_hash (uint64) of the documents of a part, in its order.
+
+    Raises RunError where the part is damaged.
+    """
+
+    def read() -> pa.Table:
+        with store.open_input(name) as raw, pa.ipc.open_file(raw) as whole:
+            places = [whole.schema.get_field_index(column) for column in _COLUMNS]
+        options = pa.ipc.IpcReadOptions(included_fields=places)
+        with store.open_input(name) as raw, pa.ipc.open_file(raw, options=options) as part:
+            return part.read_all()
+
+    try:
+        table = store.attempt("read", name, read)
+    except (pa.ArrowException, KeyError) as error:
+        raise RunError(f"{store.describe_name(name)}: is damaged: {str(error).splitlines()[0][:200]}") from None
+    hashes = [id_hash(key) for key in table["id"].to_pylist()]
+    return pa.table({"hash": pa.array(hashes, pa.uint64()), "text_hash": table["text_hash"].combine_chunks()})
+
+
+def indexed_hashes(snapshot_url: str, storage: StorageSettings | None) -> pa.Table:
+    """Return the columns hash and text_hash of the documents of a snapshot, given the address of its file."""
+    root, _, name = snapshot_url.rpartition(f"/{FOLDER}/")
+    store = Store.open(root, storage)
+    number = int(name.removesuffix(".json"))
+    assert name == snapshot_name(number).rpartition("/")[2], "the address of a snapshot"
+    return read_ids(store, load_snapshot(store, number)).select(["hash", "text_hash"])

@@ -1,0 +1,107 @@
+"""Embeddings of queries: those of the index's model, those of a search service, and the checks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attribution_core.errors import SettingError
+from attribution_core.results import Floats
+from jobs.errors import RunError
+from jobs.index.snapshot import Facts
+
+# A query's text to its embedding [D].
+Encode = Callable[[str], Any]
+# Between the stored embedding of the probe and the same text's by another program or processor.
+LEAST_COSINE = 0.999
+# And of lengths, which count with dot alone.
+MOST_LENGTH_RATIO = 1.02
+
+
+def checked_vector(vector: Any, facts: Facts, name: str = "the query's embedding") -> Floats:
+    """Return an embedding as float32 [D].
+
+    Raises:
+        SettingError: where it has another width than the index, a value that is not finite, or no value but zero.
+    """
+    try:
+        found: Floats = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise SettingError(f"{name} is not an array of numbers") from None
+    if found.shape != (facts.width,):
+        wanted = f"the index of {facts.model} needs [{facts.width}]"
+        raise SettingError(f"{name} has the shape {list(found.shape)}; {wanted}")
+    if not np.isfinite(found).all():
+        raise SettingError(f"{name} has values that are not finite")
+    if not found.any():
+        raise SettingError(f"{name} is zero")
+    return found
+
+
+def check_probe(vector: Any, facts: Facts, source: str) -> None:
+    """Compare an embedding of the probe with the stored one; ``source`` is where it comes from, for the message.
+
+    Raises:
+        SettingError: where another model, prompt or normalisation made it.
+    """
+    found = checked_vector(vector, facts, f"the probe's embedding by {source}")
+    stored = np.asarray(facts.probe.embedding, np.float32)
+    lengths = float(np.linalg.norm(found)), float(np.linalg.norm(stored))
+    cosine = float(found @ stored) / (lengths[0] * lengths[1])
+    if cosine < LEAST_COSINE:
+        raise SettingError(
+            f"{source} is not the index's model {facts.model} with its query prompt: "
+            f"the cosine of both embeddings of {facts.probe.text!r} is {cosine:.3f}, not 1"
+        )
+    ratio = max(lengths) / min(lengths)
+    if facts.similarity == "dot" and ratio > MOST_LENGTH_RATIO:
+        raise SettingError(
+            f"{source} does not scale embeddings as the index's model {facts.model}: that of {facts.probe.text!r} "
+            f"has the length {lengths[0]:.4g}, not {lengths[1]:.4g}, and the similarity is dot"
+        )
+
+
+def checked_encoder(encode: Encode, facts: Facts, source: str = "encode") -> Encode:
+    """Return ``encode``, after its embedding of the probe was compared with the stored one (:func:`check_probe`)."""
+    check_probe(encode(facts.probe.text), facts, source)
+    return encode
+
+
+def model_encoder(facts: Facts, url: str) -> Encode:
+    """Return the encoder of queries by the model that the index was built with, checked; loads the model.
+
+    Raises:
+        RunError: where the model of that name is not the one that the index was built with.
+        ModelError: where it cannot be loaded.
+    """
+    # A search service that has embeddings of its own needs no torch.
+    from attribution_core.attribution import Attributor
+
+    model = Attributor(
+        facts.model,
+        layer=facts.layer,
+        groups="sentence",
+        mode="retrieval",
+        similarity=facts.similarity,
+        reference=facts.reference,
+        prompt_a=facts.prompts.get("query"),
+        prompt_b=facts.prompts.get("document"),
+        trust_remote_code=facts.trust_remote_code,
+        pickled_weights=facts.pickled_weights,
+    )
+    if model.fingerprint() != facts.fingerprint:
+        raise RunError(
+            f"{url}: was built with {facts.model} of the fingerprint {facts.fingerprint}, and the model of that name "
+            f"here has {model.fingerprint()}"
+        )
+
+    def encode(text: str) -> Floats:
+        (read,) = model.read([text], "query")
+        if read.problem is not None:
+            raise SettingError(f"the query has {read.problem}: {text[:60]!r}")
+        embedding: Floats = model.routes.of("query").embeddings([read])[0]
+        return embedding
+
+    return checked_encoder(encode, facts, facts.model)
