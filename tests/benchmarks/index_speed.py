@@ -58,7 +58,9 @@ def main() -> None:
             size = sum(path.stat().st_size for path in folder.rglob("*.arrow"))
             bytes_each = size / options.documents - CHARACTERS
             seconds = time.perf_counter() - started
-            print(f"{options.documents:,} documents: {bytes_each:,.0f} B each beside the text, written in {seconds:.0f} s")
+            print(
+                f"{options.documents:,} documents: {bytes_each:,.0f} B each beside the text, written in {seconds:.0f} s"
+            )
         starts = [json.loads(fresh(folder)) for _ in range(5)]
         assert not any(torch for *_, torch in starts)
         imported, opened = (sorted(one[at] for one in starts)[2] for at in (0, 1))
@@ -68,7 +70,9 @@ def main() -> None:
 
 def fresh(folder: Path) -> str:
     """Import and open in a fresh interpreter."""
-    return subprocess.run([sys.executable, "-c", IMPORT, str(folder)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", IMPORT, str(folder)], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def measure(folder: Path, documents: int, rounds: int) -> None:
@@ -86,7 +90,11 @@ def measure(folder: Path, documents: int, rounds: int) -> None:
     took = np.empty((rounds, 2))
     for at, (query, ids) in enumerate(zip(queries, draws, strict=True)):
         stored = index._stored(ids)
-        rows = [(batch.rows[low:high], batch.scales[low:high]) for batch, row in stored for low, high in [batch.bounds[row : row + 2]]]
+        rows = [
+            (batch.rows[low:high], batch.scales[low:high])
+            for batch, row in stored
+            for low, high in [batch.bounds[row : row + 2]]
+        ]
         begun = time.perf_counter()
         for values, scales in rows:
             (values.astype(np.float32) @ query) * scales
@@ -121,7 +129,11 @@ def write_index(folder: Path, documents: int) -> None:
         store.commit(name, encoded_part(batches))
         parts.append(Part(name, len(places)))
     number = np.arange(documents)
-    columns = {"hash": [id_hash(name_of(one)) for one in number], "text_hash": number, "part": number // DOCUMENTS_A_PART}
+    columns = {
+        "hash": [id_hash(name_of(one)) for one in number],
+        "text_hash": number,
+        "part": number // DOCUMENTS_A_PART,
+    }
     types = {"hash": pa.uint64(), "text_hash": pa.uint64(), "part": pa.uint32(), "row": pa.uint32()}
     columns["row"] = number % DOCUMENTS_A_PART
     ids = write_ids(store, 1, pa.table({name: pa.array(columns[name], types[name]) for name in types}))
