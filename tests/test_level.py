@@ -158,8 +158,8 @@ def test_a_plan_prices_both_levels(made: dict[str, Any], tmp_path: Path) -> None
     for level in ("pairs", "words"):
         store = Store.open(tmp_path / level)
         plans[level] = make_plan(parse_job(settings | {"level": level, "output": str(tmp_path / level)}), store)
-    assert plans["pairs"].other_levels == {"words": plans["words"].work}
-    assert plans["words"].other_levels == {"pairs": plans["pairs"].work}
+    assert plans["pairs"].other_levels["words"] == plans["words"].work
+    assert plans["words"].other_levels["pairs"] == plans["pairs"].work
     rows = rows_of(run_of(made)).values()
     calibration = plans["words"].calibration
     moved = 0
