@@ -24,16 +24,16 @@ def boilerplate(corpus: Corpus, texts: Alike, cited: Cited) -> Boilerplate:
     chosen = chosen[np.argsort(-texts.documents[chosen], kind="stable")]
     pulls = _Pulls(corpus)
     most = []
-    for text in chosen[:CASES]:
+    for text in chosen[:CASES].tolist():
         members = texts.of(text)
         own = float(corpus.own[members].sum() / texts.documents[text])
         most.append(
             BoilerplateSentence(cited.sentence(int(members[0])), int(texts.documents[text]), own, pulls.of(members))
         )
-    every = np.concatenate([texts.of(text) for text in chosen]) if len(chosen) else np.zeros(0, np.int64)
+    every = np.concatenate([texts.of(text) for text in chosen.tolist()]) if len(chosen) else np.zeros(0, np.int64)
     documents = len(np.unique(corpus.documents[every]))
-    own = float(corpus.own[every].sum() / documents) if documents else None
-    return Boilerplate(least, len(chosen), documents, own, pulls.of(every) if documents else None, tuple(most))
+    all_own = float(corpus.own[every].sum() / documents) if documents else None
+    return Boilerplate(least, len(chosen), documents, all_own, pulls.of(every) if documents else None, tuple(most))
 
 
 class _Pulls:

@@ -44,10 +44,10 @@ def corpus_statistics(
     """
     progress = progress or Progress()
     notes: list[str] = []
-    queries_QD = _encoded(index, queries, seed, progress, notes) if queries else np.zeros((0, index.facts.width))
+    queries_QD = _encoded(index, queries, seed, progress, notes)
     progress.phase("documents", len(index))
     nearest = NEAREST if len(queries_QD) and len(index) > NEAREST else 0
-    corpus = collect(index, queries_QD.astype(np.float32), nearest, seed=seed, progress=progress)
+    corpus = collect(index, queries_QD, nearest, seed=seed, progress=progress)
     cited = Cited(index, corpus)
     unit = index.facts.groups
     by_sentence = unit == "sentence"
@@ -105,7 +105,8 @@ def _encoded(index: Index, queries: Sequence[str], seed: int, progress: Progress
         drawn = np.random.default_rng([seed, 6]).choice(len(queries), MOST_QUERIES, replace=False)
         chosen = [queries[at] for at in np.sort(drawn)]
         notes.append(f"Hubs are of {MOST_QUERIES:,} of {len(queries):,} queries, drawn at random.")
-    progress.phase("queries to encode", len(chosen))
+    if chosen:
+        progress.phase("queries to encode", len(chosen))
     embeddings, empty = [], 0
     for query in chosen:
         try:
@@ -115,7 +116,9 @@ def _encoded(index: Index, queries: Sequence[str], seed: int, progress: Progress
             empty += 1
         progress.advance(1)
     if empty:
-        notes.append(f"{counted(empty, 'query')} left out: the model reads no token of {'it' if empty == 1 else 'them'}.")
+        notes.append(
+            f"{counted(empty, 'query')} left out: the model reads no token of {'it' if empty == 1 else 'them'}."
+        )
     return np.stack(embeddings) if embeddings else np.zeros((0, index.facts.width), np.float32)
 
 

@@ -1,6 +1,13 @@
 """Repetitions: sentences with the same text in several documents, and sentences and documents of nearly the same row.
 
-*The thresholds.* See ``SENTENCES`` and ``DOCUMENTS``.
+*The same text is no near row.* What a sentence adds depends on the text around it: copied into another document, its
+row has a cosine of 0.06 to 0.85 with the original's (9 sentences, MiniLM, Cranfield). So texts are compared by hash.
+
+*The thresholds.* With one word replaced in a document, or in each of its sentences, the row of an edited sentence has
+0.98 or more with the original's in 36 of 44 cases (median 0.99); of 496,292 pairs of sentences from 150 different
+Cranfield documents none does (at most 0.957, 99.99 % below 0.854). Embeddings of whole documents have 0.99 or more in
+all 9 cases of one replaced word, 8 of 9 of an added sentence, and 5 of 9 where each sentence was edited; of 11,175
+pairs of different documents the closest has 0.885.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def bucket_groups(values_XD: Array, owners_X: Array, least: float, seed: int = 0
     """:func:`near_groups` by random hyperplanes."""
     random = np.random.default_rng([seed, 7])
     bits = _bits(unit_rows(values_XD[random.permutation(len(values_XD))[:SAMPLE]]), len(values_XD), least)
-    together = _same_side(least) ** bits
+    together = float(_same_side(least)) ** bits
     tables = min(int(np.ceil(np.log(1 - RECALL) / np.log(1 - together))), MOST_TABLES)
     labels, norms = np.arange(len(values_XD)), _norms(values_XD)
     missed = 1.0

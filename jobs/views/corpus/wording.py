@@ -70,7 +70,8 @@ def _same_text(found: Repeated) -> Section:
         return Section(title, ("None, apart from boilerplate. Letter case and white space do not count.",))
     said = (
         f"{counted(found.groups, 'different sentence')} {_is(found.groups)} in more than one document, in "
-        f"{counted(found.documents, 'document')} in all. Letter case and white space do not count; boilerplate is below."
+        f"{counted(found.documents, 'document')} in all. "
+        "Letter case and white space do not count; boilerplate is below."
     )
     act = "Documents that share several are versions of one text: index one of them, or they fill the same results."
     return Section(title, (said,), act, tuple(_group(one) for one in found.largest))
@@ -149,10 +150,10 @@ def _position(found: Position, unit: str) -> Section:
         "neither": "The model favours neither beginnings nor ends.",
         None: "Whether the model favours an end is open: the intervals are too wide.",
     }
+    probe = "tokenpair probe moves sentences, which separates the model from the text."
     acts = {
-        "beginnings": "Put what matters first, or index long documents in parts. tokenpair probe moves sentences, which "
-        "separates the model from the text.",
-        "ends": "Index long documents in parts. tokenpair probe moves sentences, which separates the model from the text.",
+        "beginnings": f"Put what matters first, or index long documents in parts. {probe}",
+        "ends": f"Index long documents in parts. {probe}",
     }
     rest = f"Bars: the share over the length's share; 1 is even. {counted(found.documents, 'document')}."
     tables = (
@@ -183,7 +184,9 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
         shape = "All documents are there equally often."
     else:
         shape = f"The skewness of these counts is {found.skewness:.1f}: " + (
-            "a few documents are near many queries." if found.skewness > SKEWED else "no few documents take the results."
+            "a few documents take many of the results."
+            if found.skewness > SKEWED
+            else "the results are spread fairly evenly."
         )
     said = [
         f"{counted(found.queries, 'query')}, the {found.nearest} nearest documents of each: a document would be in "
@@ -191,8 +194,17 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
         f"{counted(found.hub_documents, 'document')} {_is(found.hub_documents)} in many more; "
         f"{found.never:,} of {whole.documents:,} {_is(found.never)} in none.",
     ]
-    act = "" if not found.hub_documents else "Read them: a hub that is no answer to its queries keeps better ones out."
-    documents = tuple(_hub(one, found, f"document {one.sentence.document}, mostly by its sentence") for one in found.documents)
+    act = (
+        ""
+        if not found.hub_documents
+        else (
+            "Read them: where a hub is no answer, it takes the place of one. Subtracting the mean of all embeddings from "
+            "documents and queries weakens hubs."
+        )
+    )
+    documents = tuple(
+        _hub(one, found, f"document {one.sentence.document}, mostly by its sentence") for one in found.documents
+    )
     title = "Documents near many queries (hubs)"
     first = Section(title, tuple(said), act, documents)
     title = f"{whole.unit.capitalize()}s that pull towards many queries"
