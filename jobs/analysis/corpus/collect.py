@@ -35,7 +35,7 @@ class Corpus:
     """What one scan of an index collected.
 
     Of documents: ``ids``, ``lengths`` [N] of embeddings, ``embeddings`` [N, D] in one byte a value (their direction
-    alone), and ``mean`` [D], that of embeddings, of length 1 for cosine. Of sentences: ``documents``, ``starts``,
+    alone), and ``mean`` [D] of embeddings, for cosine of their directions. Of sentences: ``documents``, ``starts``,
     ``ends`` and ``own`` [X], the share ĉ·e / ‖e‖² that it has in its own document, and ``texts`` [X], the hash of the
     normalised text; None in an index without texts. ``rows`` [H, D] are directions of ĉ in one byte a value, ``held``
     [H] their sentences and ``row_lengths`` [H] their lengths; ``sampled`` says that these are not all. ``nearest`` and

@@ -60,7 +60,7 @@ def corpus_statistics(
         "boilerplate": boilerplate(corpus, texts, cited) if texts is not None else None,
     }
     documents = near_documents(corpus, cited, seed)
-    of_places = position(corpus, unit, resamples, seed)
+    of_places = position(corpus, resamples, seed)
     of_queries = None
     if len(queries_QD) and nearest:
         progress.phase("queries", len(queries_QD))

@@ -16,7 +16,7 @@ SMALL = 0.1
 BLOCK = 1 << 17
 
 
-def position(corpus: Corpus, unit: str, resamples: int, seed: int) -> Position:
+def position(corpus: Corpus, resamples: int, seed: int) -> Position:
     """Return what the places of documents add; intervals are by resampling documents.
 
     What a place adds is its own share ĉ·e / ‖e‖², and the length's that of all text times the place's share of the
@@ -55,7 +55,7 @@ def position(corpus: Corpus, unit: str, resamples: int, seed: int) -> Position:
     np.add.at(sums[2], bucket[numbers], there * total[numbers, None])
     np.add.at(sums[3], bucket[numbers], there)
     ratio, low, high = Resampling.drawn(clusters, resamples, [seed, 3]).ratio(sums[0], sums[1])
-    names = [f"{unit} {at + 1}" for at in range(FIRST)] + [f"{unit} {FIRST + 1} and later"]
+    names = [str(at + 1) for at in range(FIRST)] + [f"{FIRST + 1} and later"]
     names += [f"{10 * at}-{10 * at + 10} %" for at in range(TENTHS)]
     own, by_length, whole, documents = sums.sum(1)
     places = [

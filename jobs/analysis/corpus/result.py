@@ -97,9 +97,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Hub:
-    """A document or sentence near many queries: the first sentence is ``sentence`` where it stands for a document, the
-    one that most queries meet. ``copies`` is how many documents have it, ``expected`` the number of ``queries`` if all
-    documents or sentences were equally near."""
+    """A document or sentence near many of the queries.
+
+    ``sentence`` is the sentence, or of a document the one that lifts it most often. ``queries`` counts the queries,
+    ``expected`` is that number if all documents or sentences were equally near, and ``copies`` is how many documents
+    have the sentence.
+    """
 
     sentence: Sentence
     queries: int

@@ -16,7 +16,8 @@ STYLE = """\
 & h2:first-of-type{margin-top:16px}
 & ol{margin:8px 0;padding-left:2.2em}
 & li{margin:8px 0}
-& .tables{display:grid;gap:4px 28px;grid-template-columns:repeat(auto-fit,minmax(min(100%,34em),1fr))}
+& .tables{display:grid;gap:4px 28px;grid-template-columns:repeat(auto-fit,minmax(min(100%,40em),1fr))}
+& .tables .bar{min-width:9em}
 """
 TEMPLATE = """\
 <section class="tokenpair-corpus" aria-label="Statistics over a corpus">
@@ -34,7 +35,7 @@ TEMPLATE = """\
 {% endif -%}
 {% if one.cases %}<ol>
 {% for case in one.cases %}<li><span class="faint">{{ text(case.lead) }}</span>
-{%- if case.text %}<br>{{ text(case.text) }}{% endif %}</li>
+{%- for one in case.texts %}<br>{{ text(one) }}{% endfor %}</li>
 {% endfor %}</ol>
 {% endif -%}
 {% if one.tables %}<div class="tables">
@@ -64,6 +65,8 @@ def _section(section: Section) -> dict[str, Any]:
         "title": section.title,
         "says": section.says,
         "act": section.act,
-        "cases": [{"lead": printable(one.lead), "text": printable(one.text)} for one in section.cases],
+        "cases": [
+            {"lead": printable(one.lead), "texts": [printable(words) for words in one.texts]} for one in section.cases
+        ],
         "tables": [html_table(one) for one in section.tables],
     }

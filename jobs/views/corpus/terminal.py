@@ -43,4 +43,4 @@ def terminal_corpus(found: CorpusStatistics, console: Console) -> None:
 def case_line(case: Case) -> str:
     """Return a case in one line."""
     lead = case.lead.replace("\u00a0", " ")
-    return f"{lead}: {shortened(case.text, LONGEST)}" if case.text else lead
+    return f"{lead}: {' / '.join(shortened(one, LONGEST) for one in case.texts)}" if case.texts else lead

@@ -28,10 +28,10 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One case: what was counted and where, and the text of its sentence, "" in an index without texts."""
+    """One case: what was counted and where, and the texts of its sentences, none in an index without texts."""
 
     lead: str
-    text: str
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _boilerplate(found: Boilerplate, whole: CorpusStatistics) -> Section:
         Case(
             f"{one.documents:,} documents, {_percent(one.own_share)} of the embedding, {_percent(one.pull)} of what "
             f"points to the mean; first in {one.sentence.document}",
-            one.sentence.text or "",
+            _texts(one.sentence),
         )
         for one in found.most
     )
@@ -157,15 +157,15 @@ def _position(found: Position, unit: str) -> Section:
     }
     rest = f"Bars: the share over the length's share; 1 is even. {counted(found.documents, 'document')}."
     tables = (
-        _places(f"By {unit}", found.sentences),
-        _places("By tenth of the text", found.tenths),
+        _places(f"By {unit}, in reading order", unit, found.sentences),
+        _places("By tenth of the text", "tenth", found.tenths),
     )
     return Section(title, (verdicts[found.favours], said, rest), acts.get(found.favours or "", ""), (), tables)
 
 
-def _places(title: str, places: Sequence[Place]) -> Table:
+def _places(title: str, what: str, places: Sequence[Place]) -> Table:
     columns = [
-        Column("place", [one.name for one in places], label=True),
+        Column(what, [one.name for one in places], label=True),
         Column("documents", [f"{one.documents:,}" for one in places]),
         Column("share", [_percent(one.share) for one in places], meaning="of what all text adds to the embedding"),
         Column("length", [_percent(one.length) for one in places], meaning="share of the characters"),
@@ -198,8 +198,8 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
         ""
         if not found.hub_documents
         else (
-            "Read them: where a hub is no answer, it takes the place of one. Subtracting the mean of all embeddings from "
-            "documents and queries weakens hubs."
+            "Read them: where a hub is no answer, it takes the place of one. Subtracting the mean of all "
+            "embeddings from documents and queries weakens hubs."
         )
     )
     documents = tuple(
@@ -221,7 +221,7 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
 def _hub(one: Hub, found: Hubs, where: str) -> Case:
     times = one.queries / one.expected
     share = f"{one.queries:,} of {found.queries:,} queries ({one.queries / found.queries:.0%})"
-    return Case(f"{share}, {times:.3g} × the expected number; {where}", one.sentence.text or "")
+    return Case(f"{share}, {times:.3g} × the expected number; {where}", _texts(one.sentence))
 
 
 def _where(one: Hub) -> str:
@@ -232,12 +232,15 @@ def _group(group: Group) -> Case:
     ids = ", ".join(one.document for one in group.examples[:NAMED])
     more = ", …" if group.documents > len(group.examples) else ""
     close = f", cosine {min(group.cosines):.3f}" if group.cosines else ""
-    texts = list(dict.fromkeys(one.text for one in group.examples if one.text))
-    return Case(f"{group.documents:,} documents ({ids}{more}){close}", " / ".join(texts))
+    return Case(f"{group.documents:,} documents ({ids}{more}){close}", _texts(*group.examples))
 
 
 def _named(sentence: Sentence) -> str:
     return f"document {sentence.document}, number {sentence.number}"
+
+
+def _texts(*sentences: Sentence) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.text for one in sentences if one.text))
 
 
 def _is(count: int) -> str:
