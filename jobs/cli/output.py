@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attribution_core.results import PairAttribution
+    from jobs.analysis.corpus.result import CorpusStatistics
     from jobs.analysis.flips.result import Proof
     from jobs.analysis.margin.result import Margin
     from jobs.analysis.query.result import QueryResult
+    from jobs.index.highlights import Highlight
+    from jobs.index.snapshot import Facts
     from jobs.run.reader import Run
 
 Echo = Callable[[str], None]
@@ -96,6 +99,21 @@ def show_margin(margin: Margin, proof: Proof | None, *, html: Path | None, json:
         terminal_margin(margin, Console(), proof=proof)
 
 
+def show_highlights(
+    query: str, hits: Sequence[Highlight], facts: Facts, *, html: Path | None, printed: bool, echo: Echo
+) -> None:
+    """Print highlights of an index where ``printed``, and write their page; raises StoreError if that fails."""
+    from rich.console import Console
+
+    from jobs.views.index.page import highlights_html
+    from jobs.views.index.terminal import terminal_highlights
+
+    if html is not None:
+        _write(html, _page(highlights_html(query, hits, facts)), echo)
+    if printed:
+        terminal_highlights(query, hits, facts, Console())
+
+
 def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool) -> None:
     """Print the ``top`` worst inversions of a run, and how one is explained; ``arguments`` name the run."""
     from dataclasses import asdict
@@ -111,6 +129,21 @@ def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool)
         return
     queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0]) if listed else {}
     terminal_inversions(listed, queries, Console(), arguments, top=top, judged=relevant_documents(run) is not None)
+
+
+def show_corpus(found: CorpusStatistics, *, html: Path | None, json: bool, echo: Echo) -> None:
+    """Print statistics over a corpus, as JSON if asked for, and write their page; raises StoreError if that fails."""
+    from rich.console import Console
+
+    from jobs.views.corpus.page import corpus_html
+    from jobs.views.corpus.terminal import terminal_corpus
+
+    if html is not None:
+        _write(html, _page(corpus_html(found)), echo)
+    if json:
+        say(dumps(found.plain(), ensure_ascii=True))
+    else:
+        terminal_corpus(found, Console())
 
 
 def _page(fragment: str) -> bytes:
