@@ -238,11 +238,24 @@ def test_a_query_and_the_notebook_show_the_run(made: dict[str, Any]) -> None:
         assert span.value == pytest.approx(its.value, abs=2e-5)
         assert span.query_word is None
     assert "nan" not in query_html(result)
+    assert "The run has no word pairs (level: words)." in " ".join(str(result).split())
+    assert "strongest word pairs" in " ".join(str(other.query("q1")).split())
     assert len(result.to_pandas()) == DEPTH
     assert "strongest word pair" not in run_html(run)
     assert "strongest word pair" in run_html(other)
     assert f"{QUERIES * DEPTH} attributed" in run_html(run)
     assert "pairs" in command("status", run.url)
+
+
+def test_a_query_whose_text_is_not_written_yet_has_its_sums(made: dict[str, Any], tmp_path: Path) -> None:
+    """Would catch sums of words that are called those of special tokens."""
+    shutil.copytree(made["folder"] / "words", tmp_path / "words")
+    shutil.rmtree(tmp_path / "words" / "texts")
+    result = open_run(tmp_path / "words").query("q1")
+    assert set(result.words) == {"…"}
+    shown = str(result)
+    assert "The query's own text is not written yet.\n" in shown
+    assert "special tokens" not in shown
 
 
 def test_a_margin_is_split_by_words_alone(made: dict[str, Any]) -> None:
