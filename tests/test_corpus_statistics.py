@@ -94,19 +94,22 @@ def test_buckets_return_what_every_pair_returns() -> None:
         units[2 * at + 1] = turned(units[2 * at], 0.981 if at < 300 else 0.972, at)
     values = np.rint(127 * units / np.abs(units).max(1, keepdims=True)).astype(np.int8)
     owners = np.arange(len(units))
-    exact = near_groups(values, owners, 0.98)
+    exact = near_groups(values, owners, owners, 0.98)
     assert exact.recall == 1
     pairs = exact.labels[0:1000:2] == exact.labels[1:1000:2]
     assert pairs[:300].all()
     assert not pairs[300:].any()
-    by_bucket = bucket_groups(values, owners, 0.98)
+    by_bucket = bucket_groups(values, owners, owners, 0.98)
     found = by_bucket.labels[0:1000:2] == by_bucket.labels[1:1000:2]
     assert by_bucket.recall >= 0.95
     assert found[:300].mean() >= by_bucket.recall - 0.04
     assert not found[300:].any()
     assert len(np.unique(by_bucket.labels)) >= len(np.unique(exact.labels))
+    # Chosen vectors alone: no pair has both of its vectors.
+    some = near_groups(values, owners[1::2], owners[1::2], 0.98)
+    assert len(np.unique(some.labels)) == len(units) // 2
     # One owner: nothing to compare.
-    assert len(np.unique(bucket_groups(values, np.zeros(len(units)), 0.98).labels)) == len(units)
+    assert len(np.unique(bucket_groups(values, owners, np.zeros(len(units)), 0.98).labels)) == len(units)
 
 
 def test_a_crowded_bucket_is_one_group_and_lowers_the_recall(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +117,15 @@ def test_a_crowded_bucket_is_one_group_and_lowers_the_recall(monkeypatch: pytest
     row = directions(1, width=32)[0]
     same = np.stack([turned(row, 0.9995, seed) for seed in range(600)])
     others = directions(600, 3, width=32)
-    labels = bucket_groups(np.concatenate([same, others]), np.arange(1200), 0.98).labels
+    labels = bucket_groups(np.concatenate([same, others]), np.arange(1200), np.arange(1200), 0.98).labels
     assert len(np.unique(labels[:600])) == 1
     assert len(np.unique(labels)) == 601
     # Rows of one cone that are not near each other: they share buckets, whatever the number of bits.
     cone = unit_rows(others + 6 * row)
-    whole = bucket_groups(cone, np.arange(600), 0.9999)
+    whole = bucket_groups(cone, np.arange(600), np.arange(600), 0.9999)
     monkeypatch.setattr("jobs.analysis.corpus.near.MOST_BITS", 8)
     monkeypatch.setattr("jobs.analysis.corpus.near.NEIGHBOURS", 2)
-    assert bucket_groups(cone, np.arange(600), 0.9999).recall < whole.recall
+    assert bucket_groups(cone, np.arange(600), np.arange(600), 0.9999).recall < whole.recall
 
 
 def test_boilerplate(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from jobs.analysis.corpus.sentences import Alike, Cited, alike
 # The least cosine of two sentences' rows, and of two documents' embeddings.
 SENTENCES, DOCUMENTS = 0.98, 0.99
 EXAMPLES = 3
+# So many groups are looked through for cases of different documents.
+LOOKED_AT = 10_000
 
 
 def same_text(texts: Alike, boilerplate: int, corpus: Corpus, cited: Cited) -> Repeated:
@@ -49,27 +51,32 @@ def near_sentences(corpus: Corpus, texts: Alike | None, cited: Cited, seed: int)
         new[1:] = text[1:] != text[:-1]
         chosen[texts.order[in_order][new]] = True
         compared = np.flatnonzero(chosen[corpus.held])
-    # A copy takes as much memory as the rows: not where all are compared.
-    rows = corpus.rows if len(compared) == len(corpus.rows) else corpus.rows[compared]
-    return _near(rows, corpus.held[compared], corpus.documents, SENTENCES, cited.sentence, seed)
+    return _near(corpus.rows, compared, corpus.held[compared], corpus.documents, SENTENCES, cited.sentence, seed)
 
 
 def near_documents(corpus: Corpus, cited: Cited, seed: int) -> Repeated:
     """Return documents with nearly the same embedding."""
     numbers = np.arange(len(corpus.ids))
-    return _near(corpus.embeddings, numbers, numbers, DOCUMENTS, cited.document, seed)
+    return _near(corpus.embeddings, numbers, numbers, numbers, DOCUMENTS, cited.document, seed)
 
 
 def _near(
-    rows_MD: Array, members: Array, documents: Array, least: float, cite: Callable[[int], Sentence], seed: int
+    rows_HD: Array,
+    compared: Array,
+    members: Array,
+    documents: Array,
+    least: float,
+    cite: Callable[[int], Sentence],
+    seed: int,
 ) -> Repeated:
-    """Groups among ``members`` [M], whose rows are ``rows_MD``; ``documents`` has the document of every member."""
-    near = near_groups(rows_MD, documents[members], least, seed)
+    """Groups among ``members`` [M], whose rows are those ``compared`` [M] of ``rows_HD``; ``documents`` has the
+    document of every member."""
+    near = near_groups(rows_HD, compared, documents[members], least, seed)
     places = alike(np.arange(len(members)), near.labels, documents[members])
     groups = Alike(members[places.order], places.first, places.documents)
 
     def cosines(group: int) -> tuple[float, ...]:
-        units = unit_rows(rows_MD[_examples(places.of(group), documents[members])])
+        units = unit_rows(rows_HD[compared[_examples(places.of(group), documents[members])]])
         return tuple(round(float(one), 4) for one in units[1:] @ units[0])
 
     return _repeated(groups, np.flatnonzero(groups.documents > 1), documents, cite, least, near.recall, cosines)
@@ -88,14 +95,17 @@ def _repeated(
     repeated = np.zeros(len(sizes), bool)
     repeated[chosen] = True
     touched = documents[groups.order[np.repeat(repeated, sizes)]]
-    largest = chosen[np.argsort(-groups.documents[chosen], kind="stable")[:CASES]]
+    largest = chosen[np.argsort(-groups.documents[chosen], kind="stable")]
+    # Two documents with many sentences in common are one case.
+    examples: dict[tuple[int, ...], tuple[int, Array]] = {}
+    for group in largest[:LOOKED_AT].tolist():
+        members = _examples(groups.of(group), documents)
+        examples.setdefault(tuple(documents[members].tolist()), (group, members))
+        if len(examples) == CASES:
+            break
     cases = [
-        Group(
-            int(groups.documents[one]),
-            tuple(cite(int(at)) for at in _examples(groups.of(one), documents)),
-            cosines(int(one)),
-        )
-        for one in largest
+        Group(int(groups.documents[group]), tuple(cite(at) for at in members.tolist()), cosines(group))
+        for group, members in examples.values()
     ]
     return Repeated(len(chosen), len(np.unique(touched)), len(groups.order), least, recall, tuple(cases))
 

@@ -41,14 +41,15 @@ class Groups:
     recall: float
 
 
-def near_groups(values_XD: Array, owners_X: Array, least: float, seed: int = 0) -> Groups:
+def near_groups(values_HD: Array, chosen_X: Array, owners_X: Array, least: float, seed: int = 0) -> Groups:
     """Group vectors: those with a cosine of ``least`` or more and different owners are in one group.
 
-    ``values_XD`` may be of any length and type; vectors of zeros are in no group.
+    The vectors are the rows ``chosen_X`` of ``values_HD``, which may be of any length and type; those of zeros are in
+    no group.
     """
-    if len(values_XD) <= EXHAUSTIVE:
-        return Groups(_every_pair(values_XD, owners_X, least), 1.0)
-    return bucket_groups(values_XD, owners_X, least, seed)
+    if len(chosen_X) <= EXHAUSTIVE:
+        return Groups(_every_pair(values_HD[chosen_X], owners_X, least), 1.0)
+    return bucket_groups(values_HD, chosen_X, owners_X, least, seed)
 
 
 def _every_pair(values_XD: Array, owners_X: Array, least: float) -> NDArray[np.int64]:
@@ -62,15 +63,16 @@ def _every_pair(values_XD: Array, owners_X: Array, least: float) -> NDArray[np.i
     return labels
 
 
-def bucket_groups(values_XD: Array, owners_X: Array, least: float, seed: int = 0) -> Groups:
+def bucket_groups(values_HD: Array, chosen_X: Array, owners_X: Array, least: float, seed: int = 0) -> Groups:
     """:func:`near_groups` by random hyperplanes."""
     random = np.random.default_rng([seed, 7])
-    bits = _bits(unit_rows(values_XD[random.permutation(len(values_XD))[:SAMPLE]]), len(values_XD), least)
+    sample = chosen_X[random.permutation(len(chosen_X))[:SAMPLE]]
+    bits = _bits(unit_rows(values_HD[sample]), len(chosen_X), least)
     together = float(_same_side(least)) ** bits
     tables = min(int(np.ceil(np.log(1 - RECALL) / np.log(1 - together))), MOST_TABLES)
-    labels, norms = np.arange(len(values_XD)), _norms(values_XD)
+    labels, norms = np.arange(len(chosen_X)), _norms(values_HD, chosen_X)
     missed = 1.0
-    for codes in _codes(values_XD, bits, tables, random):
+    for codes in _codes(values_HD, chosen_X, bits, tables, random):
         # In random order, so that what a crowded bucket compares is a sample of it.
         order = random.permutation(len(codes))
         order = order[np.argsort(codes[order])]
@@ -82,7 +84,7 @@ def bucket_groups(values_XD: Array, owners_X: Array, least: float, seed: int = 0
             close = np.zeros(len(i), bool)
             for first in range(0, len(i), PAIRS_AT_ONCE):
                 here = slice(first, first + PAIRS_AT_ONCE)
-                a, b = (values_XD[one[here]].astype(np.float32) for one in (i, j))
+                a, b = (values_HD[chosen_X[one[here]]].astype(np.float32) for one in (i, j))
                 close[here] = np.einsum("xd,xd->x", a, b) >= least * norms[i[here]] * norms[j[here]]
             labels = _merged(labels, i[close], j[close])
     return Groups(labels, 1 - missed)
@@ -95,9 +97,11 @@ def unit_rows(values_XD: Array) -> NDArray[np.float32]:
     return np.divide(values, norms, out=values, where=norms > 0)
 
 
-def _norms(values_XD: Array) -> NDArray[np.float32]:
-    blocks = [values_XD[at : at + BLOCK].astype(np.float32) for at in range(0, len(values_XD), BLOCK)] or [values_XD]
-    return np.concatenate([np.linalg.norm(block, axis=1) for block in blocks]).astype(np.float32)
+def _norms(values_HD: Array, chosen_X: Array) -> NDArray[np.float32]:
+    norms = np.empty(len(chosen_X), np.float32)
+    for at in range(0, len(chosen_X), BLOCK):
+        norms[at : at + BLOCK] = np.linalg.norm(values_HD[chosen_X[at : at + BLOCK]].astype(np.float32), axis=1)
+    return norms
 
 
 def _same_side(cosine: float | Array) -> Array:
@@ -115,15 +119,17 @@ def _bits(sample_SD: Array, count: int, least: float) -> int:
     return MOST_BITS
 
 
-def _codes(values_XD: Array, bits: int, tables: int, random: np.random.Generator) -> Iterator[NDArray[np.uint64]]:
+def _codes(
+    values_HD: Array, chosen_X: Array, bits: int, tables: int, random: np.random.Generator
+) -> Iterator[NDArray[np.uint64]]:
     """The bucket [X] of every vector, table by table."""
     powers = np.left_shift(np.uint64(1), np.arange(bits, dtype=np.uint64))
     for first in range(0, tables, TABLES_AT_ONCE):
         here = min(TABLES_AT_ONCE, tables - first)
-        planes = random.normal(size=(values_XD.shape[1], here * bits)).astype(np.float32)
-        codes = np.empty((here, len(values_XD)), np.uint64)
-        for at in range(0, len(values_XD), BLOCK):
-            sides = values_XD[at : at + BLOCK].astype(np.float32) @ planes > 0
+        planes = random.normal(size=(values_HD.shape[1], here * bits)).astype(np.float32)
+        codes = np.empty((here, len(chosen_X)), np.uint64)
+        for at in range(0, len(chosen_X), BLOCK):
+            sides = values_HD[chosen_X[at : at + BLOCK]].astype(np.float32) @ planes > 0
             codes[:, at : at + BLOCK] = (sides.reshape(len(sides), here, bits) @ powers).T
         yield from codes
 
