@@ -136,7 +136,7 @@ def explained(asked: Any, log: Path, sums_to: str) -> Run:
             "workers": {"ray": False},
             "output": str(place),
         }
-        run_job(parse_job(settings))
+        run_job(parse_job(settings), quiet=True)
         print(f"{sums_to}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return open_run(str(place))
 
