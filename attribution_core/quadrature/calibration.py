@@ -80,7 +80,7 @@ class CalibratedMesh:
     def start(self, tokens: int) -> int:
         """The node count to try first: what the sample's texts of about that length needed in the middle.
 
-        Where the sample has none, it is what the one of the nearest length needed: long texts need more than short ones.
+        Where the sample has none, it is what the one of the nearest length needed: long texts need more.
         """
         if not self.needed:
             return NODE_COUNTS[0]

@@ -11,12 +11,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
 
 from attribution_core import Attributor
+from attribution_core.results import Contributions
 from jobs.config.job import INDEX_LAYER, INDEX_TOLERANCE
 from jobs.index.format import BATCH, document_batch, encoded_part
 from jobs.sources.tables import with_title
@@ -54,36 +56,33 @@ def main() -> None:
     model.encode(texts[:2])
     encoding: list[float] = []
     building: list[float] = []
-    known = []
+    known: list[Contributions] = []
+
+    def encode(some: list[str]) -> None:
+        model.encode(some, batch_size=TURN, show_progress_bar=False)
+
+    def build(some: list[str]) -> None:
+        computed = attributor.contributions(attributor.read(some, "document"))
+        document_batch(computed, [str(at) for at in range(len(some))], texts=False)
+        known.extend(computed)
+
     for low in range(0, len(texts), TURN):
         some = texts[low : low + TURN]
-        encoding.append(
-            seconds(lambda some=some: model.encode(some, batch_size=TURN, show_progress_bar=False)) / len(some)
-        )
-        read = attributor.read(some, "document")
-
-        def build(read=read, some=some, low=low) -> None:  # type: ignore[no-untyped-def]
-            computed = attributor.contributions(read)
-            known.extend(computed)
-            document_batch(computed, [str(low + at) for at in range(len(some))], texts=False)
-
-        building.append(seconds(build) / len(some))
-        print(
-            f"{low + len(some):5} documents: encode {encoding[-1]:.3f} s, index {building[-1]:.3f} s, {building[-1] / encoding[-1]:.2f} ×"
-        )
-    parts = [
-        document_batch(
-            known[low : low + BATCH], [str(at) for at in range(low, min(low + BATCH, len(known)))], texts=False
-        )
-        for low in range(0, len(known), BATCH)
-    ]
+        for work, took in ((encode, encoding), (build, building)):
+            took.append(seconds(partial(work, some)) / len(some))
+        both = f"encode {encoding[-1]:.3f} s, index {building[-1]:.3f} s, {building[-1] / encoding[-1]:.2f} ×"
+        print(f"{low + len(some):5} documents: {both}")
+    whole = seconds(lambda: model.encode(texts, show_progress_bar=False)) / len(texts)
+    batches = [known[low : low + BATCH] for low in range(0, len(known), BATCH)]
+    parts = [document_batch(some, [str(at) for at in range(len(some))], texts=False) for some in batches]
     size = len(encoded_part(parts)) / len(known)
     tokens = statistics.mean(len(one.text) for one in known)
     groups = statistics.mean(one.text.group_count for one in known)
+    print(f"{len(known)} documents of {tokens:.0f} tokens and {groups:.1f} groups, {size:,.0f} bytes each without text")
+    mean = statistics.mean(building)
     print(
-        f"{len(known)} documents of {tokens:.0f} tokens and {groups:.1f} groups: encoding {statistics.mean(encoding):.3f} s, "
-        f"index {statistics.mean(building):.3f} s, {sum(building) / sum(encoding):.2f} × (median of turns "
-        f"{statistics.median(b / e for b, e in zip(building, encoding, strict=True)):.2f} ×); {size:,.0f} bytes a document"
+        f"index {mean:.3f} s a document; encoding {statistics.mean(encoding):.3f} s in batches of {TURN} "
+        f"({sum(building) / sum(encoding):.2f} ×), {whole:.3f} s by encode as it comes ({mean / whole:.2f} ×)"
     )
 
 
