@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attribution_core.results import PairAttribution
+    from jobs.analysis.corpus.result import CorpusStatistics
     from jobs.analysis.flips.result import Proof
     from jobs.analysis.margin.result import Margin
     from jobs.analysis.query.result import QueryResult
@@ -128,6 +129,21 @@ def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool)
         return
     queries = run.written_texts({one.query_id for one in listed[:top]}, run.roles[0]) if listed else {}
     terminal_inversions(listed, queries, Console(), arguments, top=top, judged=relevant_documents(run) is not None)
+
+
+def show_corpus(found: CorpusStatistics, *, html: Path | None, json: bool, echo: Echo) -> None:
+    """Print statistics over a corpus, as JSON if asked for, and write their page; raises StoreError if that fails."""
+    from rich.console import Console
+
+    from jobs.views.corpus.page import corpus_html
+    from jobs.views.corpus.terminal import terminal_corpus
+
+    if html is not None:
+        _write(html, _page(corpus_html(found)), echo)
+    if json:
+        say(dumps(found.plain(), ensure_ascii=True))
+    else:
+        terminal_corpus(found, Console())
 
 
 def _page(fragment: str) -> bytes:

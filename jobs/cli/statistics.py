@@ -1,19 +1,27 @@
-"""The command that computes statistics over the pairs of a run: ``stats``."""
+"""The command that computes statistics over the pairs of a run, or over the corpus of an index: ``stats``."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.cli.flags import Endpoint, Profile, Region
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
+from jobs.cli.output import check_targets, show_corpus
+from jobs.cluster.environment import quiet_libraries
+from jobs.errors import JobError
+from jobs.progress import make_progress
+
+if TYPE_CHECKING:
+    from jobs.config.job import StorageOptions
 
 
 def stats(
     context: typer.Context,
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, local or s3://.")],
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an index, local or s3://.")],
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="NAME", help="Only these statistics; repeatable, or with commas."),
@@ -22,11 +30,18 @@ def stats(
         str | None, typer.Option(metavar="NAME", help="A spaCy pipeline, or none; default: the installed one.")
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Only this many pairs, chosen at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the bootstrap.")] = 0,
     resamples: Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap resamples of each interval.")] = 1000,
     gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of gold labels.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every table and figure.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Write the files and print nothing.")] = False,
+    queries: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of an index: a log's queries, for what is near many of them.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Of an index: write an HTML page too.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Of an index: print the result as JSON instead.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Write the files and print nothing; of an index: no progress.")
+    ] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -34,14 +49,24 @@ def stats(
     """Compute statistics over the pairs of a run, write them to statistics/ in it, and print what to act on.
 
     --all prints every table, --only NAME those of some statistics.
+
+    Of an index: repeated sentences and documents, boilerplate, what positions add, and with --queries which documents
+    and sentences are near many queries; nothing is written into it.
     """
     with errors_as_messages(context):
+        storage = storage_options(endpoint_url, region, profile)
+        of_index = _is_index(run_directory, storage)
+        of_runs = {"--only": only, "--pipeline": pipeline, "--sample": sample, "--gold": gold, "--all": everything}
+        _check_flags(run_directory, of_index, of_runs, {"--queries": queries, "--html": html, "--json": json})
+        if of_index:
+            _of_index(run_directory, storage, queries, html, json=json, resamples=resamples, seed=seed, quiet=quiet)
+            return
         from jobs.analysis.statistics.compute import compute_statistics
         from jobs.analysis.statistics.tagging import chosen_pipeline
         from jobs.run.reader import open_run
 
         names = [name.strip() for given in only or () for name in given.split(",") if name.strip()]
-        chosen_run = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        chosen_run = open_run(run_directory, storage)
         summary = compute_statistics(
             chosen_run,
             only=names,
@@ -65,3 +90,41 @@ def stats(
         run = shlex.join(run_arguments(run_directory, endpoint_url, region, profile))
         commands = [f"Every table: tokenpair stats {run} --all", f"A page with examples: tokenpair report {run}"]
         print_advice(summary, statistics.tables(READ), commands)
+
+
+def _is_index(location: str, storage: StorageOptions) -> bool:
+    from jobs.index.snapshot import snapshot_numbers
+    from jobs.storage.store import Store
+
+    return bool(snapshot_numbers(Store.open(location, storage)))
+
+
+def _check_flags(location: str, of_index: bool, of_runs: dict[str, Any], of_indexes: dict[str, Any]) -> None:
+    """Raise JobError for a flag that says nothing here."""
+    is_a, other, flags = ("an index", "a run", of_runs) if of_index else ("no index", "an index", of_indexes)
+    given = next((flag for flag, value in flags.items() if value not in (None, False, [])), None)
+    if given is not None:
+        raise JobError(f"{given} is for {other}, and {location} is {is_a}; leave it out")
+
+
+def _of_index(
+    location: str,
+    storage: StorageOptions,
+    queries: str | None,
+    html: Path | None,
+    *,
+    json: bool,
+    resamples: int,
+    seed: int,
+    quiet: bool,
+) -> None:
+    check_targets(html)
+    quiet_libraries()
+    from jobs.analysis.corpus.compute import corpus_statistics, read_queries
+    from jobs.index.reader import open_index
+
+    index = open_index(location, storage)
+    texts = read_queries(queries) if queries is not None else []
+    with make_progress(note, quiet=quiet) as progress:
+        found = corpus_statistics(index, texts, resamples=resamples, seed=seed, progress=progress)
+    show_corpus(found, html=html, json=json, echo=note)

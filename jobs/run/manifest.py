@@ -144,8 +144,8 @@ class Plan:
     index is planned as a pair of a document with itself. ``kept``
     is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
     costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
-    for the estimate, and ``other_levels`` the same for each level that the job does not have, and
-    with an index of the corpus. ``warnings`` are the notices that the summary repeats.
+    for the estimate, and ``other_levels`` the same for each level that the job does not have, and with an index of the
+    corpus. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str

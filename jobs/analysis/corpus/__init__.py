@@ -1,0 +1,1 @@
+"""What an index alone says about its corpus: duplicates, boilerplate, positions, hubs."""

@@ -1,0 +1,1 @@
+"""How statistics over a corpus are drawn."""
