@@ -302,10 +302,10 @@ class Attributor:
         nodes: Sequence[int],
         residuals: Sequence[float],
     ) -> list[Contributions]:
-        """Contributions of texts of one role that were computed before and stored.
+        """Return the contributions of texts of one role, which were computed and stored before.
 
-        ``completed`` are ĉ [G, D] of each, which sum to its embedding [D] of ``embeddings`` (:mod:`the completion
-        <attribution_core.pairs.completion>` to the score). Only references go through the model, once each.
+        ``completed`` has ĉ [G, D] of each text, which sum to its embedding [D] in ``embeddings``
+        (:mod:`attribution_core.pairs.completion`). Only references go through the model, once each.
         """
         if not texts:
             return []
@@ -335,8 +335,8 @@ class Attributor:
     ) -> tuple[list[Contributions], Pulled]:
         """The first half of :meth:`pair_columns`: contributions of distinct texts, or their products with partners.
 
-        First those that are computed alone, then those that need their partners. ``given`` has, by their places, the
-        contributions of texts that were stored (:meth:`stored`); all others are then computed alone.
+        First those that are computed alone, then those that need their partners. ``given`` maps places in
+        ``texts`` to stored contributions (:meth:`stored`); all others are then computed alone.
         """
         if self.completion.sums_to == "centred" and not self.completion.centres:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
@@ -371,7 +371,7 @@ class Attributor:
         return self.routes.of(role).encoder
 
     def forget_references(self) -> None:
-        """Drop what is remembered of earlier texts, so that the next results do not depend on them at all.
+        """Drop the references of earlier texts, so that the next results do not depend on those texts at all.
 
         References are computed once, beside the texts that first need them, and so differ in the last digits.
         """

@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class ByteCache(Generic[K, V]):
-    """Values by key, of which :meth:`shrink` keeps those used last within ``budget`` bytes.
+    """Values by key; :meth:`shrink` drops those used least recently until the rest take at most ``budget`` bytes.
 
-    ``size`` says how many bytes a value takes. Values stay until then, also beyond the budget: a batch needs all
-    of its values at once.
+    ``size`` returns the bytes of a value. Between calls of :meth:`shrink` the cache may exceed the budget, because a
+    batch needs all of its values at once.
     """
 
     def __init__(self, budget: int, size: Callable[[V], int] = attrgetter("nbytes")) -> None:

@@ -128,7 +128,7 @@ class Contributor:
         return [out[at] for at in range(len(texts))]
 
     def references(self, texts: Sequence[ReadText]) -> NDArray[Any]:
-        """Embeddings of the texts' references [texts, D]; of each distinct one a single text goes through the model."""
+        """Return the embeddings of the texts' references [texts, D]; each distinct one goes through the model once."""
         first: dict[Any, int] = {}
         places = [first.setdefault(_reference_key(text), at) for at, text in enumerate(texts)]
         fresh = {key: at for key, at in first.items() if key not in self._reference_ends}

@@ -56,8 +56,10 @@ def units_by_role(roles: Sequence[str], groups: str | Mapping[str, str]) -> dict
     if isinstance(groups, str):
         return dict.fromkeys(roles, one_of("groups", groups, UNITS))
     if set(groups) != set(roles) or len(set(roles)) == 1:
-        allowed = "retrieval mode: query and document"
-        raise SettingError(f"groups: found units of {', '.join(map(str, groups))}; allowed by role in {allowed}")
+        raise SettingError(
+            f"groups: found units of {', '.join(map(str, groups))}; give one unit, or in retrieval mode one for "
+            "query and one for document"
+        )
     return {role: one_of(f"groups of a {role}", groups[role], UNITS) for role in roles}
 
 

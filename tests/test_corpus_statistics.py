@@ -335,10 +335,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         result = CliRunner().invoke(app, ["stats", str(tmp_path / "index"), *flag])
         assert result.exit_code == 2
         assert result.stderr.count("\n") == 1
-        assert f"{flag[0]} is for a run" in result.stderr
+        assert f"{flag[0]} is only for a run" in result.stderr
     result = CliRunner().invoke(app, ["stats", str(tmp_path), "--queries", "x.tsv"])
     assert result.exit_code == 2
-    assert "--queries is for an index" in result.stderr
+    assert "--queries is only for an index" in result.stderr
 
 
 def test_queries_are_any_table(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_page_is_written_with_all_text_escaped(index: Path, tmp_path: Path) ->
     [
         ([], "nothing to highlight: give --ids or --ids-file"),
         (["--ids", ","], "nothing to highlight"),
-        (["--ids", "a", "--pre-tag", "x"], "--pre-tag is a setting of --elastic: add it"),
+        (["--ids", "a", "--pre-tag", "x"], "--pre-tag is only for --elastic: add --elastic, or leave it out"),
         (["--ids", "a", "--elastic", "--encoder", "xml"], "--encoder is 'xml'; give html or default"),
         (["--ids-file", "no/such/file"], "no/such/file: cannot be read"),
         (["--ids", "a", "--html", "no/such/page.html"], "there is no folder no/such"),

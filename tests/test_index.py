@@ -385,7 +385,7 @@ def test_a_text_is_encoded_by_the_indexs_model(
 def test_an_index_does_not_decide_whether_a_models_code_runs(
     tmp_path: Path, models: dict[str, Attributor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be somebody else's: whoever opens it says so."""
+    """An index may be somebody else's: only its reader may allow the model's code."""
     model = models["cosine"]
     facts = replace(facts_of(model), trust_remote_code=True, pickled_weights=True)
     write_index(Store.open(tmp_path), contributions_of(model, {"a": "rain"}), ["a"], facts)
@@ -508,7 +508,7 @@ def test_a_small_cache_and_threads_change_nothing(folder: Path, texts: dict[str,
 
 
 def test_reading_needs_no_torch(folder: Path) -> None:
-    """A search service imports numpy and pyarrow alone."""
+    """A search service imports only numpy and pyarrow."""
     code = (
         "import sys; from jobs import open_index; index = open_index(sys.argv[1]); "
         "hits = index.highlight_vector([1.0] * index.facts.width, ['doc1', 'doc2']); assert len(hits) == 2; "

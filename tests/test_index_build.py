@@ -151,7 +151,7 @@ def test_an_update_computes_what_is_new_or_changed_alone(model: str, rng: random
 
 
 def test_the_state_before_an_update_stays_readable(model: str, rng: random.Random, tmp_path: Path) -> None:
-    """Would catch an update that writes into files of the state before: its readers would see a mixture."""
+    """Would catch an update that writes into files of the last snapshot: its readers would see a mixture."""
     texts = corpus(rng, 5)
     build(tmp_path, model, texts)
     store, first = state_of(tmp_path)

@@ -147,7 +147,7 @@ def test_a_document_that_the_index_lacks_costs_its_pairs(model: str, log: dict[s
     assert there
     assert not there & {first, changed}
     assert {row["reason"] for row in run.rejects().to_pylist()} == {
-        "the index has no such document, or another text of it"
+        "the index does not have this document, or has another text for it"
     }
 
 
@@ -187,7 +187,7 @@ def test_an_index_without_texts_needs_the_corpus(model: str, log: dict[str, str]
 
 
 def test_a_run_keeps_to_the_state_it_was_planned_with(model: str, log: dict[str, str], tmp_path: Path) -> None:
-    """Would catch a resumed run with documents of two states of its index."""
+    """Would catch a resumed run with documents of two snapshots of its index."""
     indexed(tmp_path, model)
     run = from_index(tmp_path, model)
     assert run.plan is not None

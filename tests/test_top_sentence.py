@@ -232,7 +232,7 @@ def test_sentences_of_documents_alone_and_runs_by_word(tiny: TinyModels, tmp_pat
     run = write_pairs(tmp_path / "roles", [rows], groups=by_role, **settings)  # type: ignore[arg-type]
     found = evaluate_run(run, steps=2, orders=1, shapley=2)
     assert found.sentences is not None
-    assert (found.groups, found.sentences.pairs) == ("word and sentence", 7)
+    assert (found.groups, found.sentences.pairs) == ("word or sentence", 7)
     by_word = tiny_run(tiny, tmp_path / "words", [[tiny_row(rng, f"p{at}") for at in range(6)]])
     plain = evaluate_run(by_word, steps=2, orders=1, shapley=2)
     assert (plain.sentences, plain.deleted, plain.groups) == (None, (), "word")
@@ -241,6 +241,6 @@ def test_sentences_of_documents_alone_and_runs_by_word(tiny: TinyModels, tmp_pat
     stored = read_faithfulness(by_word.store)
     assert stored is not None
     assert [part["id"] for part in sections(stored)] == ["found-faithfulness"]
-    # An evaluation of a version before says nothing of sentences.
+    # Evaluations of earlier versions have no sentences.
     del stored["sentences"]
     assert [part["id"] for part in sections(stored)] == ["found-faithfulness"]

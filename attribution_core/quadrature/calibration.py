@@ -54,7 +54,7 @@ SAMPLE = (
 
 # Rules with more nodes than this are left as they are: the sample is too small to better them.
 MOST_FITTED = 16
-# Texts are of about one length up to this factor.
+# Texts whose lengths differ by at most this factor count as of the same length.
 LIKE = 2.0
 FINE_POINTS = 64
 # A rule is replaced by its fit only where the sample's residual falls below this share of what it was.
@@ -78,9 +78,9 @@ class CalibratedMesh:
         return self.fitted[count] if count in self.fitted else gauss(count, self.mesh)
 
     def start(self, tokens: int) -> int:
-        """The node count to try first: what the sample's texts of about that length needed in the middle.
+        """Return the node count to try first: the median of what the sample's texts of about that length needed.
 
-        Where the sample has none, it is what the one of the nearest length needed: long texts need more.
+        Where the sample has none, it is what the text of the nearest length needed: long texts need more.
         """
         if not self.needed:
             return NODE_COUNTS[0]

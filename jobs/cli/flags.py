@@ -83,8 +83,10 @@ def _settings(
     prompt: Annotated[str | None, typer.Option(help="Prompt before both texts of symmetric pairs.")] = None,
     layer: Annotated[int | None, typer.Option(help="The first layer that is integrated over; default -2.")] = None,
     groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
-    query_groups: Annotated[str | None, typer.Option(help="The same for queries alone.")] = None,
-    document_groups: Annotated[str | None, typer.Option(help="The same for documents alone.")] = None,
+    query_groups: Annotated[
+        str | None, typer.Option(help="Groups of queries, where they differ from those of documents.")
+    ] = None,
+    document_groups: Annotated[str | None, typer.Option(help="Groups of documents, where they differ.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
     sums_to: SumsTo = None,
     level: Annotated[
@@ -104,9 +106,11 @@ def _settings(
     index: Annotated[
         str | None, typer.Option(metavar="INDEX", help="Take the log's documents from this index.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="pairs (the default), or index for an index of the corpus.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="pairs (the default), or index: build an index of the corpus.")
+    ] = None,
     values: Annotated[
-        str | None, typer.Option(help="Values of an index: int8 (the default), float16, float32.")
+        str | None, typer.Option(help="Type of an index's values: int8 (the default), float16 or float32.")
     ] = None,
     texts: Annotated[bool | None, typer.Option(help="Whether an index stores the texts; default: yes.")] = None,
     shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the cost.")] = None,

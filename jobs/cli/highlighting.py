@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from jobs.index.reader import Index
 
 Encoding = Annotated[
-    str | None, typer.Option(metavar="NAME", help="html (the default) escapes texts of --elastic; default does not.")
+    str | None,
+    typer.Option(metavar="NAME", help="Texts of --elastic: html escapes them, as without this flag; default does not."),
 ]
 
 
@@ -33,14 +34,16 @@ def highlight(
     ids_file: Annotated[
         Path | None, typer.Option("--ids-file", metavar="FILE", help="A file with the ids of documents, one a line.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many parts of each document to highlight.")] = 3,
+    k: Annotated[
+        int, typer.Option("--k", min=1, help="Highlight at most this many sentences (or words) of each document.")
+    ] = 3,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead.")] = False,
     elastic: Annotated[
-        bool, typer.Option("--elastic", help="Print JSON as Elasticsearch and OpenSearch answer with highlight.")
+        bool, typer.Option("--elastic", help="Print JSON in the shape of Elasticsearch's and OpenSearch's highlight.")
     ] = False,
     pre_tag: Annotated[str | None, typer.Option(help="What --elastic puts before a highlight; default <em>.")] = None,
-    post_tag: Annotated[str | None, typer.Option(help="What --elastic puts behind one; default </em>.")] = None,
+    post_tag: Annotated[str | None, typer.Option(help="What --elastic puts after a highlight; default </em>.")] = None,
     encoder: Encoding = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -50,7 +53,7 @@ def highlight(
         bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
     ] = False,
 ) -> None:
-    """Highlight what lifts a query's score in documents of an index; the query alone goes through the model."""
+    """Highlight what lifts a query's score in documents of an index; only the query goes through the model."""
     code = 0
     with errors_as_messages(context, names=MODEL_NAMES):
         asked = [one.strip() for given in ids or () for one in given.split(",") if one.strip()]
@@ -94,7 +97,7 @@ def _check_shape(shape: dict[str, str | None], *, elastic: bool) -> None:
 
     given = [name for name, value in shape.items() if value is not None]
     if given and not elastic:
-        raise JobError(f"--{given[0].replace('_', '-')} is a setting of --elastic: add it")
+        raise JobError(f"--{given[0].replace('_', '-')} is only for --elastic: add --elastic, or leave it out")
     if shape["encoder"] not in (None, *ENCODERS):
         raise JobError(f"--encoder is {shape['encoder']!r}; give {' or '.join(ENCODERS)}")
 

@@ -18,10 +18,10 @@ def index(
     settings: dict[str, Any],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Delete what a stopped build left, and start it again.")
+        bool, typer.Option("--restart", help="Delete what a stopped build wrote, and start it again.")
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="The corpus has changes alone: documents that it lacks stay in the index.")
+        bool, typer.Option("--partial", help="The corpus has only new and changed documents: keep all others.")
     ] = False,
     remove: Annotated[
         Path | None,

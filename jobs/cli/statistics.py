@@ -1,4 +1,4 @@
-"""The command that computes statistics over the pairs of a run, or over the corpus of an index: ``stats``."""
+"""The command that computes statistics over the pairs of a run or over the corpus of an index: ``stats``."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def stats(
     gold: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of gold labels.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every table and figure.")] = False,
     queries: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Of an index: a log's queries, for what is near many of them.")
+        str | None,
+        typer.Option(metavar="FILE", help="For an index: a log's queries, to list what is near many of them."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Of an index: write an HTML page too.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Of an index: print the result as JSON instead.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="For an index: write an HTML page too.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="For an index: print the result as JSON instead.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Write the files and print nothing; of an index: no progress.")
+        bool, typer.Option("--quiet", "-q", help="Write the files and print nothing; for an index: hide the progress.")
     ] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -50,8 +51,8 @@ def stats(
 
     --all prints every table, --only NAME those of some statistics.
 
-    Of an index: repeated sentences and documents, boilerplate, what positions add, and with --queries which documents
-    and sentences are near many queries; nothing is written into it.
+    For an index, print repeated sentences and documents, boilerplate, how much each position adds, and with --queries
+    which documents and sentences are near many queries. Nothing is written into the index.
     """
     with errors_as_messages(context):
         storage = storage_options(endpoint_url, region, profile)
@@ -100,11 +101,11 @@ def _is_index(location: str, storage: StorageOptions) -> bool:
 
 
 def _check_flags(location: str, of_index: bool, of_runs: dict[str, Any], of_indexes: dict[str, Any]) -> None:
-    """Raise JobError for a flag that says nothing here."""
-    is_a, other, flags = ("an index", "a run", of_runs) if of_index else ("no index", "an index", of_indexes)
+    """Raise JobError for a flag of runs where there is an index, and the other way round."""
+    is_a, other, flags = ("an index", "a run", of_runs) if of_index else ("not an index", "an index", of_indexes)
     given = next((flag for flag, value in flags.items() if value not in (None, False, [])), None)
     if given is not None:
-        raise JobError(f"{given} is for {other}, and {location} is {is_a}; leave it out")
+        raise JobError(f"{given} is only for {other}, and {location} is {is_a}; leave it out")
 
 
 def _of_index(

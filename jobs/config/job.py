@@ -57,7 +57,7 @@ MOST_ROWS = 10**15
 INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
 # Settings of an index, which plans and runs of pairs do not have.
 _INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
-# Settings that versions before did not have, with what their jobs did.
+# Settings that earlier versions did not have, with the values that describe what their jobs did.
 _LATER = {"task": "pairs", "level": "pairs"} | _INDEX_ONLY
 _NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part", "index")
 
@@ -248,7 +248,7 @@ class JobConfig(Settings):
         settings = self.model_dump(mode="json", exclude=_MEANS, exclude_none=True) | {
             "header": self.header is not False
         }
-        # Plans of versions before have no such settings.
+        # Plans of earlier versions have no such settings.
         settings = {name: value for name, value in settings.items() if _LATER.get(name, ...) != value}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -265,7 +265,7 @@ def load_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None
 def index_job(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> JobConfig:
     """Return the job of an index, as :func:`load_job` does.
 
-    A retrieval log's job file serves as it is: of its inputs the corpus is taken.
+    A retrieval log's job file works unchanged: only its corpus is read.
     """
     settings = read_settings(path, overrides)
     settings = {name: value for name, value in settings.items() if name not in (*_NOT_OF_AN_INDEX, "level", "store")}
@@ -333,10 +333,10 @@ def _check_together(job: JobConfig, where: str) -> None:
 
 
 def _not_an_index(job: JobConfig) -> list[str]:
-    """Lines about settings that an index of a corpus cannot have, or lacks."""
+    """Return a line for each setting that the job of an index must not have, or lacks."""
     wrong = [f"corpus: is missing; give {_allowed('corpus')}"] if job.corpus is None else []
     wrong += [
-        f"{name}: found with task index; an index is of the corpus alone"
+        f"{name}: found with task index; an index is built from the corpus, so leave it out"
         for name in _NOT_OF_AN_INDEX
         if getattr(job, name) is not None
     ]

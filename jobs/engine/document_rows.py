@@ -29,7 +29,8 @@ SHARE = 1 / 16
 
 @dataclass
 class ShardDocuments:
-    """``part`` has the bytes of a shard's ``count`` documents; ``waited`` and ``computed`` are seconds."""
+    """The documents of one shard: ``part`` is their file, ``count`` their number; ``waited`` and ``computed`` are
+    seconds."""
 
     part: bytes
     count: int

@@ -1,4 +1,4 @@
-"""Documents of an index as a run of a log needs them: contributions that were stored, in place of computed ones."""
+"""Gives a run of a log the contributions of its documents from an index, in place of computing them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from attribution_core.results import Contributions
     from jobs.config.job import JobConfig
 
-OTHER_GROUPS = "the index has other groups for this text: it was built by another version"
+OTHER_GROUPS = "the index has other groups for this text: another version of tokenpair built it; build it again"
 
 
 class IndexedDocuments:
-    """The documents of one state of the index that a job names; ``number`` is that of the state.
+    """The documents of snapshot ``number`` of the index that a job names.
 
-    Raises SettingError where the index is of another model than ``attributor``, or of other settings.
+    Raises SettingError where the index has another model than ``attributor``, or other settings.
     """
 
     def __init__(self, job: JobConfig, attributor: Attributor, number: int) -> None:
@@ -41,10 +41,10 @@ class IndexedDocuments:
                 f"the model's weights: fingerprint {self._index.facts.fingerprint} there, {fingerprint} now"
             )
         if differing:
-            raise SettingError(f"index {store.url}: does not fit the job: {'; '.join(differing)}")
+            raise SettingError(f"index: {store.url} does not fit the job: {'; '.join(differing)}")
 
     def contributions(self, ids: Sequence[str], texts: Sequence[ReadText]) -> list[Contributions | str]:
-        """The contributions of documents, or for one that the index cannot give the reason.
+        """Return the contributions of each document, or as text the reason why the index cannot give them.
 
         Raises StoreError where the index's store cannot be read.
         """

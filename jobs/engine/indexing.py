@@ -1,8 +1,7 @@
 """Builds an index of a corpus, and brings one up to date: a run over what is new or changed, then a snapshot.
 
-Each start of work on an index is a run of its own in ``generations/``, over the documents that the last snapshot lacks
-or has with another text. The snapshot is committed when that run is complete, so readers see the state before or the
-one after.
+Each build or update is a run of its own in ``generations/``, over the documents that the last snapshot lacks or has
+with another text. A new snapshot is committed when that run is complete, so readers see the old one or the new one.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def read_ids_file(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class IndexOutcome:
-    """The outcome of a build: that of its run, None where no document had to be computed; then the new state."""
+    """The outcome of a build: that of its run, None where no document had to be computed; then the new snapshot."""
 
     url: str
     run: Outcome | None
@@ -108,7 +107,7 @@ class IndexOutcome:
         lines = [line for line in lines if not line.startswith("result ")]
         assert self.snapshot is not None, "a complete run has a snapshot"
         lines.append(self.changes.line())
-        dead = f", {self.snapshot.dead:,} replaced or removed rows stay on disk" if self.snapshot.dead else ""
+        dead = f", {self.snapshot.dead:,} replaced or removed documents stay on disk" if self.snapshot.dead else ""
         return [*lines, f"index    {counted(self.snapshot.documents, 'document')}{dead}: {self.url}"]
 
 
@@ -132,7 +131,7 @@ def build_index(
     root = Store.open(job.output, job.storage)
     before = _state(root)
     if before is None and (partial or remove):
-        raise RunError(f"{root.url}: holds no index yet, so there is nothing to change; build it first")
+        raise RunError(f"{root.url}: holds no index yet, so there is nothing to update; build one first")
     number = 1 if before is None else before.number + 1
     generation = f"{GENERATIONS}/{number:05d}"
     base = None if before is None else f"{root.url}/{snapshot_name(before.number)}"
@@ -202,7 +201,7 @@ def _stale(store: Store, job: JobConfig, echo: Callable[[str], None]) -> bool:
         record[RESOLVED].get("inputs") or [], input_files(job)
     ):
         return False
-    echo("note: the corpus has changed since the last build was stopped: it starts again")
+    echo("note: the corpus has changed since the last build stopped, so the build starts again")
     return True
 
 
@@ -211,7 +210,7 @@ def _check_same_index(root: Store, before: Snapshot, job: JobConfig) -> None:
     last = Store.open(f"{root.url}/{GENERATIONS}/{_last_generation(before):05d}", job.storage)
     record = read_record(last)
     if record is None:
-        raise RunError(f"{last.url}: its {JOB_FILE} is missing, so it cannot be said whether the update fits the index")
+        raise RunError(f"{last.url}: its {JOB_FILE} is missing, so the index cannot be updated; build a new one")
     wanted = job.identity()
     differing = [
         f"{name}: {record.get(name)!r} there, {value!r} now"

@@ -90,7 +90,7 @@ class Pipeline:
     ) -> Attributed:
         """Attribute the pairs ``edges`` [P, 2], places in distinct ``texts``; ``ids`` has the ids of their P rows.
 
-        ``given`` has, by their places, the contributions of texts that were stored.
+        ``given`` maps places in ``texts`` to stored contributions, which are not computed.
         Waits for the result, and raises what was raised while it was computed.
         """
         request = _Request(texts, edges, ids, given or {})

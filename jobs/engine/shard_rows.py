@@ -147,9 +147,9 @@ class ShardComputer:
         shard: Shard,
         rejected: dict[int, list[tuple[str, str]]],
     ) -> tuple[Ints, dict[int, Contributions]]:
-        """Those of ``pairs`` whose documents the index has, and these documents' contributions by their places.
+        """Return those of ``pairs`` whose documents the index has, and these documents' contributions by their places.
 
-        The other pairs are added to ``rejected``. Without an index every pair stays.
+        The other pairs are added to ``rejected``. Without an index all pairs are returned.
         """
         if self._indexed is None:
             return pairs, {}

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 # Of a traceback, for the log.
 FRAMES = 4
-# What readers of an index embed to recognise its model; any sentence does.
+# The text that readers of an index embed to check that they use its model; any sentence does.
 PROBE = "how is lift made by a wing in a supersonic stream"
 
 
@@ -229,7 +229,7 @@ class Worker:
             return None
         assert self._attributor is not None
         number = self._planned().index_snapshot
-        assert number is not None, "a job with an index is planned with a state of it"
+        assert number is not None, "the plan of a job with an index names a snapshot"
         return IndexedDocuments(self._job, self._attributor, number)
 
     def _centre(self) -> None:

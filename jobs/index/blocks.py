@@ -158,7 +158,7 @@ def _bytes(answer: bytes | StoreError) -> bytes:
 def footer_blocks(footer: bytes) -> np.ndarray:
     """Return where the record batches of a file are, from the flatbuffer that its footer is: an array of ``BLOCK``.
 
-    pyarrow reads them and does not say them, and a reader of S3 asks for many batches at once.
+    pyarrow does not expose them, and a reader on S3 needs them to ask for many batches at once.
     """
     (table,) = struct.unpack_from("<I", footer)
     (back,) = struct.unpack_from("<i", footer, table)

@@ -1,4 +1,4 @@
-"""Record batches of an index in memory, decoded, those used last within a number of bytes; for several threads."""
+"""Decoded record batches of an index in memory, least recently used ones dropped first; for several threads."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BatchCache(Generic[V]):
         distinct = dict.fromkeys(names)
         closed = [name for name in distinct if name not in self._files]
         opened = dict(zip(closed, open_blocks(self._store, closed), strict=True)) if closed else {}
-        # A file that failed is tried again by the next call: a store may have been away.
+        # A file that failed is opened again by the next call: the store may have been unreachable.
         self._files.update({name: file for name, file in opened.items() if not isinstance(file, Exception)})
         return {name: self._files.get(name) or opened[name] for name in distinct}
 

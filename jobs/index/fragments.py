@@ -1,4 +1,4 @@
-"""Passages of a document around its highlights, and results in the shape of Elasticsearch's and OpenSearch's."""
+"""Passages (Elasticsearch's fragments) around highlights, and results in its and OpenSearch's shape."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def search_response(
 ) -> dict[str, Any]:
     """Return highlights as Elasticsearch and OpenSearch answer a search with ``highlight`` on a field ``text``.
 
-    The strongest passage of a document comes first; parts that lower the score are left out, unless a document has no
+    The strongest passage of a document comes first; spans that lower the score are left out, unless a document has no
     other. An index without texts has ``offsets`` in place of ``highlight``.
     """
     found = [

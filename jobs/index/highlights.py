@@ -1,4 +1,4 @@
-"""What an index answers: the parts of each document that add most to a query's score, and those shares as JSON."""
+"""What an index answers: the spans of each document that lift a query's score most, computed from its rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class Span(NamedTuple):
     """A sentence (or word, token) of a document: characters ``start`` to ``end`` of its text.
 
     ``share`` is the amount of score that it adds; a document's shares sum to its score, within ``error``. ``lift`` is
-    what it adds above what the text's length lets every part have (cosine alone, else None). ``text`` is None in an
-    index without texts.
+    what it adds beyond an average part of its document; None for dot. ``text`` is None in an index without texts.
     """
 
     start: int
@@ -31,8 +30,8 @@ class Highlight(NamedTuple):
     """One document for one query: its score, and the ``spans`` that lift it most, strongest first.
 
     For dot, which has no lift, those that add most. ``error`` is the sum of all groups' shares less ``score``: the
-    numerical error of the integral and of the rounding. ``truncated`` is whether the model read the text's beginning
-    alone.
+    numerical error of the integral and of the rounding. ``truncated`` is whether the model read only the beginning
+    of the text.
     """
 
     id: str

@@ -14,9 +14,9 @@ from jobs.index.snapshot import Facts
 
 # A query's text to its embedding [D].
 Encode = Callable[[str], Any]
-# Between the stored embedding of the probe and the same text's by another program or processor.
+# The least cosine of the stored embedding of the probe and that of another program or processor.
 LEAST_COSINE = 0.999
-# And of lengths, which count with dot alone.
+# The largest ratio of their lengths, which matter only with dot.
 MOST_LENGTH_RATIO = 1.02
 
 
@@ -44,7 +44,7 @@ def check_probe(vector: Any, facts: Facts, source: str) -> None:
     """Compare an embedding of the probe with the stored one; ``source`` is where it comes from, for the message.
 
     Raises:
-        SettingError: where another model, prompt or normalisation made it.
+        SettingError: where it is of another model, prompt or normalisation.
     """
     found = checked_vector(vector, facts, f"the probe's embedding by {source}")
     stored = np.asarray(facts.probe.embedding, np.float32)
@@ -96,8 +96,8 @@ def model_encoder(facts: Facts, url: str, *, trust_remote_code: bool = False, pi
     )
     if model.fingerprint() != facts.fingerprint:
         raise RunError(
-            f"{url}: was built with {facts.model} of the fingerprint {facts.fingerprint}, and the model of that name "
-            f"here has {model.fingerprint()}"
+            f"{url}: was built with other weights of {facts.model} (fingerprint {facts.fingerprint} there, "
+            f"{model.fingerprint()} here); load those, or build a new index"
         )
 
     def encode(text: str) -> Floats:

@@ -1,4 +1,4 @@
-"""Opens an index and highlights documents for any query; needs numpy and pyarrow alone until a query is a text."""
+"""Opens an index and highlights documents for any query; needs only numpy and pyarrow, unless a query is a text."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def open_index(
     trust_remote_code: bool = False,
     pickled_weights: bool = False,
 ) -> Index:
-    """Open the last state of an index, a local folder or ``s3://``; later updates of it do not change what is open.
+    """Open the last snapshot of an index, a local folder or ``s3://``; later updates do not change what is open.
 
-    ``encode`` maps a query's text to its embedding [D], in place of the index's model; it is checked once, with a
-    stored text. ``cache_bytes`` bounds what is read from S3 and stays in memory.
-    ``trust_remote_code`` and ``pickled_weights`` are those of ``Attributor``, for the index's model.
+    ``encode`` maps a query's text to its embedding [D], in place of the index's model; it is checked once, with the
+    stored probe. ``cache_bytes`` bounds what is read from S3 and stays in memory. ``trust_remote_code`` and
+    ``pickled_weights`` are those of ``Attributor``, for the index's model.
 
     Raises:
-        RunError: where there is no index, or its state or ids are damaged.
+        RunError: where there is no index, or its snapshot or ids file is damaged.
         StoreError: where the location cannot be read.
         SettingError: where ``encode`` is not of the index's model.
     """
@@ -65,9 +65,9 @@ def open_index(
 
 
 class Index:
-    """One state of an index: documents, what each of their groups adds to their embedding, and highlights from that.
+    """One snapshot of an index: its documents, what each of their groups adds to their embedding, and highlights.
 
-    Several threads may use one. Highlights need no model, unless a query is given as a text.
+    Several threads may use it. Highlights need no model, unless a query is given as a text.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Index:
             yield from batch.ids
 
     def highlight(self, query: str, ids: Sequence[str], k: int | None = 3) -> Highlights:
-        """Return the ``k`` parts of each document that lift a query's score most, strongest first; None: all.
+        """Return the ``k`` spans of each document that lift a query's score most, strongest first; None: all.
 
         The query is encoded by ``encode``, or by the index's model, which is loaded by the first call.
 
@@ -144,8 +144,8 @@ class Index:
     ) -> Highlights:
         """:meth:`highlight` for a query's embedding [D], that of the index's model with its query prompt.
 
-        ``probe`` is an embedding of :attr:`probe_text` by the program that made ``vector``; it is compared with the
-        stored one.
+        ``probe`` is the embedding of :attr:`probe_text` by the program that computed ``vector``; it is compared with
+        the stored one.
 
         Raises:
             SettingError: where an embedding has another width, is zero or not finite, or ``probe`` is of another model.
@@ -161,7 +161,7 @@ class Index:
         if len(vectors) != len(ids):
             raise SettingError(f"{len(vectors)} vectors have {len(ids)} lists of ids; give one list a vector")
         if k is not None and k < 1:
-            raise SettingError(f"k is {k}; give how many parts of a document to highlight, or None for all")
+            raise SettingError(f"k is {k}; give how many spans of a document to highlight, or None for all")
         checked = [checked_vector(vector, self.facts) for vector in vectors]
         wanted = [(query, one) for query, of_query in enumerate(ids) for one in _checked_ids(of_query)]
         found: list[Highlights] = [Highlights([], [], []) for _ in checked]

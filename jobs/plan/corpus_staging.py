@@ -34,7 +34,7 @@ CREATE MACRO hashed(word) AS {HASH}(word);
 
 
 class UnchangedError(SourceError):
-    """Every document of the corpus is in the index as it is; ``hashes`` has the corpus as :class:`CorpusStaging`."""
+    """The index has every document of the corpus, with the same text; ``hashes`` is :meth:`CorpusStaging.hashes`."""
 
     def __init__(self, message: str, hashes: pa.Table) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CorpusStaging(PlanDatabase):
         """Everything that precedes sharding.
 
         ``unchanged`` has columns hash and text_hash (uint64) of documents that are not planned. Raises SourceError
-        where the corpus has no usable document, and UnchangedError where it has no other.
+        where the corpus has no usable document, and UnchangedError where all of them are unchanged.
         """
         self._read()
         unreadable = self.rejected()
@@ -88,7 +88,7 @@ class CorpusStaging(PlanDatabase):
             self.con.unregister("indexed")
             left = self.count("texts")
             if not left:
-                raise UnchangedError("every document of the corpus is in the index as it is", self.hashes())
+                raise UnchangedError("the index has every document of the corpus, with the same text", self.hashes())
             self.notices.append(f"{good - left:,} of {good:,} documents are in the index and did not change")
 
     def hashes(self) -> pa.Table:

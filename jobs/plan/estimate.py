@@ -85,7 +85,7 @@ def about(seconds: float) -> str:
 
 
 def share_of(share: float) -> str:
-    """So many times the present ones, in words."""
+    """Return a multiple of the job's operations, in words."""
     if share < 0.95:
         return f"about {share:.0%} of these"
     return f"about {share:.1f} times as many" if share > 1.05 else "about as many"
@@ -127,7 +127,7 @@ def plan_lines(
     for level, other in plan.other_levels.items():
         share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
         if level == "index":
-            yield f"index     from an index of the corpus (tokenpair index) it takes {share_of(share)} operations"
+            yield f"index     with an index of the corpus (tokenpair index) it takes {share_of(share)} operations"
             continue
         yield f"level     {job.level}; level: {level} takes {share_of(share)} operations ({LEVELS[level]})"
 

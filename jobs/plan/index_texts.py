@@ -1,4 +1,4 @@
-"""The documents of a log that takes them from an index: their texts, or a comparison with those of the corpus."""
+"""The documents of a log that come from an index: reads their texts, or compares them with those of the corpus."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jobs.plan.work import layer_sizes
 from jobs.storage.duckdb import one_number
 from jobs.storage.store import Store
 
-NOT_INDEXED = "the index has no such document, or another text of it"
+NOT_INDEXED = "the index does not have this document, or has another text for it"
 
 
 class IndexTexts:
-    """The last state of a job's index, from which the documents of its log are taken."""
+    """The last snapshot of a job's index, from which the documents of its log are taken."""
 
     def __init__(self, job: JobConfig) -> None:
         assert job.index is not None, "the job names an index"
@@ -34,9 +34,7 @@ class IndexTexts:
         if differing:
             raise SourceError(f"index: {self.store.url} does not fit the job: {'; '.join(differing)}")
         if not self._corpus and not self.snapshot.facts.texts:
-            raise SourceError(
-                f"index: {self.store.url} stores no texts; give the corpus too, with the texts it was built from"
-            )
+            raise SourceError(f"index: {self.store.url} stores no texts; give the corpus that it was built from too")
 
     def stage(self, con: duckdb.DuckDBPyConnection, notices: list[str]) -> None:
         """Fill ``texts`` with the documents that ``wanted`` names; with a corpus drop what the index does not have.
@@ -53,8 +51,8 @@ class IndexTexts:
             con.execute(f"DELETE FROM texts WHERE {unlike}")
             if changed:
                 notices.append(
-                    f"{changed:,} of the log's documents are not in the index, or with another text: tokenpair index "
-                    "brings it up to date"
+                    f"{changed:,} of the log's documents are not in the index, or have another text there; "
+                    "tokenpair index brings it up to date"
                 )
         else:
             places = con.sql(f"""
@@ -76,7 +74,7 @@ class IndexTexts:
         for part in np.unique(parts).tolist():
             own = places.filter(pa.array(parts == part))
             stored = part_texts(self.store, self.snapshot.parts[part].file).take(own["row"])
-            # Ids with one hash are told apart by themselves.
+            # Two ids may have the same hash, so the ids are compared too.
             same = [one == other for one, other in zip(stored["id"].to_pylist(), own["id"].to_pylist(), strict=True)]
             table = pa.table({"id": own["id"], "no": own["no"], "text": stored["text"], "row": own["row"]})
             yield table.filter(pa.array(same, pa.bool_()))

@@ -49,7 +49,7 @@ class LogStaging(LogDatabase):
 
     @property
     def index_snapshot(self) -> int | None:
-        """The number of the state of the index that documents come from; None without an index."""
+        """The number of the index's snapshot that documents come from; None without an index."""
         return None if self._index is None else self._index.snapshot.number
 
     def stage(self) -> None:

@@ -169,7 +169,7 @@ def _write(
 
 
 def _other_levels(job: JobConfig) -> list[str]:
-    """What else could be computed of the same pairs, or from an index of the corpus."""
+    """Return the other levels that the job could have, and ``index`` where its corpus could be indexed."""
     if job.task == "index" or job.index is not None:
         return []
     return [one for one in LEVELS if one != job.level] + (["index"] if job.log is not None else [])

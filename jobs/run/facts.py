@@ -15,7 +15,7 @@ class WorkerFacts:
 
     ``reference`` has, by role, the token that replaces each word in a reference text. ``own_precision`` compares the
     scores of a half-precision checkpoint with those of its float32 copy; None for a float32 checkpoint. ``probe`` is
-    the embedding of an index's probe as a query, by which readers recognise vectors of another model.
+    the embedding of an index's probe as a query, with which readers check that a vector is of the same model.
     """
 
     fingerprint: str

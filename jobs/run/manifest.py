@@ -139,13 +139,12 @@ class Plan:
     while planning, by reason. ``inputs`` has a dict for each input file: file, size, modified, fingerprint.
     ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts.
     ``judgments_file`` has the judgments of a log's queries, None for jobs without qrels and for older plans.
-    ``index_snapshot`` is the number of the state of the index that a log's documents come from.
-    ``corpus_file`` has the hashes of ids and texts of an index's corpus; ``task`` is that of the job: each row of an
-    index is planned as a pair of a document with itself. ``kept``
-    is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
-    costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
-    for the estimate, and ``other_levels`` the same for each level that the job does not have, and with an index of the
-    corpus. ``warnings`` are the notices that the summary repeats.
+    ``index_snapshot`` is the number of the index's snapshot that a log's documents come from. ``corpus_file`` has the
+    hashes of ids and texts of an index's corpus; ``task`` is that of the job: a document of an index is planned as a
+    pair with itself. ``kept`` is the schema of the columns passed through, under their names in the output.
+    ``calibration`` has the rates that costs were estimated with, ``lengths`` the characters of distinct texts by role
+    and percentile, ``work`` the sums for the estimate, and ``other_levels`` the same sums for each level that the job
+    does not have, and for ``index``, an index of the corpus. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str

@@ -280,7 +280,7 @@ class Run:
 
     @property
     def has_word_pairs(self) -> bool:
-        """Whether the run has word pairs; one of ``level: words`` has what each word adds alone."""
+        """Whether the run has word pairs; one of ``level: words`` has only what each word adds."""
         return self.setting("level") != "words"
 
     @property

@@ -16,10 +16,10 @@ LONGEST = 300
 
 @dataclass(frozen=True, eq=False)
 class Alike:
-    """Sentences (or documents) in T groups of what is alike.
+    """Sentences (or documents) in T groups; members of a group are alike.
 
-    ``order`` has all of them, those of one group in one run, in the order of the documents; ``first`` [T] says where
-    runs begin, ``documents`` [T] how many different documents a group has.
+    ``order`` has all members group by group, in the order of the documents; ``first`` [T] is where each group begins in
+    it, ``documents`` [T] how many different documents a group has.
     """
 
     order: Array

@@ -6,14 +6,10 @@ import hashlib
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.run.reader import Run
-
-if TYPE_CHECKING:
-    pass  # torch
 
 BATCH_ROWS = 1 << 16
 

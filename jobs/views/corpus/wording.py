@@ -1,4 +1,4 @@
-"""Statistics over a corpus in sentences: what each part says, what to do about it, and its cases; for all displays."""
+"""Statistics over a corpus in words: what each section says, what to do about it, and its cases; for all displays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.analysis.corpus.result import (
 from jobs.progress import counted
 from jobs.views.kit.table import Column, Table
 
-# With fewer documents a missing repetition says little.
+# Above this skewness of N_k a few documents take many of the results.
 SKEWED = 1.0
 # So many ids of a group are named.
 NAMED = 3
@@ -78,7 +78,7 @@ def _same_text(found: Repeated) -> Section:
 
 
 def _near_sentences(found: Repeated) -> Section:
-    title = "Sentences of different documents that do nearly the same to the embedding"
+    title = "Sentences of different documents that add nearly the same to the embedding"
     said = _near(found, "sentence")
     if not found.groups:
         return Section(title, (said,))
@@ -104,10 +104,8 @@ def _near(found: Repeated, what: str) -> str:
         rule += f"; of pairs at {found.least:g} among {counted(found.of, what)}, {found.recall:.0%} were compared"
     if not found.groups:
         return f"None ({rule})."
-    members = "" if what == "document" else f" in {counted(found.documents, 'document')}"
-    if what == "document":
-        return f"{counted(found.documents, 'document')} in {counted(found.groups, 'group')} ({rule})."
-    return f"{counted(found.groups, 'group')}{members} ({rule})."
+    documents, groups = counted(found.documents, "document"), counted(found.groups, "group")
+    return f"{documents} in {groups} ({rule})." if what == "document" else f"{groups} in {documents} ({rule})."
 
 
 def _boilerplate(found: Boilerplate, whole: CorpusStatistics) -> Section:

@@ -78,7 +78,7 @@ class FaithfulnessSheet(TableSheet):
             (one.method, _with_half(one.share), "" if one.ahead is None else _with_half(one.ahead))
             for one in found.methods
         ]
-        self.table(table_of(("sentence chosen by", "share of the most", f"{first.method} ahead by"), rows))
+        self.table(table_of(("sentence chosen by", "share of the largest", f"{first.method} ahead by"), rows))
 
     def _agreement(self, result: Faithfulness) -> None:
         self.line(

@@ -1,4 +1,4 @@
-"""What the terminal and the page say of highlights, and the pieces that both draw."""
+"""What the terminal and the page say about highlights, and the passages that both draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.index.fragments import fragments, strength
 from jobs.index.highlights import Highlight, Span
 from jobs.index.snapshot import Facts
 
-# An error of a score that is worth a word.
+# A numerical error of a score above this is reported.
 LARGE_ERROR = 5e-3
 
 
@@ -65,14 +65,14 @@ def legend(facts: Facts) -> str:
 
 
 def document_facts(hit: Highlight) -> list[str]:
-    """What is known of a document beside its text, a few words each."""
+    """Return the facts of a document beside its text, a few words each."""
     large = abs(hit.error) > LARGE_ERROR * max(1.0, abs(hit.score))
     return [f"score {hit.score:.3f}", *([f"numerical error {hit.error:+.3f}"] if large else [])]
 
 
 def document_note(hit: Highlight) -> str:
     """What a reader must know of a document; "" for nothing."""
-    return "Truncated: the document is longer than the model reads; its beginning alone is explained." * hit.truncated
+    return "Truncated: the document is longer than the model reads; only its beginning is explained." * hit.truncated
 
 
 def footer(facts: Facts, model: str) -> str:

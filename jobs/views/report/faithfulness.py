@@ -26,7 +26,7 @@ QUANTITIES = {"pairs": "what words contribute to the score together"}
 LABELS = {"shuffled": "the same values shuffled"}
 SENTENCES = {
     "lift": "lift (highlighted)",
-    "sums": "sums to the score",
+    "sums": "sums",
     "sentence alone": "sentence by itself",
     "pooled tokens": "pooled token embeddings",
     "chance": "chance",
