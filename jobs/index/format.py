@@ -71,7 +71,6 @@ def id_hash(text: str | bytes) -> int:
 def document_batch(
     contributions: Sequence[Contributions],
     ids: Sequence[str],
-    text_hashes: Sequence[int] | None = None,
     *,
     precision: Precision = "int8",
     texts: bool = True,
@@ -79,14 +78,12 @@ def document_batch(
     """Return documents as one record batch of a part, in their order.
 
     ``contributions`` are raw, as ``Attributor.contributions`` returns them: they are completed and rounded here.
-    ``text_hashes`` are those of :func:`id_hash`; None computes them. Without ``texts`` the column ``text`` is null.
-    Pass :data:`BATCH` documents at a time, and what is left at a part's end (:func:`encoded_part`).
+    Without ``texts`` the column ``text`` is null. Pass :data:`BATCH` documents at a time, and the rest at a part's end
+    (:func:`encoded_part`).
     """
     assert contributions, "a batch has documents"
     assert len(contributions) == len(ids), "each document has an id"
     read = [one.text for one in contributions]
-    if text_hashes is None:
-        text_hashes = [id_hash(text.text) for text in read]
     first = np.cumsum([0, *(text.group_count for text in read)])
     rows_XD, scales_X = _rounded_rows(contributions, first, precision)
     starts, ends = (np.concatenate([getattr(text, name) for text in read]) for name in ("start_G", "end_G"))
@@ -114,7 +111,7 @@ def document_batch(
         "scales": lists("scales", scales_X, row_first),
         "residual": [one.residual for one in contributions],
         "truncated": [text.truncated for text in read],
-        "text_hash": list(text_hashes),
+        "text_hash": [id_hash(text.text) for text in read],
         **counts,
     }
     arrays = [_typed(found[field.name], field.type) for field in schema]

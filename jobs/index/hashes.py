@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from jobs.errors import RunError
+from jobs.index.blocks import damaged_file
 from jobs.index.format import id_hash
 from jobs.index.snapshot import FOLDER, load_snapshot, read_ids, snapshot_name
 from jobs.storage.s3 import StorageSettings
@@ -27,7 +27,7 @@ def part_texts(store: Store, name: str) -> pa.Table:
 
 
 def _columns(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
-    """Some columns of a part; Arrow fetches no others."""
+    """Return some columns of a part; no others are read."""
 
     def read() -> pa.Table:
         with store.open_input(name) as raw, pa.ipc.open_file(raw) as whole:
@@ -39,7 +39,7 @@ def _columns(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
     try:
         return store.attempt("read", name, read)
     except (pa.ArrowException, KeyError) as error:
-        raise RunError(f"{store.describe_name(name)}: is damaged: {str(error).splitlines()[0][:200]}") from None
+        raise damaged_file(store, name, error) from None
 
 
 def indexed_hashes(snapshot_url: str, storage: StorageSettings | None) -> pa.Table:

@@ -1,7 +1,7 @@
-"""The states of an index: which parts it consists of, where each document is, and what a reader checks.
+"""Snapshots of an index: which parts it consists of, where each document is, and what a reader checks.
 
-A state is one file, ``snapshots/00001.json``, which names everything that belongs to it. It is committed after what it
-names, and nothing that it names is ever changed, so a reader sees one state, whatever is written meanwhile.
+A snapshot is one file, ``snapshots/00001.json``, which names everything that belongs to it. It is committed after what
+it names, and nothing that it names is ever changed, so a reader sees one snapshot, whatever is written meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from jobs.errors import RunError
+from jobs.index.blocks import damaged_file
 from jobs.index.format import CRC, Precision, contents_crc
 from jobs.storage.store import Store
 
@@ -41,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Probe:
-    """A text and its embedding [D] as a query: what tells embeddings of the index's model from those of another."""
+    """A text and its embedding [D] as a query, to check that another embedding is of the index's model."""
 
     text: str
     embedding: tuple[float, ...]
@@ -74,10 +75,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One state of an index.
+    """What an index consists of at one time.
 
-    ``documents`` are live; ``dead`` counts the rows of ``parts`` that are not. ``ids`` is the name of the ids file,
-    whose column ``part`` is a place in ``parts``.
+    ``documents`` counts the live ones, ``dead`` those in ``parts`` that were replaced or removed.
+    ``ids`` is the name of the ids file, whose column ``part`` is a place in ``parts``.
     """
 
     number: int
@@ -106,7 +107,7 @@ def load_snapshot(store: Store, number: int | None = None) -> Snapshot:
     Raises:
         RunError: where there is none, or its file is damaged or of a later version.
     """
-    # Readers of parts need no validation; building the checks takes longer than importing the rest.
+    # Only the reading of a snapshot needs pydantic, which is slow to import.
     from pydantic import TypeAdapter, ValidationError
 
     numbers = snapshot_numbers(store)
@@ -122,9 +123,9 @@ def load_snapshot(store: Store, number: int | None = None) -> Snapshot:
             raise RunError(f"{store.describe_name(name)}: is of a later version ({version}); install a later tokenpair")
         return TypeAdapter(Snapshot).validate_json(data)
     except ValidationError as error:
-        raise RunError(f"{store.describe_name(name)}: is damaged: {_first_problem(error)}") from None
+        raise damaged_file(store, name, _first_problem(error)) from None
     except ValueError:
-        raise RunError(f"{store.describe_name(name)}: is damaged: not JSON") from None
+        raise damaged_file(store, name, "not JSON") from None
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -168,13 +169,12 @@ def read_ids(store: Store, snapshot: Snapshot) -> pa.Table:
             table = reader.read_all().select(IDS_SCHEMA.names).cast(IDS_SCHEMA)
         table.validate(full=True)
     except (pa.ArrowException, KeyError, OSError) as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise RunError(f"{store.describe_name(snapshot.ids)}: is damaged: {first}") from None
+        raise damaged_file(store, snapshot.ids, error) from None
     problem = None
     if len(table) != snapshot.documents:
         problem = f"has {len(table)} entries for {snapshot.documents} documents"
     elif len(table) and table["part"].to_numpy().max() >= len(snapshot.parts):
         problem = "names a part that the snapshot does not have"
     if problem:
-        raise RunError(f"{store.describe_name(snapshot.ids)}: is damaged: {problem}")
+        raise damaged_file(store, snapshot.ids, problem)
     return table
