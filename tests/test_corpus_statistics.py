@@ -109,6 +109,7 @@ def test_buckets_return_what_every_pair_returns() -> None:
     some = near_groups(values, owners[1::2], owners[1::2], 0.98)
     assert len(np.unique(some.labels)) == len(units) // 2
     # One owner: nothing to compare.
+    assert len(np.unique(near_groups(values, owners, np.zeros(len(units)), 0.98).labels)) == len(units)
     assert len(np.unique(bucket_groups(values, owners, np.zeros(len(units)), 0.98).labels)) == len(units)
 
 
@@ -122,8 +123,8 @@ def test_a_crowded_bucket_is_one_group_and_lowers_the_recall(monkeypatch: pytest
     assert len(np.unique(labels)) == 601
     # Rows of one cone that are not near each other: they share buckets, whatever the number of bits.
     cone = unit_rows(others + 6 * row)
-    whole = bucket_groups(cone, np.arange(600), np.arange(600), 0.9999)
     monkeypatch.setattr("jobs.analysis.corpus.near.MOST_BITS", 8)
+    whole = bucket_groups(cone, np.arange(600), np.arange(600), 0.9999)
     monkeypatch.setattr("jobs.analysis.corpus.near.NEIGHBOURS", 2)
     assert bucket_groups(cone, np.arange(600), np.arange(600), 0.9999).recall < whole.recall
 
