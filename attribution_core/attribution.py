@@ -294,16 +294,58 @@ class Attributor:
         lengths = (np.linalg.norm(columns.texts[at].embedding_D.astype(np.float64)) for at in edge)
         return Undefined(tuple(side for side, length in zip("ab", lengths, strict=True) if length <= SHORTEST))
 
+    def stored(
+        self,
+        texts: Sequence[ReadText],
+        completed: Sequence[NDArray[Any]],
+        embeddings: Sequence[NDArray[Any]],
+        nodes: Sequence[int],
+        residuals: Sequence[float],
+    ) -> list[Contributions]:
+        """Contributions of texts of one role that were computed before and stored.
+
+        ``completed`` are ĉ [G, D] of each, which sum to its embedding [D] of ``embeddings`` (:mod:`the completion
+        <attribution_core.pairs.completion>` to the score). Only references go through the model, once each.
+        """
+        if not texts:
+            return []
+        references_ND = self.routes.of(texts[0].role).references(texts).astype(np.float32)
+        return [
+            Contributions(
+                text=text,
+                nodes=count,
+                residual=residual,
+                converged=residual <= self.quadrature.tolerance,
+                way="stored",
+                values_GD=values_GD - np.outer(text.shares_G, reference_D).astype(np.float32),
+                embedding_D=embedding_D,
+                reference_D=reference_D,
+            )
+            for text, values_GD, embedding_D, reference_D, count, residual in zip(
+                texts, completed, embeddings, references_ND, nodes, residuals, strict=True
+            )
+        ]
+
     def known(
-        self, texts: Sequence[ReadText], edges: NDArray[np.int64], cache: ContributionCache | None = None
+        self,
+        texts: Sequence[ReadText],
+        edges: NDArray[np.int64],
+        cache: ContributionCache | None = None,
+        given: Mapping[int, Contributions] | None = None,
     ) -> tuple[list[Contributions], Pulled]:
         """The first half of :meth:`pair_columns`: contributions of distinct texts, or their products with partners.
 
-        First those that are computed alone, then those that need their partners.
+        First those that are computed alone, then those that need their partners. ``given`` has, by their places, the
+        contributions of texts that were stored (:meth:`stored`); all others are then computed alone.
         """
         if self.completion.sums_to == "centred" and not self.completion.centres:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
         products = self._products(None, cells=False)
+        if given:
+            rest = [at for at in range(len(texts)) if at not in given]
+            computed = self.routes.computed_alone([texts[at] for at in rest], cache)
+            both = dict(given) | dict(zip(rest, computed, strict=True))
+            return [both[at] for at in range(len(texts))], Pulled({})
         if self.level == "words":
             return known_for_words(self.routes, products, texts, edges, cache)
         return known_for_cells(self.routes, products, texts, edges, cache)

@@ -77,6 +77,7 @@ class Contributor:
         # A model is hooked while it is read up to the cut, and the budget is one thread's.
         self._computing = computing or threading.Lock()
         self._known: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
+        self._reference_ends: ByteCache[Any, NDArray[Any]] = ByteCache(REFERENCE_BYTES)
 
     @property
     def mesh(self) -> CalibratedMesh:
@@ -125,6 +126,19 @@ class Contributor:
                     none = embeddings[:0]
                     out[at] = Contributions(texts[at], 0, 0.0, True, "none", none, embeddings[row], references[row])
         return [out[at] for at in range(len(texts))]
+
+    def references(self, texts: Sequence[ReadText]) -> NDArray[Any]:
+        """Embeddings of the texts' references [texts, D]; of each distinct one a single text goes through the model."""
+        first: dict[Any, int] = {}
+        places = [first.setdefault(_reference_key(text), at) for at, text in enumerate(texts)]
+        fresh = {key: at for key, at in first.items() if key not in self._reference_ends}
+        if fresh:
+            for key, one in zip(fresh, self.ends([texts[at] for at in fresh.values()]), strict=True):
+                self._reference_ends[key] = one.reference_D
+        keys = {at: key for key, at in first.items()}
+        found = np.stack([self._reference_ends[keys[at]] for at in places])
+        self._reference_ends.shrink()
+        return found
 
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None
@@ -302,6 +316,12 @@ class Contributor:
 def tolerance_of(role: Role, tolerance: float) -> float:
     """The tolerance to aim at for a text of a role where ``tolerance`` is asked for."""
     return min(tolerance, max(QUERY_SHARE * tolerance, DEFAULT_TOLERANCE)) if role == "query" else tolerance
+
+
+def _reference_key(text: ReadText) -> Any:
+    """What decides a text's reference: its length, and the tokens that are not replaced."""
+    types = None if text.types_S is None else text.types_S.tobytes()
+    return len(text), text.ids_S[text.kept_S].tobytes(), text.kept_S.tobytes(), types, text.prompt_length
 
 
 def _fetched(values: Tensor) -> NDArray[Any]:

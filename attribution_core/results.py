@@ -112,7 +112,8 @@ class PairAttribution:
 
     ``matrix[i, j]`` is Â_ij = ĉ_i(a) · ĉ_j(b) / norm, [I, J], with a row for each of ``a.groups.labels`` and a column
     for each of ``b.groups.labels``, special tokens included; norm is ‖e(a)‖‖e(b)‖ for cosine and 1 for dot. NaN marks
-    a cell that a finished run did not store, and every cell where word pairs were not asked for (level "words"). ``total`` is the sum of all cells. ``sums_to`` says what that must be:
+    a cell that a finished run did not store, and every cell where word pairs were not asked for (level "words").
+    ``total`` is the sum of all cells. ``sums_to`` says what that must be:
 
     - ``score``: the score itself (the default);
     - ``difference``: the paper's ``score - reference_a - reference_b + reference_ab``, the score against texts whose

@@ -10,13 +10,15 @@ from attribution_core.hooks import register
 if TYPE_CHECKING:
     from jobs.config.job import load_job
     from jobs.engine.driver import run_job
+    from jobs.engine.indexing import build_index
     from jobs.index.reader import open_index
     from jobs.run.reader import open_run
 
-__all__ = ["load_job", "open_index", "open_run", "run_job"]
+__all__ = ["build_index", "load_job", "open_index", "open_run", "run_job"]
 
 # Imported when they are asked for: a command that prints a line needs none of them.
 _PLACES = {
+    "build_index": "jobs.engine.indexing",
     "load_job": "jobs.config.job",
     "open_index": "jobs.index.reader",
     "open_run": "jobs.run.reader",

@@ -37,13 +37,13 @@ class Held:
         self.broken = ""
         known = attributor.known
 
-        def held(texts: Any, edges: Any, cache: Any = None) -> Any:
+        def held(texts: Any, edges: Any, cache: Any = None, given: Any = None) -> Any:
             self.sizes.append(len(edges))
             self.began.set()
             assert self.let_go.wait(SECONDS)
             if self.broken and any(text.text == self.broken for text in texts):
                 raise ArithmeticError("this text cannot be computed")
-            return known(texts, edges, cache)
+            return known(texts, edges, cache, given)
 
         attributor.known = held  # type: ignore[method-assign]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,7 +275,8 @@ def top_cells(view: View, count: int) -> list[Cell]:
     return [cell for cell in view.pair.top(count, special=view.special) if np.isfinite(cell.value)]
 
 
-class WordSum(NamedTuple):
+@dataclass(frozen=True)
+class WordSum:
     """What group ``index`` of a text, called ``label``, adds to the pair's sum."""
 
     index: int

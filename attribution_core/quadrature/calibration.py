@@ -54,7 +54,8 @@ SAMPLE = (
 
 # Rules with more nodes than this are left as they are: the sample is too small to better them.
 MOST_FITTED = 16
-NEIGHBOURS = 5
+# Texts are of about one length up to this factor.
+LIKE = 2.0
 FINE_POINTS = 64
 # A rule is replaced by its fit only where the sample's residual falls below this share of what it was.
 WORTH_FITTING = 0.8
@@ -77,11 +78,16 @@ class CalibratedMesh:
         return self.fitted[count] if count in self.fitted else gauss(count, self.mesh)
 
     def start(self, tokens: int) -> int:
-        """The node count to try first: what the sample's texts of about that length needed in the middle."""
+        """The node count to try first: what the sample's texts of about that length needed in the middle.
+
+        Where the sample has none, it is what the one of the nearest length needed: long texts need more.
+        """
         if not self.needed:
             return NODE_COUNTS[0]
-        like = sorted(self.needed, key=lambda one: (abs(math.log(one[0] / tokens)), one))[:NEIGHBOURS]
-        return sorted(count for _, count in like)[len(like) // 2]
+        like = [count for length, count in self.needed if tokens / LIKE <= length <= tokens * LIKE]
+        if not like:
+            like = [min(self.needed, key=lambda one: abs(math.log(one[0] / tokens)))[1]]
+        return sorted(like)[len(like) // 2]
 
 
 def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_nodes: int) -> CalibratedMesh:

@@ -101,6 +101,9 @@ def _settings(
     top_k: Annotated[int | None, typer.Option(help="Word pairs stored of each pair; default 32.")] = None,
     store: Annotated[str | None, typer.Option(help="top (the default), or full for whole matrices.")] = None,
     format: Annotated[str | None, typer.Option(help="parquet (the default) or arrow.")] = None,
+    index: Annotated[
+        str | None, typer.Option(metavar="INDEX", help="Take the log's documents from this index.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="pairs (the default), or index for an index of the corpus.")] = None,
     values: Annotated[
         str | None, typer.Option(help="Values of an index: int8 (the default), float16, float32.")
@@ -164,6 +167,7 @@ def _settings(
         "store": store,
         "format": format,
         "task": task,
+        "index": index,
         "values": values,
         "texts": texts,
         "shards": shards,

@@ -15,6 +15,7 @@ from jobs.cli import (
     doctor,
     evaluation,
     explaining,
+    highlighting,
     indexing,
     probing,
     reasons,
@@ -62,6 +63,7 @@ def print_version() -> None:
 app.command()(running.run)
 app.command()(running.plan)
 app.command()(indexing.index)
+app.command()(highlighting.highlight)
 app.command()(watching.status)
 app.command()(watching.rejects)
 app.command()(explaining.explain)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobs.analysis.flips.result import Proof
     from jobs.analysis.margin.result import Margin
     from jobs.analysis.query.result import QueryResult
+    from jobs.index.highlights import Highlight
+    from jobs.index.snapshot import Facts
     from jobs.run.reader import Run
 
 Echo = Callable[[str], None]
@@ -95,6 +97,21 @@ def show_margin(margin: Margin, proof: Proof | None, *, html: Path | None, json:
         say(dumps(margin.to_dict() | ({} if proof is None else {"proof": proof.to_dict()}), ensure_ascii=True))
     else:
         terminal_margin(margin, Console(), proof=proof)
+
+
+def show_highlights(
+    query: str, hits: Sequence[Highlight], facts: Facts, *, html: Path | None, printed: bool, echo: Echo
+) -> None:
+    """Print highlights of an index where ``printed``, and write their page; raises StoreError if that fails."""
+    from rich.console import Console
+
+    from jobs.views.index.page import highlights_html
+    from jobs.views.index.terminal import terminal_highlights
+
+    if html is not None:
+        _write(html, _page(highlights_html(query, hits, facts)), echo)
+    if printed:
+        terminal_highlights(query, hits, facts, Console())
 
 
 def show_inversions(run: Run, top: int, arguments: Sequence[str], *, json: bool) -> None:

@@ -59,7 +59,7 @@ INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
 _INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
 # Settings that versions before did not have, with what their jobs did.
 _LATER = {"task": "pairs", "level": "pairs"} | _INDEX_ONLY
-_NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part")
+_NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part", "index")
 
 
 class JobConfig(Settings):
@@ -96,6 +96,9 @@ class JobConfig(Settings):
         default_factory=TextColumns, description="settings id, text, title, header, delimiter, quotes"
     )
     titles: bool = Field(True, strict=True, description="true (title, a space, text) or false (the text alone)")
+    index: Place | None = Field(
+        None, description="an index of the corpus (tokenpair index), whose documents are not computed again, or null"
+    )
     qrels: list[Place] | None = Field(
         None, min_length=1, description="the file of relevance judgments (TREC, or BEIR's TSV), a list, or null"
     )
@@ -181,12 +184,14 @@ class JobConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_an_index(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("task") != "index":
+        """An index, and a run that takes its documents from one, have other defaults than pairs."""
+        if not isinstance(given, dict) or (given.get("task") != "index" and given.get("index") is None):
             return given
         quadrature = given.get("quadrature") or {}
         if isinstance(quadrature, dict):
             quadrature = {"tolerance": INDEX_TOLERANCE} | quadrature
-        defaults = {"mode": "retrieval", "layer": INDEX_LAYER, "groups": "sentence"}
+        groups = "sentence" if given.get("task") == "index" else {"query": "word", "document": "sentence"}
+        defaults = {"mode": "retrieval", "layer": INDEX_LAYER, "groups": groups}
         return (
             defaults | {name: value for name, value in given.items() if value is not None} | {"quadrature": quadrature}
         )
@@ -263,7 +268,7 @@ def index_job(path: str | Path | None, overrides: Mapping[str, Any] | None = Non
     A retrieval log's job file serves as it is: of its inputs the corpus is taken.
     """
     settings = read_settings(path, overrides)
-    settings = {name: value for name, value in settings.items() if name not in _NOT_OF_AN_INDEX}
+    settings = {name: value for name, value in settings.items() if name not in (*_NOT_OF_AN_INDEX, "level", "store")}
     return parse_job(settings | {"task": "index"}, where=str(path) if path is not None else "")
 
 
@@ -289,7 +294,7 @@ def _check_together(job: JobConfig, where: str) -> None:
         wrong.append(f"input: is missing; give {_allowed('input')}; or, for a retrieval log, log, queries and corpus")
     elif job.input is not None and job.log is not None:
         wrong.append("log: found beside input; allowed: one of the two")
-    if job.log is not None and job.corpus is None:
+    if job.log is not None and job.corpus is None and job.index is None:
         wrong.append(f"corpus: is missing; give {_allowed('corpus')}")
     if job.log is not None and job.queries is None and job.log_format not in ("auto", "predictions"):
         wrong.append(f"queries: is missing; give {_allowed('queries')}")
@@ -302,7 +307,7 @@ def _check_together(job: JobConfig, where: str) -> None:
     if job.log is None and job.task == "pairs":
         wrong += [
             f"{name}: found without log; it belongs to a retrieval log"
-            for name in ("queries", "corpus", "qrels", "depth", "log_part")
+            for name in ("queries", "corpus", "qrels", "depth", "log_part", "index")
             if getattr(job, name) is not None
         ]
     if job.log is not None and job.mode != "retrieval":

@@ -250,7 +250,7 @@ def _facts(store: Store, job: JobConfig) -> Facts:
         model=job.model,
         fingerprint=str(resolved["fingerprint"]),
         layer=int(resolved["layer"]),
-        similarity=str(resolved["similarity"]),
+        similarity="dot" if resolved["similarity"] == "dot" else "cosine",
         groups=job.unit("document"),
         precision=job.values,
         width=len(embedding),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class _Request:
     texts: list[ReadText]
     edges: Ints
     ids: pa.Table
+    given: Mapping[int, Contributions]
     future: Future[Attributed] = field(default_factory=Future)
     asked: float = field(default_factory=time.perf_counter)
 
@@ -63,6 +65,7 @@ class _Group:
     texts: list[ReadText]
     places: list[Ints]
     edges: Ints
+    given: dict[int, Contributions]
     began: float
     known: Any = None
     device_seconds: float = 0.0
@@ -82,12 +85,15 @@ class Pipeline:
         for stage in (self._device, self._tables):
             threading.Thread(target=stage, name=f"worker-{stage.__name__}", daemon=True).start()
 
-    def attribute(self, texts: list[ReadText], edges: Ints, ids: pa.Table) -> Attributed:
+    def attribute(
+        self, texts: list[ReadText], edges: Ints, ids: pa.Table, given: Mapping[int, Contributions] | None = None
+    ) -> Attributed:
         """Attribute the pairs ``edges`` [P, 2], places in distinct ``texts``; ``ids`` has the ids of their P rows.
 
+        ``given`` has, by their places, the contributions of texts that were stored.
         Waits for the result, and raises what was raised while it was computed.
         """
-        request = _Request(texts, edges, ids)
+        request = _Request(texts, edges, ids, given or {})
         self._asked.put(request)
         return request.future.result()
 
@@ -122,7 +128,7 @@ class Pipeline:
 
     def _with_known(self, requests: list[_Request]) -> _Group:
         group = _grouped(requests)
-        group.known = self._attributor.known(group.texts, group.edges, self._cache)
+        group.known = self._attributor.known(group.texts, group.edges, self._cache, group.given)
         group.device_seconds = time.perf_counter() - group.began
         return group
 
@@ -183,4 +189,7 @@ def _grouped(requests: list[_Request]) -> _Group:
     ends = np.cumsum([len(request.texts) for request in requests])
     places = np.split(every, ends[:-1])
     edges = np.concatenate([of[request.edges] for request, of in zip(requests, places, strict=True)])
-    return _Group(requests, texts, places, edges, began)
+    given = {
+        int(of[at]): one for request, of in zip(requests, places, strict=True) for at, one in request.given.items()
+    }
+    return _Group(requests, texts, places, edges, given, began)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attribution_core.model.encoder import ReadText
     from attribution_core.results import Contributions
     from jobs.config.job import JobConfig
+    from jobs.engine.indexed_documents import IndexedDocuments
     from jobs.run.manifest import Shard
 
 MOST_PAIRS_AT_ONCE = 32_768
@@ -63,12 +64,13 @@ class ShardComputer:
     Several threads may call it: one tokenises while what another asked for is computed.
     """
 
-    def __init__(self, job: JobConfig, attributor: Attributor) -> None:
+    def __init__(self, job: JobConfig, attributor: Attributor, indexed: IndexedDocuments | None = None) -> None:
         # torch is imported by now.
         from attribution_core.contribution_cache import ContributionCache
 
         self._job = job
         self._attributor = attributor
+        self._indexed = indexed
         self._budget = attributor.contributor.integrator.budget
         self.cache = ContributionCache(int(self._budget * CACHE_SHARE))
         self._pipeline = Pipeline(attributor, self.cache, job.top_k, job.store)
@@ -110,9 +112,13 @@ class ShardComputer:
         attributed: list[Ints] = []
         ids = shard.pairs.select(["pair_id", "text_a_id", "text_b_id"])
         for part in self._slices(np.flatnonzero(~problem[edges].any(1)), edges, texts):
+            part, given = self._from_index(part, edges, texts, shard, rejected)
+            if not len(part):
+                continue
             numbers, local = np.unique(edges[part], return_inverse=True)
+            stored = {place: given[at] for place, at in enumerate(numbers.tolist()) if at in given}
             done = self._pipeline.attribute(
-                [texts[at] for at in numbers.tolist()], local.reshape(-1, 2), ids.take(pa.array(part))
+                [texts[at] for at in numbers.tolist()], local.reshape(-1, 2), ids.take(pa.array(part)), stored
             )
             for number, one in zip(numbers.tolist(), done.texts, strict=True):
                 explained.setdefault(number, one)
@@ -132,6 +138,33 @@ class ShardComputer:
             waited=waited,
             computed=computed,
         )
+
+    def _from_index(
+        self,
+        pairs: Ints,
+        edges: Ints,
+        texts: list[ReadText],
+        shard: Shard,
+        rejected: dict[int, list[tuple[str, str]]],
+    ) -> tuple[Ints, dict[int, Contributions]]:
+        """Those of ``pairs`` whose documents the index has, and these documents' contributions by their places.
+
+        The other pairs are added to ``rejected``. Without an index every pair stays.
+        """
+        if self._indexed is None:
+            return pairs, {}
+        documents = np.unique(edges[pairs, 1]).tolist()
+        found = self._stored(documents, texts, shard)
+        bad = {at: one for at, one in found.items() if isinstance(one, str)}
+        stays = ~np.isin(edges[pairs, 1], list(bad))
+        for at in pairs[~stays].tolist():
+            rejected[at] = [("b", bad[int(edges[at, 1])])]
+        return pairs[stays], {at: one for at, one in found.items() if not isinstance(one, str)}
+
+    def _stored(self, places: list[int], texts: list[ReadText], shard: Shard) -> dict[int, Contributions | str]:
+        assert self._indexed is not None, "the job names an index"
+        names = shard.texts["text_id"].take(pa.array(places, pa.int64())).to_pylist()
+        return dict(zip(places, self._indexed.contributions(names, [texts[at] for at in places]), strict=True))
 
     def _read(self, shard: Shard) -> list[ReadText]:
         """Every text of the shard, tokenised, in the order of its table."""
@@ -194,6 +227,14 @@ class ShardComputer:
         owner = shard.texts["owner"].to_pylist()
         owned = [at for at, own in enumerate(owner) if own and texts[at].problem is None]
         lone = sorted({int(canonical[at]) for at in owned} - set(explained))
+        if self._indexed is not None:
+            # A document that the index cannot give has no row.
+            documents = [at for at in lone if texts[at].role == "document"]
+            stored = self._stored(documents, texts, shard)
+            explained = explained | {at: one for at, one in stored.items() if not isinstance(one, str)}
+            missing = {at for at, one in stored.items() if isinstance(one, str)}
+            owned = [at for at in owned if int(canonical[at]) not in missing]
+            lone = [at for at in lone if at not in stored]
         if lone:
             alone = self._attributor.contributions([texts[at] for at in lone], self.cache)
             explained = explained | dict(zip(lone, alone, strict=True))

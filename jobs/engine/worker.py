@@ -23,6 +23,7 @@ import pyarrow as pa
 from jobs.cluster.environment import quiet_libraries
 from jobs.config.job import parse_job
 from jobs.engine.document_rows import DocumentComputer, ShardDocuments
+from jobs.engine.indexed_documents import IndexedDocuments
 from jobs.engine.shard_rows import ShardComputer, ShardTables
 from jobs.errors import RunError
 from jobs.plan.centre import mean_embeddings
@@ -107,7 +108,8 @@ class Worker:
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._load_model()
         indexing = self._job.task == "index"
-        self._computer = (DocumentComputer if indexing else ShardComputer)(self._job, self._attributor)
+        if indexing:
+            self._computer = DocumentComputer(self._job, self._attributor)
         # The driver already opened this store, so an outage is transient: retry.
         self._store = Store.open(self._run_url, self._job.storage, patient=True)
         facts = WorkerFacts(
@@ -128,6 +130,8 @@ class Worker:
             self._planned()
         if self._job.sums_to == "centred":
             self._centre()
+        if not indexing:
+            self._computer = ShardComputer(self._job, self._attributor, self._indexed())
         if self._log is not None:
             self._events = EventLog(Store.open(self._run_url, self._job.storage, patient=True), self._log)
         self._note(
@@ -218,6 +222,15 @@ class Worker:
         hand_back_freed_memory()
         torch.set_num_threads(self._threads)
         return make_attributor(self._job, self._device, self._threads)
+
+    def _indexed(self) -> IndexedDocuments | None:
+        """The documents of the index that the job names."""
+        if self._job.index is None:
+            return None
+        assert self._attributor is not None
+        number = self._planned().index_snapshot
+        assert number is not None, "a job with an index is planned with a state of it"
+        return IndexedDocuments(self._job, self._attributor, number)
 
     def _centre(self) -> None:
         centre_file = self._planned().centre_file

@@ -10,29 +10,36 @@ from jobs.index.snapshot import FOLDER, load_snapshot, read_ids, snapshot_name
 from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
 
-# The columns of a part that are read; Arrow fetches no others.
-_COLUMNS = ("id", "text_hash")
-
 
 def part_hashes(store: Store, name: str) -> pa.Table:
     """Return the columns hash and text_hash (uint64) of the documents of a part, in its order.
 
     Raises RunError where the part is damaged.
     """
+    table = _columns(store, name, ("id", "text_hash"))
+    hashes = [id_hash(key) for key in table["id"].to_pylist()]
+    return pa.table({"hash": pa.array(hashes, pa.uint64()), "text_hash": table["text_hash"].combine_chunks()})
+
+
+def part_texts(store: Store, name: str) -> pa.Table:
+    """Return the columns id and text of the documents of a part; RunError where it is damaged."""
+    return _columns(store, name, ("id", "text"))
+
+
+def _columns(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
+    """Some columns of a part; Arrow fetches no others."""
 
     def read() -> pa.Table:
         with store.open_input(name) as raw, pa.ipc.open_file(raw) as whole:
-            places = [whole.schema.get_field_index(column) for column in _COLUMNS]
+            places = [whole.schema.get_field_index(column) for column in columns]
         options = pa.ipc.IpcReadOptions(included_fields=places)
         with store.open_input(name) as raw, pa.ipc.open_file(raw, options=options) as part:
             return part.read_all()
 
     try:
-        table = store.attempt("read", name, read)
+        return store.attempt("read", name, read)
     except (pa.ArrowException, KeyError) as error:
         raise RunError(f"{store.describe_name(name)}: is damaged: {str(error).splitlines()[0][:200]}") from None
-    hashes = [id_hash(key) for key in table["id"].to_pylist()]
-    return pa.table({"hash": pa.array(hashes, pa.uint64()), "text_hash": table["text_hash"].combine_chunks()})
 
 
 def indexed_hashes(snapshot_url: str, storage: StorageSettings | None) -> pa.Table:

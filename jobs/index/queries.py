@@ -69,8 +69,11 @@ def checked_encoder(encode: Encode, facts: Facts, source: str = "encode") -> Enc
     return encode
 
 
-def model_encoder(facts: Facts, url: str) -> Encode:
+def model_encoder(facts: Facts, url: str, *, trust_remote_code: bool = False, pickled_weights: bool = False) -> Encode:
     """Return the encoder of queries by the model that the index was built with, checked; loads the model.
+
+    Whether the model's own code may run, or its pickled weights be opened, is for the caller to say: the index may be
+    somebody else's.
 
     Raises:
         RunError: where the model of that name is not the one that the index was built with.
@@ -88,8 +91,8 @@ def model_encoder(facts: Facts, url: str) -> Encode:
         reference=facts.reference,
         prompt_a=facts.prompts.get("query"),
         prompt_b=facts.prompts.get("document"),
-        trust_remote_code=facts.trust_remote_code,
-        pickled_weights=facts.pickled_weights,
+        trust_remote_code=trust_remote_code,
+        pickled_weights=pickled_weights,
     )
     if model.fingerprint() != facts.fingerprint:
         raise RunError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -44,11 +44,14 @@ def open_index(
     *,
     encode: Encode | None = None,
     cache_bytes: int = CACHE_BYTES,
+    trust_remote_code: bool = False,
+    pickled_weights: bool = False,
 ) -> Index:
     """Open the last state of an index, a local folder or ``s3://``; later updates of it do not change what is open.
 
     ``encode`` maps a query's text to its embedding [D], in place of the index's model; it is checked once, with a
     stored text. ``cache_bytes`` bounds what is read from S3 and stays in memory.
+    ``trust_remote_code`` and ``pickled_weights`` are those of ``Attributor``, for the index's model.
 
     Raises:
         RunError: where there is no index, or its state or ids are damaged.
@@ -57,7 +60,8 @@ def open_index(
     """
     store = Store.open(path, storage)
     store.patience = PATIENCE_SECONDS
-    return Index(store, load_snapshot(store), encode=encode, cache_bytes=cache_bytes)
+    allowed = {"trust_remote_code": trust_remote_code, "pickled_weights": pickled_weights}
+    return Index(store, load_snapshot(store), encode=encode, cache_bytes=cache_bytes, allowed=allowed)
 
 
 class Index:
@@ -67,9 +71,16 @@ class Index:
     """
 
     def __init__(
-        self, store: Store, snapshot: Snapshot, *, encode: Encode | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        store: Store,
+        snapshot: Snapshot,
+        *,
+        encode: Encode | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        allowed: Mapping[str, bool] | None = None,
     ) -> None:
         self._store = store
+        self._allowed = dict(allowed or {})
         self.snapshot = snapshot
         self._places = Places(store, snapshot, cache_bytes)
         self._batches = BatchCache(store, cache_bytes, self._decoded)
@@ -183,7 +194,7 @@ class Index:
         """Return the embedding [D] of a query's text."""
         if self._encode is None:
             with self._loading:
-                self._encode = self._encode or model_encoder(self.facts, self.url)
+                self._encode = self._encode or model_encoder(self.facts, self.url, **self._allowed)
         return checked_vector(self._encode(query), self.facts)
 
     def document(self, name: str) -> Document:

@@ -126,6 +126,9 @@ def plan_lines(
     whole = work + encoding_flops(sizes, plan.work)
     for level, other in plan.other_levels.items():
         share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
+        if level == "index":
+            yield f"index     from an index of the corpus (tokenpair index) it takes {share_of(share)} operations"
+            continue
         yield f"level     {job.level}; level: {level} takes {share_of(share)} operations ({LEVELS[level]})"
 
 
@@ -134,7 +137,10 @@ def size_lines(plan: Plan) -> Iterator[str]:
     for notice in plan.notices:
         yield f"note: {notice}"
     texts = " and ".join(f"{one['texts']:,} × {role}" for role, one in plan.lengths.items())
-    yield f"pairs     {plan.pairs:,} of {counted(plan.texts, 'distinct text')} ({texts})"
+    if plan.task == "index":
+        yield f"corpus    {counted(plan.pairs, 'document')} to index"
+    else:
+        yield f"pairs     {plan.pairs:,} of {counted(plan.texts, 'distinct text')} ({texts})"
     for role, one in plan.lengths.items():
         rate = plan.calibration.rates[role]
         tokens = min(one["50"] * 100 // rate.characters + rate.extra, rate.limit)
@@ -154,7 +160,7 @@ def size_lines(plan: Plan) -> Iterator[str]:
     pairs = [shard.pairs for shard in plan.shards]
     mean = sum(costs) / len(costs)
     yield (
-        f"shards    {len(costs):,} of {min(pairs):,} to {max(pairs):,} pairs; "
+        f"shards    {len(costs):,} of {min(pairs):,} to {max(pairs):,} {plan.noun}s; "
         f"the cheapest costs {min(costs) / mean:.2f}, the dearest {max(costs) / mean:.2f} of the mean"
     )
 

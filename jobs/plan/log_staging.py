@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from jobs.config.job import JobConfig
 from jobs.errors import SourceError
+from jobs.plan.index_texts import NOT_INDEXED, IndexTexts
 from jobs.plan.log_database import LogDatabase, called
 from jobs.plan.log_joins import ids_without_text, judged_queries, queries_without_rows, ranks_against_scores
 from jobs.plan.reject_limits import check_share
@@ -44,6 +45,12 @@ class LogStaging(LogDatabase):
         self._files = files
         self._document = ""  # an id of the corpus, to be shown where none fits
         self._rows = 0
+        self._index = IndexTexts(job) if job.index is not None else None
+
+    @property
+    def index_snapshot(self) -> int | None:
+        """The number of the state of the index that documents come from; None without an index."""
+        return None if self._index is None else self._index.snapshot.number
 
     def stage(self) -> None:
         """Everything that precedes sharding; SourceError where too much is wrong with the input."""
@@ -156,8 +163,11 @@ class LogStaging(LogDatabase):
                 INSERT INTO texts SELECT 0, id, no, length(text), trim(text, E' \\t\\r\\n') = '', text, row
                 FROM log_queries JOIN wanted USING (id) WHERE wanted.role = 0
             """)
-        self._read_texts("document", self._files.corpus)
+        if self._files.corpus:
+            self._read_texts("document", self._files.corpus)
         self._drop_second_texts()
+        if self._index is not None:
+            self._index.stage(self.con, self.notices)
 
     def _read_texts(self, what: str, files: list[InputFile]) -> None:
         job, role = self.job, 0 if what == "query" else 1
@@ -218,8 +228,9 @@ class LogStaging(LogDatabase):
 
     def _reject_without_text(self) -> None:
         """Rows whose query or document has no text, or a blank one, go to the rejects."""
+        no_text = NO_TEXT if self._index is None else NO_TEXT | {"document": NOT_INDEXED}
         cases = " ".join(
-            f"WHEN role = {role} AND missing THEN '{NO_TEXT[what]}' WHEN role = {role} THEN '{BLANK[what]}'"
+            f"WHEN role = {role} AND missing THEN '{no_text[what]}' WHEN role = {role} THEN '{BLANK[what]}'"
             for role, what in enumerate(("query", "document"))
         )
         self.con.execute(f"""
@@ -231,8 +242,9 @@ class LogStaging(LogDatabase):
         if not self.count("textless"):
             return
         self._check_mixed_up()
-        for role, files in enumerate((self._files.queries or self._files.log, self._files.corpus)):
-            self.note(ids_without_text(self.con, called(files), role))
+        documents = called(self._files.corpus) if self._files.corpus else "the index"
+        for role, name in enumerate((called(self._files.queries or self._files.log), documents)):
+            self.note(ids_without_text(self.con, name, role))
         pairs = self.count("ranked")
         self.con.execute("""
             CREATE TEMP TABLE bad AS
@@ -251,7 +263,7 @@ class LogStaging(LogDatabase):
         ids = "SELECT count(*) FROM wanted"
         wanted = one_number(self.con, ids)
         missing = one_number(self.con, "SELECT count(*) FROM textless WHERE missing")
-        if not self._files.queries or missing < SUSPICIOUS * wanted:
+        if not self._files.queries or not self._files.corpus or missing < SUSPICIOUS * wanted:
             return
         swapped = 0
         for role, files, columns in (

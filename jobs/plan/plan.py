@@ -118,7 +118,9 @@ def _write(
     notices += missing_prompts(job)
     if not calibration.measured:
         notices.append("the model's tokenizer is not on this machine, so lengths in tokens are assumed, not measured")
-    shards, side = assign_shards(staging.con, calibration, partial(_shards_by_seconds, job), job.shards, job.level)
+    shards, side = assign_shards(
+        staging.con, calibration, partial(_shards_by_seconds, job), job.shards, job.level, indexed=job.index is not None
+    )
     if job.shards is not None and len(shards) < job.shards:
         notices.append(
             f"{counted(len(shards), 'shard')} instead of {job.shards}: each text is in one shard with all its partners"
@@ -151,10 +153,11 @@ def _write(
         calibration=calibration,
         lengths=_lengths(staging, job.mode),
         work=work_of_level(staging.con, job.level),
-        other_levels={one: work_of_level(staging.con, one) for one in LEVELS if one != job.level},
+        other_levels={one: work_of_level(staging.con, one) for one in _other_levels(job)},
         centre_file=centre_file,
         judgments_file=judgments_file,
         corpus_file=corpus_file,
+        index_snapshot=staging.index_snapshot if isinstance(staging, LogStaging) else None,
         task=job.task,
         warnings=staging.warnings if isinstance(staging, LogStaging) else [],
     )
@@ -163,6 +166,13 @@ def _write(
     present = load_plan(run)  # another planner was first
     assert present is not None
     return present
+
+
+def _other_levels(job: JobConfig) -> list[str]:
+    """What else could be computed of the same pairs, or from an index of the corpus."""
+    if job.task == "index" or job.index is not None:
+        return []
+    return [one for one in LEVELS if one != job.level] + (["index"] if job.log is not None else [])
 
 
 def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int:

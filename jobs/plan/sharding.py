@@ -45,6 +45,8 @@ def assign_shards(
     wanted_for: Callable[[int, int, int], int],
     asked: int | None,
     level: Literal["pairs", "words"] = "pairs",
+    *,
+    indexed: bool = False,
 ) -> tuple[list[ShardInfo], str]:
     """Tables ``shard_of`` (no, shard), ``shard_texts`` (shard, no, owner, shared), ``costs``; the side that has shards.
 
@@ -52,15 +54,17 @@ def assign_shards(
     the pairs. The side is ``a_no`` or ``b_no``: the number of the expensive text, which is in one shard. Every text is
     owned by the first shard that holds it, and shared where it is not the only one. Shards follow the input's order.
     ``level`` is that of the job: without word pairs every text can be explained along its partners' embeddings.
+    ``indexed`` says that documents come from an index, where they cost nothing to compute.
     """
     width = calibration.width
     alone = {"pairs": f"least(groups, {width})", "words": f"least(groups, partners + 1, {width})"}
+    tokens = f"CASE WHEN role = 1 THEN 0 ELSE {calibration.tokens_sql()} END" if indexed else calibration.tokens_sql()
     con.execute(f"""
         CREATE TABLE costs AS
         WITH met AS (SELECT no, count(*) AS partners FROM
                      (SELECT a_no AS no FROM matched UNION ALL SELECT b_no FROM matched) GROUP BY no)
         SELECT no, role, characters, tokens, groups, partners, tokens * ({alone[level]} + 1) AS cost FROM (
-            SELECT no, role, characters, {calibration.tokens_sql()} AS tokens, {calibration.groups_sql()} AS groups,
+            SELECT no, role, characters, {tokens} AS tokens, {calibration.groups_sql()} AS groups,
                    partners
             FROM texts JOIN met USING (no))
     """)
@@ -103,7 +107,7 @@ def assign_shards(
         CREATE TABLE shard_costs AS
         WITH there AS (SELECT shard, {cheap} AS no, count(*) AS partners
                        FROM matched JOIN shard_of ON shard_of.no = {dear} GROUP BY ALL)
-        SELECT held.shard, costs.no, characters, costs.tokens,
+        SELECT held.shard, costs.no, costs.role, characters, costs.tokens,
                coalesce(directions.pairs, least(groups, {width})) AS pairs,
                coalesce(directions.words, least(groups, there.partners + 1, {width})) AS words
         FROM shard_texts held JOIN costs ON costs.no = held.no
@@ -115,12 +119,14 @@ def assign_shards(
 
 
 def work_of_level(con: duckdb.DuckDBPyConnection, level: str) -> Work:
-    """The total cost at a level of the shards that :func:`assign_shards` made."""
+    """The total cost at a level of the shards that :func:`assign_shards` made; ``index``: that of the queries alone."""
+    roles = "(0)" if level == "index" else "(0, 1)"
+    level = "pairs" if level == "index" else level
     row = one_row(
         con,
         f"""
         SELECT count(*), sum(tokens), sum(tokens * tokens), sum(tokens * {level}), sum(tokens * tokens * {level})
-        FROM shard_costs
+        FROM shard_costs WHERE role IN {roles}
         """,
     )
     return Work(*(int(value) for value in row))

@@ -139,11 +139,13 @@ class Plan:
     while planning, by reason. ``inputs`` has a dict for each input file: file, size, modified, fingerprint.
     ``centre_file`` has the sample of texts, by role, whose mean embedding a job with centred sums subtracts.
     ``judgments_file`` has the judgments of a log's queries, None for jobs without qrels and for older plans.
+    ``index_snapshot`` is the number of the state of the index that a log's documents come from.
     ``corpus_file`` has the hashes of ids and texts of an index's corpus; ``task`` is that of the job: each row of an
     index is planned as a pair of a document with itself. ``kept``
     is the schema of the columns passed through, under their names in the output. ``calibration`` has the rates that
     costs were estimated with, ``lengths`` the characters of distinct texts by role and percentile, ``work`` the sums
-    for the estimate, and ``other_levels`` the same for each level that the job does not have. ``warnings`` are the notices that the summary repeats.
+    for the estimate, and ``other_levels`` the same for each level that the job does not have, and with an index of the
+    corpus. ``warnings`` are the notices that the summary repeats.
     """
 
     job: str
@@ -165,6 +167,7 @@ class Plan:
     centre_file: str | None = None
     judgments_file: str | None = None
     corpus_file: str | None = None
+    index_snapshot: int | None = None
     task: str = "pairs"
     warnings: list[str] = field(default_factory=list)
     version: int = VERSION
@@ -219,6 +222,7 @@ def load_plan(run: Store) -> Plan | None:
             centre_file=None if manifest.get("centre_file") is None else str(manifest["centre_file"]),
             judgments_file=None if manifest.get("judgments_file") is None else str(manifest["judgments_file"]),
             corpus_file=None if manifest.get("corpus_file") is None else str(manifest["corpus_file"]),
+            index_snapshot=None if manifest.get("index_snapshot") is None else int(manifest["index_snapshot"]),
             task=str(manifest.get("task", "pairs")),
             warnings=[str(line) for line in manifest.get("warnings", [])],
             version=int(manifest["version"]),

@@ -136,7 +136,7 @@ def explained(asked: Any, log: Path, sums_to: str) -> Run:
             "workers": {"ray": False},
             "output": str(place),
         }
-        run_job(parse_job(settings))
+        run_job(parse_job(settings), quiet=True)
         print(f"{sums_to}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return open_run(str(place))
 
@@ -149,7 +149,7 @@ def report(runs: list[Run], seed: int) -> None:
     from jobs.analysis.faithfulness.judge import Judge
     from jobs.analysis.faithfulness.perturbation import Side
     from jobs.analysis.faithfulness.sampling import sample_pairs
-    from jobs.analysis.faithfulness.sentences import attributed, delete_sentences, top_sentences
+    from jobs.analysis.faithfulness.sentences import SUMS, attributed, delete_sentences, top_sentences
 
     started = time.perf_counter()
     run = runs[0]
@@ -158,7 +158,9 @@ def report(runs: list[Run], seed: int) -> None:
     for other in runs[1:]:
         for pair, _ in read_pairs(other, sorted(measured)):
             one = measured[pair.pair_id]
-            measured[pair.pair_id] = replace(one, values={**one.values, **attributed(pair, Side.of(pair.b))})
+            more = attributed(pair, Side.of(pair.b))
+            # Its lift is the first run's but for the numerical error.
+            measured[pair.pair_id] = replace(one, values={**one.values, SUMS[other.sums_to]: more[SUMS[other.sums_to]]})
     found = top_sentences(list(measured.values()), seed)
     assert found is not None, "too few queries"
     print(

@@ -107,6 +107,7 @@ def facts_of(run: Run) -> dict[str, Any]:
         "finished": run.finished,
         **plain,
         "sums_to": run.sums_to,
+        "level": "pairs" if run.has_word_pairs else "words",
         "reference": reference_of(run),
         "mode": "retrieval" if "query" in run.roles else "symmetric",
     }

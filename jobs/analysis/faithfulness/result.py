@@ -44,7 +44,8 @@ class Faithfulness:
     ``sums_to`` says what a pair's word pairs sum to in the run (score, difference or centred), ``shapley_orders`` how
     many orders the gold standard was sampled with. Of ``asked`` pairs, drawn out of ``of``, ``pairs`` had words enough,
     with ``draws`` different first texts. ``sentences`` is what deleting single sentences showed, None where second
-    texts are not grouped by sentence, or too few have three.
+    texts are not grouped by sentence, or too few have three. ``level`` is the run's: with words there are no word pairs
+    to judge.
     """
 
     run: str
@@ -71,6 +72,7 @@ class Faithfulness:
     measured: tuple[PairCurves, ...]
     sentences: TopSentences | None = None
     deleted: tuple[DeletedSentences, ...] = ()
+    level: str = "pairs"
 
     def curve(self, level: str, operation: str, method: str) -> Curve:
         """One of the curves."""
@@ -276,4 +278,5 @@ def summarise_curves(
         measured=tuple(pairs),
         sentences=top_sentences(deleted, seed),
         deleted=tuple(sorted(deleted, key=lambda one: one.pair_id)),
+        level="pairs" if run.has_word_pairs else "words",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from jobs.run.reader import Run
 
 if TYPE_CHECKING:
-    from attribution_core.model.modules import Role  # torch
+    pass  # torch
 
 BATCH_ROWS = 1 << 16
 

@@ -53,10 +53,11 @@ class Margin:
     """The difference of the scores of documents ``a`` and ``b`` for a query, split three times.
 
     ``query_words`` sums to ``difference`` = ``score_a`` - ``score_b``; so does ``pairs``, the strongest word pairs
-    first and the rest in one line (empty in a run without word pairs); ``a_words`` sums to ``score_a`` and ``b_words`` to -``score_b``, so both together
-    sum to the difference. In each list all special and prompt tokens are one line, and what the integral missed is
-    another: ``error`` is its size for the whole margin, so the words alone sum to the difference within ``error``. In
-    a run whose word pairs do not sum to the score (``sums_to``), what their sum leaves out is a line too.
+    first and the rest in one line (empty in a run without word pairs); ``a_words`` sums to ``score_a`` and ``b_words``
+    to -``score_b``, so both together sum to the difference. In each list all special and prompt tokens are one line,
+    and what the integral missed is another: ``error`` is its size for the whole margin, so the words alone sum to the
+    difference within ``error``. In a run whose word pairs do not sum to the score (``sums_to``), what their sum leaves
+    out is a line too.
 
     ``documents`` are a and b as in a QueryResult; ``notes`` are sentences that a reader must know.
     """

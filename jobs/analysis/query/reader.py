@@ -10,7 +10,7 @@ import numpy as np
 
 from attribution_core.errors import SettingError
 from attribution_core.results import Cell, ExplainedText
-from attribution_core.text.grouping import Groups, Unit
+from attribution_core.text.grouping import Groups, Kind, Unit
 from jobs.analysis.query.nearest import no_query
 from jobs.analysis.query.result import BY, By, QueryDocument, QueryResult
 from jobs.errors import RunError
@@ -129,19 +129,21 @@ def as_number(value: object) -> float | None:
 
 
 def _unwritten(rows: list[dict[str, Any]], names: tuple[str, str, str], role: str, unit: Unit) -> ExplainedText:
-    """A text of which an unfinished run has not written the row yet: the words that its stored cells name.
+    """A text of which an unfinished run has not written the row yet: the words that its stored cells name, if any.
 
     ``names`` are what its side calls the number of groups in a row, and a group's index and label in a cell.
     """
     size, index, label = names
     known = {cell[index]: cell[label] for row in rows for cell in row["top"]}
+    # Without word pairs (level: words) nothing says which groups are words.
+    other: Kind = "special" if known else "text"
     count = rows[0][size]
     groups = Groups(
         unit=unit,
         labels=tuple(known.get(g, "…") for g in range(count)),
         starts=(0,) * count,
         ends=(0,) * count,
-        kinds=tuple("text" if g in known else "special" for g in range(count)),
+        kinds=tuple("text" if g in known else other for g in range(count)),
         of_token=(),
     )
     return ExplainedText(text="", role=role, groups=groups, tokens=())

@@ -127,6 +127,10 @@ class ComparisonSheet(TableSheet):
                 "Attributions differ for that reason too, not only by model and layer.",
                 "yellow",
             )
+        without = [name for name, facts in (("first", one.first), ("second", one.second)) if facts["level"] == "words"]
+        if without:
+            runs = "both runs have" if len(without) == 2 else f"the {without[0]} run has"
+            self.line(f"Word pairs are not compared: {runs} none (level: words).")
 
     def _rankings(self, one: Comparison) -> None:
         """The change of the metric, and the queries that lost and gained most."""

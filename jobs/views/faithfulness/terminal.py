@@ -51,7 +51,8 @@ class FaithfulnessSheet(TableSheet):
             f"{result.groups} groups"
         )
         judge = "" if result.own_judge else f", by {model_words(result.judge)}"
-        self.line(f"What is judged: {SUMS[result.sums_to]}{judge}.")
+        sums = SUMS[result.sums_to]
+        self.line(f"What is judged: {sums if result.level == 'pairs' else sums.replace('word pairs', 'words')}{judge}.")
         self.blank()
         self.line(result.verdict.text, "bold")
         if caveat := few_draws(result.draws):
@@ -94,7 +95,10 @@ class FaithfulnessSheet(TableSheet):
             if kind == SPEARMAN and leads:
                 rows.append((f"ahead by, {level}", "", *(_with_half(lead.difference) for lead in leads)))
         self.table(table_of(HEADS, rows))
-        if result.whole < result.pairs:
+        if result.level == "words":
+            self.blank()
+            self.line("Word pairs are not judged: the run has no word pairs (level: words).")
+        elif result.whole < result.pairs:
             self.blank()
             self.line(
                 f"Word pairs are judged where all of them were stored: {result.whole:,} of {result.pairs:,} pairs "

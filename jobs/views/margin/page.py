@@ -70,7 +70,8 @@ TEMPLATE = """\
 {%- else %}{{ piece.text }}{% endif %}{% endfor %}</p>
 <p class="faint prose">Blue {{ unit }}s of the query speak for A, orange ones for B.
  {%- if word_pairs %} Point at one, or reach it by Tab:
- the {{ unit_b }}s of both documents that it met most are outlined.{% endif %} In each document, blue {{ unit_b }}s {{ above }}
+ the {{ unit_b }}s of both documents that it met most are outlined.{% endif %}
+ In each document, blue {{ unit_b }}s {{ above }}
  {%- if below %}, orange ones {{ below }}{% endif %}.</p>
 <div class="documents">
 {% for one in documents %}<article>

@@ -40,7 +40,9 @@ def query_notes(result: QueryResult) -> list[str]:
     """What a reader must know before trusting what is shown of the query, one sentence each."""
     lines = [result.unfinished] if result.unfinished else []
     if not result.query.text:
-        lines.append("The query's own text is not written yet: its words are known from the stored word pairs alone.")
+        known = any(document.cells for document in result.documents)
+        words = ": its words are known from the stored word pairs alone" if known else ""
+        lines.append(f"The query's own text is not written yet{words}.")
     return [*lines, *text_notes("the query", result.query)]
 
 

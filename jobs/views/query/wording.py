@@ -47,13 +47,15 @@ def marks(result: QueryResult) -> tuple[str, str]:
 
 
 def more_on_marks(result: QueryResult) -> str:
-    """What a lift is, and which pairs are listed; "word" is replaced by the documents' unit."""
+    """What a lift is, and which pairs are listed, or that there are none; "word" is replaced by the documents' unit."""
     unit = result.documents[0].explained.groups.unit
     lifts = (
         f"A {unit} lifts the score where it adds more than an average part of its document does; one that adds less "
         "pulls it down, though it may still add something. "
     )
     pairs = f"Below each document: its strongest {_pairs(result)}, and what each adds to {aim(result)}."
+    if not any(document.cells for document in result.documents):
+        pairs = f"The run has no {_pairs(result)} (level: words)."
     return (lifts if result.by == "lift" else "") + pairs
 
 

@@ -147,7 +147,9 @@
     for (const word of document.querySelectorAll("#explorer .word")) {
       const side = Number(word.dataset.side), g = Number(word.dataset.g);
       let value, limit = pair.limit, power = 0.5, chosen = false;
-      if (!focus) {
+      if (!focus || !pair.rows.length) {
+        // A pair without word pairs keeps its colours under the pointer.
+        chosen = Boolean(focus) && side === focus.side && g === focus.g;
         value = (pair.lifts || pair.sums)[side].get(g);
         limit = pair.largest[side];
         power = 1;
@@ -179,11 +181,12 @@
     const called = (side) => (pair.names[side].length > 1 ? `the ${pair.names[side]}` : pair.names[side]);
     if (!focus) {
       $("readout").replaceChildren(make("p", { className: "faint" },
-        `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see its pairs with the other text. ` +
+        `Point at a ${pair.unit}, or reach it with Tab and the arrow keys, to see ` +
+        (pair.rows.length ? "its pairs with the other text. Until then the" : "what it adds. The") + ` colours` +
         (pair.lifts
-          ? `Until then the colours show lifts: a blue ${pair.unit} adds more than an average part of its text does and ` +
+          ? ` show lifts: a blue ${pair.unit} adds more than an average part of its text does and ` +
             `lifts the score; an orange one adds less and pulls it down, though it may still add something.`
-          : `Until then the colours show how much each adds to ${pair.aim} in all.`)));
+          : ` show how much each adds to ${pair.aim} in all.`)));
       return;
     }
     if (!linked) {
@@ -197,7 +200,8 @@
     const strongest = [...linked].sort((x, y) => Math.abs(y[1]) - Math.abs(x[1])).slice(0, LISTED);
     const said = make("p", {}, make("strong", {}, label(focus.side, focus.g)),
       sum === undefined ? "" : ` adds ${signed(sum, digits)} to ${pair.aim} in all${lift}. `,
-      strongest.length ? `Its strongest pairs in ${called(1 - focus.side)}:` : "None of its pairs was stored.");
+      strongest.length ? `Its strongest pairs in ${called(1 - focus.side)}:`
+        : pair.rows.length ? "None of its pairs was stored." : "");
     const list = make("ol", {}, ...strongest.map(([g, value]) => make("li", { dataset: { g, value } },
       make("span", { className: "met" }, label(1 - focus.side, g)), " ",
       make("span", { className: "value" }, signed(value, digits)), " ",

@@ -71,7 +71,9 @@ def sections(result: dict[str, Any]) -> list[dict[str, Any]]:
 def section(result: dict[str, Any]) -> dict[str, Any]:
     """Agreement with deletion and the curves, as a part of the page."""
     notes = [result["verdict"]["text"]]
-    if result["sums_to"] != "score":
+    if result.get("level") == "words":
+        notes.append("Word pairs are not judged: the run has no word pairs (level: words).")
+    elif result["sums_to"] != "score":
         notes.append(f"What was judged are word pairs of sums_to: {result['sums_to']}.")
     return {
         "id": "found-faithfulness",

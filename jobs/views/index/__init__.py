@@ -1,0 +1,1 @@
+"""Highlights of an index in a terminal and on a page."""
