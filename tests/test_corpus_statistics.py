@@ -237,7 +237,7 @@ def test_hubs(tmp_path: Path) -> None:
     assert found.sentences[0].sentence == found.documents[0].sentence
     assert found.sentences[0].queries > 25
     assert found.skewness is not None
-    assert found.skewness > 3
+    assert found.skewness > found.chance_skewness + 2
     rows, ids = [], []
     for batch in index.batches():
         rows.append(batch.embeddings)
@@ -246,16 +246,23 @@ def test_hubs(tmp_path: Path) -> None:
     near = np.argsort(-(np.stack([index.encoded(query) for query in queries]) @ units.T), axis=1)[:, :10]
     counts = np.bincount(near.ravel(), minlength=300)
     assert found.never == (counts == 0).sum()
+    assert found.chance_never == pytest.approx(300 * (1 - 10 / 300) ** 60)
+    # Of a binomial distribution, (1 - 2p) / sqrt(np (1 - p)).
+    assert found.chance_skewness == pytest.approx((1 - 20 / 300) / np.sqrt(60 * (10 / 300) * (290 / 300)))
     assert found.documents[0].queries == counts[ids.index("d17")]
 
 
 def test_without_a_hub_none_is_named(tmp_path: Path) -> None:
     """Would catch a rule that calls the largest of many counts a hub."""
     index = index_of(tmp_path, plain(300), encode=encoder(directions(60, seed=3)))
-    found = corpus_statistics(index, [f"query {number}" for number in range(60)]).hubs
+    whole = corpus_statistics(index, [f"query {number}" for number in range(60)])
+    found = whole.hubs
     assert found is not None
     assert found.hub_documents == 0
     assert found.hub_sentences == 0
+    said = " ".join(corpus_text(whole).split())
+    assert "No document is in many more." in said
+    assert "no small group of documents takes the results" in said
 
 
 def test_damaged_documents_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
