@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus_index import WIDTH, Written, directions, index_of, turned
+from index_files import attributor, contributions_of, facts_of, write_index
 from numpy.typing import NDArray
+from tiny_models import TinyModels, random_text
 from typer.testing import CliRunner
 
+from attribution_core.errors import SettingError
 from jobs.analysis.corpus import collect as scan
 from jobs.analysis.corpus.collect import Nearest
 from jobs.analysis.corpus.compute import corpus_statistics, read_queries
@@ -20,8 +24,10 @@ from jobs.analysis.corpus.near import bucket_groups, near_groups, unit_rows
 from jobs.analysis.corpus.result import Repeated
 from jobs.cli.main import app
 from jobs.errors import RunError, SourceError
+from jobs.index.queries import ModelEncoder
 from jobs.index.reader import Index, open_index
 from jobs.progress import Progress
+from jobs.storage.store import Store
 from jobs.views.corpus.page import corpus_html
 from jobs.views.corpus.terminal import corpus_text
 
@@ -347,6 +353,28 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["stats", str(tmp_path), "--queries", "x.tsv"])
     assert result.exit_code == 2
     assert "--queries is for an index" in result.stderr
+
+
+def test_the_index_s_model_encodes_queries_together(tiny: TinyModels, tmp_path: Path) -> None:
+    """Would catch embeddings under another query, and a query without a token that stops all others."""
+    model = attributor(tiny.load("bert", similarity="cosine"))
+    rng = random.Random(0)
+    texts = {f"d{number}": f"{random_text(rng, words=5)}. {random_text(rng, words=4)}." for number in range(12)}
+    write_index(Store.open(str(tmp_path)), contributions_of(model, texts), list(texts), facts_of(model))
+    index = open_index(tmp_path)
+    index._encode = ModelEncoder(model)
+    queries = ["a coffee", "", "tea is not bad at all, and neither is coffee", "bad"]
+    found = index.encoded_many(queries)
+    assert found[1] is None
+    for query, one in zip(queries, found, strict=True):
+        if one is not None:
+            np.testing.assert_allclose(one, index.encoded(query), rtol=1e-4, atol=1e-6)
+    with pytest.raises(SettingError, match="the query has"):
+        index.encoded("")
+    statistics = corpus_statistics(index, queries)
+    assert statistics.hubs is not None
+    assert statistics.hubs.queries == 3
+    assert statistics.notes == ("1 query left out: the model reads no token of it.",)
 
 
 def test_queries_are_any_table(tmp_path: Path) -> None:
