@@ -41,7 +41,8 @@ def evaluate(
 ) -> None:
     """Test whether a run's attributions can be trusted: delete words and compare the change of the model's score.
 
-    The verdict compares the attributions with products of token embeddings, which cost nothing.
+    The verdict compares the attributions with products of token embeddings, which cost nothing. Where documents are
+    grouped by sentence, each sentence is deleted too.
     """
     with errors_as_messages(context):
         quiet_libraries()

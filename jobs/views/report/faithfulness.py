@@ -115,8 +115,8 @@ def sentences(result: dict[str, Any]) -> dict[str, Any] | None:
         f"{own['share']['mean']:.0%} of that ({own['share']['low']:.0%} to {own['share']['high']:.0%}).",
         "notes": [
             f"{found['pairs']:,} documents of three sentences or more, {found['sentences'] / found['pairs']:.1f} on "
-            f"average, with {found['draws']:,} different first texts. The attributions are ahead, with 95 % "
-            f"intervals, of: {'; '.join(ahead)}."
+            f"average, with {found['draws']:,} different first texts. The attributions' lead, with 95 % "
+            f"intervals, over: {'; '.join(ahead)}."
         ],
         "plots": [{"title": title, "note": note, "svg": plots.bars(title, rows)}],
         "numbers": [],
