@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus_index import WIDTH, Written, directions, index_of, turned
+from index_files import attributor, contributions_of, facts_of, write_index
 from numpy.typing import NDArray
+from tiny_models import TinyModels, random_text
 from typer.testing import CliRunner
 
+from attribution_core.errors import SettingError
 from jobs.analysis.corpus import collect as scan
 from jobs.analysis.corpus.collect import Nearest
 from jobs.analysis.corpus.compute import corpus_statistics, read_queries
@@ -20,8 +24,10 @@ from jobs.analysis.corpus.near import bucket_groups, near_groups, unit_rows
 from jobs.analysis.corpus.result import Repeated
 from jobs.cli.main import app
 from jobs.errors import RunError, SourceError
+from jobs.index.queries import ModelEncoder
 from jobs.index.reader import Index, open_index
 from jobs.progress import Progress
+from jobs.storage.store import Store
 from jobs.views.corpus.page import corpus_html
 from jobs.views.corpus.terminal import corpus_text
 
@@ -109,6 +115,7 @@ def test_buckets_return_what_every_pair_returns() -> None:
     some = near_groups(values, owners[1::2], owners[1::2], 0.98)
     assert len(np.unique(some.labels)) == len(units) // 2
     # One owner: nothing to compare.
+    assert len(np.unique(near_groups(values, owners, np.zeros(len(units)), 0.98).labels)) == len(units)
     assert len(np.unique(bucket_groups(values, owners, np.zeros(len(units)), 0.98).labels)) == len(units)
 
 
@@ -122,8 +129,8 @@ def test_a_crowded_bucket_is_one_group_and_lowers_the_recall(monkeypatch: pytest
     assert len(np.unique(labels)) == 601
     # Rows of one cone that are not near each other: they share buckets, whatever the number of bits.
     cone = unit_rows(others + 6 * row)
-    whole = bucket_groups(cone, np.arange(600), np.arange(600), 0.9999)
     monkeypatch.setattr("jobs.analysis.corpus.near.MOST_BITS", 8)
+    whole = bucket_groups(cone, np.arange(600), np.arange(600), 0.9999)
     monkeypatch.setattr("jobs.analysis.corpus.near.NEIGHBOURS", 2)
     assert bucket_groups(cone, np.arange(600), np.arange(600), 0.9999).recall < whole.recall
 
@@ -236,7 +243,7 @@ def test_hubs(tmp_path: Path) -> None:
     assert found.sentences[0].sentence == found.documents[0].sentence
     assert found.sentences[0].queries > 25
     assert found.skewness is not None
-    assert found.skewness > 3
+    assert found.skewness > found.chance_skewness + 2
     rows, ids = [], []
     for batch in index.batches():
         rows.append(batch.embeddings)
@@ -245,16 +252,23 @@ def test_hubs(tmp_path: Path) -> None:
     near = np.argsort(-(np.stack([index.encoded(query) for query in queries]) @ units.T), axis=1)[:, :10]
     counts = np.bincount(near.ravel(), minlength=300)
     assert found.never == (counts == 0).sum()
+    assert found.chance_never == pytest.approx(300 * (1 - 10 / 300) ** 60)
+    # Of a binomial distribution, (1 - 2p) / sqrt(np (1 - p)).
+    assert found.chance_skewness == pytest.approx((1 - 20 / 300) / np.sqrt(60 * (10 / 300) * (290 / 300)))
     assert found.documents[0].queries == counts[ids.index("d17")]
 
 
 def test_without_a_hub_none_is_named(tmp_path: Path) -> None:
     """Would catch a rule that calls the largest of many counts a hub."""
     index = index_of(tmp_path, plain(300), encode=encoder(directions(60, seed=3)))
-    found = corpus_statistics(index, [f"query {number}" for number in range(60)]).hubs
+    whole = corpus_statistics(index, [f"query {number}" for number in range(60)])
+    found = whole.hubs
     assert found is not None
     assert found.hub_documents == 0
     assert found.hub_sentences == 0
+    said = " ".join(corpus_text(whole).split())
+    assert "No document is in many more." in said
+    assert "no small group of documents takes the results" in said
 
 
 def test_damaged_documents_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
@@ -339,6 +353,28 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["stats", str(tmp_path), "--queries", "x.tsv"])
     assert result.exit_code == 2
     assert "--queries is only for an index" in result.stderr
+
+
+def test_the_index_s_model_encodes_queries_together(tiny: TinyModels, tmp_path: Path) -> None:
+    """Would catch embeddings under another query, and a query without a token that stops all others."""
+    model = attributor(tiny.load("bert", similarity="cosine"))
+    rng = random.Random(0)
+    texts = {f"d{number}": f"{random_text(rng, words=5)}. {random_text(rng, words=4)}." for number in range(12)}
+    write_index(Store.open(str(tmp_path)), contributions_of(model, texts), list(texts), facts_of(model))
+    index = open_index(tmp_path)
+    index._encode = ModelEncoder(model)
+    queries = ["a coffee", "", "tea is not bad at all, and neither is coffee", "bad"]
+    found = index.encoded_many(queries)
+    assert found[1] is None
+    for query, one in zip(queries, found, strict=True):
+        if one is not None:
+            np.testing.assert_allclose(one, index.encoded(query), rtol=1e-4, atol=1e-6)
+    with pytest.raises(SettingError, match="the query has"):
+        index.encoded("")
+    statistics = corpus_statistics(index, queries)
+    assert statistics.hubs is not None
+    assert statistics.hubs.queries == 3
+    assert statistics.notes == ("1 query left out: the model reads no token of it.",)
 
 
 def test_queries_are_any_table(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from s3_server import S3Server
 from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor
@@ -20,9 +22,12 @@ from jobs.engine.indexing import IndexOutcome, build_index, read_ids_file
 from jobs.engine.worker import ShardReport, Worker
 from jobs.errors import JobError, RunError, SourceError
 from jobs.index.format import id_hash
+from jobs.index.generations import open_build
+from jobs.index.reader import open_index
 from jobs.index.snapshot import Snapshot, load_snapshot, read_ids
-from jobs.run.reader import open_run
+from jobs.run.reader import Run, open_run
 from jobs.run.record import read_record
+from jobs.run.status import read_status
 from jobs.storage.store import Store
 
 SETTINGS: dict[str, Any] = {"layer": 1, "workers": {"ray": False}, "shards": 4}
@@ -282,3 +287,55 @@ def test_ids_are_read_from_a_file(tmp_path: Path) -> None:
         read_ids_file(tmp_path / "empty")
     with pytest.raises(JobError, match="cannot be read"):
         read_ids_file(tmp_path / "missing")
+
+
+def test_status_and_rejects_are_those_of_the_last_build(model: str, rng: random.Random, tmp_path: Path) -> None:
+    """Would catch an index whose progress nobody can see, and a traceback where a run's command gets an index."""
+    texts = corpus(rng, 4) | {"blank": " "}
+    build(tmp_path, model, texts, worker_class=stopping(1))
+    index = str(tmp_path / "index")
+    first = read_status(open_build(index))
+    assert first.state == "incomplete"
+    assert any(line.startswith("texts    1 of 4") for line in first.lines())
+    build(tmp_path, model, texts)
+    last = open_build(index)
+    assert read_status(last).state == "finished"
+    assert "texts    4 documents" in read_status(last).lines()
+    assert Run(last).rejects().num_rows == 1
+    with pytest.raises(RunError, match="is an index, not a run"):
+        open_run(index)
+    with pytest.raises(RunError, match="is a build of an index and has no pairs"):
+        Run(last).to_table()
+
+
+def test_an_index_on_s3_is_built_and_updated(
+    model: str, rng: random.Random, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.admin.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{s3.bucket}/{uuid.uuid4().hex}"
+    where = {"output": url, "storage": {"endpoint_url": s3.endpoint}}
+    texts = corpus(rng, 5)
+    places = {"model": model, "corpus": str(tmp_path / "corpus.jsonl")}
+    job_of(tmp_path, model, texts)
+    job = index_job(None, places | SETTINGS | where)
+    assert build_index(job, quiet=True).changes.added == 5
+    job_of(tmp_path, model, texts | {"d1": "Changed. On the store."})
+    outcome = build_index(job, quiet=True)
+    assert (outcome.changes.changed, outcome.changes.unchanged) == (1, 4)
+    index = open_index(url, job.storage)
+    assert index.document("d1").text == "Changed. On the store."
+    assert sorted(index.ids()) == sorted(texts)
+    assert read_status(open_build(url, job.storage)).state == "finished"
+
+
+@pytest.mark.slow
+def test_workers_of_ray_build_an_index(model: str, rng: random.Random, tmp_path: Path) -> None:
+    texts = corpus(rng, 8)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder in (alone, together):
+        folder.mkdir()
+    build(alone, model, texts)
+    ray = job_of(together, model, texts, workers={"count": 2, "ray": True})
+    assert build_index(ray, quiet=True).exit_code == 0
+    assert bytes_of(alone) == bytes_of(together)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.flags import Endpoint, Profile, Region
+from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 from jobs.cli.output import check_targets, show_corpus
 from jobs.cluster.environment import quiet_libraries
@@ -17,6 +17,7 @@ from jobs.progress import make_progress
 
 if TYPE_CHECKING:
     from jobs.config.job import StorageOptions
+    from jobs.index.reader import Index
 
 
 def stats(
@@ -40,6 +41,10 @@ def stats(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="For an index: write an HTML page too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For an index: print the result as JSON instead.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    pickled_weights: Annotated[
+        bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write the files and print nothing; for an index: hide the progress.")
     ] = False,
@@ -54,13 +59,22 @@ def stats(
     For an index, print repeated sentences and documents, boilerplate, how much each position adds, and with --queries
     which documents and sentences are near many queries. Nothing is written into the index.
     """
-    with errors_as_messages(context):
+    with errors_as_messages(context, names=MODEL_NAMES if queries is not None else None):
         storage = storage_options(endpoint_url, region, profile)
         of_index = _is_index(run_directory, storage)
         of_runs = {"--only": only, "--pipeline": pipeline, "--sample": sample, "--gold": gold, "--all": everything}
-        _check_flags(run_directory, of_index, of_runs, {"--queries": queries, "--html": html, "--json": json})
+        of_indexes = {"--queries": queries, "--html": html, "--json": json}
+        of_indexes |= {"--trust-remote-code": trust_remote_code, "--pickled-weights": pickled_weights}
+        _check_flags(run_directory, of_index, of_runs, of_indexes)
         if of_index:
-            _of_index(run_directory, storage, queries, html, json=json, resamples=resamples, seed=seed, quiet=quiet)
+            check_targets(html)
+            quiet_libraries()
+            from jobs.index.reader import open_index
+
+            index = open_index(
+                run_directory, storage, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights
+            )
+            _of_index(index, queries, html, json=json, resamples=resamples, seed=seed, quiet=quiet)
             return
         from jobs.analysis.statistics.compute import compute_statistics
         from jobs.analysis.statistics.tagging import chosen_pipeline
@@ -109,22 +123,10 @@ def _check_flags(location: str, of_index: bool, of_runs: dict[str, Any], of_inde
 
 
 def _of_index(
-    location: str,
-    storage: StorageOptions,
-    queries: str | None,
-    html: Path | None,
-    *,
-    json: bool,
-    resamples: int,
-    seed: int,
-    quiet: bool,
+    index: Index, queries: str | None, html: Path | None, *, json: bool, resamples: int, seed: int, quiet: bool
 ) -> None:
-    check_targets(html)
-    quiet_libraries()
     from jobs.analysis.corpus.compute import corpus_statistics, read_queries
-    from jobs.index.reader import open_index
 
-    index = open_index(location, storage)
     texts = read_queries(queries) if queries is not None else []
     with make_progress(note, quiet=quiet) as progress:
         found = corpus_statistics(index, texts, resamples=resamples, seed=seed, progress=progress)

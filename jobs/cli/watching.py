@@ -11,7 +11,6 @@ import typer
 from jobs.cli.flags import Endpoint, Profile, Region
 from jobs.cli.messages import errors_as_messages, run_arguments, say, storage_options
 from jobs.errors import JobError
-from jobs.storage.store import Store
 
 REJECTS_LISTED = 10
 
@@ -26,9 +25,10 @@ def status(
 ) -> None:
     """Show the progress of a run, read from its run directory alone: while it runs, and from any machine."""
     with errors_as_messages(context):
+        from jobs.index.generations import open_build
         from jobs.run.status import read_status
 
-        progress = read_status(Store.open(run_directory, storage_options(endpoint_url, region, profile)))
+        progress = read_status(open_build(run_directory, storage_options(endpoint_url, region, profile)))
         if as_json:
             typer.echo(json.dumps(progress.plain(), ensure_ascii=True, indent=1))
             return
@@ -55,12 +55,13 @@ def rejects(
         from rich.console import Console
 
         from jobs.analysis.listing import open_rejects
-        from jobs.run.reader import open_run
+        from jobs.index.generations import open_build
+        from jobs.run.reader import Run
         from jobs.views.lists import csv_rejects, json_rejects, terminal_rejects
 
         if format not in ("table", "json", "csv"):
             raise JobError(f"--format: found {format!r}; allowed: table, json or csv")
-        run = open_run(run_directory, storage_options(endpoint_url, region, profile))
+        run = Run(open_build(run_directory, storage_options(endpoint_url, region, profile)))
         with open_rejects(run) as rejected:
             rows = rejected.rows(REJECTS_LISTED if top is None and format == "table" else top, reason)
             if format == "table":

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # The share of the memory budget for contributions that are computed at once; their rows are a quarter of it or less.
 SHARE = 1 / 16
+# A document that is tokenised takes up to 200 kB.
+READ_AT_ONCE = 512
 
 
 @dataclass
@@ -53,34 +55,39 @@ class DocumentComputer:
     def compute(self, shard: Shard) -> ShardDocuments:
         """Return the documents of ``shard`` in the order of the corpus; raises what the attributor raises."""
         ids, texts = shard.texts["text_id"].to_pylist(), shard.texts["text"].to_pylist()
+        problems: dict[int, str] = {}
+        batches: list[pa.RecordBatch] = []
+        waiting: list[tuple[str, Contributions]] = []
         asked = time.perf_counter()
         with self._computing:
             began = time.perf_counter()
             # The rows of a shard are the same to the last bit, whichever shards this process computed before.
             self._attributor.forget_references()
-            read = self._attributor.read(texts, "document")
-            problems = {at: text.problem for at, text in enumerate(read) if text.problem is not None}
-            batches: list[pa.RecordBatch] = []
-            waiting: list[tuple[str, Contributions]] = []
-            count = 0
-            for places in self._slices([at for at in range(len(read)) if at not in problems], read):
-                computed = self._attributor.contributions([read[at] for at in places])
-                for at, one in zip(places, computed, strict=True):
-                    if np.linalg.norm(one.embedding_D.astype(np.float64)) <= SHORTEST:
-                        problems[at] = EMBEDS_TO_ZERO
-                        continue
-                    waiting.append((ids[at], one))
-                    count += 1
-                    if len(waiting) == BATCH:
-                        batches.append(self._batch(waiting))
-                        waiting.clear()
+            for at, one in self._contributions(texts, problems):
+                waiting.append((ids[at], one))
+                if len(waiting) == BATCH:
+                    batches.append(self._batch(waiting))
+                    waiting.clear()
             if waiting:
                 batches.append(self._batch(waiting))
             if not batches:
                 batches.append(no_documents(self._attributor.encoder.embedding_width, self._job.values))
             part = encoded_part(batches)
         rejects = [_reject(shard, at, problems[at], texts[at]) for at in sorted(problems)]
-        return ShardDocuments(part, count, rejects, began - asked, time.perf_counter() - began)
+        return ShardDocuments(part, sum(map(len, batches)), rejects, began - asked, time.perf_counter() - began)
+
+    def _contributions(self, texts: list[str], problems: dict[int, str]) -> Iterator[tuple[int, Contributions]]:
+        """Contributions of texts by their places; ``problems`` gets the reasons of those that have none."""
+        for low in range(0, len(texts), READ_AT_ONCE):
+            read = self._attributor.read(texts[low : low + READ_AT_ONCE], "document")
+            problems |= {low + at: text.problem for at, text in enumerate(read) if text.problem is not None}
+            for places in self._slices([at for at, text in enumerate(read) if text.problem is None], read):
+                computed = self._attributor.contributions([read[at] for at in places])
+                for at, one in zip(places, computed, strict=True):
+                    if np.linalg.norm(one.embedding_D.astype(np.float64)) > SHORTEST:
+                        yield low + at, one
+                    else:
+                        problems[low + at] = EMBEDS_TO_ZERO
 
     def _batch(self, documents: list[tuple[str, Contributions]]) -> pa.RecordBatch:
         ids, contributions = zip(*documents, strict=True)

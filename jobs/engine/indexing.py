@@ -20,9 +20,9 @@ from jobs.engine.driver import Outcome, run_job
 from jobs.engine.worker import PROBE, Worker
 from jobs.errors import JobError, RunError
 from jobs.index.format import id_hash
+from jobs.index.generations import generation_name
 from jobs.index.hashes import part_hashes
 from jobs.index.snapshot import (
-    FOLDER,
     IDS_SCHEMA,
     Facts,
     Part,
@@ -43,7 +43,6 @@ from jobs.run.tables import JOB_FILE, RESULT_OF, SUCCESS
 from jobs.sources import input_files
 from jobs.storage.store import Store
 
-GENERATIONS = "generations"
 # Settings that may differ between the generations of an index: where the documents come from, and how many.
 _OF_A_CORPUS = ("corpus", "corpus_columns", "titles", "limit", "sample", "seed", "max_rejects", "shards", "update_of")
 
@@ -133,7 +132,7 @@ def build_index(
     if before is None and (partial or remove):
         raise RunError(f"{root.url}: holds no index yet, so there is nothing to update; build one first")
     number = 1 if before is None else before.number + 1
-    generation = f"{GENERATIONS}/{number:05d}"
+    generation = generation_name(number)
     base = None if before is None else f"{root.url}/{snapshot_name(before.number)}"
     own = job.model_copy(update={"output": f"{root.url}/{generation}", "update_of": base})
     store = Store.open(own.output, job.storage)
@@ -186,7 +185,7 @@ def _state(root: Store) -> Snapshot | None:
         )
     if snapshot_numbers(root):
         return load_snapshot(root)
-    others = [name for name in root.list("") if name not in (GENERATIONS, FOLDER)]
+    others = root.list("")
     if others:
         raise RunError(f"{root.url}: is not empty and not an index (it holds {', '.join(others[:3])})")
     return None
@@ -207,7 +206,7 @@ def _stale(store: Store, job: JobConfig, echo: Callable[[str], None]) -> bool:
 
 def _check_same_index(root: Store, before: Snapshot, job: JobConfig) -> None:
     """RunError where the settings of an index differ from the job's; its model's files are compared too."""
-    last = Store.open(f"{root.url}/{GENERATIONS}/{_last_generation(before):05d}", job.storage)
+    last = Store.open(f"{root.url}/{generation_name(_last_generation(before))}", job.storage)
     record = read_record(last)
     if record is None:
         raise RunError(f"{last.url}: its {JOB_FILE} is missing, so the index cannot be updated; build a new one")

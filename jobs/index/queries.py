@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from attribution_core.errors import SettingError
 from attribution_core.results import Floats
 from jobs.errors import RunError
 from jobs.index.snapshot import Facts
+
+if TYPE_CHECKING:
+    from attribution_core.attribution import Attributor  # torch
 
 # A query's text to its embedding [D].
 Encode = Callable[[str], Any]
@@ -69,7 +72,9 @@ def checked_encoder(encode: Encode, facts: Facts, source: str = "encode") -> Enc
     return encode
 
 
-def model_encoder(facts: Facts, url: str, *, trust_remote_code: bool = False, pickled_weights: bool = False) -> Encode:
+def model_encoder(
+    facts: Facts, url: str, *, trust_remote_code: bool = False, pickled_weights: bool = False
+) -> ModelEncoder:
     """Return the encoder of queries by the model that the index was built with, checked; loads the model.
 
     Whether the model's own code may run, or its pickled weights be opened, is for the caller to say: the index may be
@@ -100,11 +105,27 @@ def model_encoder(facts: Facts, url: str, *, trust_remote_code: bool = False, pi
             f"{model.fingerprint()} here); load those, or build a new index"
         )
 
-    def encode(text: str) -> Floats:
-        (read,) = model.read([text], "query")
-        if read.problem is not None:
-            raise SettingError(f"the query has {read.problem}: {text[:60]!r}")
-        embedding: Floats = model.routes.of("query").embeddings([read])[0]
-        return embedding
+    encode = ModelEncoder(model)
+    check_probe(encode(facts.probe.text), facts, facts.model)
+    return encode
 
-    return checked_encoder(encode, facts, facts.model)
+
+class ModelEncoder:
+    """Encodes queries by a model."""
+
+    def __init__(self, model: Attributor) -> None:
+        self._model = model
+
+    def __call__(self, text: str) -> Floats:
+        """Return the embedding [D] of one query; SettingError where the model reads no token of it."""
+        (found,) = self.many([text])
+        if isinstance(found, str):
+            raise SettingError(f"the query has {found}: {text[:60]!r}")
+        return found
+
+    def many(self, texts: Sequence[str]) -> list[Floats | str]:
+        """Return the embedding [D] of each query, computed together, or in its place what is wrong with it."""
+        read = self._model.read(list(texts), "query")
+        good = [one for one in read if one.problem is None]
+        embedded = iter(self._model.routes.of("query").embeddings(good) if good else ())
+        return [next(embedded) if one.problem is None else one.problem for one in read]

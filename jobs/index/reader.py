@@ -19,7 +19,7 @@ from jobs.index.documents import Document, LiveDocuments, StoredBatch, stored_ba
 from jobs.index.format import BATCH
 from jobs.index.highlights import Highlights, Unanswered, highlighted
 from jobs.index.places import Places
-from jobs.index.queries import Encode, check_probe, checked_encoder, checked_vector, model_encoder
+from jobs.index.queries import Encode, ModelEncoder, check_probe, checked_encoder, checked_vector, model_encoder
 from jobs.index.snapshot import Facts, Snapshot, load_snapshot
 from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
@@ -192,10 +192,20 @@ class Index:
 
     def encoded(self, query: str) -> Floats:
         """Return the embedding [D] of a query's text."""
+        return checked_vector(self._encoder()(query), self.facts)
+
+    def encoded_many(self, queries: Sequence[str]) -> list[Floats | None]:
+        """Return the embeddings [D] of queries, computed together; None where the model reads no token of one."""
+        encode = self._encoder()
+        found = encode.many(queries) if isinstance(encode, ModelEncoder) else [encode(query) for query in queries]
+        return [None if isinstance(one, str) else checked_vector(one, self.facts) for one in found]
+
+    def _encoder(self) -> Encode:
+        """What encodes queries; the first call loads the index's model, where no function was given."""
         if self._encode is None:
             with self._loading:
                 self._encode = self._encode or model_encoder(self.facts, self.url, **self._allowed)
-        return checked_vector(self._encode(query), self.facts)
+        return self._encode
 
     def document(self, name: str) -> Document:
         """Return one document: its text, groups, rows and embedding.

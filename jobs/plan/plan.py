@@ -30,7 +30,7 @@ from jobs.plan.log_staging import LogStaging
 from jobs.plan.missing_prompts import missing_prompts
 from jobs.plan.pairs_database import Staging
 from jobs.plan.reject_limits import check_share
-from jobs.plan.sharding import assign_shards, default_shards, work_of_level
+from jobs.plan.sharding import MOST_DOCUMENTS, MOST_PAIRS, assign_shards, default_shards, work_of_level
 from jobs.plan.text_lengths import ROLES, SAMPLE, calibrate
 from jobs.plan.work import assumed_seconds
 from jobs.progress import counted
@@ -181,7 +181,7 @@ def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int
     seconds = assumed_seconds(job, pairs, texts, cost, gpu=gpu)
     if seconds > SECONDS_WORTH_A_LOOK and job.workers.gpus is None and gpus_here():
         seconds = assumed_seconds(job, pairs, texts, cost, gpu=True)
-    return default_shards(seconds, pairs)
+    return default_shards(seconds, pairs, MOST_DOCUMENTS if job.task == "index" else MOST_PAIRS)
 
 
 def _samples(staging: AnyStaging, mode: str) -> dict[str, list[str]]:

@@ -22,16 +22,18 @@ SHARE = 16
 EARLY_SHARDS, EARLY_PARTS, FEW_SHARDS = 2, 8, 8
 # A shard takes up to so long, and holds up to so many pairs; work worth sharing makes up to so many shards.
 MOST_SECONDS, MOST_PAIRS = 60.0, 20_000
+# Of an index: a part of 16 MB where a document takes 4 kB.
+MOST_DOCUMENTS = 4096
 SECONDS_WORTH_SHARING, SHARED_AMONG = 6.0, 32
 
 
-def default_shards(seconds: float, pairs: int) -> int:
+def default_shards(seconds: float, pairs: int, most_pairs: int = MOST_PAIRS) -> int:
     """How many shards: several a worker on a small job, none that takes long, none with too many pairs for a file.
 
     ``seconds`` are those of one worker for all. A shard that is lost costs its seconds again.
     """
     shared = min(math.ceil(seconds / SECONDS_WORTH_SHARING), SHARED_AMONG)
-    return max(1, shared, math.ceil(seconds / MOST_SECONDS), math.ceil(pairs / MOST_PAIRS))
+    return max(1, shared, math.ceil(seconds / MOST_SECONDS), math.ceil(pairs / most_pairs))
 
 
 def text_cost(tokens: int, groups: int, width: int) -> int:

@@ -57,6 +57,8 @@ class Run:
         self.store = store
         self.url = store.url
         if not (store.exists(JOB_FILE) or store.exists(MANIFEST)):
+            if store.list("snapshots"):
+                raise RunError(f"{store.url}: is an index, not a run; tokenpair highlight, stats and status read it")
             raise RunError(f"{store.url}: is not a run of tokenpair (it has no {JOB_FILE})")
 
     def __repr__(self) -> str:
@@ -110,6 +112,10 @@ class Run:
 
     def dataset(self, folder: str = "attributions") -> pyarrow.dataset.Dataset:
         """Return the parts of ``attributions``, ``texts`` or ``rejects`` written so far as one pyarrow dataset."""
+        if folder != "rejects" and self.plan is not None and self.plan.task == "index":
+            raise RunError(
+                f"{self.url}: is a build of an index and has no pairs; tokenpair highlight and stats read the index"
+            )
         empty = {"texts": text_schema, "rejects": reject_schema, "attributions": self._attribution_schema}[folder]()
         with self._reading():
             return self.store.dataset(folder, self.format, empty)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attribution_core.errors import SettingError
 from attribution_core.results import Floats
 from jobs.analysis.corpus.boilerplate import boilerplate, least_documents
 from jobs.analysis.corpus.collect import Corpus, collect
@@ -24,6 +23,7 @@ from jobs.sources.tables import read_texts
 
 # Of a longer log so many queries are drawn.
 MOST_QUERIES = 10_000
+QUERIES_AT_ONCE = 256
 
 
 def corpus_statistics(
@@ -40,7 +40,8 @@ def corpus_statistics(
 
     Raises:
         RunError, StoreError: where no document of the index can be read.
-        RunError, ModelError: where queries are given and the index's model cannot be loaded.
+        RunError, ModelError, SettingError: where queries are given and the index's model cannot be loaded, or is not
+            the one that built it.
     """
     progress = progress or Progress()
     notes: list[str] = []
@@ -107,14 +108,12 @@ def _encoded(index: Index, queries: Sequence[str], seed: int, progress: Progress
         notes.append(f"Hubs are of {MOST_QUERIES:,} of {len(queries):,} queries, drawn at random.")
     if chosen:
         progress.phase("queries to encode", len(chosen))
-    embeddings, empty = [], 0
-    for query in chosen:
-        try:
-            embeddings.append(index.encoded(query))
-        except SettingError:
-            # Of a query without a token the model has no embedding.
-            empty += 1
-        progress.advance(1)
+    embeddings: list[Floats] = []
+    for at in range(0, len(chosen), QUERIES_AT_ONCE):
+        encoded = index.encoded_many(chosen[at : at + QUERIES_AT_ONCE])
+        embeddings += [one for one in encoded if one is not None]
+        progress.advance(len(encoded))
+    empty = len(chosen) - len(embeddings)
     if empty:
         notes.append(
             f"{counted(empty, 'query')} left out: the model reads no token of {'it' if empty == 1 else 'them'}."

@@ -64,16 +64,18 @@ def hubs(
         expected = float(queries * probabilities[place])
         return Hub(sentence, int(in_queries[place]), expected, int(copies[distinct[place]]))
 
-    skewness = float(skew(occurrences)) if np.ptp(occurrences) else None
+    by_chance = binom(queries, nearest / count)
     return Hubs(
-        queries,
-        nearest,
-        skewness,
-        int((occurrences == 0).sum()),
-        len(hub_documents),
-        len(hub_sentences),
-        _first(hub_documents, of_document),
-        _first(hub_sentences, of_sentence),
+        queries=queries,
+        nearest=nearest,
+        skewness=float(skew(occurrences)) if np.ptp(occurrences) else None,
+        chance_skewness=float(by_chance.stats("s")),
+        never=int((occurrences == 0).sum()),
+        chance_never=float(count * by_chance.pmf(0)),
+        hub_documents=len(hub_documents),
+        hub_sentences=len(hub_sentences),
+        documents=_first(hub_documents, of_document),
+        sentences=_first(hub_sentences, of_sentence),
     )
 
 

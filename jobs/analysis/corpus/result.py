@@ -115,14 +115,17 @@ class Hubs:
     """Which documents are among the ``nearest`` of many of the ``queries``, and which sentences lift these hits most.
 
     ``skewness`` is that of N_k, in how many queries' k nearest a document is (Radovanović et al. 2010): 0 where all are
-    about equally often, above 1 where few have many. ``never`` of the documents are among the nearest of no query.
-    ``hub_documents`` and ``hub_sentences`` count the hubs.
+    about equally often; large where few have many, and where there are few queries for many documents: compare it with
+    ``chance_skewness``, that of nearest documents drawn at random. ``never`` of the documents are among the nearest of
+    no query, ``chance_never`` if they were drawn at random. ``hub_documents`` and ``hub_sentences`` count the hubs.
     """
 
     queries: int
     nearest: int
     skewness: float | None
+    chance_skewness: float
     never: int
+    chance_never: float
     hub_documents: int
     hub_sentences: int
     documents: tuple[Hub, ...]

@@ -20,7 +20,7 @@ from jobs.analysis.corpus.result import (
 from jobs.progress import counted
 from jobs.views.kit.table import Column, Table
 
-# Above this skewness of N_k a few documents take many of the results.
+# Counts are uneven where their skewness is more than this above that of chance.
 SKEWED = 1.0
 # So many ids of a group are named.
 NAMED = 3
@@ -181,16 +181,16 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
     if found.skewness is None:
         shape = "All documents are there equally often."
     else:
-        shape = f"The skewness of these counts is {found.skewness:.1f}: " + (
-            "a few documents take many of the results."
-            if found.skewness > SKEWED
-            else "the results are spread fairly evenly."
+        few = found.skewness > found.chance_skewness + SKEWED
+        shape = f"The skewness of these counts is {found.skewness:.1f}, by chance {found.chance_skewness:.1f}: " + (
+            "a few documents take many of the results." if few else "no small group of documents takes the results."
         )
+    many = f"{found.hub_documents:,}" if found.hub_documents else "No"
     said = [
         f"{counted(found.queries, 'query')}, the {found.nearest} nearest documents of each: a document would be in "
         f"{expected:.3g} of them if all were equally near. {shape}",
-        f"{counted(found.hub_documents, 'document')} {_is(found.hub_documents)} in many more; "
-        f"{found.never:,} of {whole.documents:,} {_is(found.never)} in none.",
+        f"{many} document{' is' if found.hub_documents < 2 else 's are'} in many more. {found.never:,} of "
+        f"{whole.documents:,} {_is(found.never)} in none, by chance it would be {found.chance_never:,.0f}.",
     ]
     act = (
         ""
