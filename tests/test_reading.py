@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -233,3 +235,24 @@ def test_what_others_leave_on_the_tokenizer_changes_nothing(tiny: TinyModels, rn
     backend.encode_special_tokens = True
     for one, other in zip(encoder.read(texts, "text", "word"), before, strict=True):
         check_alike(one, other)
+
+
+def test_threads_that_share_a_tokenizer_do_not_disturb_each_other(tiny: TinyModels, rng: random.Random) -> None:
+    """Would catch one thread's padding on the tokens of another: calibration reads beside the worker's next shard."""
+    model = tiny.load("bert")
+    texts = [random_text(rng, words=rng.randint(1, 30)) for _ in range(40)]
+    alone = Encoder(model, layer=0)
+    expected = [text.ids_S.tolist() for text in alone.read(texts, "document", "word")]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def read(number: int) -> bool:
+        # A new reader begins with the probes, which are padded.
+        read = Encoder(model, layer=0, private=True).read(texts, "document", "word")
+        return [text.ids_S.tolist() for text in read] == expected
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(read, range(24)))
+    finally:
+        sys.setswitchinterval(switch)

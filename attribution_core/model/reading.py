@@ -6,6 +6,7 @@ probes; where the tokenizer alone gives the same tokens for all of them, the tok
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,6 +24,8 @@ from attribution_core.text.plain import Tokens
 from attribution_core.text.tokenized import ReadText, read_texts
 
 READ_AT_ONCE = 512
+# A tokenizer carries its padding and truncation from call to call, and readers of one model share it.
+_TOKENISING = threading.RLock()
 LONGEST_PROBE = 1 << 15
 # Inputs that tokenizers and the rules around them are known to treat differently.
 _PROBES = (
@@ -91,12 +94,13 @@ class Reader:
         """
         prompt, limit = self.prompt(role), self.most_tokens(role)
         read: list[ReadText] = []
-        for at in range(0, len(texts), READ_AT_ONCE):
-            some = list(texts[at : at + READ_AT_ONCE])
-            tokens, prompt_length = self.tokenise(some, prompt, role)
-            read += read_texts(
-                some, tokens, role, prompt, prompt_length, unit, limit, self.count_tokens, self.name_tokens
-            )
+        with _TOKENISING:
+            for at in range(0, len(texts), READ_AT_ONCE):
+                some = list(texts[at : at + READ_AT_ONCE])
+                tokens, prompt_length = self.tokenise(some, prompt, role)
+                read += read_texts(
+                    some, tokens, role, prompt, prompt_length, unit, limit, self.count_tokens, self.name_tokens
+                )
         return read
 
     def prompt(self, role: Role) -> str:
