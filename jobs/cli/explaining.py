@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attribution_core.errors import SettingError, TextError
-from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Reference, Region, SumsTo, TrustRemoteCode
+from jobs.cli.flags import MODEL_NAMES, Endpoint, PickledWeights, Profile, Reference, Region, SumsTo, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 from jobs.cli.output import check_targets, show_pair, show_query
 from jobs.cluster.environment import quiet_libraries
@@ -42,9 +42,7 @@ def explain(
     html: Html = None,
     png: Png = None,
     trust_remote_code: TrustRemoteCode = False,
-    pickled_weights: Annotated[
-        bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
-    ] = False,
+    pickled_weights: PickledWeights = False,
 ) -> None:
     """Explain the similarity of two texts."""
     with errors_as_messages(context, names=MODEL_NAMES):

@@ -24,6 +24,7 @@ Reference = Annotated[
 ]
 
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")]
+PickledWeights = Annotated[bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")]
 
 
 def job_command(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Region, TrustRemoteCode
+from jobs.cli.flags import MODEL_NAMES, Endpoint, PickledWeights, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import complain, errors_as_messages, note, say, storage_options
 from jobs.cli.output import check_targets, show_highlights
 from jobs.cluster.environment import quiet_libraries
@@ -49,9 +49,7 @@ def highlight(
     region: Region = None,
     profile: Profile = None,
     trust_remote_code: TrustRemoteCode = False,
-    pickled_weights: Annotated[
-        bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
-    ] = False,
+    pickled_weights: PickledWeights = False,
 ) -> None:
     """Highlight what lifts a query's score in documents of an index; only the query goes through the model."""
     code = 0
@@ -61,10 +59,11 @@ def highlight(
         _check_shape(shape, elastic=elastic)
         check_targets(html)
         quiet_libraries()
-        from jobs.engine.indexing import read_ids_file
         from jobs.index.reader import open_index
 
         if ids_file is not None:
+            from jobs.engine.indexing import read_ids_file
+
             asked += read_ids_file(ids_file)
         if not asked:
             raise JobError("nothing to highlight: give --ids or --ids-file")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.flags import MODEL_NAMES, Endpoint, Profile, Region, TrustRemoteCode
+from jobs.cli.flags import MODEL_NAMES, Endpoint, PickledWeights, Profile, Region, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 from jobs.cli.output import check_targets, show_corpus
 from jobs.cluster.environment import quiet_libraries
@@ -42,9 +42,7 @@ def stats(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="For an index: write an HTML page too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For an index: print the result as JSON instead.")] = False,
     trust_remote_code: TrustRemoteCode = False,
-    pickled_weights: Annotated[
-        bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")
-    ] = False,
+    pickled_weights: PickledWeights = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write the files and print nothing; for an index: hide the progress.")
     ] = False,

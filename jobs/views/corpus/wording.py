@@ -190,7 +190,7 @@ def _hubs(found: Hubs, whole: CorpusStatistics) -> tuple[Section, Section]:
         f"{counted(found.queries, 'query')}, the {found.nearest} nearest documents of each: a document would be in "
         f"{expected:.3g} of them if all were equally near. {shape}",
         f"{many} document{' is' if found.hub_documents < 2 else 's are'} in many more. {found.never:,} of "
-        f"{whole.documents:,} {_is(found.never)} in none, by chance it would be {found.chance_never:,.0f}.",
+        f"{whole.documents:,} {_is(found.never)} in none; by chance about {found.chance_never:,.0f} would be.",
     ]
     act = (
         ""
