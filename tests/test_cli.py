@@ -94,7 +94,8 @@ def test_every_wrong_setting_has_its_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["run", str(job)])
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        f"tokenpair: error: {job}: groups: found 'words'; allowed: token, word or sentence",
+        f"tokenpair: error: {job}: groups: found 'words'; allowed: token, word or sentence; "
+        "in retrieval mode also {query: …, document: …} with one for each",
         f"tokenpair: error: {job}: quadrature.nodes: found 0; allowed: a whole number from 1 to 100000, "
         "or null to choose it for every text",
         f"tokenpair: error: {job}: topk: is not a setting; did you mean top_k?",
