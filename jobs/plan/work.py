@@ -11,6 +11,8 @@ from jobs.plan.text_lengths import ROLES
 from jobs.run.manifest import Work
 
 PAPER_NODES = 50
+# From this tolerance on, as for an index, documents need about half as many nodes as at the default.
+LOOSE = 1e-2
 # What a worker is taken to do where nobody has measured: operations a second of a processor and of a GPU, seconds that
 # a distinct text and a pair cost beside them.
 CPU_RATE, GPU_RATE = 5e10, 1e13
@@ -48,12 +50,14 @@ def encoding_flops(sizes: LayerSizes, work: Work) -> float:
 
 
 def expected_nodes(job: JobConfig, sizes: LayerSizes) -> tuple[int, bool]:
-    """Integration nodes a text, and whether they are assumed: at the default tolerance more layers need more."""
+    """Integration nodes a text, and whether they are assumed: more layers need more, a loose tolerance fewer."""
     if job.quadrature.nodes is not None:
         return job.quadrature.nodes, False
     if job.quadrature.rule == "riemann":
         return PAPER_NODES, False
     usual = 8 if sizes.layers <= 2 else 12 if sizes.layers <= 4 else 24
+    if job.quadrature.tolerance >= LOOSE:
+        usual = 4 if sizes.layers <= 1 else 5 if sizes.layers <= 2 else usual
     return min(usual, job.quadrature.max_nodes), True
 
 

@@ -96,8 +96,8 @@ def _near_documents(found: Repeated) -> Section:
 
 
 def _near(found: Repeated, what: str) -> str:
-    measured = "row" if what == "sentence" else "embedding"
-    rule = f"the cosine of their {measured}s is {found.least:g} or more"
+    measured = "what they add" if what == "sentence" else "their embeddings"
+    rule = f"the cosine of {measured} is {found.least:g} or more"
     if found.recall == 1:
         rule += f"; every pair of {counted(found.of, what)} was compared"
     else:
