@@ -133,8 +133,14 @@ class Contributor:
         places = [first.setdefault(_reference_key(text), at) for at, text in enumerate(texts)]
         fresh = {key: at for key, at in first.items() if key not in self._reference_ends}
         if fresh:
-            for key, one in zip(fresh, self.ends([texts[at] for at in fresh.values()]), strict=True):
-                self._reference_ends[key] = one.reference_D
+            some = [texts[at] for at in fresh.values()]
+            if self.encoder.layer_count:
+                with self._computing:
+                    ends = self.embeddings([text.blanked(self.encoder.reference_id) for text in some])
+            else:  # the reference of a token is no token
+                ends = np.stack([one.reference_D for one in self.ends(some)])
+            for key, reference_D in zip(fresh, ends, strict=True):
+                self._reference_ends[key] = reference_D
         keys = {at: key for key, at in first.items()}
         found = np.stack([self._reference_ends[keys[at]] for at in places])
         self._reference_ends.shrink()

@@ -304,6 +304,8 @@ def test_status_and_rejects_are_those_of_the_last_build(model: str, rng: random.
     assert Run(last).rejects().num_rows == 1
     with pytest.raises(RunError, match="is an index, not a run"):
         open_run(index)
+    build(tmp_path, model, texts, partial=True, remove=["d0"])
+    assert open_build(index).url == last.url
     with pytest.raises(RunError, match="is a build of an index and has no pairs"):
         Run(last).to_table()
 

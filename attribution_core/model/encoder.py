@@ -194,7 +194,8 @@ class Encoder:
         references = tuple((n, ids[:n].tobytes(), None if t is None else t[:n].tobytes()) for n, ids, t in rows)
         distinct = dict(zip(references, range(b), strict=True))
         fresh = {one: row for one, row in distinct.items() if one not in self._references}
-        more = list(fresh.values())
+        # A text without a replaced token is its own reference.
+        more = [row for row in fresh.values() if moves_B1[row, 0]]
         there_BS = (np.arange(s) < lengths_B[:, None]).astype(np.int64)
         mask_RS = self._on_device(np.concatenate([there_BS, there_BS[more]]))
         features: dict[str, Any] = {
@@ -205,8 +206,9 @@ class Encoder:
         if types_BS is not None:
             features["token_type_ids"] = self._on_device(np.concatenate([types_BS, types_BS[more]]))
         hidden, calls = self._run_to_cut(features, b)
-        for row, one in enumerate(fresh, b):
-            self._references[one] = hidden[row, : one[0]].clone()
+        behind = dict(zip(more, range(b, b + len(more)), strict=True))
+        for one, row in fresh.items():
+            self._references[one] = hidden[behind.get(row, row), : one[0]].clone()
         known_USd = pad_sequence([self._references[one] for one in distinct], batch_first=True)
         known_USd = F.pad(known_USd, (0, 0, 0, s - known_USd.shape[1]))
         self._references.shrink()

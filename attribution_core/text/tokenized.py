@@ -132,6 +132,12 @@ class ReadText:
             setattr(own, name, None if values is None else values.copy())
         return own
 
+    def blanked(self, reference_id: int) -> ReadText:
+        """The reference as a text: every token that it does not keep is the reference's token."""
+        blank: ReadText = copy.copy(self)
+        blank.ids_S = np.where(self.kept_S, self.ids_S, reference_id).astype(self.ids_S.dtype)
+        return blank
+
     def reference(self, reference_id: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Ids and types of the reference: kept tokens stay, every other one becomes the reference's token.
 

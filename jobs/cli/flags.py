@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +27,23 @@ TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Let 
 PickledWeights = Annotated[bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")]
 
 
-def job_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the flags of a job to ``command``, which gets their values as one mapping, ``settings``."""
+# Flags about pairs, which an index of a corpus has no use for.
+OF_PAIRS = (
+    *("input", "log", "queries", "qrels", "split", "log_format", "depth", "a", "b", "id", "header", "delimiter"),
+    *("quotes", "mode", "prompt", "query_groups", "document_groups", "sums_to", "level", "top_k", "store", "index"),
+    "task",
+)
+
+
+def job_command(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
+    """Add the flags of a job to ``command``, which gets their values as one mapping, ``settings``.
+
+    ``without`` are names of flags that the command does not have.
+    """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     del own["settings"]
-    flags = inspect.signature(_settings, eval_str=True).parameters
+    parameters = inspect.signature(_settings, eval_str=True).parameters
+    flags = {name: one for name, one in parameters.items() if name not in without}
 
     def with_flags(**given: Any) -> None:
         settings = _settings(**{name: given.pop(name) for name in flags})
@@ -55,7 +67,7 @@ def _settings(
         list[str] | None, typer.Option(metavar="FILE", help="A retrieval log: TREC or MS MARCO run, or predictions.")
     ] = None,
     queries: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's queries.")] = None,
-    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the log's documents.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The texts of the documents.")] = None,
     qrels: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Relevance judgments.")] = None,
     beir: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="A BEIR folder in place of --queries, --corpus and --qrels.")
@@ -67,7 +79,9 @@ def _settings(
         str | None, typer.Option(help="auto (the default), trec, msmarco, scores, predictions or mteb.")
     ] = None,
     depth: Annotated[int | None, typer.Option(help="Only this many documents of each query, the best ones.")] = None,
-    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run directory, local or s3://.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="The run directory (the index), local or s3://.")
+    ] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="COLUMN", help="Column of the first text.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="COLUMN", help="Column of the second text.")] = None,
     id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the pair's id.")] = None,
@@ -82,8 +96,12 @@ def _settings(
     query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt before both texts of symmetric pairs.")] = None,
-    layer: Annotated[int | None, typer.Option(help="The first layer that is integrated over; default -2.")] = None,
-    groups: Annotated[str | None, typer.Option(help="token, word (the default) or sentence.")] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="The first layer that is integrated over; default -2, of an index -1.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="token, word (the default) or sentence (that of an index).")
+    ] = None,
     query_groups: Annotated[
         str | None, typer.Option(help="Groups of queries, where they differ from those of documents.")
     ] = None,
@@ -115,7 +133,9 @@ def _settings(
     ] = None,
     texts: Annotated[bool | None, typer.Option(help="Whether an index stores the texts; default: yes.")] = None,
     shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the cost.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only this many pairs, the first ones.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only this many pairs (documents of an index), the first ones.")
+    ] = None,
     sample: Annotated[int | None, typer.Option(help="Only this many queries (first texts), chosen at random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random sample; default 0.")] = None,
     max_rejects: Annotated[float | None, typer.Option(help="Largest accepted share of unreadable rows.")] = None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.cli.flags import JobFile, job_command, job_names
+from jobs.cli.flags import OF_PAIRS, JobFile, job_command, job_names
 from jobs.cli.messages import errors_as_messages, note, say
 
 
-@job_command
+@partial(job_command, without=OF_PAIRS)
 def index(
     context: typer.Context,
     job_file: JobFile,

@@ -52,14 +52,15 @@ def plan(
 ) -> None:
     """Estimate the size and the cost of a job; nothing is computed or written."""
     with errors_as_messages(context, names=job_names(job_file, settings)):
-        from jobs.config.job import load_job
+        from jobs.config.job import index_job, load_job
         from jobs.plan.estimate import accelerator, plan_lines
         from jobs.sources.beir import with_beir
         from jobs.views.ranking.terminal import plan_metrics
 
         chosen = accelerator(on, price)
         settings = with_beir(settings, job_file, lambda line: say(f"note: {line}"))
-        for line in plan_lines(lambda output: load_job(job_file, settings | {"output": output}), chosen, plan_metrics):
+        load = index_job if settings["task"] == "index" else load_job
+        for line in plan_lines(lambda output: load(job_file, settings | {"output": output}), chosen, plan_metrics):
             say(line)
 
 

@@ -7,8 +7,8 @@ from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
 
 FOLDER = "generations"
-# Where a build writes first.
-_LOGS = "logs"
+# Where a build, which is a run, writes first, and what it has once it is planned.
+_LOGS, _PLAN = "logs", "plan/manifest.json"
 
 
 def generation_name(number: int) -> str:
@@ -20,8 +20,9 @@ def open_build(url: str, storage: StorageSettings | None = None) -> Store:
     """Return the run directory ``url``, or of an index that of its last build."""
     store = Store.open(url, storage)
     numbers = snapshot_numbers(store)
-    # A build that has not ended is the one behind the last snapshot; a snapshot that only removes has none.
+    # A build that has not ended is the one behind the last snapshot. One that found nothing to compute has no plan.
     for number in range((numbers or [0])[-1] + 1, 0, -1):
-        if store.list(f"{generation_name(number)}/{_LOGS}"):
-            return Store.open(f"{store.url}/{generation_name(number)}", storage)
+        folder = generation_name(number)
+        if store.exists(f"{folder}/{_PLAN}") or (not numbers and store.list(f"{folder}/{_LOGS}")):
+            return Store.open(f"{store.url}/{folder}", storage)
     return store
