@@ -130,7 +130,7 @@ def test_passages_hold_highlights_in_whole_words() -> None:
     assert 60 < len(shown) <= 100
     assert "A needle stands." in shown
     assert set(re.findall(r"\w+", shown)) <= set(re.findall(r"\w+", text)), "no word is cut"
-    assert tagged(passage, text, "[", "]").startswith("… ")
+    assert tagged(passage, text, "[", "]").replace("[", "").replace("]", "") in text, "a search finds it in the text"
     assert "A [needle] stands." in tagged(passage, text, "[", "]")
 
 
@@ -195,7 +195,7 @@ def test_wrong_words_are_one_line(words: list[str], said: str, index: Path) -> N
 
 def test_no_index_and_an_empty_query_are_one_line(index: Path, tmp_path: Path) -> None:
     assert_users_error(*_ended(highlight(tmp_path, QUERY, "--ids", "a")), "holds no index")
-    assert_users_error(*_ended(highlight(index, "", "--ids", "a")), "the query has")
+    assert_users_error(*_ended(highlight(index, "", "--ids", "a")), "QUERY: is empty")
 
 
 def _ended(result: Result) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from tiny_models import TinyModels, random_text
 from attribution_core import Attributor
 from attribution_core.pairs.completion import Completion
 from jobs.config.job import JobConfig, index_job, load_job
+from jobs.engine.driver import run_job
 from jobs.engine.indexing import IndexOutcome, build_index, read_ids_file
 from jobs.engine.worker import ShardReport, Worker
 from jobs.errors import JobError, RunError, SourceError
@@ -123,7 +124,7 @@ def test_a_build_that_was_stopped_goes_on_and_has_the_same_rows(model: str, rng:
     first = build(folders[1], model, texts, worker_class=stopping(2))
     assert first.exit_code == 1
     assert "same command tries the missing shards again" in "\n".join(first.lines())
-    with pytest.raises(RunError, match="holds no index"):
+    with pytest.raises(RunError, match="first build is not finished"):
         state_of(folders[1])
     second = build(folders[1], model, texts)
     assert second.exit_code == 0
@@ -148,7 +149,7 @@ def test_an_update_computes_what_is_new_or_changed_alone(model: str, rng: random
     assert all(after[key] == before[key] for key in kept if key != "d5")
     _, snapshot = state_of(tmp_path)
     assert (snapshot.number, snapshot.documents) == (2, 8)
-    assert snapshot.dead == sum(part.documents for part in snapshot.parts) - 8
+    assert snapshot.dead == 2
     again = build(tmp_path, model, new)
     assert again.run is None
     assert again.changes.unchanged == 8
@@ -161,7 +162,11 @@ def test_the_state_before_an_update_stays_readable(model: str, rng: random.Rando
     build(tmp_path, model, texts)
     store, first = state_of(tmp_path)
     contents = {part.file: store.read(part.file) for part in first.parts} | {first.ids: store.read(first.ids)}
-    build(tmp_path, model, {"d0": "All is new.", "other": "In this corpus."})
+    new = {"d0": "All is new.", "other": "In this corpus."}
+    with pytest.raises(SourceError, match="lacks 4 of the 5 documents of the index"):
+        build(tmp_path, model, new)
+    assert load_snapshot(store) == first
+    build(tmp_path, model, new, settings={"max_removed": 1})
     assert load_snapshot(store, 1) == first
     assert all(store.read(name) == data for name, data in contents.items())
 
@@ -172,7 +177,9 @@ def test_a_partial_update_leaves_what_it_does_not_name(model: str, rng: random.R
         build(tmp_path, model, texts, partial=True)
     build(tmp_path, model, texts)
     change = {"d1": "Changed text.", "e": "Added text."}
-    outcome = build(tmp_path, model, change, partial=True, remove=["d2", "unknown"])
+    notes: list[str] = []
+    outcome = build_index(job_of(tmp_path, model, change), echo=notes.append, partial=True, remove=["d2", "unknown"])
+    assert any("1 id to remove, such as 'unknown'" in line for line in notes)
     assert vars(outcome.changes) == {"added": 1, "changed": 1, "removed": 1, "unchanged": 3}
     expected = {key: text for key, text in (texts | change).items() if key != "d2"}
     assert {key: row["text"] for key, row in rows_of(tmp_path).items()} == expected
@@ -236,6 +243,33 @@ def test_texts_and_values_are_stored_as_asked(model: str, rng: random.Random, tm
     rows = rows_of(tmp_path)
     assert all(row["text"] is None for row in rows.values())
     assert all(set(row["scales"]) == {1.0} for row in rows.values())
+
+
+def test_damaged_documents_are_computed_again(model: str, rng: random.Random, tmp_path: Path) -> None:
+    """Would catch an index that can never be repaired because its texts did not change."""
+    texts = corpus(rng, 8)
+    build(tmp_path, model, texts)
+    before = rows_of(tmp_path)
+    part = sorted((tmp_path / "index/generations/00001/documents").iterdir())[1]
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    part.write_bytes(bytes(data))
+    assert build(tmp_path, model, texts).changes.unchanged == 8
+    notes: list[str] = []
+    outcome = build_index(job_of(tmp_path, model, texts), echo=notes.append, verify=True)
+    assert outcome.run is not None
+    assert outcome.run.pairs_now == outcome.changes.added == 2
+    assert any("cannot be read and are computed again" in line for line in notes)
+    assert rows_of(tmp_path) == before
+
+
+def test_a_run_does_not_mix_with_an_index(model: str, rng: random.Random, tmp_path: Path) -> None:
+    """Would catch a run whose job.yaml makes the index unusable."""
+    build(tmp_path, model, corpus(rng, 3))
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2\na b,c d\n")
+    settings = {"model": model, "input": str(tmp_path / "pairs.csv"), "output": str(tmp_path / "index")}
+    with pytest.raises(RunError, match="is an index; choose another output"):
+        run_job(load_job(None, settings | {"workers": {"ray": False}}), quiet=True)
 
 
 def refusals() -> Iterator[tuple[dict[str, Any], str]]:

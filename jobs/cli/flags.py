@@ -132,6 +132,9 @@ def _settings(
         str | None, typer.Option(help="Type of an index's values: int8 (the default), float16 or float32.")
     ] = None,
     texts: Annotated[bool | None, typer.Option(help="Whether an index stores the texts; default: yes.")] = None,
+    max_removed: Annotated[
+        float | None, typer.Option(help="Largest accepted share of an index's documents that the corpus lacks now.")
+    ] = None,
     shards: Annotated[int | None, typer.Option(help="Number of shards; default: by the cost.")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only this many pairs (documents of an index), the first ones.")
@@ -195,6 +198,7 @@ def _settings(
         "index": index,
         "values": values,
         "texts": texts,
+        "max_removed": max_removed,
         "shards": shards,
         "limit": limit,
         "sample": sample,

@@ -65,6 +65,8 @@ def highlight(
             from jobs.engine.indexing import read_ids_file
 
             asked += read_ids_file(ids_file)
+        if not query.strip():
+            raise JobError("QUERY: is empty; give the text of a query")
         if not asked:
             raise JobError("nothing to highlight: give --ids or --ids-file")
         index = open_index(

@@ -24,6 +24,9 @@ def index(
     partial: Annotated[
         bool, typer.Option("--partial", help="The corpus has only new and changed documents: keep all others.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the whole index first, and compute damaged documents again.")
+    ] = False,
     remove: Annotated[
         Path | None,
         typer.Option("--remove", metavar="FILE", help="Remove the documents whose ids are in this file, one a line."),
@@ -39,7 +42,9 @@ def index(
         from jobs.engine.indexing import build_index, read_ids_file
 
         removed = read_ids_file(remove) if remove is not None else ()
-        outcome = build_index(job, quiet=quiet, echo=note, restart=restart, partial=partial, remove=removed)
+        outcome = build_index(
+            job, quiet=quiet, echo=note, restart=restart, partial=partial, remove=removed, verify=verify
+        )
         for line in outcome.lines():
             say(line)
         code = outcome.exit_code

@@ -51,12 +51,12 @@ from jobs.errors import JobError
 __all__ = ["Columns", "JobConfig", "StorageOptions", "Workers", "absolute", "load_job", "parse_job", "parse_size"]
 
 _SMALLEST_MEMORY = 16 << 20
-_MEANS = {"output", "workers", "memory", "storage"}
+_MEANS = {"output", "workers", "memory", "storage", "max_removed"}
 MOST_ROWS = 10**15
 # Deeper layers cost two to three times as much and choose the same sentences (tests/benchmarks/RESULTS.md).
 INDEX_LAYER, INDEX_TOLERANCE = -1, 2e-2
 # Settings of an index, which plans and runs of pairs do not have.
-_INDEX_ONLY = {"values": "int8", "texts": True, "update_of": None}
+_INDEX_ONLY = {"values": "int8", "texts": True, "max_removed": 0.2, "update_of": None}
 # Settings that earlier versions did not have, with the values that describe what their jobs did.
 _LATER = {"task": "pairs", "level": "pairs"} | _INDEX_ONLY
 _NOT_OF_AN_INDEX = ("input", "log", "queries", "qrels", "depth", "log_part", "index")
@@ -148,6 +148,9 @@ class JobConfig(Settings):
         "int8", description="int8 (with a scale for each row), float16 or float32: the values that an index stores"
     )
     texts: bool = Field(True, strict=True, description="true or false (an index stores offsets without the texts)")
+    max_removed: Share = Field(
+        0.2, description="the largest accepted share of an index's documents that the corpus no longer has, from 0 to 1"
+    )
     update_of: Place | None = Field(
         None, description="the snapshot of an index whose unchanged documents are not computed again, or null"
     )
@@ -240,7 +243,7 @@ class JobConfig(Settings):
         return self.groups
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that decide the rows of the result: all but output, workers, memory and storage."""
+        """Return the settings that decide the rows of the result: all but those of ``_MEANS``."""
         return self.model_dump(mode="json", exclude=_MEANS)
 
     def digest(self) -> str:

@@ -7,7 +7,7 @@ with another text. A new snapshot is committed when that run is complete, so rea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from jobs.errors import JobError, RunError
 from jobs.index.format import id_hash
 from jobs.index.generations import generation_name
 from jobs.index.hashes import part_hashes
+from jobs.index.reader import Index
 from jobs.index.snapshot import (
     IDS_SCHEMA,
     Facts,
@@ -118,12 +119,14 @@ def build_index(
     restart: bool = False,
     partial: bool = False,
     remove: Sequence[str] = (),
+    verify: bool = False,
     worker_class: type[Worker] = Worker,
 ) -> IndexOutcome:
     """Build the index ``job.output`` of a corpus, go on with a build that was stopped, or bring the index up to date.
 
     Documents that the corpus no longer has leave the index, unless ``partial`` says that the corpus has changes alone;
-    those with an id in ``remove`` leave it in any case. ``restart`` deletes what a stopped build left. Raises
+    those with an id in ``remove`` leave it in any case. ``restart`` deletes what a stopped build left. ``verify`` reads
+    all documents first, so that damaged ones are computed again. Raises
     TokenpairError for errors that the user can correct, and Interrupted as :func:`run_job` does.
     """
     assert job.task == "index", "the job is of an index"
@@ -131,10 +134,14 @@ def build_index(
     before = _state(root)
     if before is None and (partial or remove):
         raise RunError(f"{root.url}: holds no index yet, so there is nothing to update; build one first")
+    if before is not None and verify:
+        before = _without_damaged(root, before, echo)
     number = 1 if before is None else before.number + 1
     generation = generation_name(number)
     base = None if before is None else f"{root.url}/{snapshot_name(before.number)}"
-    own = job.model_copy(update={"output": f"{root.url}/{generation}", "update_of": base})
+    own = job.model_copy(
+        update={"output": f"{root.url}/{generation}", "update_of": base} | ({"max_removed": 1.0} if partial else {})
+    )
     store = Store.open(own.output, job.storage)
     if before is not None:
         _check_same_index(root, before, job)
@@ -155,6 +162,9 @@ def build_index(
         _Rows.of(before.parts, read_ids(root, before)) if before is not None else _Rows.of((), IDS_SCHEMA.empty_table())
     )
     fresh = _fresh(root, generation) if run is not None else _Rows.of((), IDS_SCHEMA.empty_table())
+    unknown = [one for one in remove if id_hash(one) not in known.hash]
+    if unknown:
+        echo(f"note: {counted(len(unknown), 'id')} to remove, such as {unknown[0]!r}: not in the index")
     stay, taken, changes = _merged(known, corpus, fresh, partial=partial, remove=remove)
     if run is None and before is not None and not changes.removed:
         return IndexOutcome(root.url, None, before, changes)
@@ -162,12 +172,13 @@ def build_index(
     if before is not None and run is not None:
         _check_same_model(root, before, _facts(store, job))
     parts, ids = stay.then(taken)
+    stored = len(fresh.hash) + (before.documents + before.dead if before is not None else 0)
     if not len(ids):
         raise RunError(f"{root.url}: no document would be left in the index")
     snapshot = Snapshot(
         number=number,
         documents=len(ids),
-        dead=sum(part.documents for part in parts) - len(ids),
+        dead=stored - len(ids),
         parts=parts,
         ids=write_ids(root, number, ids),
         facts=facts,
@@ -202,6 +213,34 @@ def _stale(store: Store, job: JobConfig, echo: Callable[[str], None]) -> bool:
         return False
     echo("note: the corpus has changed since the last build stopped, so the build starts again")
     return True
+
+
+def _without_damaged(root: Store, before: Snapshot, echo: Callable[[str], None]) -> Snapshot:
+    """A new snapshot without the documents that cannot be read, so that they count as new; ``before`` where all can."""
+    damaged: list[str] = []
+    names = [name for batch in Index(root, before).batches(damaged) for name in batch.ids]
+    if not damaged:
+        return before
+    for line in damaged:
+        echo(f"note: {line}")
+    known = _Rows.of(before.parts, read_ids(root, before))
+    good = np.isin(known.hash, np.array([id_hash(name) for name in names], np.uint64))
+    parts, ids = known.select(good).then(_Rows.of((), IDS_SCHEMA.empty_table()))
+    number, lost = before.number + 1, len(known.hash) - len(ids)
+    if not len(ids):
+        raise RunError(f"{root.url}: no document of the index can be read; build a new one in another output")
+    echo(f"note: {counted(lost, 'document')} cannot be read and {'is' if lost == 1 else 'are'} computed again")
+    repaired = replace(
+        before,
+        number=number,
+        documents=len(ids),
+        dead=before.dead + lost,
+        parts=parts,
+        ids=write_ids(root, number, ids),
+    )
+    if not commit_snapshot(root, repaired):
+        raise RunError(f"{root.url}: another update was finished first; run the command again")
+    return repaired
 
 
 def _check_same_index(root: Store, before: Snapshot, job: JobConfig) -> None:

@@ -80,13 +80,13 @@ def _window(text: str, span: Span, size: int) -> tuple[int, int]:
 def tagged(
     fragment: Fragment, text: str, pre_tag: str = PRE_TAG, post_tag: str = POST_TAG, encoder: Encoder = "html"
 ) -> str:
-    """Return a passage with tags around its highlights, and "…" where the text has more."""
+    """Return a passage with tags around its highlights."""
     encode = html.escape if encoder == "html" else str
     words = [
         f"{pre_tag}{encode(piece)}{post_tag}" if span is not None else encode(piece)
         for piece, span in fragment.pieces(text)
     ]
-    return f"{'… ' if fragment.before else ''}{''.join(words).strip()}{' …' if fragment.after else ''}"
+    return "".join(words).strip()
 
 
 def search_response(
@@ -99,11 +99,12 @@ def search_response(
 ) -> dict[str, Any]:
     """Return highlights as Elasticsearch and OpenSearch answer a search with ``highlight`` on a field ``text``.
 
-    The strongest passage of a document comes first; spans that lower the score are left out, unless a document has no
-    other. An index without texts has ``offsets`` in place of ``highlight``.
+    The best document comes first, and of a document the strongest passage. Spans that lower the score are left out,
+    unless a document has no other. An index without texts has ``offsets`` in place of ``highlight``.
     """
     found = [
-        {"_id": hit.id, "_score": hit.score, **_field(raising(hit), pre_tag, post_tag, encoder, size)} for hit in hits
+        {"_id": hit.id, "_score": hit.score, **_field(raising(hit), pre_tag, post_tag, encoder, size)}
+        for hit in sorted(hits, key=lambda hit: -hit.score)
     ]
     best = max((hit["_score"] for hit in found), default=None)
     return {"hits": {"total": {"value": len(found), "relation": "eq"}, "max_score": best, "hits": found}}

@@ -77,7 +77,7 @@ class Facts:
 class Snapshot:
     """What an index consists of at one time.
 
-    ``documents`` counts the live ones, ``dead`` those in ``parts`` that were replaced or removed.
+    ``documents`` counts the live ones, ``dead`` the rows of all builds that were replaced or removed.
     ``ids`` is the name of the ids file, whose column ``part`` is a place in ``parts``.
     """
 
@@ -112,6 +112,8 @@ def load_snapshot(store: Store, number: int | None = None) -> Snapshot:
 
     numbers = snapshot_numbers(store)
     if not numbers or (number is not None and number not in numbers):
+        if not numbers and store.list("generations/00001/logs"):
+            raise RunError(f"{store.url}: its first build is not finished; the same tokenpair index goes on with it")
         missing = f"{FOLDER} is empty or missing" if not numbers else f"there is no snapshot {number}"
         raise RunError(f"{store.url}: holds no index ({missing}); tokenpair index builds one")
     name = snapshot_name(numbers[-1] if number is None else number)

@@ -19,6 +19,7 @@ from jobs.plan.reject_limits import check_share
 from jobs.sources import InputFile
 from jobs.sources.rows import ROW_TEXT_CHARACTERS
 from jobs.sources.tables import read_texts
+from jobs.storage.duckdb import one_number
 
 DUPLICATE = "a second document with the same id"
 BLANK = "the document is empty"
@@ -80,6 +81,7 @@ class CorpusStaging(PlanDatabase):
         self.con.execute("CREATE TABLE hashes AS SELECT hashed(key) AS hash, hashed(text) AS text_hash FROM texts")
         if unchanged is not None:
             self.con.register("indexed", unchanged)
+            self._check_removed()
             self.con.execute("""
                 DELETE FROM texts WHERE no IN (
                     SELECT no FROM texts JOIN indexed ON indexed.hash = hashed(texts.key)
@@ -90,6 +92,17 @@ class CorpusStaging(PlanDatabase):
             if not left:
                 raise UnchangedError("the index has every document of the corpus, with the same text", self.hashes())
             self.notices.append(f"{good - left:,} of {good:,} documents are in the index and did not change")
+
+    def _check_removed(self) -> None:
+        """SourceError where the corpus lacks too many documents of the index: it is likely not the whole one."""
+        lost = one_number(self.con, "SELECT count(*) FROM indexed WHERE hash NOT IN (SELECT hash FROM hashes)")
+        indexed = one_number(self.con, "SELECT count(*) FROM indexed")
+        if lost > self.job.max_removed * indexed:
+            raise SourceError(
+                f"{called(self.input_files)}: lacks {lost:,} of the {indexed:,} documents of the index, more than "
+                f"max_removed {self.job.max_removed:g} allows; if it has changes alone add --partial, else set "
+                "max_removed to a larger share"
+            )
 
     def hashes(self) -> pa.Table:
         """The hashes of the ids and texts of all documents of the corpus, sorted."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from jobs.config.job import JobConfig
+from jobs.config.job import INDEX_LAYER, INDEX_TOLERANCE, JobConfig
 from jobs.errors import JobError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.preflight import check_before_planning
@@ -125,10 +125,18 @@ def plan_lines(
         yield f"          {chosen.line(work)}"
     whole = work + encoding_flops(sizes, plan.work)
     for level, other in plan.other_levels.items():
-        share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
         if level == "index":
+            own = job.model_copy(
+                update={
+                    "layer": INDEX_LAYER,
+                    "quadrature": job.quadrature.model_copy(update={"tolerance": INDEX_TOLERANCE}),
+                }
+            )
+            above = layer_sizes(own) or sizes
+            share = (total_flops(above, other, expected_nodes(own, above)[0]) + encoding_flops(above, other)) / whole
             yield f"index     with an index of the corpus (tokenpair index) it takes {share_of(share)} operations"
             continue
+        share = (total_flops(sizes, other, nodes) + encoding_flops(sizes, other)) / whole
         yield f"level     {job.level}; level: {level} takes {share_of(share)} operations ({LEVELS[level]})"
 
 

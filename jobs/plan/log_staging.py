@@ -242,7 +242,7 @@ class LogStaging(LogDatabase):
         if not self.count("textless"):
             return
         self._check_mixed_up()
-        documents = called(self._files.corpus) if self._files.corpus else "the index"
+        documents = "the index" if self._index is not None else called(self._files.corpus)
         for role, name in enumerate((called(self._files.queries or self._files.log), documents)):
             self.note(ids_without_text(self.con, name, role))
         pairs = self.count("ranked")

@@ -20,6 +20,7 @@ from jobs.config.yaml import read_yaml
 from jobs.errors import RunError
 from jobs.run.export import dataset_of, frame_of
 from jobs.run.manifest import DIFFERENCES, Plan, load_plan
+from jobs.run.record import is_index
 from jobs.run.tables import (
     JOB_FILE,
     JOB_FILE_MOST_BYTES,
@@ -57,7 +58,7 @@ class Run:
         self.store = store
         self.url = store.url
         if not (store.exists(JOB_FILE) or store.exists(MANIFEST)):
-            if store.list("snapshots"):
+            if is_index(store):
                 raise RunError(f"{store.url}: is an index, not a run; tokenpair highlight, stats and status read it")
             raise RunError(f"{store.url}: is not a run of tokenpair (it has no {JOB_FILE})")
 

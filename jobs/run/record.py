@@ -264,12 +264,21 @@ def check_ours(run: Store) -> None:
     These are files of other programs, and parts of a run whose job is unknown. ``_SUCCESS`` is one of them: it would
     mark the new run as finished.
     """
+    if is_index(run):
+        raise RunError(
+            f"{run.url}: is an index; choose another output for a run (--index takes documents from an index)"
+        )
     other_files = [name for name in run.list("") if name not in OWN_AT_TOP]
     other_files += [name for folder in FOLDERS for name in run.list(folder) if not is_own(name)]
     other_files += [name for folder in RESULTS for name in run.list(folder) if is_own(name)]
     if other_files:
         some = ", ".join(other_files[:3])
         raise RunError(f"{run.url}: is not empty and not a run of tokenpair (it holds {some}); choose another output")
+
+
+def is_index(store: Store) -> bool:
+    """Return whether a directory is an index, also one whose first build has not ended (``jobs.index``)."""
+    return bool(store.list("snapshots") or store.list("generations/00001/logs"))
 
 
 def is_own(name: str) -> bool:
