@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -222,6 +223,21 @@ def test_an_index_of_other_settings_is_not_updated(model: str, rng: random.Rando
     (other / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="not an index"):
         build_index(job_of(tmp_path, model, texts, output=str(other)), quiet=True)
+
+
+def test_a_model_that_moved_is_the_same_model(model: str, rng: random.Random, tmp_path: Path, tiny: TinyModels) -> None:
+    """Would catch an index that can no longer be updated or asked once its model lies in another folder."""
+    first = shutil.copytree(model, tmp_path / "first")
+    texts = corpus(rng, 3)
+    build(tmp_path, str(first), texts)
+    second = first.rename(tmp_path / "second")
+    assert build(tmp_path, str(second), texts | {"e": "One more."}).changes.added == 1
+    index = open_index(str(tmp_path / "index"), model=str(second))
+    assert len(index.highlight("what falls", ["e", "d0"])) == 2
+    with pytest.raises(RunError, match="other files of model"):
+        build(tmp_path, str(tiny.folder("bert", seed=3)), texts | {"f": "And one."})
+    with pytest.raises(RunError, match="other weights"):
+        open_index(str(tmp_path / "index"), model=str(tiny.folder("bert", seed=3))).highlight("what falls", ["e"])
 
 
 def test_a_stopped_build_over_a_corpus_that_changed_starts_again(

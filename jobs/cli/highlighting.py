@@ -45,6 +45,9 @@ def highlight(
     pre_tag: Annotated[str | None, typer.Option(help="What --elastic puts before a highlight; default <em>.")] = None,
     post_tag: Annotated[str | None, typer.Option(help="What --elastic puts after a highlight; default </em>.")] = None,
     encoder: Encoding = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where the index's model is now; default: where it was built with.")
+    ] = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -72,6 +75,7 @@ def highlight(
         index = open_index(
             index_directory,
             storage_options(endpoint_url, region, profile),
+            model=model,
             trust_remote_code=trust_remote_code,
             pickled_weights=pickled_weights,
         )

@@ -44,8 +44,11 @@ from jobs.run.tables import JOB_FILE, RESULT_OF, SUCCESS
 from jobs.sources import input_files
 from jobs.storage.store import Store
 
-# Settings that may differ between the generations of an index: where the documents come from, and how many.
-_OF_A_CORPUS = ("corpus", "corpus_columns", "titles", "limit", "sample", "seed", "max_rejects", "shards", "update_of")
+# Settings that may differ between the generations of an index: where the documents come from, how many, and where the
+# model lies, whose files are compared.
+_MAY_DIFFER = {
+    *("model", "corpus", "corpus_columns", "titles", "limit", "sample", "seed", "max_rejects", "shards", "update_of")
+}
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ def _check_same_index(root: Store, before: Snapshot, job: JobConfig) -> None:
     differing = [
         f"{name}: {record.get(name)!r} there, {value!r} now"
         for name, value in wanted.items()
-        if name not in _OF_A_CORPUS and record.get(name, value) != value
+        if name not in _MAY_DIFFER and record.get(name, value) != value
     ]
     if differing:
         raise RunError(

@@ -73,7 +73,12 @@ def checked_encoder(encode: Encode, facts: Facts, source: str = "encode") -> Enc
 
 
 def model_encoder(
-    facts: Facts, url: str, *, trust_remote_code: bool = False, pickled_weights: bool = False
+    facts: Facts,
+    url: str,
+    *,
+    model: str | None = None,
+    trust_remote_code: bool = False,
+    pickled_weights: bool = False,
 ) -> ModelEncoder:
     """Return the encoder of queries by the model that the index was built with, checked; loads the model.
 
@@ -87,8 +92,8 @@ def model_encoder(
     # A search service that has embeddings of its own needs no torch.
     from attribution_core.attribution import Attributor
 
-    model = Attributor(
-        facts.model,
+    loaded = Attributor(
+        model or facts.model,
         layer=facts.layer,
         groups="sentence",
         mode="retrieval",
@@ -99,13 +104,13 @@ def model_encoder(
         trust_remote_code=trust_remote_code,
         pickled_weights=pickled_weights,
     )
-    if model.fingerprint() != facts.fingerprint:
+    if loaded.fingerprint() != facts.fingerprint:
         raise RunError(
-            f"{url}: was built with other weights of {facts.model} (fingerprint {facts.fingerprint} there, "
-            f"{model.fingerprint()} here); load those, or build a new index"
+            f"{url}: was built with other weights of {model or facts.model} (fingerprint {facts.fingerprint} there, "
+            f"{loaded.fingerprint()} here); load those, or build a new index"
         )
 
-    encode = ModelEncoder(model)
+    encode = ModelEncoder(loaded)
     check_probe(encode(facts.probe.text), facts, facts.model)
     return encode
 

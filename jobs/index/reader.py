@@ -44,14 +44,16 @@ def open_index(
     *,
     encode: Encode | None = None,
     cache_bytes: int = CACHE_BYTES,
+    model: str | None = None,
     trust_remote_code: bool = False,
     pickled_weights: bool = False,
 ) -> Index:
     """Open the last snapshot of an index, a local folder or ``s3://``; later updates do not change what is open.
 
     ``encode`` maps a query's text to its embedding [D], in place of the index's model; it is checked once, with the
-    stored probe. ``cache_bytes`` bounds what is read from S3 and stays in memory. ``trust_remote_code`` and
-    ``pickled_weights`` are those of ``Attributor``, for the index's model.
+    stored probe. ``cache_bytes`` bounds what is read from S3 and stays in memory. ``model`` is where
+    the index's model is now, if not under the name that it was built with; ``trust_remote_code`` and
+    ``pickled_weights`` are those of ``Attributor``.
 
     Raises:
         RunError: where there is no index, or its snapshot or ids file is damaged.
@@ -60,8 +62,8 @@ def open_index(
     """
     store = Store.open(path, storage)
     store.patience = PATIENCE_SECONDS
-    allowed = {"trust_remote_code": trust_remote_code, "pickled_weights": pickled_weights}
-    return Index(store, load_snapshot(store), encode=encode, cache_bytes=cache_bytes, allowed=allowed)
+    loading = {"model": model, "trust_remote_code": trust_remote_code, "pickled_weights": pickled_weights}
+    return Index(store, load_snapshot(store), encode=encode, cache_bytes=cache_bytes, loading=loading)
 
 
 class Index:
@@ -77,10 +79,10 @@ class Index:
         *,
         encode: Encode | None = None,
         cache_bytes: int = CACHE_BYTES,
-        allowed: Mapping[str, bool] | None = None,
+        loading: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
-        self._allowed = dict(allowed or {})
+        self._model_settings = dict(loading or {})
         self.snapshot = snapshot
         self._places = Places(store, snapshot, cache_bytes)
         self._batches = BatchCache(store, cache_bytes, self._decoded)
@@ -204,7 +206,7 @@ class Index:
         """What encodes queries; the first call loads the index's model, where no function was given."""
         if self._encode is None:
             with self._loading:
-                self._encode = self._encode or model_encoder(self.facts, self.url, **self._allowed)
+                self._encode = self._encode or model_encoder(self.facts, self.url, **self._model_settings)
         return self._encode
 
     def document(self, name: str) -> Document:
