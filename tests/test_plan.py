@@ -340,7 +340,7 @@ def test_the_first_shards_are_small_and_cover_the_rows_in_order(tmp_path: Path, 
 
 def test_a_job_of_few_shards_has_no_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of half a second took a third more of a small model's time than whole ones."""
-    monkeypatch.setattr("jobs.plan.plan.default_shards", lambda seconds, pairs: 5)
+    monkeypatch.setattr("jobs.plan.plan.default_shards", lambda seconds, pairs, most: 5)
     put(tmp_path, "p.csv", "sentence1,sentence2\n" + "\n".join(f"red ball {n},rain {n}" for n in range(100)) + "\n")
     plan, _ = planned(tmp_path)
     assert [shard.pairs for shard in plan.shards] == [20] * 5

@@ -56,6 +56,7 @@ SAMPLE = (
 MOST_FITTED = 16
 # Texts whose lengths differ by at most this factor count as of the same length.
 LIKE = 2.0
+NEAREST = 3
 FINE_POINTS = 64
 # A rule is replaced by its fit only where the sample's residual falls below this share of what it was.
 WORTH_FITTING = 0.8
@@ -80,14 +81,15 @@ class CalibratedMesh:
     def start(self, tokens: int) -> int:
         """Return the node count to try first: the median of what the sample's texts of about that length needed.
 
-        Where the sample has none, it is what the text of the nearest length needed: long texts need more.
+        Where the sample has none, it is what those of the nearest lengths needed: long texts need more.
         """
         if not self.needed:
             return NODE_COUNTS[0]
         like = [count for length, count in self.needed if tokens / LIKE <= length <= tokens * LIKE]
         if not like:
-            like = [min(self.needed, key=lambda one: abs(math.log(one[0] / tokens)))[1]]
-        return sorted(like)[len(like) // 2]
+            nearest = sorted(self.needed, key=lambda one: (abs(math.log(one[0] / tokens)), one))
+            like = [count for _, count in nearest[:NEAREST]]
+        return sorted(like)[(len(like) - 1) // 2]
 
 
 def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_nodes: int) -> CalibratedMesh:
