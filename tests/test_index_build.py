@@ -20,7 +20,7 @@ from attribution_core import Attributor
 from attribution_core.pairs.completion import Completion
 from jobs.config.job import JobConfig, index_job, load_job
 from jobs.engine.driver import run_job
-from jobs.engine.indexing import IndexOutcome, build_index, read_ids_file
+from jobs.engine.indexing import IndexOutcome, build_index, read_ids_file, remove_documents
 from jobs.engine.worker import ShardReport, Worker
 from jobs.errors import JobError, RunError, SourceError
 from jobs.index.format import id_hash
@@ -187,6 +187,21 @@ def test_a_partial_update_leaves_what_it_does_not_name(model: str, rng: random.R
     only_removed = build(tmp_path, model, change, partial=True, remove=["e"])
     assert only_removed.run is None
     assert set(rows_of(tmp_path)) == set(expected) - {"e"}
+
+
+def test_documents_are_removed_without_corpus_and_model(model: str, rng: random.Random, tmp_path: Path) -> None:
+    """Would catch a document that must go and stays because the corpus is elsewhere."""
+    build(tmp_path, model, corpus(rng, 4))
+    (tmp_path / "corpus.jsonl").unlink()
+    outcome = remove_documents(str(tmp_path / "index"), None, ["d1", "d3"], lambda line: None)
+    assert (outcome.changes.removed, outcome.changes.unchanged) == (2, 2)
+    assert set(rows_of(tmp_path)) == {"d0", "d2"}
+    assert state_of(tmp_path)[1].dead == 2
+    assert remove_documents(str(tmp_path / "index"), None, ["d1"], lambda line: None).snapshot == state_of(tmp_path)[1]
+    with pytest.raises(RunError, match="no document would be left"):
+        remove_documents(str(tmp_path / "index"), None, ["d0", "d2"])
+    with pytest.raises(JobError, match="--verify: needs the whole corpus"):
+        build(tmp_path, model, corpus(rng, 4), partial=True, verify=True)
 
 
 def test_bad_documents_cost_themselves_alone(model: str, rng: random.Random, tmp_path: Path) -> None:

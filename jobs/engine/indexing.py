@@ -7,26 +7,22 @@ with another text. A new snapshot is committed when that run is complete, so rea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from jobs.config.job import JobConfig
 from jobs.engine.driver import Outcome, run_job
+from jobs.engine.index_changes import NO_ROWS, Changes, Rows, computed_rows, merged
 from jobs.engine.worker import PROBE, Worker
 from jobs.errors import JobError, RunError
 from jobs.index.format import id_hash
 from jobs.index.generations import generation_name
-from jobs.index.hashes import part_hashes
 from jobs.index.reader import Index
 from jobs.index.snapshot import (
-    IDS_SCHEMA,
     Facts,
-    Part,
     Probe,
     Snapshot,
     commit_snapshot,
@@ -40,8 +36,9 @@ from jobs.plan.corpus_staging import UnchangedError
 from jobs.progress import counted
 from jobs.run.manifest import load_plan, read_corpus
 from jobs.run.record import RESOLVED, check_same_model_files, differing_inputs, read_record
-from jobs.run.tables import JOB_FILE, RESULT_OF, SUCCESS
+from jobs.run.tables import JOB_FILE, SUCCESS
 from jobs.sources import input_files
+from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
 
 # Settings that may differ between the generations of an index: where the documents come from, how many, and where the
@@ -49,30 +46,6 @@ from jobs.storage.store import Store
 _MAY_DIFFER = {
     *("model", "corpus", "corpus_columns", "titles", "limit", "sample", "seed", "max_rejects", "shards", "update_of")
 }
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a build changed: documents added, changed and removed, and how many stayed as they were."""
-
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-
-    def line(self) -> str:
-        """The changes as a line of the summary."""
-        words = [
-            f"{count:,} {what}"
-            for count, what in (
-                (self.added, "added"),
-                (self.changed, "changed"),
-                (self.removed, "removed"),
-                (self.unchanged, "unchanged"),
-            )
-            if count
-        ]
-        return f"changes  {', '.join(words) or 'none'}"
 
 
 def read_ids_file(path: Path) -> list[str]:
@@ -133,6 +106,8 @@ def build_index(
     TokenpairError for errors that the user can correct, and Interrupted as :func:`run_job` does.
     """
     assert job.task == "index", "the job is of an index"
+    if partial and verify:
+        raise JobError("--verify: needs the whole corpus to compute damaged documents again; leave out --partial")
     root = Store.open(job.output, job.storage)
     before = _state(root)
     if before is None and (partial or remove):
@@ -161,23 +136,48 @@ def build_index(
         corpus = read_corpus(store, plan)
     except UnchangedError as nothing:
         corpus = nothing.hashes
-    known = (
-        _Rows.of(before.parts, read_ids(root, before)) if before is not None else _Rows.of((), IDS_SCHEMA.empty_table())
-    )
-    fresh = _fresh(root, generation) if run is not None else _Rows.of((), IDS_SCHEMA.empty_table())
-    unknown = [one for one in remove if id_hash(one) not in known.hash]
-    if unknown:
-        echo(f"note: {counted(len(unknown), 'id')} to remove, such as {unknown[0]!r}: not in the index")
-    stay, taken, changes = _merged(known, corpus, fresh, partial=partial, remove=remove)
+    known = Rows.of(before.parts, read_ids(root, before)) if before is not None else NO_ROWS
+    fresh = computed_rows(root, generation) if run is not None else NO_ROWS
+    _note_unknown(known, remove, echo)
+    stay, taken, changes = merged(known, corpus, fresh, partial=partial, remove=remove)
     if run is None and before is not None and not changes.removed:
         return IndexOutcome(root.url, None, before, changes)
     facts = before.facts if before is not None else _facts(store, job)
     if before is not None and run is not None:
         _check_same_model(root, before, _facts(store, job))
+    snapshot = _committed(root, before, facts, stay, taken, len(fresh.hash))
+    return IndexOutcome(root.url, run, snapshot, changes)
+
+
+def remove_documents(
+    url: str, storage: StorageSettings | None, remove: Sequence[str], echo: Callable[[str], None] = print
+) -> IndexOutcome:
+    """Remove the documents of some ids from an index; neither its corpus nor its model is needed.
+
+    Raises RunError where there is no index, or no document would be left.
+    """
+    root = Store.open(url, storage)
+    before = _state(root)
+    if before is None:
+        raise RunError(f"{root.url}: holds no index, so there is nothing to remove")
+    known = Rows.of(before.parts, read_ids(root, before))
+    _note_unknown(known, remove, echo)
+    stays = ~np.isin(known.hash, np.array([id_hash(one) for one in remove], np.uint64))
+    changes = Changes(removed=int((~stays).sum()), unchanged=int(stays.sum()))
+    if not changes.removed:
+        return IndexOutcome(root.url, None, before, changes)
+    return IndexOutcome(root.url, None, _committed(root, before, before.facts, known.select(stays), NO_ROWS), changes)
+
+
+def _committed(
+    root: Store, before: Snapshot | None, facts: Facts, stay: Rows, taken: Rows, computed: int = 0
+) -> Snapshot:
+    """The next snapshot of an index: rows of ``before`` that stay, and those taken of ``computed`` new ones."""
     parts, ids = stay.then(taken)
-    stored = len(fresh.hash) + (before.documents + before.dead if before is not None else 0)
     if not len(ids):
         raise RunError(f"{root.url}: no document would be left in the index")
+    number = 1 if before is None else before.number + 1
+    stored = computed + (before.documents + before.dead if before is not None else 0)
     snapshot = Snapshot(
         number=number,
         documents=len(ids),
@@ -188,7 +188,13 @@ def build_index(
     )
     if not commit_snapshot(root, snapshot):
         raise RunError(f"{root.url}: another update was finished first; run the command again to add what is missing")
-    return IndexOutcome(root.url, run, snapshot, changes)
+    return snapshot
+
+
+def _note_unknown(known: Rows, remove: Sequence[str], echo: Callable[[str], None]) -> None:
+    unknown = [one for one in remove if id_hash(one) not in known.hash]
+    if unknown:
+        echo(f"note: {counted(len(unknown), 'id')} to remove, such as {unknown[0]!r}: not in the index")
 
 
 def _state(root: Store) -> Snapshot | None:
@@ -226,24 +232,13 @@ def _without_damaged(root: Store, before: Snapshot, echo: Callable[[str], None])
         return before
     for line in damaged:
         echo(f"note: {line}")
-    known = _Rows.of(before.parts, read_ids(root, before))
+    known = Rows.of(before.parts, read_ids(root, before))
     good = np.isin(known.hash, np.array([id_hash(name) for name in names], np.uint64))
-    parts, ids = known.select(good).then(_Rows.of((), IDS_SCHEMA.empty_table()))
-    number, lost = before.number + 1, len(known.hash) - len(ids)
-    if not len(ids):
+    lost = int((~good).sum())
+    if lost == len(good):
         raise RunError(f"{root.url}: no document of the index can be read; build a new one in another output")
     echo(f"note: {counted(lost, 'document')} cannot be read and {'is' if lost == 1 else 'are'} computed again")
-    repaired = replace(
-        before,
-        number=number,
-        documents=len(ids),
-        dead=before.dead + lost,
-        parts=parts,
-        ids=write_ids(root, number, ids),
-    )
-    if not commit_snapshot(root, repaired):
-        raise RunError(f"{root.url}: another update was finished first; run the command again")
-    return repaired
+    return _committed(root, before, before.facts, known.select(good), NO_ROWS)
 
 
 def _check_same_index(root: Store, before: Snapshot, job: JobConfig) -> None:
@@ -301,77 +296,3 @@ def _facts(store: Store, job: JobConfig) -> Facts:
         trust_remote_code=job.trust_remote_code,
         pickled_weights=job.pickled_weights,
     )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of documents in parts, as arrays of one entry each; ``file`` is a place in ``files``."""
-
-    files: tuple[Part, ...]
-    hash: NDArray[np.uint64]
-    text_hash: NDArray[np.uint64]
-    file: NDArray[np.uint32]
-    row: NDArray[np.uint32]
-
-    @staticmethod
-    def of(files: Sequence[Part], ids: pa.Table) -> _Rows:
-        """The rows of an ids table."""
-        return _Rows(tuple(files), *(ids[name].to_numpy() for name in IDS_SCHEMA.names))
-
-    def select(self, chosen: NDArray[np.bool_]) -> _Rows:
-        """Those rows that are ``chosen``."""
-        return _Rows(self.files, self.hash[chosen], self.text_hash[chosen], self.file[chosen], self.row[chosen])
-
-    def then(self, more: _Rows) -> tuple[tuple[Part, ...], pa.Table]:
-        """These rows and ``more`` as parts and the ids table of a snapshot; parts without a row are left out."""
-        files = (*self.files, *more.files)
-        file = np.concatenate([self.file, more.file + np.uint32(len(self.files))])
-        used, part = np.unique(file, return_inverse=True)
-        columns = (
-            np.concatenate([self.hash, more.hash]),
-            np.concatenate([self.text_hash, more.text_hash]),
-            part.astype(np.uint32),
-            np.concatenate([self.row, more.row]),
-        )
-        return tuple(files[at] for at in used.tolist()), pa.table(dict(zip(IDS_SCHEMA.names, columns, strict=True)))
-
-
-def _fresh(root: Store, generation: str) -> _Rows:
-    """The documents that a generation computed."""
-    names = root.list(f"{generation}/{RESULT_OF['index']}")
-    hashes = [part_hashes(root, name) for name in names]
-    files = [Part(name, len(table)) for name, table in zip(names, hashes, strict=True)]
-    empty = pa.table({"hash": pa.array([], pa.uint64()), "text_hash": pa.array([], pa.uint64())})
-    together = pa.concat_tables([empty, *hashes])
-    sizes = [part.documents for part in files]
-    return _Rows(
-        tuple(files),
-        together["hash"].to_numpy(),
-        together["text_hash"].to_numpy(),
-        np.repeat(np.arange(len(files), dtype=np.uint32), sizes),
-        np.concatenate([np.zeros(0, np.uint32), *(np.arange(size, dtype=np.uint32) for size in sizes)]),
-    )
-
-
-def _merged(
-    before: _Rows, corpus: pa.Table, fresh: _Rows, *, partial: bool, remove: Sequence[str]
-) -> tuple[_Rows, _Rows, Changes]:
-    """The rows of ``before`` that stay, those of ``fresh`` that are taken, and what that changes.
-
-    ``corpus`` has the hashes of the documents that the corpus holds now, sorted by ``hash``.
-    """
-    hashes, texts = corpus["hash"].to_numpy(), corpus["text_hash"].to_numpy()
-    place = np.minimum(np.searchsorted(hashes, before.hash), max(len(hashes) - 1, 0))
-    named = hashes[place] == before.hash if len(hashes) else np.zeros(len(before.hash), bool)
-    same = named & (texts[place] == before.text_hash) if len(hashes) else named
-    removed = np.array([id_hash(one) for one in remove], np.uint64)
-    stays = (same | ~named if partial else same) & ~np.isin(before.hash, removed)
-    taken = fresh.select(~np.isin(fresh.hash, removed))
-    new = ~np.isin(taken.hash, before.hash)
-    changes = Changes(
-        added=int(new.sum()),
-        changed=int((~new).sum()),
-        removed=len(before.hash) - int(stays.sum()) - int((~new).sum()),
-        unchanged=int(stays.sum()),
-    )
-    return before.select(stays), taken, changes
