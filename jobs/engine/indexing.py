@@ -83,7 +83,7 @@ class IndexOutcome:
         lines = [line for line in lines if not line.startswith("result ")]
         assert self.snapshot is not None, "a complete run has a snapshot"
         lines.append(self.changes.line())
-        dead = f", {self.snapshot.dead:,} replaced or removed documents stay on disk" if self.snapshot.dead else ""
+        dead = f", {counted(self.snapshot.dead, 'replaced or removed document')} on disk" if self.snapshot.dead else ""
         return [*lines, f"index    {counted(self.snapshot.documents, 'document')}{dead}: {self.url}"]
 
 
