@@ -259,13 +259,13 @@ class Contributor:
     def _first_counts(self, texts: Sequence[ReadText]) -> dict[int, list[int]]:
         """Texts by the node count that is tried first: the one asked for, or what texts of that length mostly need."""
         waiting: dict[int, list[int]] = {}
-        of_length: dict[int, int] = {}
+        of_kind: dict[tuple[int, bool], int] = {}
         for at, text in enumerate(texts):
-            length = len(text)
-            if length not in of_length:
-                first = self.quadrature.nodes or (1 if self.encoder.linear else self.mesh.start(length))
-                of_length[length] = self.quadrature.nodes or min(first, self.quadrature.max_nodes)
-            waiting.setdefault(of_length[length], []).append(at)
+            kind = length, query = len(text), text.role == "query"
+            if kind not in of_kind:
+                first = self.quadrature.nodes or (1 if self.encoder.linear else self.mesh.start(length, query=query))
+                of_kind[kind] = self.quadrature.nodes or min(first, self.quadrature.max_nodes)
+            waiting.setdefault(of_kind[kind], []).append(at)
         return waiting
 
     def _references(self, texts: Sequence[ReadText], batch: TextBatch) -> Tensor:
@@ -308,7 +308,9 @@ class Contributor:
                 torch.cat([self._along(batch, some) for some in torch.tensor(mesh_points()).split(at_once)], 1)
             )
         path_BND = torch.cat(paths).double().cpu().numpy()
-        return calibrate(path_BND, lengths, self.quadrature.tolerance, self.quadrature.max_nodes)
+        asked = self.quadrature
+        of_queries = tolerance_of("query", asked.tolerance)
+        return calibrate(path_BND, lengths, asked.tolerance, asked.max_nodes, of_queries)
 
     @torch.no_grad()
     def _along(self, batch: TextBatch, alpha_N: Tensor) -> Tensor:

@@ -150,6 +150,10 @@ def test_a_first_count_is_what_texts_of_that_length_needed() -> None:
     both = calibrate(np.concatenate([straight, bent]), [*tokens, *(100 * n for n in tokens)], 1e-4, 256)
     assert both.start(5) == ladder(256)[0]
     assert both.start(700) == both.start(100_000) > both.start(5)
+    finer = calibrate(bent, tokens, 1e-2, 256, 1e-6)
+    assert finer.start(6) == calibrate(bent, tokens, 1e-2, 256).start(6)
+    assert finer.start(6, query=True) == calibrate(bent, tokens, 1e-6, 256).start(6) > finer.start(6)
+    assert both.start(700, query=True) == both.start(700)
 
 
 @pytest.mark.parametrize("count", [3, 5, 8])

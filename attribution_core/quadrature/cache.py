@@ -21,7 +21,7 @@ from attribution_core.quadrature.calibration import CalibratedMesh
 from attribution_core.quadrature.rules import MESH_DEGREE, Mesh
 
 # Part of every key: to be raised when the same sample would give another calibration.
-VERSION = 1
+VERSION = 2
 MOST_FILES = 200
 MOST_BYTES = 1 << 20
 MOST_NODES = 1 << 16
@@ -65,13 +65,16 @@ def _read(file: Path) -> CalibratedMesh | None:
             )
             for count, alpha, weight in held["fitted"]
         }
-        needed = tuple((int(tokens), _count(count)) for tokens, count in held["needed"])
+        needed, by_queries = (
+            tuple((int(tokens), _count(count)) for tokens, count in held[name])
+            for name in ("needed", "needed_by_queries")
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     whole = all(len(alpha) == len(weight) == count for count, (alpha, weight) in fitted.items())
-    if not whole or len(mesh.log_density) != MESH_DEGREE + 1 or any(tokens < 1 for tokens, _ in needed):
+    if not whole or len(mesh.log_density) != MESH_DEGREE + 1 or any(tokens < 1 for tokens, _ in needed + by_queries):
         return None
-    return CalibratedMesh(mesh, fitted, needed)
+    return CalibratedMesh(mesh, fitted, needed, by_queries)
 
 
 def _number(value: Any, least: float, most: float) -> float:
@@ -94,6 +97,7 @@ def _write(file: Path, calibration: CalibratedMesh) -> None:
         "log_density": calibration.mesh.log_density,
         "fitted": [[count, alpha.tolist(), weight.tolist()] for count, (alpha, weight) in calibration.fitted.items()],
         "needed": calibration.needed,
+        "needed_by_queries": calibration.needed_by_queries,
     }
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

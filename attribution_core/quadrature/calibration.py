@@ -67,35 +67,44 @@ class CalibratedMesh:
     """The nodes for one model and layer, and how many a text is likely to need.
 
     ``fitted`` holds nodes and weights by their count, better than the mesh's own; ``needed`` the tokens of each text of
-    the sample, ascending, and the nodes that met the tolerance on it.
+    the sample, ascending, and the nodes that met the tolerance on it; ``needed_by_queries`` is the same for the finer
+    tolerance of queries, empty where they have that of all texts.
     """
 
     mesh: Mesh = UNIFORM
     fitted: Mapping[int, tuple[Doubles, Doubles]] = field(default_factory=dict)
     needed: tuple[tuple[int, int], ...] = ()
+    needed_by_queries: tuple[tuple[int, int], ...] = ()
 
     def nodes(self, count: int) -> tuple[Doubles, Doubles]:
         """Nodes α [N] and weights [N]."""
         return self.fitted[count] if count in self.fitted else gauss(count, self.mesh)
 
-    def start(self, tokens: int) -> int:
+    def start(self, tokens: int, *, query: bool = False) -> int:
         """Return the node count to try first: the median of what the sample's texts of about that length needed.
 
         Where the sample has none, it is what those of the nearest lengths needed: long texts need more.
         """
-        if not self.needed:
+        needed = self.needed_by_queries if query and self.needed_by_queries else self.needed
+        if not needed:
             return NODE_COUNTS[0]
-        like = [count for length, count in self.needed if tokens / LIKE <= length <= tokens * LIKE]
+        like = [count for length, count in needed if tokens / LIKE <= length <= tokens * LIKE]
         if not like:
-            nearest = sorted(self.needed, key=lambda one: (abs(math.log(one[0] / tokens)), one))
+            nearest = sorted(needed, key=lambda one: (abs(math.log(one[0] / tokens)), one))
             like = [count for _, count in nearest[:NEAREST]]
         return sorted(like)[(len(like) - 1) // 2]
 
 
-def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_nodes: int) -> CalibratedMesh:
+def calibrate(
+    path_BND: Doubles,
+    tokens: Sequence[int],
+    tolerance: float,
+    max_nodes: int,
+    query_tolerance: float | None = None,
+) -> CalibratedMesh:
     """Mesh, fitted rules and first counts, from the embeddings of some texts at :func:`mesh_points` of their paths.
 
-    ``tokens`` [B] are the texts' lengths.
+    ``tokens`` [B] are the texts' lengths. ``query_tolerance`` is that of queries, where it is another.
     """
     # One polynomial for each coordinate of each text, through the embeddings; its derivative is exact for it.
     degree = path_BND.shape[1] - 1
@@ -116,13 +125,21 @@ def calibrate(path_BND: Doubles, tokens: Sequence[int], tolerance: float, max_no
     fitted = {count: rule for count in counts if count <= MOST_FITTED and (rule := family.fit(*gauss(count, mesh)))}
     calibrated = CalibratedMesh(mesh, fitted)
     target_BD = (path_BND[:, -1] - path_BND[:, 0]) / norm_B[:, None]
-    needed = np.full(len(path_BND), max_nodes)
-    for count in reversed(counts):
+    residuals: dict[int, Doubles] = {}
+    for count in counts:
         alpha, weight = calibrated.nodes(count)
         # Of polynomials only the basis is integrated.
         integral_BD = ((weight @ basis(alpha)) @ slope).reshape(target_BD.shape)
-        needed = np.where(np.linalg.norm(integral_BD - target_BD, axis=1) <= tolerance, count, needed)
-    return replace(calibrated, needed=tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True))))
+        residuals[count] = np.linalg.norm(integral_BD - target_BD, axis=1)
+
+    def needed_at(tolerance: float) -> tuple[tuple[int, int], ...]:
+        needed = np.full(len(path_BND), max_nodes)
+        for count in reversed(counts):
+            needed = np.where(residuals[count] <= tolerance, count, needed)
+        return tuple(sorted(zip(map(int, tokens), map(int, needed), strict=True)))
+
+    by_queries = () if query_tolerance in (None, tolerance) else needed_at(float(query_tolerance or tolerance))
+    return replace(calibrated, needed=needed_at(tolerance), needed_by_queries=by_queries)
 
 
 @dataclass(frozen=True, eq=False)
