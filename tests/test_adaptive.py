@@ -80,7 +80,7 @@ def test_a_rule_of_its_own_explains_the_same(
     monkeypatch.setattr(contributions, "STEEP_NODES", 1)
     attributor = Attributor(model, tolerance=1e-4, **settings)
     mesh = attributor.contributor.mesh
-    monkeypatch.setattr(type(mesh), "start", lambda *_: 1)
+    monkeypatch.setattr(type(mesh), "start", lambda *_, **__: 1)
     together = attributor.attribute_pairs(pairs)
     for pair, found, wanted in zip(pairs, together, exact, strict=True):
         (alone,) = attributor.attribute_pairs([pair])
