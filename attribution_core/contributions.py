@@ -77,7 +77,7 @@ class Contributor:
         # A model is hooked while it is read up to the cut, and the budget is one thread's.
         self._computing = computing or threading.Lock()
         self._known: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
-        self._reference_ends: ByteCache[Any, NDArray[Any]] = ByteCache(REFERENCE_BYTES)
+        self._reference_ends: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
 
     @property
     def mesh(self) -> CalibratedMesh:
@@ -91,6 +91,7 @@ class Contributor:
         """Drop the references that were computed for earlier texts."""
         with self._computing:
             self._known.clear()
+            self._reference_ends.clear()
             self.encoder.forget_references()
 
     def contributions(self, texts: Sequence[ReadText], *, tolerance: float | None = None) -> list[Contributions]:
@@ -129,22 +130,15 @@ class Contributor:
 
     def references(self, texts: Sequence[ReadText]) -> NDArray[Any]:
         """Return the embeddings of the texts' references [texts, D]; each distinct one goes through the model once."""
-        first: dict[Any, int] = {}
-        places = [first.setdefault(_reference_key(text), at) for at, text in enumerate(texts)]
-        fresh = {key: at for key, at in first.items() if key not in self._reference_ends}
-        if fresh:
-            some = [texts[at] for at in fresh.values()]
-            if self.encoder.layer_count:
-                with self._computing:
-                    ends = self.embeddings([text.blanked(self.encoder.reference_id) for text in some])
-            else:  # the reference of a token is no token
-                ends = np.stack([one.reference_D for one in self.ends(some)])
-            for key, reference_D in zip(fresh, ends, strict=True):
-                self._reference_ends[key] = reference_D
-        keys = {at: key for key, at in first.items()}
-        found = np.stack([self._reference_ends[keys[at]] for at in places])
-        self._reference_ends.shrink()
-        return found
+
+        def ends(rows: list[int]) -> Tensor:
+            some = [texts[row] for row in rows]
+            if not self.encoder.layer_count:  # the reference of a token is no token
+                return torch.from_numpy(np.stack([one.reference_D for one in self.ends(some)]))
+            with self._computing:
+                return torch.from_numpy(self.embeddings([text.blanked(self.encoder.reference_id) for text in some]))
+
+        return by_reference(self._reference_ends, [_reference_key(text) for text in texts], ends).numpy()
 
     def _every(
         self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any] | None], tolerance: float | None

@@ -18,9 +18,10 @@ from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor
 from attribution_core.pairs.completion import Completion
+from jobs.cli.id_files import read_ids_file
 from jobs.config.job import JobConfig, index_job, load_job
 from jobs.engine.driver import run_job
-from jobs.engine.indexing import IndexOutcome, build_index, read_ids_file, remove_documents
+from jobs.engine.indexing import IndexOutcome, build_index, remove_documents
 from jobs.engine.worker import ShardReport, Worker
 from jobs.errors import JobError, RunError, SourceError
 from jobs.index.format import id_hash

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.cli.flags import MODEL_NAMES, Endpoint, PickledWeights, Profile, Region, TrustRemoteCode
+from jobs.cli.id_files import read_ids_file
 from jobs.cli.messages import complain, errors_as_messages, note, say, storage_options
 from jobs.cli.output import check_targets, show_highlights
 from jobs.cluster.environment import quiet_libraries
@@ -65,8 +66,6 @@ def highlight(
         from jobs.index.reader import open_index
 
         if ids_file is not None:
-            from jobs.engine.indexing import read_ids_file
-
             asked += read_ids_file(ids_file)
         if not query.strip():
             raise JobError("QUERY: is empty; give the text of a query")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.cli.flags import OF_PAIRS, JobFile, job_command, job_names
+from jobs.cli.id_files import read_ids_file
 from jobs.cli.messages import errors_as_messages, note, say, storage_options
 
 
@@ -39,7 +40,7 @@ def index(
     """Explain every document of a corpus once, for all later queries; run it again to bring the index up to date."""
     with errors_as_messages(context, resume=True, names=job_names(job_file, settings)):
         from jobs.config.job import index_job
-        from jobs.engine.indexing import build_index, read_ids_file, remove_documents
+        from jobs.engine.indexing import build_index, remove_documents
         from jobs.sources.beir import with_beir
 
         removed = read_ids_file(remove) if remove is not None else ()

@@ -26,6 +26,7 @@ from jobs.engine.document_rows import DocumentComputer, ShardDocuments
 from jobs.engine.indexed_documents import IndexedDocuments
 from jobs.engine.shard_rows import ShardComputer, ShardTables
 from jobs.errors import RunError
+from jobs.index.queries import ModelEncoder
 from jobs.plan.centre import mean_embeddings
 from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
@@ -122,7 +123,7 @@ class Worker:
             process=os.getpid(),
             reference=self._attributor.references,
             own_precision=self._attributor.own_precision,
-            probe=probe_embedding(self._attributor) if indexing else None,
+            probe=ModelEncoder(self._attributor)(PROBE).tolist() if indexing else None,
         )
         if self._pairs_file is not None:
             # While it loaded, or waited for a machine, the directory may have become another run's.
@@ -260,12 +261,6 @@ class Worker:
         for field in kept.schema:
             table = table.append_column(field, kept[field.name])
         return table
-
-
-def probe_embedding(attributor: Attributor) -> list[float]:
-    """The embedding of an index's probe as a query of the model."""
-    read = attributor.read([PROBE], "query")
-    return [float(value) for value in attributor.routes.of("query").embeddings(read)[0]]
 
 
 def _where(error: BaseException) -> list[str]:

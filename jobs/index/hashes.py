@@ -5,10 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.index.blocks import damaged_file
-from jobs.index.format import id_hash
+from jobs.index.format import id_hash, part_schema
 from jobs.index.snapshot import FOLDER, load_snapshot, read_ids, snapshot_name
 from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
+
+# The columns of every part, in their order.
+_NAMES = part_schema(1, "int8").names
 
 
 def part_hashes(store: Store, name: str) -> pa.Table:
@@ -28,13 +31,11 @@ def part_texts(store: Store, name: str) -> pa.Table:
 
 def _columns(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
     """Return some columns of a part; no others are read."""
+    options = pa.ipc.IpcReadOptions(included_fields=[_NAMES.index(column) for column in columns])
 
     def read() -> pa.Table:
-        with store.open_input(name) as raw, pa.ipc.open_file(raw) as whole:
-            places = [whole.schema.get_field_index(column) for column in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=places)
         with store.open_input(name) as raw, pa.ipc.open_file(raw, options=options) as part:
-            return part.read_all()
+            return part.read_all().select(columns)
 
     try:
         return store.attempt("read", name, read)
