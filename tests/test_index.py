@@ -235,6 +235,12 @@ def _damage(kind: str, path: Path) -> None:
         path.unlink()
 
 
+def _read_by_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read local files by the code of S3."""
+    for module in ("blocks", "cache"):
+        monkeypatch.setattr(f"jobs.index.{module}.LocalStore", type("Nothing", (), {}))
+
+
 @pytest.mark.parametrize("remote", [False, True], ids=["mapped", "ranges"])
 @pytest.mark.parametrize("kind", ["values", "metadata", "footer", "truncated", "empty", "missing"])
 def test_a_damaged_batch_costs_its_documents_alone(
@@ -242,8 +248,7 @@ def test_a_damaged_batch_costs_its_documents_alone(
 ) -> None:
     """With ranges: the code of S3, on local files."""
     if remote:
-        for module in ("blocks", "cache"):
-            monkeypatch.setattr(f"jobs.index.{module}.LocalStore", type("Nothing", (), {}))
+        _read_by_ranges(monkeypatch)
     vector = embedding(models["cosine"], QUERY)
     ids = ["doc1", "doc100", "doc140"]
     before = as_tuples(open_index(folder), ids, vector)
@@ -277,8 +282,7 @@ def test_a_bit_that_changed_never_changes_an_answer(
 ) -> None:
     """Any bit of a part or of the ids: documents are answered as before, or with a line that names the file."""
     if remote:
-        for module in ("blocks", "cache"):
-            monkeypatch.setattr(f"jobs.index.{module}.LocalStore", type("Nothing", (), {}))
+        _read_by_ranges(monkeypatch)
     vector = embedding(models["cosine"], QUERY)
     ids = ["doc1", "doc100", "doc140"]
     before = {hit.id: hit for hit in open_index(folder).highlight_vector(vector, ids, None)}

@@ -79,19 +79,19 @@ def _same_text(found: Repeated) -> Section:
 
 def _near_sentences(found: Repeated) -> Section:
     title = "Sentences of different documents that add nearly the same to the embedding"
-    said = _near(found, "sentence")
-    if not found.groups:
-        return Section(title, (said,))
     act = "Read them side by side: a search cannot tell them apart, so a difference that matters needs another field."
-    return Section(title, (said,), act, tuple(_group(one) for one in found.largest))
+    return _groups(title, _near(found, "sentence"), act, found)
 
 
 def _near_documents(found: Repeated) -> Section:
-    title = "Documents with nearly the same embedding"
-    said = _near(found, "document")
+    act = "They rank beside each other for every query: index one of each group, or show one result a group."
+    return _groups("Documents with nearly the same embedding", _near(found, "document"), act, found)
+
+
+def _groups(title: str, said: str, act: str, found: Repeated) -> Section:
+    """What is said of groups, and what to do where there are any."""
     if not found.groups:
         return Section(title, (said,))
-    act = "They rank beside each other for every query: index one of each group, or show one result a group."
     return Section(title, (said,), act, tuple(_group(one) for one in found.largest))
 
 
