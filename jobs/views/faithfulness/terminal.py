@@ -99,9 +99,9 @@ class FaithfulnessSheet(TableSheet):
         self.table(table_of(("sentence chosen by", "share of the largest", f"{first.method} ahead by"), rows))
 
     def _agreement(self, result: Faithfulness) -> None:
+        what = "score" if result.late else "embedding"
         self.line(
-            f"Agreement with deletion: correlation, within a pair, with what the {'score' if result.late else 'embedding'} "
-            f"loses when words are deleted (Shapley values, {result.shapley_orders} orders). 1 is perfect, 0 is chance."
+            f"Agreement with deletion: correlation, within a pair, with what the {what} loses when words are deleted (Shapley values, {result.shapley_orders} orders). 1 is perfect, 0 is chance."
         )
         rows = []
         # The two texts play different parts in late interaction.
