@@ -88,8 +88,8 @@ class TinyModels:
         wanted = Shape(**shape)
         key = zlib.crc32(json.dumps(asdict(wanted), sort_keys=True).encode())
         folder = self.room / f"{family}-{wanted.seed}-{key:08x}"
-        backbone = self._backbone(family, wanted)
-        return _published(
+        backbone = self.backbone(family, wanted)
+        return published(
             folder, lambda aside: _build(family, wanted, backbone).save(str(aside), create_model_card=False)
         )
 
@@ -99,7 +99,9 @@ class TinyModels:
             str(self.folder(family, **shape)), device="cpu", truncate_dim=Shape(**shape).truncate_dim
         )
 
-    def _backbone(self, family: str, shape: Shape) -> Path:
+    def backbone(self, family: str, shape: Shape) -> Path:
+        """The folder of the transformers model and its tokenizer alone."""
+
         def build(aside: Path) -> None:
             tokenizer = _tokenizer(family)
             model = _transformer(family, tokenizer, shape.layers)
@@ -107,10 +109,10 @@ class TinyModels:
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
 
-        return _published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
+        return published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
 
 
-def _published(folder: Path, build: Callable[[Path], None]) -> Path:
+def published(folder: Path, build: Callable[[Path], None]) -> Path:
     """``folder``, built aside and renamed, so that another process sees all of it or nothing."""
     if folder.exists():
         return folder
