@@ -198,6 +198,7 @@ FAMILIES = (
     Family("MPNet", ("mpnet",), "encoder.layer", True, _mpnet_parts),
     Family("DistilBERT", ("distilbert",), "transformer.layer", True, _distilbert_parts),
     Family("ELECTRA", ("electra",), "encoder.layer", True, _bert_parts),
+    Family("ERNIE", ("ernie",), "encoder.layer", True, _bert_parts),
     Family("ALBERT", ("albert",), "encoder.albert_layer_groups", True, _albert_parts, in_call_order=_albert_calls),
     Family(
         "DeBERTa-v2/v3",
@@ -208,7 +209,10 @@ FAMILIES = (
         first=_deberta_first,
     ),
     Family("ModernBERT", ("modernbert",), "layers", False, top=("final_norm",), casts=True),
+    Family("EuroBERT", ("eurobert",), "layers", True, top=("norm",), casts=True),
     Family("Nomic-BERT", ("nomic_bert",), "layers", True, casts=True),
+    Family("GTE", ("gte",), "layers", True),
+    Family("Jina v3", ("jina_embeddings_v3",), "layers", True),
     Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
     Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
     Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
