@@ -216,8 +216,11 @@ FAMILIES = (
     Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
     Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
     Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
-    Family("Llama/Mistral", ("llama", "mistral"), "layers", False, top=("norm",), casts=True),
+    # llama_bidirec is a subclass of Llama that comes with the models' own code.
+    Family("Llama/Mistral", ("llama", "llama_bidirec", "mistral"), "layers", False, top=("norm",), casts=True),
 )
+# How configurations call the number of experts of a layer.
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 STATIC = Family("static embedding", (), "", True)
 
 
@@ -234,9 +237,28 @@ def family_of(transformer: Any) -> Family:
                 transformer.config, "add_cross_attention", False
             ):
                 raise ModelError(f"{family.name} configured as a decoder cannot be attributed; use it as an encoder")
+            try:
+                family.find_layers(transformer)
+            except AttributeError:
+                raise ModelError(
+                    f"the layers of {type(transformer).__name__} are not where transformers' own {family.name} has "
+                    "them: the model's own code cannot be attributed; use a checkpoint for transformers' class"
+                ) from None
             return family
+    experts = experts_of(getattr(transformer, "config", None))
+    if experts:
+        raise ModelError(
+            f"models of type {model_type!r} cannot be attributed: each token goes to some of {experts} experts, and "
+            "that choice jumps along the path from the reference"
+        )
     supported = ", ".join(family.name for family in (*FAMILIES, STATIC))
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")
+
+
+def experts_of(config: Any) -> int:
+    """How many experts a layer of a mixture of experts has; 0 of other models."""
+    counts = (getattr(config, name, None) for name in EXPERT_COUNTS)
+    return next((int(count) for count in counts if isinstance(count, int) and count > 1), 0)
 
 
 def hidden_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
