@@ -39,6 +39,7 @@ LAYER_LISTS = {
         lambda model: model.layers,
     ),
     **dict.fromkeys(("llama", "mistral"), lambda model: model.layers),
+    **dict.fromkeys(("clip", "metaclip_2", "siglip", "siglip2"), lambda model: model.text_model.encoder.layers),
 }
 
 
@@ -133,7 +134,9 @@ class Oracle:
         self.lowest = layer % len(layers) == 0
         # A layer that is called many times is cut at one of its calls.
         self.earlier = layers[: layer % len(layers)].count(self.layer)
-        modules = list(self.model)[2:]
+        # A tower of texts takes the row of the last token and projects it by itself.
+        self.tower = transformer.module_output_name == "sentence_embedding"
+        modules = list(self.model)[1 if self.tower else 2 :]
         if similarity == "cosine" and modules and isinstance(modules[-1], Normalize):
             modules = modules[:-1]
         self.head = modules
@@ -176,7 +179,7 @@ class Oracle:
         read = self.model.tokenizer(
             prompt + text,
             truncation=True,
-            max_length=self.model.max_seq_length,
+            **{"max_length": self.model.max_seq_length} | self.model[0].processing_kwargs.get("text", {}),
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_tensors="pt",
@@ -204,12 +207,15 @@ class Oracle:
             hooks.append(convolution.register_forward_pre_hook(lambda _, args: (hidden, *args[1:])))
         try:
             inputs = {key: value for key, value in features.items() if key != "prompt_length"}
-            states = self.backbone(**inputs).last_hidden_state
+            states = (self.backbone.text_model if self.tower else self.backbone)(**inputs).last_hidden_state
         finally:
             for hook in hooks:
                 hook.remove()
         out: dict[str, Any] = {**features, "token_embeddings": states}
-        for module in (self.model[1], *self.head):
+        if self.tower:
+            project = getattr(self.backbone, "text_projection", None) or self.backbone.text_model.head
+            out["sentence_embedding"] = project(states[:, -1])
+        for module in self.head if self.tower else (self.model[1], *self.head):
             out = module(out)
         embedding: Tensor = out["sentence_embedding"]
         return seen[self.earlier].detach(), embedding[:, : self.model.truncate_dim]

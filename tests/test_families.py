@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from oracle import Oracle, check_pair
+from PIL import Image
 from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
 
 from attribution_core import Attributor, ModelError, integrator
+from attribution_core.errors import TextError
+from attribution_core.model.inspection import LAYER_COUNTS, ModelFiles
 from attribution_core.quadrature.calibration import SAMPLE
+from attribution_core.training.shift import shift_model
 
 NODES = 6
 WAYS = ("forward", "reverse", "partner")
@@ -47,9 +54,10 @@ def test_families_with_much_the_same_layers_work_too(family: str, tiny: TinyMode
     """The formula in both directions, scores, and texts in a padded batch: one look at each."""
     model = tiny.load(family, pooling=pooling_of(family, seed), seed=seed % 3)
     pairs = [("rain falls", "The coffee is bad."), ("three", "a dog runs after the red ball to the river")]
-    judge = Oracle(model, layer=1, nodes=NODES).pair(*pairs[0])
-    for way in ("forward", "partner"):
-        attributor = Attributor(model, layer=1, quadrature="riemann", nodes=NODES, way=way)
+    judge = Oracle(model, layer=1, nodes=3).pair(*pairs[0])
+    folder = str(tiny.folder(family, pooling=pooling_of(family, seed), seed=seed % 3))
+    for way, one in (("forward", model), ("partner", folder)):
+        attributor = Attributor(one, layer=1, quadrature="riemann", nodes=3, way=way)
         found = attributor.attribute_pairs(pairs)
         assert way in (found[0].a.way, found[0].b.way)
         check_pair(found[0], judge)
@@ -115,6 +123,64 @@ def test_rows_that_see_nothing_stay_finite_in_float64(family: str, tiny: TinyMod
     for text, found in zip(read, attributor.contributions(read), strict=True):
         (alone,) = attributor.contributions([text])
         np.testing.assert_allclose(found.values_GD, alone.values_GD, rtol=0, atol=1e-5)
+
+
+# Models for images and texts ------------------------------------------------------------------------------------------
+
+
+def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: Path) -> None:
+    """clip-ViT-B-32 is saved so: one module of a class of its own, and the end of a text is the highest id."""
+    source = tiny.folder("clip")
+    shutil.copytree(source, tmp_path / "0_CLIPModel")
+    (tmp_path / "0_CLIPModel" / "sentence_bert_config.json").unlink()
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (tmp_path / "0_CLIPModel" / name).unlink()
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]), "utf-8")
+    texts = ("rain falls", "the red ball")
+    found = [Attributor(str(one), nodes=3).attribute(*texts) for one in (source, tmp_path)]
+    np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
+    assert ModelFiles(tmp_path).size("text", LAYER_COUNTS) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("https://example.org/a.png", "the address of an image"),
+        ("rain <|endoftext|> falls", "an end-of-text token inside"),
+    ],
+)
+def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyModels, text: str, why: str) -> None:
+    attributor = Attributor(tiny.load("clip"), nodes=3)
+    with pytest.raises(TextError, match=why) as caught:
+        attributor.attribute("the red ball", text)
+    assert "\n" not in str(caught.value)
+    attributor.attribute("the red ball", "https://example.org/a and more")
+    with pytest.raises(TextError, match="the first text is Image, not text"):
+        attributor.attribute(Image.new("RGB", (8, 8)), "the red ball")  # type: ignore[arg-type]
+    # A model of texts alone reads an address as it reads any text.
+    Attributor(tiny.load("bert"), nodes=3).attribute("the red ball", text)
+
+
+@pytest.mark.parametrize("setting", ["padding", "model_input_names"])
+def test_padding_that_the_batch_decides_on_is_refused(tiny: TinyModels, setting: str) -> None:
+    """SigLIP reads padding: a text's embedding would depend on the longest text beside it."""
+    model = tiny.load("siglip")
+    if setting == "padding":
+        model[0].processing_kwargs = {}
+    else:
+        model.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    with pytest.raises(ModelError, match="SiglipModel reads padding as it reads words"):
+        Attributor(model)
+
+
+def test_other_towers_and_fine_tuning_are_refused(tiny: TinyModels) -> None:
+    model = tiny.load("clip")
+    with pytest.raises(ModelError, match="a text tower pools inside itself"):
+        shift_model(model)
+    model[0].model.config.model_type = "align"
+    with pytest.raises(ModelError, match="only CLIP's and SigLIP's texts can be attributed"):
+        Attributor(model)
 
 
 # What is peculiar to some --------------------------------------------------------------------------------------------

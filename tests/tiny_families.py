@@ -15,6 +15,10 @@ from transformers import (
     AlbertModel,
     CamembertConfig,
     CamembertModel,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
     DebertaV2Config,
     DebertaV2Model,
     ElectraConfig,
@@ -31,6 +35,8 @@ from transformers import (
     JinaEmbeddingsV3Model,
     LlamaConfig,
     LlamaModel,
+    MetaClip2Config,
+    MetaClip2Model,
     MistralConfig,
     MistralModel,
     ModernBertConfig,
@@ -45,6 +51,14 @@ from transformers import (
     Qwen2Model,
     Qwen3Config,
     Qwen3Model,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Processor,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
     T5Config,
     T5EncoderModel,
 )
@@ -61,7 +75,10 @@ GENERIC = (
 ALIASES = (
     *("ernie", "camembert", "eurobert", "gte", "jina-v3", "mt5"),
     *("qwen2", "qwen2-bidirectional", "llama", "llama-bidirectional", "mistral"),
+    *("clip", "metaclip-2", "siglip", "siglip2"),
 )
+# How many tokens SigLIP pads every text to.
+FIXED = 14
 MORE_FAMILIES = (*FAST, *GENERIC)
 # What a family is called in a transformers configuration.
 MODEL_TYPES = {
@@ -70,6 +87,7 @@ MODEL_TYPES = {
     "nomic-bert": "nomic_bert",
     "jina-v3": "jina_embeddings_v3",
     "t5-gated": "t5",
+    "metaclip-2": "metaclip_2",
     "qwen2-bidirectional": "qwen2",
     "llama-bidirectional": "llama",
     "qwen3-right": "qwen3",
@@ -103,6 +121,14 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
     gemma["layer_types"] = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
     modern = {"local_attention": LOCAL, "global_attn_every_n_layers": 2}
     modern |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    # Projections, and layers of the image's side, are of sizes of their own.
+    image: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1}
+    image |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    sides = {"text_config": common, "vision_config": image, "projection_dim": 12}
+    # Those of before the end-of-text token was corrected have this one in its place.
+    old_sides = sides | {"text_config": {**common, "eos_token_id": 2}}
+    siglip = {"text_config": {**common, "projection_size": 16}, "vision_config": image}
+    siglip2 = siglip | {"vision_config": {**image, "num_patches": 4}}
     builders: dict[str, Callable[[], PreTrainedModel]] = {
         "electra": lambda: ElectraModel(ElectraConfig(**common, embedding_size=12)),
         "albert": lambda: AlbertModel(AlbertConfig(**common, embedding_size=12)),
@@ -134,9 +160,25 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
         "llama": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2)),
         "llama-bidirectional": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2, is_causal=False)),
         "mistral": lambda: MistralModel(MistralConfig(**common, num_key_value_heads=2, sliding_window=LOCAL)),
+        "clip": lambda: CLIPModel(CLIPConfig(**old_sides)),
+        "metaclip-2": lambda: MetaClip2Model(MetaClip2Config(**sides)),
+        "siglip": lambda: SiglipModel(SiglipConfig(**siglip)),
+        "siglip2": lambda: Siglip2Model(Siglip2Config(**siglip2)),
     }
     builders["qwen3-right"] = builders["qwen3"]
     return builders[family]()
+
+
+def processor(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """What reads texts for a family: its tokenizer, or what reads images as well."""
+    small = {"size": {"height": 8, "width": 8}}
+    made: dict[str, Callable[[], Any]] = {
+        "clip": lambda: CLIPProcessor(CLIPImageProcessorPil(**small), tokenizer),
+        "metaclip-2": lambda: CLIPProcessor(CLIPImageProcessorPil(**small), tokenizer),
+        "siglip": lambda: SiglipProcessor(SiglipImageProcessorPil(**small), tokenizer),
+        "siglip2": lambda: Siglip2Processor(Siglip2ImageProcessorPil(patch_size=4), tokenizer),
+    }
+    return made[family]() if family in made else tokenizer
 
 
 # Tokenizers --------------------------------------------------------------------------------------------------------
@@ -175,13 +217,32 @@ def _framed(
     )
 
 
+def _clip() -> PreTrainedTokenizerFast:
+    """CLIP's kind: the tokens around a text are the last of the vocabulary, and the end pads as well."""
+    tokenizer = _byte_level()
+    first, last = "<|startoftext|>", "<|endoftext|>"
+    tokenizer.backend_tokenizer.add_special_tokens([first, last])
+    framed = _framed(tokenizer, first, last, last, "right")
+    framed.eos_token = last
+    return framed
+
+
+def _siglip() -> PreTrainedTokenizerFast:
+    """SigLIP's kind: an end behind the text, and no mask of attention."""
+    tokenizer = _sentencepiece(first=None, last="</s>")
+    tokenizer.model_input_names = ["input_ids"]
+    return tokenizer
+
+
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MORE_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     **{name: lambda: _wordpiece(*_BERT, types=True) for name in ("electra", "ernie", "nomic-bert", "gte")},
     **{name: lambda: _wordpiece(*_BERT, types=False) for name in ("modernbert", "deberta-v2")},
-    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert", "jina-v3"), _unigram),
+    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert", "jina-v3", "metaclip-2"), _unigram),
     **dict.fromkeys(("t5", "t5-gated", "mt5"), lambda: _sentencepiece(first=None, last="</s>")),
     **dict.fromkeys(("gemma3", "gemma3-bidirectional"), lambda: _sentencepiece(first="<s>", last="</s>")),
+    "clip": _clip,
+    **dict.fromkeys(("siglip", "siglip2"), _siglip),
     "qwen3": lambda: _decoder(last="</s>", padding="</s>", side="left"),
     "qwen3-right": lambda: _decoder(last=None, padding="<pad>", side="right"),
     "qwen3-bidirectional": lambda: _decoder(last="</s>", padding="<pad>", side="left"),

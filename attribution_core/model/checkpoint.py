@@ -219,7 +219,7 @@ def _check_class(name: str, built: Any) -> None:
 
 def _check_vocabulary(name: str, module: Any) -> None:
     """Compare vocabulary sizes: a tokenizer that was built without its vocabulary file reads every word as unknown."""
-    table = module.model.get_input_embeddings()
+    table = getattr(module.model, "text_model", module.model).get_input_embeddings()
     rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
     tokens = len(module.tokenizer) if module.tokenizer is not None else 0
     # Rows beyond the tokenizer's last token are common: tables are padded to a round number.
@@ -234,7 +234,8 @@ def _check_vocabulary(name: str, module: Any) -> None:
 def _limit_to_positions(module: Any) -> None:
     """Cut texts that are longer than the table of positions: the model cannot read beyond it."""
     for name, table in module.model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(table, "num_embeddings"):
+        text = not name.startswith("vision")
+        if text and name.endswith(("position_embeddings", "position_embedding")) and hasattr(table, "num_embeddings"):
             # Where padding has a position of its own, the first token's is the one after it.
             first = 0 if table.padding_idx is None else table.padding_idx + 1
             most = table.num_embeddings - first
@@ -275,7 +276,7 @@ def _unused(module: Any, weights: Collection[str]) -> set[str]:
         for value in asked.values():
             value.requires_grad_(True)
         with torch.enable_grad():
-            embeddings = module(features)["token_embeddings"]
+            embeddings = module(features)[module.module_output_name]
             slopes = torch.autograd.grad(embeddings.float().sum(), list(asked.values()), allow_unused=True)
     finally:
         for name, value in asked.items():

@@ -121,7 +121,7 @@ class Encoder:
                 f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
                 "alone; take 'pad'"
             )
-        self.width = int(backbone.config.hidden_size)
+        self.width = int(backbone.config.get_text_config().hidden_size)
 
     @property
     def layer_count(self) -> int:
@@ -142,7 +142,7 @@ class Encoder:
 
     def layer_shape(self) -> LayerShape:
         """The sizes that decide how much memory a token needs."""
-        config = self.transformer.model.config
+        config = self.transformer.model.config.get_text_config()
         return LayerShape(
             d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
             inner=_inner_width(config) or 4 * self.width,

@@ -60,7 +60,7 @@ class Family:
     path: of one entry of the list, which may stand for several of them. ``in_call_order`` gives the layers in the order
     in which they are called where that is not their order in the list, and ``first`` what to call in place of the
     lowest one where more than that belongs to it. ``casts`` says that parts are computed in float32 whatever the
-    model's type.
+    model's type. ``projection`` is the path of what a text tower has behind pooling (``towers.py``).
     """
 
     name: str
@@ -73,10 +73,11 @@ class Family:
     in_call_order: Callable[[Any, nn.ModuleList], list[nn.Module]] | None = None
     first: Callable[[Any, nn.Module], nn.Module] | None = None
     casts: bool = False
+    projection: str = ""
 
     def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
         """The layers inside a transformers model of this family, one for each call: a shared layer is repeated."""
-        listed = _at(transformer, self.layers)
+        listed = at_path(transformer, self.layers)
         assert isinstance(listed, nn.ModuleList)
         return list(listed) if self.in_call_order is None else self.in_call_order(transformer, listed)
 
@@ -89,10 +90,11 @@ class Family:
 
     def find_top(self, transformer: nn.Module) -> list[nn.Module]:
         """The modules between the last layer and the token embeddings."""
-        return [_at(transformer, path) for path in self.top]
+        return [at_path(transformer, path) for path in self.top]
 
 
-def _at(module: Any, path: str) -> Any:
+def at_path(module: Any, path: str) -> Any:
+    """What is at a dotted path inside a module."""
     return reduce(getattr, path.split("."), module)
 
 
@@ -216,6 +218,24 @@ FAMILIES = (
     Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
     Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
     Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
+    Family(
+        "CLIP's texts",
+        ("clip", "metaclip_2"),
+        "text_model.encoder.layers",
+        True,
+        top=("text_model.final_layer_norm",),
+        casts=True,
+        projection="text_projection",
+    ),
+    Family(
+        "SigLIP's texts",
+        ("siglip", "siglip2"),
+        "text_model.encoder.layers",
+        True,
+        top=("text_model.final_layer_norm",),
+        casts=True,
+        projection="text_model.head",
+    ),
     # llama_bidirec is a subclass of Llama that comes with the models' own code.
     Family("Llama/Mistral", ("llama", "llama_bidirec", "mistral"), "layers", False, top=("norm",), casts=True),
 )

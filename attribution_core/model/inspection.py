@@ -79,8 +79,10 @@ class ModelFiles:
         return [ListedModule(str(one.get("path") or ""), str(one.get("type") or "")) for one in listed]
 
     def config(self, role: str = "text") -> dict[str, Any]:
-        """Return the configuration of the transformer that reads texts of ``role``."""
-        return self.object(self._transformer(role), CONFIG)
+        """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""
+        config = self.object(self._transformer(role), CONFIG)
+        inner = config.get("text_config")
+        return (inner | config) if isinstance(inner, dict) else config
 
     def size(self, role: str, names: tuple[str, ...]) -> int | None:
         """Return the first of the configuration's fields ``names`` that is a size; None where it has none of them."""
