@@ -38,7 +38,7 @@ LAYER_LISTS = {
         ("modernbert", "eurobert", "nomic_bert", "gte", "jina_embeddings_v3", "qwen2", "qwen3", "gemma3_text"),
         lambda model: model.layers,
     ),
-    **dict.fromkeys(("llama", "mistral"), lambda model: model.layers),
+    **dict.fromkeys(("llama", "mistral", "embedding_gemma2_text"), lambda model: model.layers),
     **dict.fromkeys(("clip", "metaclip_2", "siglip", "siglip2"), lambda model: model.text_model.encoder.layers),
 }
 
@@ -131,6 +131,8 @@ class Oracle:
         self.backbone: Any = transformer.model
         layers = layers_of(self.backbone)
         self.layer = layers[layer]
+        # EmbeddingGemma 2's layers each get something of the tokens themselves, which moves with what the lowest gets.
+        self.beside = layers[layer:] if hasattr(self.layer, "ple_block") else []
         self.lowest = layer % len(layers) == 0
         # A layer that is called many times is cut at one of its calls.
         self.earlier = layers[: layer % len(layers)].count(self.layer)
@@ -200,7 +202,22 @@ class Oracle:
             seen.append(args[0])
             return args if hidden is None or len(seen) != self.earlier + 1 else (hidden, *args[1:])
 
+        def beside(at: int) -> Any:
+            def replaced(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                seen[0] = torch.cat([args[0] if at == 0 else seen[0], args[1]], -1)
+                if hidden is None:
+                    return args
+                d, p = args[0].shape[-1], args[1].shape[-1]
+                own = hidden[..., d + at * p : d + (at + 1) * p]
+                return (hidden[..., :d] if at == 0 else args[0], own, *args[2:])
+
+            return replaced
+
         hooks = [self.layer.register_forward_pre_hook(at_cut)]
+        if self.beside:
+            hooks[0].remove()
+            seen.append(torch.empty(0))
+            hooks += [layer.register_forward_pre_hook(beside(at)) for at, layer in enumerate(self.beside)]
         # DeBERTa-v2's convolution reads what the lowest layer reads.
         convolution = getattr(getattr(self.backbone, "encoder", None), "conv", None)
         if hidden is not None and convolution is not None and self.lowest:

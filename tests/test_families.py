@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -16,6 +17,7 @@ from PIL import Image
 from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
+from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
 
 from attribution_core import Attributor, ModelError, integrator
 from attribution_core.errors import TextError
@@ -181,6 +183,25 @@ def test_other_towers_and_fine_tuning_are_refused(tiny: TinyModels) -> None:
     model[0].model.config.model_type = "align"
     with pytest.raises(ModelError, match="only CLIP's and SigLIP's texts can be attributed"):
         Attributor(model)
+
+
+def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyModels) -> None:
+    """What every layer gets of the tokens moves along the path too, so that no word stays in a reference."""
+    text = tiny.load("embedding-gemma2", pooling="mean")
+    pair = Attributor(text, nodes=3).attribute("rain falls", "the red ball")
+    whole = copy.deepcopy(text)
+    config = EmbeddingGemma2Config(text_config=text[0].model.config, vision_config=None, audio_config=None)
+    whole[0].model = EmbeddingGemma2Model(config).eval()
+    whole[0].model.language_model.load_state_dict(text[0].model.state_dict())
+    whole[0].model_forward_params = None
+    attributor = Attributor(whole, nodes=3)
+    assert attributor.encoder.family.name == "EmbeddingGemma 2"
+    np.testing.assert_allclose(attributor.attribute("rain falls", "the red ball").matrix, pair.matrix, atol=1e-6)
+    # A reference is the same whatever the words were: nothing of them is left above the cut.
+    a, b = attributor.read(["rain falls", "red ball"], "text")
+    assert len(a) == len(b)
+    found = attributor.contributions([a, b])
+    np.testing.assert_allclose(found[0].reference_D, found[1].reference_D, atol=1e-6)
 
 
 # What is peculiar to some --------------------------------------------------------------------------------------------

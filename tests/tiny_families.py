@@ -23,6 +23,8 @@ from transformers import (
     DebertaV2Model,
     ElectraConfig,
     ElectraModel,
+    EmbeddingGemma2TextConfig,
+    EmbeddingGemma2TextModel,
     ErnieConfig,
     ErnieModel,
     EuroBertConfig,
@@ -75,10 +77,12 @@ GENERIC = (
 ALIASES = (
     *("ernie", "camembert", "eurobert", "gte", "jina-v3", "mt5"),
     *("qwen2", "qwen2-bidirectional", "llama", "llama-bidirectional", "mistral"),
-    *("clip", "metaclip-2", "siglip", "siglip2"),
+    *("clip", "metaclip-2", "siglip", "siglip2", "embedding-gemma2"),
 )
 # How many tokens SigLIP pads every text to.
 FIXED = 14
+# The width of token embeddings where that is not the layers'.
+OUT = 20
 MORE_FAMILIES = (*FAST, *GENERIC)
 # What a family is called in a transformers configuration.
 MODEL_TYPES = {
@@ -88,6 +92,7 @@ MODEL_TYPES = {
     "jina-v3": "jina_embeddings_v3",
     "t5-gated": "t5",
     "metaclip-2": "metaclip_2",
+    "embedding-gemma2": "embedding_gemma2_text",
     "qwen2-bidirectional": "qwen2",
     "llama-bidirectional": "llama",
     "qwen3-right": "qwen3",
@@ -119,6 +124,10 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
     deberta = {**common, "relative_attention": True, "position_buckets": 4, "pos_att_type": "p2c|c2p"}
     gemma = {**decoder, "sliding_window": LOCAL, "query_pre_attn_scalar": 8}
     gemma["layer_types"] = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
+    gemma2 = {key: value for key, value in gemma.items() if key != "query_pre_attn_scalar"} | {
+        **{"sliding_window": LOCAL // 2, "hidden_size_per_layer_input": 10, "embedding_dim": OUT},
+        **{"global_head_dim": 12, "num_global_key_value_heads": 1},
+    }
     modern = {"local_attention": LOCAL, "global_attn_every_n_layers": 2}
     modern |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
     # Projections, and layers of the image's side, are of sizes of their own.
@@ -162,6 +171,7 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
         "mistral": lambda: MistralModel(MistralConfig(**common, num_key_value_heads=2, sliding_window=LOCAL)),
         "clip": lambda: CLIPModel(CLIPConfig(**old_sides)),
         "metaclip-2": lambda: MetaClip2Model(MetaClip2Config(**sides)),
+        "embedding-gemma2": lambda: EmbeddingGemma2TextModel(EmbeddingGemma2TextConfig(**gemma2)),
         "siglip": lambda: SiglipModel(SiglipConfig(**siglip)),
         "siglip2": lambda: Siglip2Model(Siglip2Config(**siglip2)),
     }
@@ -240,7 +250,9 @@ MORE_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     **{name: lambda: _wordpiece(*_BERT, types=False) for name in ("modernbert", "deberta-v2")},
     **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert", "jina-v3", "metaclip-2"), _unigram),
     **dict.fromkeys(("t5", "t5-gated", "mt5"), lambda: _sentencepiece(first=None, last="</s>")),
-    **dict.fromkeys(("gemma3", "gemma3-bidirectional"), lambda: _sentencepiece(first="<s>", last="</s>")),
+    **dict.fromkeys(
+        ("gemma3", "gemma3-bidirectional", "embedding-gemma2"), lambda: _sentencepiece(first="<s>", last="</s>")
+    ),
     "clip": _clip,
     **dict.fromkeys(("siglip", "siglip2"), _siglip),
     "qwen3": lambda: _decoder(last="</s>", padding="</s>", side="left"),

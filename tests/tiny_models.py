@@ -135,11 +135,11 @@ def random_text(rng: random.Random, words: int, *, sentences: bool = False) -> s
 
 
 def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
-    from tiny_families import FIXED
+    from tiny_families import FIXED, OUT
 
     fixed: Any = {"text": {"padding": "max_length", "max_length": FIXED}} if family.startswith("siglip") else None
     transformer = Transformer(str(backbone), max_seq_length=shape.max_length, processing_kwargs=fixed)
-    width = transformer.get_embedding_dimension()
+    width = OUT if family == "embedding-gemma2" else transformer.get_embedding_dimension()
     pooling = Pooling(width, shape.pooling, include_prompt=shape.include_prompt)
     modules: list[nn.Module] = [transformer, pooling]
     if transformer.module_output_name == "sentence_embedding":  # a tower of texts, which pools inside itself

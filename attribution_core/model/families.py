@@ -60,7 +60,9 @@ class Family:
     path: of one entry of the list, which may stand for several of them. ``in_call_order`` gives the layers in the order
     in which they are called where that is not their order in the list, and ``first`` what to call in place of the
     lowest one where more than that belongs to it. ``casts`` says that parts are computed in float32 whatever the
-    model's type. ``projection`` is the path of what a text tower has behind pooling (``towers.py``).
+    model's type. ``beside`` says that the first further argument of every layer, [B, S, p], is made of the tokens
+    alone: those of the layers above the cut are features too, beside the hidden states. ``projection`` is the path of
+    what a text tower has behind pooling (``towers.py``).
     """
 
     name: str
@@ -73,6 +75,7 @@ class Family:
     in_call_order: Callable[[Any, nn.ModuleList], list[nn.Module]] | None = None
     first: Callable[[Any, nn.Module], nn.Module] | None = None
     casts: bool = False
+    beside: bool = False
     projection: str = ""
 
     def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
@@ -86,7 +89,12 @@ class Family:
         layers = self.find_layers(transformer)
         if self.first is not None:
             layers[0] = self.first(transformer, layers[0])
-        return layers[layer:]
+        return [_Beside(one) if self.beside else one for one in layers[layer:]]
+
+    def width(self, transformer: nn.Module, above: int) -> int:
+        """How many values a token's features have at a cut below so many layers."""
+        config = transformer.config.get_text_config()  # type: ignore[union-attr, operator]
+        return int(config.hidden_size) + (above * int(config.hidden_size_per_layer_input) if self.beside else 0)
 
     def find_top(self, transformer: nn.Module) -> list[nn.Module]:
         """The modules between the last layer and the token embeddings."""
@@ -193,6 +201,20 @@ def _deberta_first(transformer: Any, layer: nn.Module) -> nn.Module:
     return layer if convolution is None else _WithConvolution(layer, convolution)
 
 
+class _Beside(nn.Module):
+    """A layer of features in which what it and the layers above it get of the tokens stands beside its input."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        self.widths = (int(layer.config.hidden_size), int(layer.config.hidden_size_per_layer_input))
+
+    def forward(self, features_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rest = features_BSd.shape[-1] - sum(self.widths)
+        hidden_BSd, own_BSp, rest_BSr = features_BSd.split([*self.widths, rest], -1)
+        return torch.cat([hidden_of(self.layer(hidden_BSd, own_BSp, *args, **kwargs)), rest_BSr], -1)
+
+
 FAMILIES = (
     Family("BERT", ("bert",), "encoder.layer", True, _bert_parts),
     Family("RoBERTa", ("roberta", "camembert"), "encoder.layer", True, _bert_parts),
@@ -235,6 +257,24 @@ FAMILIES = (
         top=("text_model.final_layer_norm",),
         casts=True,
         projection="text_model.head",
+    ),
+    Family(
+        "EmbeddingGemma 2",
+        ("embedding_gemma2",),
+        "language_model.layers",
+        False,
+        top=("language_model.norm", "language_model.embedding_projection"),
+        casts=True,
+        beside=True,
+    ),
+    Family(
+        "EmbeddingGemma 2's text model",
+        ("embedding_gemma2_text",),
+        "layers",
+        False,
+        top=("norm", "embedding_projection"),
+        casts=True,
+        beside=True,
     ),
     # llama_bidirec is a subclass of Llama that comes with the models' own code.
     Family("Llama/Mistral", ("llama", "llama_bidirec", "mistral"), "layers", False, top=("norm",), casts=True),
