@@ -101,13 +101,14 @@ class TinyModels:
 
     def backbone(self, family: str, shape: Shape) -> Path:
         """The folder of the transformers model and its tokenizer alone."""
+        from tiny_families import processor
 
         def build(aside: Path) -> None:
             tokenizer = _tokenizer(family)
             model = _transformer(family, tokenizer, shape.layers)
             randomise(model, shape.seed)
             model.save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
+            processor(family, tokenizer).save_pretrained(aside)
 
         return published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
 
@@ -135,10 +136,15 @@ def random_text(rng: random.Random, words: int, *, sentences: bool = False) -> s
 
 
 def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
-    transformer = Transformer(str(backbone), max_seq_length=shape.max_length)
-    width = transformer.get_embedding_dimension()
+    from tiny_families import FIXED, OUT
+
+    fixed: Any = {"text": {"padding": "max_length", "max_length": FIXED}} if family.startswith("siglip") else None
+    transformer = Transformer(str(backbone), max_seq_length=shape.max_length, processing_kwargs=fixed)
+    width = OUT if family == "embedding-gemma2" else transformer.get_embedding_dimension()
     pooling = Pooling(width, shape.pooling, include_prompt=shape.include_prompt)
     modules: list[nn.Module] = [transformer, pooling]
+    if transformer.module_output_name == "sentence_embedding":  # a tower of texts, which pools inside itself
+        modules = [transformer]
     if shape.dense is not None:
         out, name = shape.dense
         activation: nn.Module = nn.Tanh() if name == "tanh" else nn.Identity()

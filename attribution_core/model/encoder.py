@@ -128,7 +128,7 @@ class Encoder:
                 f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
                 "alone; take 'pad'"
             )
-        self.width = int(backbone.config.hidden_size)
+        self.width = self.family.width(backbone, len(self.above))
 
     @property
     def layer_count(self) -> int:
@@ -149,9 +149,9 @@ class Encoder:
 
     def layer_shape(self) -> LayerShape:
         """The sizes that decide how much memory a token needs."""
-        config = self.transformer.model.config
+        config = self.transformer.model.config.get_text_config()
         return LayerShape(
-            d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
+            d=max(self.width, int(config.num_attention_heads) * _head_width(self.layers)),
             inner=_inner_width(config) or 4 * self.width,
             heads=int(config.num_attention_heads),
             layers=len(self.above),
@@ -273,9 +273,12 @@ class Encoder:
                 return args, kwargs
             if not hidden:
                 hidden.append(args[0])
-            rows = len(hidden[0])
+            rows, further = len(hidden[0]), args[1:]
+            if self.family.beside:
+                hidden.append(args[1])
+                further = args[2:]
             shared = {name: Shared(value) for name, value in kwargs.items() if name in self.family.shared}
-            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
+            calls.append((pick_rows(further, rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
             if self.family.uniform or len(calls) == len(self.above):
                 raise _ReachedCut
             return args, kwargs
@@ -289,7 +292,7 @@ class Encoder:
         finally:
             for hook in hooks:
                 hook.remove()
-        return hidden[0], tuple(calls)
+        return hidden[0] if len(hidden) == 1 else torch.cat(hidden, -1), tuple(calls)
 
     def _pool_weights(self, mask_BS: Tensor, texts: Sequence[ReadText]) -> Tensor:
         """What the model's own pooling does to token embeddings, as weights [B, M, S].
@@ -386,6 +389,11 @@ def _attended(text: ReadText) -> NDArray[np.bool_]:
 def _known(types_S: NDArray[Any] | None) -> NDArray[Any]:
     assert types_S is not None, "all texts of one model have token types, or none has"
     return types_S
+
+
+def _head_width(layers: list[nn.Module]) -> int:
+    """The width of an attention head, which may differ from layer to layer; 0 where it is the hidden width's share."""
+    return max(int(getattr(module, "head_dim", 0)) for layer in layers for module in layer.modules())
 
 
 def _inner_width(config: Any) -> int:

@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from torch import nn
 
 from attribution_core.errors import ModelError, SettingError
+from attribution_core.model.towers import modules_inside, tower_of
 
 Role = Literal["text", "query", "document"]
 Similarity = Literal["cosine", "dot", "maxsim", "meanmaxsim"]
@@ -80,6 +81,8 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
     """
     modules = route_of(model, role)
     names = " → ".join(type(module).__name__ for module in modules)
+    if (tower := tower_of(modules[0]) if modules else None) is not None:
+        modules = [modules[0], *modules_inside(modules[0], tower), *modules[1:]]
     whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
     if is_static(modules):
         modules = [modules[0], *modules]
@@ -136,7 +139,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     names = {type(module).__name__ for module in modules}
     modalities = {one for module in modules for one in getattr(module, "modalities", [])}
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
-        return ". It is a multimodal model, whose towers pool inside themselves: neither side can be attributed"
+        return ". It is a multimodal model; of those only CLIP's and SigLIP's texts can be attributed"
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
         return ". It is a sparse encoder, whose embedding keeps only the largest values: that is not smooth"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:
