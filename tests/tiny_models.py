@@ -65,7 +65,7 @@ class Shape:
     """What a tiny model is made of beside its family."""
 
     pooling: str | tuple[str, ...] = "mean"
-    dense: tuple[int, str] | None = None  # output width; "tanh" or "identity"
+    dense: tuple[int, str] | None = None  # output width; "tanh", "relu" or "identity"
     normalize: bool = False
     include_prompt: bool = True
     prompts: dict[str, str] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
         modules = [transformer]
     if shape.dense is not None:
         out, name = shape.dense
-        activation: nn.Module = nn.Tanh() if name == "tanh" else nn.Identity()
+        activation = {"tanh": nn.Tanh(), "relu": nn.ReLU(), "identity": nn.Identity()}[name]
         dense = Dense(pooling.get_embedding_dimension(), out, activation_function=activation)
         randomise(dense, shape.seed + 1)
         modules.append(dense)

@@ -17,7 +17,7 @@ Role = Literal["text", "query", "document"]
 Similarity = Literal["cosine", "dot", "maxsim", "meanmaxsim"]
 # A model of one vector a text, and a late-interaction model of one a token.
 AnyModel = SentenceTransformer | MultiVectorEncoder
-POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "max")
 
 
 def pooling_modes(pooling: Any) -> tuple[str, ...]:
@@ -97,10 +97,9 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
             raise ModelError("a model that expands its queries with mask tokens and pools them cannot be attributed")
         for mode in pooling_modes(modules[1]):
             if mode not in POOLING_MODES:
-                why = " (not smooth, so no path integral exists)" if mode == "max" else ""
-                raise ModelError(
-                    f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}"
-                )
+                raise ModelError(f"pooling {mode!r} cannot be attributed; supported are {', '.join(POOLING_MODES)}")
+        if is_shifted(modules[:1]):
+            check_shiftable(modules[1])
     pooling, head = modules[1], modules[2:]
     for module in head:
         if not isinstance(module, (Dense, LayerNorm, Normalize, Dropout)):
@@ -114,6 +113,12 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
 def is_shifted(modules: Iterable[nn.Module]) -> bool:
     """Whether a model, or some of its modules, subtracts the embedding of the reference."""
     return any(callable(getattr(module, "unshifted", None)) for module in modules)
+
+
+def check_shiftable(pooling: Any) -> None:
+    """ModelError for a pooling behind which subtracting the reference's tokens is not subtracting its embedding."""
+    if "max" in pooling_modes(pooling):
+        raise ModelError("a model with max pooling cannot be shifted: the maximum of differences is no difference")
 
 
 def check_transformer(transformer: Any) -> None:

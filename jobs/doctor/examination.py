@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
 from attribution_core.attribution import Attributor
+from attribution_core.directions.structured import supports
 from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import AnyModel, route_of
@@ -254,7 +255,7 @@ def _side(attributor: Attributor, role: Any) -> Side:
         width=encoder.embedding_width,
         reads=reads if (reads := encoder.most_tokens(role)) is not None and reads < NO_LIMIT else None,
         reference=encoder.reference_name,
-        fast=encoder.layer_parts() is not None and len(encoder.pooling_modes) == 1,
+        fast=supports(encoder),
     )
 
 
