@@ -35,8 +35,10 @@ LAYER_LISTS = {
     "distilbert": lambda model: model.transformer.layer,
     **dict.fromkeys(("t5", "mt5"), lambda model: model.encoder.block),
     **dict.fromkeys(
-        ("modernbert", "nomic_bert", "qwen2", "qwen3", "gemma3_text", "llama", "mistral"), lambda model: model.layers
+        ("modernbert", "eurobert", "nomic_bert", "gte", "jina_embeddings_v3", "qwen2", "qwen3", "gemma3_text"),
+        lambda model: model.layers,
     ),
+    **dict.fromkeys(("llama", "mistral"), lambda model: model.layers),
 }
 
 

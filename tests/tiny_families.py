@@ -19,8 +19,16 @@ from transformers import (
     DebertaV2Model,
     ElectraConfig,
     ElectraModel,
+    ErnieConfig,
+    ErnieModel,
+    EuroBertConfig,
+    EuroBertModel,
     Gemma3TextConfig,
     Gemma3TextModel,
+    GteConfig,
+    GteModel,
+    JinaEmbeddingsV3Config,
+    JinaEmbeddingsV3Model,
     LlamaConfig,
     LlamaModel,
     MistralConfig,
@@ -49,15 +57,21 @@ GENERIC = (
     *("deberta-v2", "deberta-v3", "modernbert", "nomic-bert", "t5", "t5-gated"),
     *("qwen3", "qwen3-right", "qwen3-bidirectional", "gemma3", "gemma3-bidirectional"),
 )
-# Other names for the same code, of which a look is enough.
-ALIASES = ("camembert", "mt5", "qwen2", "llama", "mistral")
+# Other names for the same code, and code much like it, of which a look is enough.
+ALIASES = (
+    *("ernie", "camembert", "eurobert", "gte", "jina-v3", "mt5"),
+    *("qwen2", "qwen2-bidirectional", "llama", "llama-bidirectional", "mistral"),
+)
 MORE_FAMILIES = (*FAST, *GENERIC)
 # What a family is called in a transformers configuration.
 MODEL_TYPES = {
     "albert-groups": "albert",
     "deberta-v3": "deberta-v2",
     "nomic-bert": "nomic_bert",
+    "jina-v3": "jina_embeddings_v3",
     "t5-gated": "t5",
+    "qwen2-bidirectional": "qwen2",
+    "llama-bidirectional": "llama",
     "qwen3-right": "qwen3",
     "qwen3-bidirectional": "qwen3",
     "gemma3": "gemma3_text",
@@ -101,17 +115,24 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
         ),
         "deberta-v3": lambda: DebertaV2Model(DebertaV2Config(**deberta, position_biased_input=False)),
         "modernbert": lambda: ModernBertModel(ModernBertConfig(**common, **modern)),
+        "eurobert": lambda: EuroBertModel(EuroBertConfig(**common, num_key_value_heads=2)),
         "nomic-bert": lambda: NomicBertModel(NomicBertConfig(**common)),
+        # gte-base-en-v1.5 has no token types, and longer rotations than it was pretrained with.
+        "gte": lambda: GteModel(GteConfig(**common, type_vocab_size=0)),
+        "jina-v3": lambda: JinaEmbeddingsV3Model(JinaEmbeddingsV3Config(**common)),
         "t5": lambda: T5EncoderModel(T5Config(**t5, feed_forward_proj="relu")),
         "t5-gated": lambda: T5EncoderModel(T5Config(**t5, feed_forward_proj="gated-gelu")),
         "qwen3": lambda: Qwen3Model(Qwen3Config(**decoder)),
         "gemma3": lambda: Gemma3TextModel(Gemma3TextConfig(**gemma)),
         "gemma3-bidirectional": lambda: Gemma3TextModel(Gemma3TextConfig(**gemma, use_bidirectional_attention=True)),
         "qwen3-bidirectional": lambda: Qwen3Model(Qwen3Config(**decoder, is_causal=False)),
+        "ernie": lambda: ErnieModel(ErnieConfig(**common, use_task_id=True)),
         "camembert": lambda: CamembertModel(CamembertConfig(**common, type_vocab_size=1)),
         "mt5": lambda: MT5EncoderModel(MT5Config(**t5, feed_forward_proj="gated-gelu")),
         "qwen2": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2)),
+        "qwen2-bidirectional": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2, is_causal=False)),
         "llama": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2)),
+        "llama-bidirectional": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2, is_causal=False)),
         "mistral": lambda: MistralModel(MistralConfig(**common, num_key_value_heads=2, sliding_window=LOCAL)),
     }
     builders["qwen3-right"] = builders["qwen3"]
@@ -156,15 +177,17 @@ def _framed(
 
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MORE_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    **{name: lambda: _wordpiece(*_BERT, types=True) for name in ("electra", "nomic-bert")},
+    **{name: lambda: _wordpiece(*_BERT, types=True) for name in ("electra", "ernie", "nomic-bert", "gte")},
     **{name: lambda: _wordpiece(*_BERT, types=False) for name in ("modernbert", "deberta-v2")},
-    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert"), _unigram),
+    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert", "jina-v3"), _unigram),
     **dict.fromkeys(("t5", "t5-gated", "mt5"), lambda: _sentencepiece(first=None, last="</s>")),
     **dict.fromkeys(("gemma3", "gemma3-bidirectional"), lambda: _sentencepiece(first="<s>", last="</s>")),
     "qwen3": lambda: _decoder(last="</s>", padding="</s>", side="left"),
     "qwen3-right": lambda: _decoder(last=None, padding="<pad>", side="right"),
     "qwen3-bidirectional": lambda: _decoder(last="</s>", padding="<pad>", side="left"),
-    "qwen2": lambda: _decoder(last="</s>", padding="<pad>", side="left"),
-    "llama": lambda: _decoder(last=None, padding="</s>", side="left"),
+    **dict.fromkeys(
+        ("qwen2", "qwen2-bidirectional", "eurobert"), lambda: _decoder(last="</s>", padding="<pad>", side="left")
+    ),
+    **dict.fromkeys(("llama", "llama-bidirectional"), lambda: _decoder(last=None, padding="</s>", side="left")),
     "mistral": lambda: _sentencepiece(first="<s>", last="</s>", padding="</s>"),
 }

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from attribution_core.errors import ModelError
+from attribution_core.model.families import experts_of
 
 NAMES_SHOWN = 4
 # Of the rows of a table of token embeddings, the share that a tokenizer must have tokens for.
@@ -33,6 +34,8 @@ POSITIONS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|original_in
 # What the usual training tasks put on top of an encoder, where the named class is not one of transformers'.
 HEADS = frozenset({"cls", "lm_head", "classifier", "qa_outputs", "score", "pooler"})
 POOLER = re.compile(r"(^|\.)pooler\.")
+# What configurations say where every token attends to every other.
+BIDIRECTIONAL = (("is_causal", False), ("use_bidirectional_attention", True))
 # One architecture under several names.
 ALIKE = {"XLMRoberta": "Roberta", "Camembert": "Roberta", "MT5": "T5", "UMT5": "T5"}
 
@@ -98,8 +101,10 @@ class LoadingReports:
         for module in model.modules():
             if not isinstance(module, Transformer):
                 continue
+            _check_experts(name, module.model)
             _check_class(name, module.model)
             _check_vocabulary(name, module)
+            _check_attention(name, module)
             _limit_to_positions(module)
             for report in self._reports:
                 if report.model is module.model:
@@ -149,6 +154,40 @@ def _check_report(name: str, module: Any, report: _Loading) -> None:
             f"model {name} cannot be attributed: nothing in {type(report.model).__name__} uses {_named(left)} of its "
             "checkpoint, so another model was trained; config.json may be of another model, or the model "
             "may need code of its own (trust_remote_code)"
+        )
+
+
+def _check_experts(name: str, built: Any) -> None:
+    """Refuse a mixture of experts of which transformers builds a class without experts."""
+    experts = experts_of(built.config)
+    if experts and not any("expert" in path or "router" in path for path, _ in built.named_modules()):
+        raise ModelError(
+            f"model {name} cannot be attributed: by config.json each of its tokens goes to some of {experts} experts, "
+            f"and {type(built).__name__} has none, so it would drop them; take a model without experts"
+        )
+
+
+def _check_attention(name: str, module: Any) -> None:
+    """Compare what the configuration says of attention with what the model does: some classes ignore it."""
+    config = module.model.config.get_text_config()
+    said = next(
+        (f"{key}: {str(value).lower()}" for key, value in BIDIRECTIONAL if getattr(config, key, None) is value), ""
+    )
+    if not said or module.module_output_name != "token_embeddings":
+        return
+    features = module.preprocess(["a short text of a few words"])
+    features = {key: one.to(module.model.device) if hasattr(one, "to") else one for key, one in features.items()}
+    ids = features["input_ids"]
+    other = ids.clone()
+    other[:, 1] = ids[:, -2]
+    with torch.no_grad():
+        first, second = (module(dict(features, input_ids=one))["token_embeddings"][:, 0] for one in (ids, other))
+    if torch.equal(first, second):
+        raise ModelError(
+            f"model {name} cannot be attributed: its config.json says {said}, and {type(module.model).__name__} of "
+            "transformers ignores it, so no token attends to those behind it and another model was trained; set "
+            "is_causal: false in config.json, which transformers' decoders follow, or trust_remote_code if the model "
+            "comes with code of its own"
         )
 
 

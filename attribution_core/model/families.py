@@ -198,6 +198,7 @@ FAMILIES = (
     Family("MPNet", ("mpnet",), "encoder.layer", True, _mpnet_parts),
     Family("DistilBERT", ("distilbert",), "transformer.layer", True, _distilbert_parts),
     Family("ELECTRA", ("electra",), "encoder.layer", True, _bert_parts),
+    Family("ERNIE", ("ernie",), "encoder.layer", True, _bert_parts),
     Family("ALBERT", ("albert",), "encoder.albert_layer_groups", True, _albert_parts, in_call_order=_albert_calls),
     Family(
         "DeBERTa-v2/v3",
@@ -208,12 +209,18 @@ FAMILIES = (
         first=_deberta_first,
     ),
     Family("ModernBERT", ("modernbert",), "layers", False, top=("final_norm",), casts=True),
+    Family("EuroBERT", ("eurobert",), "layers", True, top=("norm",), casts=True),
     Family("Nomic-BERT", ("nomic_bert",), "layers", True, casts=True),
+    Family("GTE", ("gte",), "layers", True),
+    Family("Jina v3", ("jina_embeddings_v3",), "layers", True),
     Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
     Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
     Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
-    Family("Llama/Mistral", ("llama", "mistral"), "layers", False, top=("norm",), casts=True),
+    # llama_bidirec is a subclass of Llama that comes with the models' own code.
+    Family("Llama/Mistral", ("llama", "llama_bidirec", "mistral"), "layers", False, top=("norm",), casts=True),
 )
+# How configurations call the number of experts of a layer.
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 STATIC = Family("static embedding", (), "", True)
 
 
@@ -230,9 +237,28 @@ def family_of(transformer: Any) -> Family:
                 transformer.config, "add_cross_attention", False
             ):
                 raise ModelError(f"{family.name} configured as a decoder cannot be attributed; use it as an encoder")
+            try:
+                family.find_layers(transformer)
+            except AttributeError:
+                raise ModelError(
+                    f"the layers of {type(transformer).__name__} are not where transformers' own {family.name} has "
+                    "them: the model's own code cannot be attributed; use a checkpoint for transformers' class"
+                ) from None
             return family
+    experts = experts_of(getattr(transformer, "config", None))
+    if experts:
+        raise ModelError(
+            f"models of type {model_type!r} cannot be attributed: each token goes to some of {experts} experts, and "
+            "that choice jumps along the path from the reference"
+        )
     supported = ", ".join(family.name for family in (*FAMILIES, STATIC))
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")
+
+
+def experts_of(config: Any) -> int:
+    """How many experts a layer of a mixture of experts has; 0 of other models."""
+    counts = (getattr(config, name, None) for name in EXPERT_COUNTS)
+    return next((int(count) for count in counts if isinstance(count, int) and count > 1), 0)
 
 
 def hidden_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -35,6 +35,13 @@ KINDS = {
     "MultiVectorEncoder": "it has an embedding for every token and scores by a sum of maxima: that is not a product of "
     "two embeddings (its token similarities can be looked at as they are)",
 }
+# Architectures with code of their own that transformers has by now, under another name: what to do.
+OWN_CODE = {
+    "new": "transformers has its architecture 'new' as 'gte'; take a checkpoint of that model_type, as "
+    "alibaba-nlp-community/gte-multilingual-base",
+    "XLMRobertaLoRA": "transformers has its architecture as 'jina_embeddings_v3'; take a checkpoint of that "
+    "model_type, as jinaai/jina-embeddings-v3-hf",
+}
 
 
 class ListedModule(NamedTuple):
@@ -194,6 +201,11 @@ def refuse_by_description(name: str) -> None:
         kind = "CrossEncoder"
     if kind in KINDS:
         raise ModelError(f"model {name} cannot be attributed: {KINDS[kind]}")
+    for architecture in (str(config.get("model_type")), first):
+        if architecture in OWN_CODE:
+            raise ModelError(
+                f"model {name} cannot be attributed: it runs code of its own, and {OWN_CODE[architecture]}"
+            )
     own = [files.object(module.path, CONFIG) for module in files.modules[:1]]
     if any(one.get("quantization_config") for one in (config, *own)):
         raise ModelError(
