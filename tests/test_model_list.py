@@ -74,11 +74,10 @@ def difference(one: ListedModel, folder: Path) -> str:
     """What the row should say instead; "" where it is right."""
     reason = refusal(one, folder)
     flags = ["pickled_weights"] if one.weights == "pickled" else []
-    if "trust_remote_code" in one.flags:
-        # Its own class cannot be built here. Without the flag it must be refused, and its architecture must be known.
-        assert one.own_code
-        assert "trust_remote_code" in reason
-        reason = "" if any(one.architecture in family.model_types for family in FAMILIES) else "unknown architecture"
+    known = any(one.architecture in family.model_types for family in FAMILIES)
+    if "trust_remote_code" in reason and "trust_remote_code" in one.flags and known:
+        # The model's own class cannot be built here: the list says that its layers are where its family has them.
+        reason = ""
         flags.append("trust_remote_code")
     verdict = "refused" if reason else "flag" if flags else "works"
     if (one.verdict, sorted(one.flags)) == (verdict, [] if reason else sorted(flags)):
