@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
 from attribution_core.attribution import Attributor
 from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
-from attribution_core.model.modules import route_of
+from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import PairAttribution, text_cells
 from jobs.config.model_folder import folder_at_hand
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
@@ -98,20 +97,20 @@ def examine(
     )
 
 
-def usual_mode(model: SentenceTransformer) -> str:
+def usual_mode(model: AnyModel) -> str:
     """``retrieval`` where the model has prompts or routes for queries or documents, else ``symmetric``."""
     named = any(model.prompts.get(name) for names in PROMPT_NAMES.values() for name in names)
     routed = any(isinstance(module, Router) for module in model)
     return "retrieval" if named or routed else "symmetric"
 
 
-def _encoded(model: SentenceTransformer, texts: Sequence[str], role: str, batch: int) -> Any:
+def _encoded(model: AnyModel, texts: Sequence[str], role: str, batch: int) -> Any:
     encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
     return encode(list(texts), batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
 
 
 def _scores(
-    attributor: Attributor, loaded: SentenceTransformer, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
+    attributor: Attributor, loaded: AnyModel, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
 ) -> Scores:
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
