@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from attribution_core.errors import ModelError
 from attribution_core.model.checkpoint import _check_class
 from attribution_core.model.families import FAMILIES, Family, family_of
-from attribution_core.model.inspection import CONFIG, LAYER_COUNTS, SETTINGS, refuse_by_description
+from attribution_core.model.inspection import CONFIG, LAYER_COUNTS, SETTINGS, ModelFiles, refuse_by_description
 from attribution_core.model.modules import POOLING_MODES, cut_modules
 from jobs.cli import main as cli
 from jobs.doctor.model_list import ListedModel, model_list
@@ -55,14 +55,17 @@ def refusal(one: ListedModel, folder: Path) -> str:
         except ModelError as error:
             return str(error)
         return ""
-    (folder / CONFIG).write_text(json.dumps({"model_type": one.architecture}))
+    classes = [one.class_name] if one.class_name else None
+    (folder / CONFIG).write_text(json.dumps({"model_type": one.architecture, "architectures": classes}))
     (folder / SETTINGS).write_text(json.dumps({"model_type": CLASSES.get(one.kind, "SentenceTransformer")}))
+    assert ModelFiles(folder).late == (one.kind == "late interaction")
     model = built(one.architecture)
     try:
         refuse_by_description(str(folder))
         if model is None:
             return f"transformers has no {one.architecture}: it needs code of its own (trust_remote_code)"
         model.config.auto_map = {"AutoModel": "modeling.Model"} if one.own_code else None
+        model.config.architectures = classes
         _check_class(one.name, model)
         assert family_of(model).find_layers(model)
     except ModelError as error:

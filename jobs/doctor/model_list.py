@@ -21,6 +21,7 @@ class ListedModel(BaseModel):
     name: str
     kind: Literal["one vector", "late interaction", "sparse", "static"]
     architecture: str
+    class_name: str = ""
     pooling: str = ""
     weights: Literal["safetensors", "pickled"] = "safetensors"
     own_code: bool = False
