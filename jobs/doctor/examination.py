@@ -41,6 +41,7 @@ def examine(
     seconds: float = 60.0,
     device: str | None = None,
     trust_remote_code: bool = False,
+    pickled_weights: bool = False,
     echo: Echo = lambda line: None,
 ) -> Diagnosis:
     """Examine a model: a folder, or a name on the hub.
@@ -53,7 +54,7 @@ def examine(
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
     echo(f"loading {name}")
-    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights)
     mode = mode or usual_mode(loaded)
     settings: dict[str, Any] = {"mode": mode, "similarity": similarity, "reference": reference}
     lowest = Attributor(loaded, layer=-1, **settings)
