@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from oracle import Oracle, check_pair
 from PIL import Image
+from sentence_transformers import SentenceTransformer
 from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
@@ -202,6 +203,32 @@ def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyMod
     assert len(a) == len(b)
     found = attributor.contributions([a, b])
     np.testing.assert_allclose(found[0].reference_D, found[1].reference_D, atol=1e-6)
+
+
+PARTS = (
+    "{%% for message in messages %%}%s"
+    "{%% for part in message['content'] %%}{{ part['text'] }}{%% endfor %%}{%% endfor %%}"
+)
+
+
+def test_a_chat_template_may_stand_around_a_text_if_it_adds_nothing(tiny: TinyModels, tmp_path: Path) -> None:
+    """EmbeddingGemma 2 is saved so: a prompt is the system's message, and the text the user's."""
+    model = tiny.load("gemma3-bidirectional", pooling="mean", prompts={"query": "question: "}, include_prompt=False)
+    plain = dict(model[0].modality_config["text"])
+    model[0].modality_config["message"] = plain | {"format": "structured"}
+    model.tokenizer.chat_template = "<s>" + PARTS % "" + "</s>"
+    model.save(str(tmp_path), create_model_card=False)
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    pairs = [("rain falls", "red ball"), ("a", "coffee " * 90)]
+    found = Attributor(str(tmp_path), mode="retrieval", nodes=2).attribute_pairs(pairs)
+    for pair, (a, b) in zip(found, pairs, strict=True):
+        assert pair.score == pytest.approx(
+            float(model.similarity(model.encode_query(a), model.encode_document(b))), abs=2e-5
+        )
+    assert found[0].a.groups.kinds.count("prompt") > 0
+    model.tokenizer.chat_template = "<s>" + PARTS % "{{ message['role'] }}" + "</s>"
+    with pytest.raises(ModelError, match="into a chat template that adds to them"):
+        Attributor(model)
 
 
 # What is peculiar to some --------------------------------------------------------------------------------------------
