@@ -32,8 +32,6 @@ KINDS = {
     "no path integral exists",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
-    "MultiVectorEncoder": "it has an embedding for every token and scores by a sum of maxima: that is not a product of "
-    "two embeddings (its token similarities can be looked at as they are)",
 }
 # Architectures with code of their own that transformers has by now, under another name: what to do.
 OWN_CODE = {
@@ -51,6 +49,9 @@ class ListedModule(NamedTuple):
     kind: str
 
 
+# What late-interaction models are called by sentence-transformers, PyLate and Stanford's ColBERT.
+LATE_TYPES = ("MultiVectorEncoder", "ColBERT")
+STANFORD = "HF_ColBERT"
 # sentence-transformers gives every model that it loads these two: a prompt called "passage" alone, or a default one
 # alone, is then not the prompt of a document.
 EMPTY_PROMPTS = {"query": "", "document": ""}
@@ -77,6 +78,13 @@ class ModelFiles:
         value = self._json(MODULES)
         listed = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
         return [ListedModule(str(one.get("path") or ""), str(one.get("type") or "")) for one in listed]
+
+    @property
+    def late(self) -> bool:
+        """Whether the model has an embedding for each token and scores by a sum of maxima (late interaction)."""
+        kinds = self.object(CONFIG).get("architectures")
+        stanford = isinstance(kinds, list) and STANFORD in kinds
+        return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
 
     def config(self, role: str = "text") -> dict[str, Any]:
         """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attribution_core.errors import ModelError
 from attribution_core.model.families import family_of
-from attribution_core.model.modules import cut_modules
+from attribution_core.model.modules import check_shiftable, cut_modules
 from attribution_core.text.reference import blank_token
 from attribution_core.training.dropout import shared_dropout
 from attribution_core.training.references import (
@@ -200,6 +200,7 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
         name = type(transformer).__name__
         raise ModelError(f"a {name} cannot be shifted: a text without words is zero in it already")
     family_of(transformer.model)
+    check_shiftable(pooling)
     normalized = any(isinstance(module, Normalize) for module in list(model)[-1:])
     transformer, pooling, head = copy.deepcopy((transformer, pooling, head))
     made = SentenceTransformer(
