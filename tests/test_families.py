@@ -32,6 +32,7 @@ CUTS = (0, 1, -2, -1)
 UNITS = ("token", "word", "sentence")
 SIMILARITIES = ("cosine", "dot")
 TOLERANCE = 2e-3
+QUICK: dict[str, Any] = {"quadrature": "riemann", "nodes": 2}
 HEADS: tuple[dict[str, Any], ...] = (
     {},
     {"normalize": True},
@@ -141,7 +142,7 @@ def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: 
     module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
     (tmp_path / "modules.json").write_text(json.dumps([module]), "utf-8")
     texts = ("rain falls", "the red ball")
-    found = [Attributor(str(one), nodes=3).attribute(*texts) for one in (source, tmp_path)]
+    found = [Attributor(str(one), **QUICK).attribute(*texts) for one in (source, tmp_path)]
     np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
     assert ModelFiles(tmp_path).size("text", LAYER_COUNTS) == 4
 
@@ -154,7 +155,7 @@ def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: 
     ],
 )
 def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyModels, text: str, why: str) -> None:
-    attributor = Attributor(tiny.load("clip"), nodes=3)
+    attributor = Attributor(tiny.load("clip"), **QUICK)
     with pytest.raises(TextError, match=why) as caught:
         attributor.attribute("the red ball", text)
     assert "\n" not in str(caught.value)
@@ -162,7 +163,7 @@ def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyMo
     with pytest.raises(TextError, match="the first text is Image, not text"):
         attributor.attribute(Image.new("RGB", (8, 8)), "the red ball")  # type: ignore[arg-type]
     # A model of texts alone reads an address as it reads any text.
-    Attributor(tiny.load("bert"), nodes=3).attribute("the red ball", text)
+    Attributor(tiny.load("bert"), **QUICK).attribute("the red ball", text)
 
 
 @pytest.mark.parametrize("setting", ["padding", "model_input_names"])
@@ -189,13 +190,13 @@ def test_other_towers_and_fine_tuning_are_refused(tiny: TinyModels) -> None:
 def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyModels) -> None:
     """What every layer gets of the tokens moves along the path too, so that no word stays in a reference."""
     text = tiny.load("embedding-gemma2", pooling="mean")
-    pair = Attributor(text, nodes=3).attribute("rain falls", "the red ball")
+    pair = Attributor(text, **QUICK).attribute("rain falls", "the red ball")
     whole = copy.deepcopy(text)
     config = EmbeddingGemma2Config(text_config=text[0].model.config, vision_config=None, audio_config=None)
     whole[0].model = EmbeddingGemma2Model(config).eval()
     whole[0].model.language_model.load_state_dict(text[0].model.state_dict())
     whole[0].model_forward_params = None
-    attributor = Attributor(whole, nodes=3)
+    attributor = Attributor(whole, **QUICK)
     assert attributor.encoder.family.name == "EmbeddingGemma 2"
     np.testing.assert_allclose(attributor.attribute("rain falls", "the red ball").matrix, pair.matrix, atol=1e-6)
     # A reference is the same whatever the words were: nothing of them is left above the cut.
@@ -220,7 +221,7 @@ def test_a_chat_template_may_stand_around_a_text_if_it_adds_nothing(tiny: TinyMo
     model.save(str(tmp_path), create_model_card=False)
     model = SentenceTransformer(str(tmp_path), device="cpu")
     pairs = [("rain falls", "red ball"), ("a", "coffee " * 90)]
-    found = Attributor(str(tmp_path), mode="retrieval", nodes=2).attribute_pairs(pairs)
+    found = Attributor(str(tmp_path), mode="retrieval", **QUICK).attribute_pairs(pairs)
     for pair, (a, b) in zip(found, pairs, strict=True):
         assert pair.score == pytest.approx(
             float(model.similarity(model.encode_query(a), model.encode_document(b))), abs=2e-5
