@@ -15,7 +15,7 @@ import pytest
 from oracle import Oracle, check_pair
 from PIL import Image
 from sentence_transformers import SentenceTransformer
-from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
+from tiny_families import ALIASES, FAST, FIXED, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
 from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
@@ -170,6 +170,8 @@ def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyMo
 def test_padding_that_the_batch_decides_on_is_refused(tiny: TinyModels, setting: str) -> None:
     """SigLIP reads padding: a text's embedding would depend on the longest text beside it."""
     model = tiny.load("siglip")
+    pair = Attributor(model, **QUICK).attribute("coffee " * 9, "coffee " * 30)
+    assert [len(pair.a.tokens), len(pair.b.tokens), pair.a.truncated, pair.b.truncated] == [FIXED, FIXED, False, True]
     if setting == "padding":
         model[0].processing_kwargs = {}
     else:

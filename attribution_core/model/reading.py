@@ -119,7 +119,9 @@ class Reader:
     def most_tokens(self, role: Role) -> int | None:
         """How many tokens the model reads of a text in this role; None where that is not known."""
         own = {"query": "query_length", "document": "document_length"}.get(role)
-        limit = getattr(self.transformer, own, None) if own else None
+        # What the module passes to the tokenizer in every call comes before both.
+        limit = (getattr(self.transformer, "processing_kwargs", None) or {}).get("text", {}).get("max_length")
+        limit = getattr(self.transformer, own, None) if limit is None and own else limit
         most: int | None = limit if limit is not None else self.transformer.max_seq_length
         return most
 
