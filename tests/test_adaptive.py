@@ -10,9 +10,9 @@ import pytest
 from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, Contributions, contributions
-from attribution_core.attribution import FINEST_TOLERANCE
 from attribution_core.quadrature.adaptive import INTERVAL_NODES, adaptive_rule
 from attribution_core.quadrature.rules import Doubles, gauss
+from attribution_core.rounds.refinement import FINEST_TOLERANCE
 
 
 class SteepPath:
