@@ -32,6 +32,22 @@ class Cell(NamedTuple):
     a: str
     b: str
     value: float
+    interaction: float | None = None
+
+
+class Match(NamedTuple):
+    """A scored output token of a and the output token of b that is nearest to it, by late interaction.
+
+    ``i`` and ``j`` are places of groups, ``token_i`` and ``token_j`` of tokens; ``value`` is what it adds to the score.
+    """
+
+    i: int
+    j: int
+    a: str
+    b: str
+    token_i: int
+    token_j: int
+    value: float
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,8 @@ class PairAttribution:
     model: str = ""
     pair_id: str = ""
     special: float | None = None
+    matches: tuple[Match, ...] | None = None
+    interactions: Floats | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

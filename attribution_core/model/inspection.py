@@ -27,6 +27,8 @@ INNER_WIDTHS = ("intermediate_size", "hidden_dim", "d_ff")
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
+# Models with an embedding for every token, and architectures of folders that say no such kind.
+LATE_KINDS, LATE_ARCHITECTURE = ("MultiVectorEncoder", "ColBERT"), "HF_ColBERT"
 KINDS = {
     "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
     "no path integral exists",
@@ -70,6 +72,14 @@ class ModelFiles:
         value = self._json(MODULES)
         listed = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
         return [ListedModule(str(one.get("path") or ""), str(one.get("type") or "")) for one in listed]
+
+    @property
+    def late(self) -> bool:
+        """Whether the model has an embedding for every token and scores by MaxSim (late interaction)."""
+        kind = self.object(SETTINGS).get("model_type")
+        if kind is not None:
+            return kind in LATE_KINDS
+        return LATE_ARCHITECTURE in (self.object(CONFIG).get("architectures") or ())
 
     def config(self, role: str = "text") -> dict[str, Any]:
         """Return the configuration of the transformer that reads texts of ``role``."""

@@ -104,6 +104,12 @@ class PairColumns:
     top_i: Ragged | None = None
     top_j: Ragged | None = None
     top_value: Ragged | None = None
+    top_interaction: Ragged | None = None
+    interactions: Ragged | None = None
+    match_i: Ragged | None = None
+    match_j: Ragged | None = None
+    match_value: Ragged | None = None
+    ties: Ints | None = None
     # Texts of pairs that were computed again with more nodes, by pair.
     again: dict[int, tuple[Contributions, Contributions]] = field(default_factory=dict)
 
