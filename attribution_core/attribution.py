@@ -176,6 +176,11 @@ class Attributor:
         return self.encoder.similarity
 
     @property
+    def late(self) -> bool:
+        """Whether the model scores by late interaction."""
+        return self.similarity in ("maxsim", "meanmaxsim")
+
+    @property
     def groups(self) -> str | dict[str, str]:
         """What is attributed as one: token, word or sentence, by role where the roles differ."""
         kinds = set(self.units.values())

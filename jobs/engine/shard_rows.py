@@ -127,7 +127,7 @@ class ShardComputer:
             attributed.append(part[done.defined])
             tables.append(done.table)
             waited, computed = waited + done.waited, computed + done.computed
-        empty = attribution_schema(self._job.store).empty_table()
+        empty = attribution_schema(self._job.store, late=self._attributor.late).empty_table()
         return ShardTables(
             attributions=pa.concat_tables(tables) if tables else empty,
             attributed=np.concatenate(attributed) if attributed else np.zeros(0, np.int64),

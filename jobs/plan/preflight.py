@@ -12,6 +12,9 @@ from jobs.cluster.environment import connected_here
 from jobs.cluster.ray_internals import gpus_here
 from jobs.cluster.resources import worker_resources
 from jobs.config.model_folder import check_model
+from jobs.errors import JobError
+
+LATE = "is a late-interaction model, which has a vector for every token"
 
 if TYPE_CHECKING:
     from jobs.config.job import JobConfig
@@ -25,6 +28,8 @@ def check_before_planning(job: JobConfig) -> None:
     folder = check_model(job.model)
     if folder is not None:
         files, role = ModelFiles(folder), "document" if job.mode == "retrieval" else "text"
+        if files.late:
+            refuse_late(job)
         _check_layer(job.layer, files, role)
         _check_reference(job, files, role)
     if job.workers.gpus:
@@ -33,6 +38,16 @@ def check_before_planning(job: JobConfig) -> None:
             # Machines may still join a Ray that runs already.
             grows = connected_here()
             worker_resources(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
+
+
+def refuse_late(job: JobConfig) -> None:
+    """Raise JobError if the job of a late-interaction model asks for what needs one vector a text."""
+    if job.task == "index":
+        raise JobError(f"model: {job.model} {LATE}, and an index holds one for a text; tokenpair run explains its log")
+    if job.index is not None:
+        raise JobError(f"index: {job.model} {LATE}, and an index holds one for a text; leave the index out")
+    if job.sums_to == "centred":
+        raise JobError(f"sums_to: found 'centred'; {job.model} {LATE}, which have no mean; allowed: score, difference")
 
 
 def _check_layer(layer: int, files: ModelFiles, role: str) -> None:
