@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attribution_core.display.colours import STEPS, level
+from attribution_core.display.matches import TITLE, MatchLine, match_lines, match_meaning, shown_share
 from attribution_core.display.page import render, style_of
 from attribution_core.display.view import (
     View,
@@ -25,7 +26,7 @@ from attribution_core.display.view import (
     warns,
     word_sums,
 )
-from attribution_core.results import ExplainedText
+from attribution_core.results import ExplainedText, PairAttribution
 
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
@@ -107,6 +108,20 @@ TEMPLATE = """\
 {% endfor -%}
 </tbody></table>
 {% endfor -%}
+{% if matches -%}
+<table><caption>{{ matched }} <span>{{ matched_meaning }}</span></caption>
+<thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
+<th scope="col">value</th><th scope="col">of the score</th><td></td></tr></thead>
+<tbody>
+{% for line in matches %}<tr><th scope="row" class="left{{ "" if line.word else " other" }}">{{ text(line.a) }}
+{%- if line.near_a %} <span class="faint">({{ text(line.near_a) }})</span>{% endif %}</th>
+<td class="left{{ "" if line.word else " other" }}">{{ text(line.b) }}
+{%- if line.near_b %} <span class="faint">({{ text(line.near_b) }})</span>{% endif %}</td>
+<td>{{ line.number }}</td><td>{{ line.share }}</td>
+<td class="bar"><span class="{{ line.level }}" style="width:{{ line.width }}%"></span></td></tr>
+{% endfor -%}
+</tbody></table>
+{% endif -%}
 </section>
 """
 
@@ -165,6 +180,9 @@ def html_of(view: View) -> str:
             for cell in strongest
         ],
         "summed": [_summed(*one) for one in word_sums(view, 10)],
+        "matched": TITLE,
+        "matched_meaning": match_meaning(pair),
+        "matches": _matches(pair, match_lines(pair, 10, special=view.special)),
     }
     return render(TEMPLATE, context)
 
@@ -184,6 +202,26 @@ def _summed(name: str, text: ExplainedText, words: list[WordSum]) -> dict[str, A
         for word in words
     ]
     return {"name": name, "unit": text.groups.unit, "words": rows}
+
+
+def _matches(pair: PairAttribution, lines: list[MatchLine]) -> list[dict[str, Any]]:
+    """Where a late-interaction model matched."""
+    largest = max((abs(line.value) for line in lines), default=0.0) or 1.0
+    decimals = max(decimals_for(largest), 2) + 1
+    return [
+        {
+            "a": shortened(printable(line.a), LONGEST_LABEL),
+            "b": shortened(printable(line.b), LONGEST_LABEL),
+            "near_a": "" if line.i is None else _near(pair.a, line.i),
+            "near_b": "" if line.j is None else _near(pair.b, line.j),
+            "word": line.i is not None,
+            "number": f"{line.value:+.{decimals}f}",
+            "share": shown_share(line),
+            "width": f"{100 * abs(line.value) / largest:.1f}",
+            "level": "p6" if line.value >= 0 else "n6",
+        }
+        for line in lines
+    ]
 
 
 def pair_style() -> str:

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from attribution_core.display.matches import TITLE, MatchLine, match_lines, match_meaning, shown_share
 from attribution_core.display.sheet import STEPS, Sheet, runs, set_right
 from attribution_core.display.view import (
     Term,
@@ -66,6 +67,10 @@ class PairSheet(Sheet):
         for name, text, words in word_sums(view, top):
             self.blank()
             self.words(name, text, words)
+        lines = match_lines(pair, top, special=view.special)
+        if lines:
+            self.blank()
+            self.matches(view, lines)
 
     # --- header
 
@@ -189,6 +194,29 @@ class PairSheet(Sheet):
             label.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
             drawn = self.bar(abs(word.value) / largest, min(self.width - width - 12, 40))
             self.put(Text.assemble(label, f" {word.value:>+8.{decimals}f} ", (drawn, self.ink(word.value))))
+
+    def matches(self, view: View, lines: Sequence[MatchLine]) -> None:
+        """Where a late-interaction model matched."""
+        pair = view.pair
+        room = max((self.width - 28) // 2, 8)
+        left = [self.matched(line.a, line.i, pair.a, room) for line in lines]
+        right = [self.matched(line.b, line.j, pair.b, room) for line in lines]
+        width_a, width_b = (min(max(cell_len(text.plain) for text in side), room) for side in (left, right))
+        largest = max(abs(line.value) for line in lines) or 1.0
+        decimals = max(decimals_for(largest), 2) + 1
+        self.put(Text(TITLE, "bold"))
+        if not self.compact:
+            self.line(match_meaning(pair), "dim")
+        for line, text_a, text_b in zip(lines, left, right, strict=True):
+            for text, width in ((text_a, width_a), (text_b, width_b)):
+                text.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
+            drawn = self.bar(abs(line.value) / largest, min(self.width - width_a - width_b - 18, 40))
+            value = f" {line.value:>+8.{decimals}f} {shown_share(line):>4} "
+            self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(line.value))))
+
+    def matched(self, label: str, index: int | None, text: ExplainedText, room: int) -> Text:
+        """A word in its place, or the label of a line of several."""
+        return Text(self.safe(label), "dim") if index is None else self.in_place(label, index, text, room)
 
     def in_place(self, label: str, index: int, text: ExplainedText, room: int) -> Text:
         """A label; one that its text has several times comes with its neighbours, as many whole words as fit ``room``,

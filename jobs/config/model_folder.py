@@ -9,6 +9,8 @@ from attribution_core.errors import ModelError
 from attribution_core.model.hub import cached_folder, check_available, local_folder
 from attribution_core.model.inspection import ModelFiles
 
+LATE = "is a late-interaction model, which has a vector for each token"
+
 
 def model_folder(model: str) -> Path | None:
     """Return the folder with the model's configuration files, None if it is not on this machine.
@@ -46,6 +48,12 @@ def is_late(model: str) -> bool | None:
     except (ModelError, OSError, RuntimeError):  # the last two: names that no path can have
         return None
     return ModelFiles(model if folder is None else folder).late
+
+
+def check_one_vector(model: str, needed: str) -> None:
+    """Raise ModelError for a late-interaction model; ``needed`` is the part of the message that says why."""
+    if is_late(model):
+        raise ModelError(f"model {model} {LATE}, and {needed}")
 
 
 def check_model(model: str) -> Path | None:

@@ -11,10 +11,8 @@ from attribution_core.text.reference import NAMED, one_token
 from jobs.cluster.environment import connected_here
 from jobs.cluster.ray_internals import gpus_here
 from jobs.cluster.resources import worker_resources
-from jobs.config.model_folder import check_model
+from jobs.config.model_folder import LATE, check_model
 from jobs.errors import JobError
-
-LATE = "is a late-interaction model, which has a vector for every token"
 
 if TYPE_CHECKING:
     from jobs.config.job import JobConfig
@@ -43,11 +41,13 @@ def check_before_planning(job: JobConfig) -> None:
 def refuse_late(job: JobConfig) -> None:
     """Raise JobError if the job of a late-interaction model asks for what needs one vector a text."""
     if job.task == "index":
-        raise JobError(f"model: {job.model} {LATE}, and an index holds one for a text; tokenpair run explains its log")
+        raise JobError(f"model: {job.model} {LATE}, and an index needs one for each text; tokenpair run explains a log")
     if job.index is not None:
-        raise JobError(f"index: {job.model} {LATE}, and an index holds one for a text; leave the index out")
+        raise JobError(f"index: {job.model} {LATE}, and an index has one for each text; leave the index out")
     if job.sums_to == "centred":
-        raise JobError(f"sums_to: found 'centred'; {job.model} {LATE}, which have no mean; allowed: score, difference")
+        raise JobError(
+            f"sums_to: found 'centred'; {job.model} {LATE}, and texts then have no mean; allowed: score, difference"
+        )
 
 
 def _check_layer(layer: int, files: ModelFiles, role: str) -> None:
