@@ -82,7 +82,7 @@ class Attributor:
         layer: int = -2,
         similarity: str | None = None,
         groups: str | Mapping[str, str] = "word",
-        mode: str = "symmetric",
+        mode: str | None = None,
         quadrature: str = "gauss",
         tolerance: float = DEFAULT_TOLERANCE,
         pair_tolerance: float = 1e-2,
@@ -105,7 +105,7 @@ class Attributor:
         shared: bool = False,
     ) -> None:
         rule = check_rule(quadrature, nodes, max_nodes, tolerance)
-        self.mode = one_of("mode", mode, MODES)
+        self.mode = one_of("mode", mode or "symmetric", MODES)
         self.units = units_by_role(self.roles, groups)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")

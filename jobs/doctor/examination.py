@@ -106,7 +106,7 @@ def usual_mode(model: SentenceTransformer) -> str:
     return "retrieval" if named or routed or model.similarity_fn_name in LATE_SIMILARITIES else "symmetric"
 
 
-def _encoded(model: SentenceTransformer, texts: Sequence[str], role: str, batch: int) -> Any:
+def _encoded(model: Any, texts: Sequence[str], role: str, batch: int) -> Any:
     """Embeddings [N, D] by the model's own functions, of a late-interaction model a list of [T, D]."""
     encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
     tensors = {} if isinstance(model, MultiVectorEncoder) else {"convert_to_tensor": True}
@@ -119,6 +119,8 @@ def _scores(
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
     differences: list[float] = []
+    scores: Any
+    unit: Any
     for model in (attributor.encoder.model, loaded):
         sides = [_encoded(model, [pair[side] for pair in pairs], role, 1) for side, role in enumerate(attributor.roles)]
         if attributor.late:
