@@ -46,11 +46,16 @@ class Routes:
             cache.put(texts[at], one)
         return [computed[at] for at in range(len(texts))]
 
-    def projections(self, texts: Sequence[ReadText], cotangents: Sequence[Floats]) -> list[Contributions]:
+    def projections(
+        self, texts: Sequence[ReadText], cotangents: Sequence[Floats], *, tolerance: float | None = None
+    ) -> list[Contributions]:
         """Return products of texts' contributions with their cotangents [K, D]."""
-        return self._each(
-            texts, lambda route, at: route.projections([texts[i] for i in at], [cotangents[i] for i in at])
-        )
+
+        def compute(route: Contributor, at: list[int]) -> list[Contributions]:
+            own = [cotangents[i] for i in at]
+            return route.projections([texts[i] for i in at], own, tolerance=tolerance)
+
+        return self._each(texts, compute)
 
     def ends(self, texts: Sequence[ReadText]) -> list[Contributions]:
         """Return embeddings of texts and of their references, without contributions."""

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from attribution_core.errors import ModelError
+from attribution_core.model.inspection import STANFORD
+from attribution_core.model.modules import AnyModel
 
 NAMES_SHOWN = 4
 # Of the rows of a table of token embeddings, the share that a tokenizer must have tokens for.
@@ -85,7 +86,7 @@ class LoadingReports:
             setattr(PreTrainedModel, METHOD, own)
             logger.setLevel(level)
 
-    def check(self, name: str, model: SentenceTransformer) -> None:
+    def check(self, name: str, model: AnyModel) -> None:
         """Compare every transformer of ``model``, which ``name`` is, with the checkpoint that it was built from.
 
         A module that is set to read more tokens than it has positions for reads as many as it has.
@@ -166,7 +167,7 @@ def _check_class(name: str, built: Any) -> None:
         )
     named = getattr(built.config, "architectures", None)
     named = str(named[0]) if isinstance(named, list) and named else None
-    if named is None or remote or _family(named) == _family(kind.__name__):
+    if named in (None, STANFORD) or remote or _family(named) == _family(kind.__name__):
         return
     known = getattr(transformers, named, None)
     if known is not None and getattr(known, "config_class", None) is type(built.config):
@@ -213,6 +214,8 @@ def _heads(built: Any) -> set[str]:
     """Names of what the class that the configuration names has beside its encoder: the heads of training tasks."""
     listed = getattr(built.config, "architectures", None)
     named = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if named == STANFORD:  # its projection is a module behind the transformer
+        return {"linear"}
     known = getattr(transformers, named, None) if named else None
     if known is None:
         return set(HEADS) if "For" in named else set()

@@ -27,16 +27,13 @@ INNER_WIDTHS = ("intermediate_size", "hidden_dim", "d_ff")
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
-# Late interaction: the similarities, the kinds of models, and the architecture of folders that name no kind.
+# The similarities of late interaction.
 LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
-LATE_KINDS, LATE_ARCHITECTURE = ("MultiVectorEncoder", "ColBERT"), "HF_ColBERT"
 KINDS = {
     "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
     "no path integral exists",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
-    "MultiVectorEncoder": "it has an embedding for every token and scores by a sum of maxima: that is not a product of "
-    "two embeddings (its token similarities can be looked at as they are)",
 }
 
 
@@ -47,6 +44,9 @@ class ListedModule(NamedTuple):
     kind: str
 
 
+# What late-interaction models are called by sentence-transformers, PyLate and Stanford's ColBERT.
+LATE_TYPES = ("MultiVectorEncoder", "ColBERT")
+STANFORD = "HF_ColBERT"
 # sentence-transformers gives every model that it loads these two: a prompt called "passage" alone, or a default one
 # alone, is then not the prompt of a document.
 EMPTY_PROMPTS = {"query": "", "document": ""}
@@ -76,11 +76,10 @@ class ModelFiles:
 
     @property
     def late(self) -> bool:
-        """Whether the model has an embedding for every token and scores by MaxSim (late interaction)."""
-        kind = self.object(SETTINGS).get("model_type")
-        if kind is not None:
-            return kind in LATE_KINDS
-        return LATE_ARCHITECTURE in (self.object(CONFIG).get("architectures") or ())
+        """Whether the model has an embedding for each token and scores by a sum of maxima (late interaction)."""
+        kinds = self.object(CONFIG).get("architectures")
+        stanford = isinstance(kinds, list) and STANFORD in kinds
+        return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
 
     def config(self, role: str = "text") -> dict[str, Any]:
         """Return the configuration of the transformer that reads texts of ``role``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, StaticEmbedding
 from torch import nn
@@ -13,7 +13,9 @@ from torch import nn
 from attribution_core.errors import ModelError, SettingError
 
 Role = Literal["text", "query", "document"]
-Similarity = Literal["cosine", "dot"]
+Similarity = Literal["cosine", "dot", "maxsim", "meanmaxsim"]
+# A model of one vector a text, and a late-interaction model of one a token.
+AnyModel = SentenceTransformer | MultiVectorEncoder
 POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
@@ -22,8 +24,18 @@ def pooling_modes(pooling: Any) -> tuple[str, ...]:
     return (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
 
 
-def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
+def is_late(model: AnyModel) -> bool:
+    """Whether a model has a vector for each token and scores by a sum of maxima."""
+    return isinstance(model, MultiVectorEncoder)
+
+
+def similarity_of(model: AnyModel, asked: str | None) -> Similarity:
+    """The similarity that was ``asked`` for, or else the model's own; SettingError where it cannot be attributed."""
     name = str(asked or model.similarity_fn_name or "cosine")
+    if is_late(model):
+        if name not in ("maxsim", "meanmaxsim"):
+            raise SettingError(f"similarity {name!r}: a late-interaction model scores by 'maxsim' or 'meanmaxsim'")
+        return "maxsim" if name == "maxsim" else "meanmaxsim"
     if name in ("euclidean", "manhattan"):
         raise SettingError(
             f"similarity {name!r} cannot be attributed: it is not a product of two embeddings, so it does not split "
@@ -34,7 +46,7 @@ def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
     return "cosine" if name == "cosine" else "dot"
 
 
-def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
+def route_of(model: AnyModel, role: Role) -> list[nn.Module]:
     """Return the modules that read a text of ``role``, in their order; of a Router those of its route.
 
     Raises:
@@ -58,7 +70,7 @@ def is_static(modules: list[nn.Module]) -> bool:
     return bool(modules) and isinstance(modules[0], StaticEmbedding)
 
 
-def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
+def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
     """Transformer, pooling and head of a model made of modules that can be attributed.
 
     A StaticEmbedding is its own pooling.
@@ -77,7 +89,9 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
             + _why_not(modules)
         )
     else:
-        _check_transformer(modules[0])
+        check_transformer(modules[0])
+        if getattr(modules[0], "query_expansion", None) is not None:
+            raise ModelError("a model that expands its queries with mask tokens and pools them cannot be attributed")
         for mode in pooling_modes(modules[1]):
             if mode not in POOLING_MODES:
                 why = " (not smooth, so no path integral exists)" if mode == "max" else ""
@@ -99,10 +113,8 @@ def is_shifted(modules: Iterable[nn.Module]) -> bool:
     return any(callable(getattr(module, "unshifted", None)) for module in modules)
 
 
-def _check_transformer(transformer: Any) -> None:
+def check_transformer(transformer: Any) -> None:
     """ModelError for a transformer that does not read plain text with weights that have a derivative."""
-    if getattr(transformer, "query_expansion", None) is not None:
-        raise ModelError("a model that expands its queries with mask tokens cannot be attributed")
     if "message" in getattr(transformer, "modality_config", {}):
         raise ModelError(
             "the model reads its texts through a chat template, so its tokens have no place in the text; "
@@ -132,7 +144,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     return ""
 
 
-def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:
+def text_lengths(model: AnyModel) -> list[tuple[object, ...]]:
     """How many tokens each transformer of the model reads, by role."""
     names = ("query_length", "document_length", "max_seq_length")
     return [tuple(getattr(m, name) for name in names) for m in model.modules() if isinstance(m, Transformer)]

@@ -13,12 +13,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 from tokenizers import Encoding, Tokenizer
 
 from attribution_core.errors import ModelError
 from attribution_core.model.inspection import prompt_of
-from attribution_core.model.modules import Role
+from attribution_core.model.modules import AnyModel, Role
 from attribution_core.text.grouping import Unit
 from attribution_core.text.plain import Tokens
 from attribution_core.text.tokenized import ReadText, read_texts
@@ -74,9 +73,7 @@ class Reader:
     ``transformer``; ``prompts`` are those asked for by role.
     """
 
-    def __init__(
-        self, model: SentenceTransformer, transformer: Any, route: Role, prompts: dict[str, str | None]
-    ) -> None:
+    def __init__(self, model: AnyModel, transformer: Any, route: Role, prompts: dict[str, str | None]) -> None:
         self.model = model
         self.transformer = transformer
         # A Router's own tokenizer is that of its first route.
@@ -178,6 +175,8 @@ class Reader:
         except NotImplementedError as error:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
         seen_NS = read["attention_mask"].bool()
+        if (more_NS := read.get("query_expansion_positions")) is not None:
+            seen_NS &= ~more_NS.bool()
         types_NS = read.get("token_type_ids")
         span_T2 = read["offset_mapping"][seen_NS].numpy().astype(np.int64)
         prompt_length = read.get("prompt_length")

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
 from attribution_core.attribution import Attributor
 from attribution_core.model.inspection import LATE_SIMILARITIES, NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
-from attribution_core.model.modules import route_of
+from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import PairAttribution, text_cells
 from jobs.config.model_folder import folder_at_hand
 from jobs.doctor import late
@@ -99,7 +99,7 @@ def examine(
     )
 
 
-def usual_mode(model: SentenceTransformer) -> str:
+def usual_mode(model: AnyModel) -> str:
     """``retrieval`` where the model has prompts or routes for queries or documents or MaxSim, else ``symmetric``."""
     named = any(model.prompts.get(name) for names in PROMPT_NAMES.values() for name in names)
     routed = any(isinstance(module, Router) for module in model)
@@ -114,7 +114,7 @@ def _encoded(model: Any, texts: Sequence[str], role: str, batch: int) -> Any:
 
 
 def _scores(
-    attributor: Attributor, loaded: SentenceTransformer, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
+    attributor: Attributor, loaded: AnyModel, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
 ) -> Scores:
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score

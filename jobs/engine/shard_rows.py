@@ -192,10 +192,8 @@ class ShardComputer:
         """Runs of pairs whose contributions, and matrices where they are stored, fit into memory together."""
         if not len(pairs):
             return
-        width = self._attributor.encoder.embedding_width
-        # Contributions, the same completed, and two embeddings in float64.
-        sizes = [(8 * text.group_count + 48) * width for text in texts]
         groups = np.fromiter((text.group_count for text in texts), np.int64, len(texts))
+        sizes = self._sizes(texts, groups, edges[pairs]).tolist()
         cells = groups[edges[pairs]].prod(1)
         if self._job.level == "words":
             cells[:] = 0
@@ -216,6 +214,19 @@ class ShardComputer:
             taken, held = taken + more, held + own
             seen.update(both)
         yield pairs[begin:]
+
+    def _sizes(self, texts: list[ReadText], groups: Ints, edges: Ints) -> Ints:
+        """Bytes of each text's contributions, the same completed, and two embeddings in float64."""
+        width = self._attributor.encoder.embedding_width
+        if not self._attributor.late:
+            return (8 * groups + 48) * width
+        # An embedding has a vector for each token. A text keeps contributions where word pairs need them or where
+        # its partners are no fewer than its groups; otherwise one number for each group and partner.
+        tokens = np.fromiter((len(text) for text in texts), np.int64, len(texts))
+        keeps = np.bincount(edges.ravel(), minlength=len(texts)) >= groups // 2
+        if self._job.level == "pairs":
+            keeps[edges[:, 0]] = True
+        return (8 * groups * keeps + 48) * width * tokens
 
     def _owned(
         self, shard: Shard, texts: list[ReadText], canonical: Ints, explained: dict[int, Contributions]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from attribution_core.errors import TokenpairError
 from attribution_core.training.recipe import Epoch, Recipe, TrainingState
 from jobs.cluster.environment import quiet_libraries
-from jobs.config.model_folder import check_one_vector
+from jobs.config.model_folder import LATE
 from jobs.errors import RunError, StoreError
 from jobs.storage.store import Store
 from jobs.training.card import describe_training, model_card
@@ -63,14 +63,18 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     Raises:
         ModelError: where it cannot be loaded, attributed or shifted, with the reason.
     """
+    from sentence_transformers import SentenceTransformer
+
+    from attribution_core.errors import ModelError
     from attribution_core.model.loading import load_model
     from attribution_core.model.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
     device = "cpu" if job.workers.gpus == 0 else None
     _, model = load_model(job.model, device=device, trust_remote_code=job.trust_remote_code)
-    # A driver without the model does not know its kind.
-    check_one_vector(job.model, ONE_VECTOR)
+    if not isinstance(model, SentenceTransformer):
+        # A driver without the model does not know its kind.
+        raise ModelError(f"model {job.model} {LATE}, and {ONE_VECTOR}")
     cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts
