@@ -198,8 +198,8 @@ class ShardComputer:
         if self._job.level == "words":
             cells[:] = 0
         elif self._job.store != "full":
-            # The strongest ones alone.
-            cells = np.minimum(cells, self._job.top_k)
+            # The strongest ones alone; of late interaction every cell is a number until then.
+            cells = np.maximum(np.minimum(cells, self._job.top_k), cells // 8 if self._attributor.late else 0)
         most = int(self._budget * PAIRS_SHARE)
         begin = taken = held = 0
         seen: set[int] = set()
