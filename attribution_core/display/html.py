@@ -8,6 +8,7 @@ from attribution_core.display.colours import STEPS, level
 from attribution_core.display.matches import TITLE, MatchLine, match_lines, match_meaning, shown_share
 from attribution_core.display.page import render, style_of
 from attribution_core.display.view import (
+    BY_INTERACTION,
     View,
     WordSum,
     beside,
@@ -19,6 +20,7 @@ from attribution_core.display.view import (
     printable,
     shortened,
     step,
+    strength,
     surroundings,
     terms,
     top_cells,
@@ -84,15 +86,15 @@ TEMPLATE = """\
 {% if left_out %}<p class="faint">{{ left_out }}</p>{% endif %}
 {%- endif %}
 {% if strongest -%}
-<table><caption>Strongest {{ unit }} pairs</caption>
+<table><caption>Strongest {{ unit }} pairs{% if interactions %} <span>{{ interactions }}</span>{% endif %}</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
-<th scope="col">value</th><td></td></tr></thead>
+<th scope="col">value</th>{% if interactions %}<th scope="col">interaction</th>{% endif %}<td></td></tr></thead>
 <tbody>
 {% for cell in strongest %}<tr><th scope="row" class="left">{{ text(cell.a) }}
 {%- if cell.near_a %} <span class="faint">({{ text(cell.near_a) }})</span>{% endif %}</th>
 <td class="left">{{ text(cell.b) }}
 {%- if cell.near_b %} <span class="faint">({{ text(cell.near_b) }})</span>{% endif %}</td>
-<td>{{ cell.number }}</td>
+<td>{{ cell.number }}</td>{% if interactions %}<td>{{ cell.interaction }}</td>{% endif %}
 <td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
 {% endfor -%}
 </tbody></table>
@@ -146,7 +148,7 @@ def html_of(view: View) -> str:
         ]
         table.append({"head": head, "cells": cells})
     strongest = top_cells(view, 10)
-    largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
+    largest = max((abs(strength(cell)) for cell in strongest), default=0.0) or 1.0
     context: dict[str, Any] = {
         "style": pair_style(),
         "texts": [
@@ -167,6 +169,7 @@ def html_of(view: View) -> str:
         "cols": cols,
         "left_out": drawn.left_out,
         "complete": pair.complete,
+        "interactions": "" if pair.interactions is None else BY_INTERACTION,
         "strongest": [
             {
                 "a": shortened(printable(cell.a), LONGEST_LABEL),
@@ -174,8 +177,9 @@ def html_of(view: View) -> str:
                 "near_a": _near(pair.a, cell.i),
                 "near_b": _near(pair.b, cell.j),
                 "number": f"{cell.value:+.{max(decimals, 2) + 1}f}",
-                "share": f"{100 * abs(cell.value) / largest:.1f}",
-                "level": "p6" if cell.value >= 0 else "n6",
+                "interaction": f"{strength(cell):+.{max(decimals, 2) + 1}f}",
+                "share": f"{100 * abs(strength(cell)) / largest:.1f}",
+                "level": "p6" if strength(cell) >= 0 else "n6",
             }
             for cell in strongest
         ],
