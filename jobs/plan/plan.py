@@ -175,7 +175,8 @@ def _other_levels(job: JobConfig) -> list[str]:
     """Return the other levels that the job could have, and ``index`` where its corpus could be indexed."""
     if job.task == "index" or job.index is not None:
         return []
-    return [one for one in LEVELS if one != job.level] + (["index"] if job.log is not None else [])
+    indexable = job.log is not None and not is_late(job.model)
+    return [one for one in LEVELS if one != job.level] + (["index"] if indexable else [])
 
 
 def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int:

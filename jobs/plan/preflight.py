@@ -28,6 +28,7 @@ def check_before_planning(job: JobConfig) -> None:
         files, role = ModelFiles(folder), "document" if job.mode == "retrieval" else "text"
         if files.late:
             refuse_late(job)
+        _check_similarity(job, late=files.late)
         _check_layer(job.layer, files, role)
         _check_reference(job, files, role)
     if job.workers.gpus:
@@ -48,6 +49,12 @@ def refuse_late(job: JobConfig) -> None:
         raise JobError(
             f"sums_to: found 'centred'; {job.model} {LATE}, and texts then have no mean; allowed: score, difference"
         )
+
+
+def _check_similarity(job: JobConfig, *, late: bool) -> None:
+    own = ("maxsim", "meanmaxsim") if late else ("cosine", "dot")
+    if job.similarity is not None and job.similarity not in own:
+        raise JobError(f"similarity: found {job.similarity!r}; allowed for {job.model}: {' or '.join(own)}")
 
 
 def _check_layer(layer: int, files: ModelFiles, role: str) -> None:
