@@ -15,7 +15,6 @@ from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
 from attribution_core.directions.precision import choose_precision
 from attribution_core.errors import ModelError, SettingError, TextError
-from attribution_core.late_rounds import known_for_late
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.model.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.model.loading import load_model
@@ -30,7 +29,9 @@ from attribution_core.pairs.products import PairProducts
 from attribution_core.pairs.tiles import SHORTEST, Pulled
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
-from attribution_core.rounds import Routes, known_for_cells, known_for_words
+from attribution_core.rounds.late import known_for_late
+from attribution_core.rounds.routes import Routes
+from attribution_core.rounds.single import known_for_cells, known_for_words
 from attribution_core.settings import (
     LEVELS,
     MODES,

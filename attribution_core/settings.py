@@ -44,7 +44,9 @@ def jacobian_products(encoder: Encoder, asked: str) -> Products:
     if asked == "generic" or (asked == "auto" and not supports(encoder)):
         return GenericProducts(encoder)
     if not supports(encoder):
-        raise SettingError("products 'structured' needs layers of BERT's kind and a single pooling mode; use 'generic'")
+        raise SettingError(
+            "products 'structured' needs layers of BERT's kind and a single pooling mode other than max; use 'generic'"
+        )
     return StructuredProducts(encoder)
 
 

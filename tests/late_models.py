@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-from tiny_models import MAX_LENGTH, Shape, TinyModels, _published, randomise
+from tiny_models import MAX_LENGTH, Shape, TinyModels, published, randomise
 from torch import nn
 
 PROMPTS = {"query": "[Q] ", "document": "[D] "}
@@ -38,7 +38,7 @@ def late_folder(
     def build(aside: Path) -> None:
         torch.manual_seed(seed)
         transformer = Transformer(
-            str(tiny._backbone(family, shape)),
+            str(tiny.backbone(family, shape)),
             max_seq_length=MAX_LENGTH,
             document_length=document_length,
             query_expansion=expansion,  # type: ignore[arg-type]
@@ -59,4 +59,4 @@ def late_folder(
         )
         model.save(str(aside), create_model_card=False)
 
-    return _published(tiny.room / key, build)
+    return published(tiny.room / key, build)

@@ -14,7 +14,7 @@ from tiny_models import FAMILIES, MAX_LENGTH, POOLINGS, TinyModels, random_text
 from transformers import FNetConfig, FNetModel
 
 from attribution_core import Attributor, ModelError, SettingError, TextError
-from attribution_core.model.encoder import POOLING_MODES, ReadText
+from attribution_core.model.encoder import ReadText
 
 ODD_TEXTS = (
     "The coffee isn't good.",
@@ -234,14 +234,6 @@ def test_a_layer_that_does_not_exist_is_refused(layer: int, tiny: TinyModels) ->
     """Silently taking another layer would attribute another model."""
     with pytest.raises(ModelError, match=rf"layer {layer} does not exist: the model has 4 layers"):
         Attributor(tiny.load("bert"), layer=layer)
-
-
-def test_max_pooling_is_refused_with_the_reason(tiny: TinyModels) -> None:
-    """Max is not smooth: no path integral, no attribution."""
-    for pooling in ("max", ("mean", "max")):
-        with pytest.raises(ModelError, match=r"'max' cannot be attributed .*not smooth") as refused:
-            Attributor(tiny.load("bert", pooling=pooling))
-        assert all(mode in str(refused.value) for mode in POOLING_MODES)
 
 
 @pytest.mark.parametrize("similarity", ["euclidean", "manhattan"])

@@ -21,11 +21,11 @@ class TextBatch:
     """Features of some texts at the cut, right-padded to one length.
 
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
-    mode sums token embeddings, ``moving_BS`` the group of each token whose row may differ from its reference's (−1: the
+    mode sums token embeddings (of max: ones for the rows it looks at), ``moving_BS`` the group of each token whose row may differ from its reference's (−1: the
     others), known before anything is computed and so an array of the processor, ``calls`` the further arguments of each
     layer above the cut. ``pooled`` is the largest number of rows that pooling looks at in a text,
     ``shift_BD`` what a shifted model subtracts from pooled embeddings. ``references`` name the texts' references: texts
-    of the same name have the same one.
+    of the same name have the same one. ``prompt_length`` counts the prompt's tokens, where pooling leaves them out.
     """
 
     x_BSd: Tensor
@@ -38,6 +38,7 @@ class TextBatch:
     pooled: int
     references: tuple[Hashable, ...]
     shift_BD: Tensor | None = None
+    prompt_length: int | None = None
 
     @cached_property
     def delta_BSd(self) -> Tensor:
@@ -61,6 +62,7 @@ class TextBatch:
             pooled=self.pooled,
             references=tuple(self.references[row] for row in rows),
             shift_BD=None if self.shift_BD is None else self.shift_BD[index_B],
+            prompt_length=self.prompt_length,
         )
 
 

@@ -128,7 +128,7 @@ class Encoder:
                 f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
                 "alone; take 'pad'"
             )
-        self.width = int(backbone.config.hidden_size)
+        self.width = self.family.width(backbone, len(self.above))
 
     @property
     def layer_count(self) -> int:
@@ -149,9 +149,9 @@ class Encoder:
 
     def layer_shape(self) -> LayerShape:
         """The sizes that decide how much memory a token needs."""
-        config = self.transformer.model.config
+        config = self.transformer.model.config.get_text_config()
         return LayerShape(
-            d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
+            d=max(self.width, int(config.num_attention_heads) * _head_width(self.layers)),
             inner=_inner_width(config) or 4 * self.width,
             heads=int(config.num_attention_heads),
             layers=len(self.above),
@@ -242,6 +242,7 @@ class Encoder:
             calls=calls,
             pooled=most_pooled(pool_BMS),
             references=references,
+            prompt_length=texts[0].prompt_length,
         )
         return replace(batch, shift_BD=self._shift(batch)) if self.shifted else batch
 
@@ -273,9 +274,12 @@ class Encoder:
                 return args, kwargs
             if not hidden:
                 hidden.append(args[0])
-            rows = len(hidden[0])
+            rows, further = len(hidden[0]), args[1:]
+            if self.family.beside:
+                hidden.append(args[1])
+                further = args[2:]
             shared = {name: Shared(value) for name, value in kwargs.items() if name in self.family.shared}
-            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
+            calls.append((pick_rows(further, rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
             if self.family.uniform or len(calls) == len(self.above):
                 raise _ReachedCut
             return args, kwargs
@@ -289,21 +293,25 @@ class Encoder:
         finally:
             for hook in hooks:
                 hook.remove()
-        return hidden[0], tuple(calls)
+        return hidden[0] if len(hidden) == 1 else torch.cat(hidden, -1), tuple(calls)
 
     def _pool_weights(self, mask_BS: Tensor, texts: Sequence[ReadText]) -> Tensor:
         """What the model's own pooling does to token embeddings, as weights [B, M, S].
 
-        Every supported pooling mode sums rows with weights that depend on the mask alone, so pooling the rows of an
-        identity matrix reads the weights off.
+        Every pooling mode but max sums rows with weights that depend on the mask alone, so pooling the rows of an
+        identity matrix reads the weights off. For max these are ones for the rows that it looks at.
         """
         b, s = mask_BS.shape
         eye_BSS = torch.eye(s, dtype=self.dtype, device=self.device).expand(b, s, s)
-        features: dict[str, Any] = {"token_embeddings": eye_BSS, "attention_mask": mask_BS}
-        if texts[0].prompt_length is not None:
-            features["prompt_length"] = texts[0].prompt_length
-        pooled = self.pooling(features)["sentence_embedding"]
-        return pooled.view(b, -1, s)
+        return self._pool(eye_BSS, mask_BS, texts[0].prompt_length).view(b, -1, s)
+
+    def _pool(self, tokens_BSd: Tensor, mask_BS: Tensor, prompt_length: int | None) -> Tensor:
+        """The model's own pooling, [B, M·d]."""
+        features: dict[str, Any] = {"token_embeddings": tokens_BSd, "attention_mask": mask_BS}
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
+        pooled: Tensor = self.pooling(features)["sentence_embedding"]
+        return pooled
 
     # g -----------------------------------------------------------------------------------------------------------
 
@@ -319,17 +327,24 @@ class Encoder:
 
     def _pooled(self, hidden_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
         """The upper layers and pooling, [B, M·d], without a shift."""
-        pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
-        return (pool_BMS @ self.above_cut(hidden_BSd, batch, copies)).flatten(1)
+        return self.pool(self.token_embeddings(hidden_BSd, batch, copies), batch, copies)
 
-    def above_cut(self, hidden_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
-        """Token embeddings [B · copies, S, d], from features at the cut."""
+    def token_embeddings(self, hidden_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
+        """The upper layers, [B, S, d]."""
         for layer, (args, kwargs) in zip(self.above, batch.calls, strict=True):
             args, kwargs = repeat_rows(args, len(batch.x_BSd), copies), repeat_rows(kwargs, len(batch.x_BSd), copies)
             hidden_BSd = hidden_of(layer(hidden_BSd, *args, **kwargs))
         for module in self.top:
             hidden_BSd = module(hidden_BSd)
         return hidden_BSd
+
+    def pool(self, tokens_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
+        """Pooling of token embeddings, [B, M·d]."""
+        if "max" in self.pooling_modes:  # which has no weights
+            mask_BS = repeat_rows(batch.mask_BS, len(batch.x_BSd), copies)
+            return self._pool(tokens_BSd, mask_BS, batch.prompt_length)
+        pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)
+        return (pool_BMS @ tokens_BSd).flatten(1)
 
     def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
         """The head behind pooling: Dense modules, inner Normalize, truncation."""
@@ -386,6 +401,11 @@ def _attended(text: ReadText) -> NDArray[np.bool_]:
 def _known(types_S: NDArray[Any] | None) -> NDArray[Any]:
     assert types_S is not None, "all texts of one model have token types, or none has"
     return types_S
+
+
+def _head_width(layers: list[nn.Module]) -> int:
+    """The width of an attention head, which may differ from layer to layer; 0 where it is the hidden width's share."""
+    return max(int(getattr(module, "head_dim", 0)) for layer in layers for module in layer.modules())
 
 
 def _inner_width(config: Any) -> int:

@@ -35,6 +35,13 @@ KINDS = {
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
 }
+# Architectures with code of their own that transformers has by now, under another name: what to do.
+OWN_CODE = {
+    "new": "transformers has its architecture 'new' as 'gte'; take a checkpoint of that model_type, as "
+    "alibaba-nlp-community/gte-multilingual-base",
+    "XLMRobertaLoRA": "transformers has its architecture as 'jina_embeddings_v3'; take a checkpoint of that "
+    "model_type, as jinaai/jina-embeddings-v3-hf",
+}
 
 
 class ListedModule(NamedTuple):
@@ -82,8 +89,10 @@ class ModelFiles:
         return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
 
     def config(self, role: str = "text") -> dict[str, Any]:
-        """Return the configuration of the transformer that reads texts of ``role``."""
-        return self.object(self._transformer(role), CONFIG)
+        """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""
+        config = self.object(self._transformer(role), CONFIG)
+        inner = config.get("text_config")
+        return (inner | config) if isinstance(inner, dict) else config
 
     def size(self, role: str, names: tuple[str, ...]) -> int | None:
         """Return the first of the configuration's fields ``names`` that is a size; None where it has none of them."""
@@ -209,6 +218,11 @@ def refuse_by_description(name: str) -> None:
         kind = "CrossEncoder"
     if kind in KINDS:
         raise ModelError(f"model {name} cannot be attributed: {KINDS[kind]}")
+    for architecture in (str(config.get("model_type")), first):
+        if architecture in OWN_CODE:
+            raise ModelError(
+                f"model {name} cannot be attributed: it runs code of its own, and {OWN_CODE[architecture]}"
+            )
     own = [files.object(module.path, CONFIG) for module in files.modules[:1]]
     if any(one.get("quantization_config") for one in (config, *own)):
         raise ModelError(

@@ -11,12 +11,13 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from torch import nn
 
 from attribution_core.errors import ModelError, SettingError
+from attribution_core.model.towers import modules_inside, tower_of
 
 Role = Literal["text", "query", "document"]
 Similarity = Literal["cosine", "dot", "maxsim", "meanmaxsim"]
 # A model of one vector a text, and a late-interaction model of one a token.
 AnyModel = SentenceTransformer | MultiVectorEncoder
-POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "max")
 
 
 def pooling_modes(pooling: Any) -> tuple[str, ...]:
@@ -80,6 +81,8 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
     """
     modules = route_of(model, role)
     names = " → ".join(type(module).__name__ for module in modules)
+    if (tower := tower_of(modules[0]) if modules else None) is not None:
+        modules = [modules[0], *modules_inside(modules[0], tower), *modules[1:]]
     whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
     if is_static(modules):
         modules = [modules[0], *modules]
@@ -94,10 +97,9 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
             raise ModelError("a model that expands its queries with mask tokens and pools them cannot be attributed")
         for mode in pooling_modes(modules[1]):
             if mode not in POOLING_MODES:
-                why = " (not smooth, so no path integral exists)" if mode == "max" else ""
-                raise ModelError(
-                    f"pooling {mode!r} cannot be attributed{why}; supported are {', '.join(POOLING_MODES)}"
-                )
+                raise ModelError(f"pooling {mode!r} cannot be attributed; supported are {', '.join(POOLING_MODES)}")
+        if is_shifted(modules[:1]):
+            check_shiftable(modules[1])
     pooling, head = modules[1], modules[2:]
     for module in head:
         if not isinstance(module, (Dense, LayerNorm, Normalize, Dropout)):
@@ -111,6 +113,12 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
 def is_shifted(modules: Iterable[nn.Module]) -> bool:
     """Whether a model, or some of its modules, subtracts the embedding of the reference."""
     return any(callable(getattr(module, "unshifted", None)) for module in modules)
+
+
+def check_shiftable(pooling: Any) -> None:
+    """ModelError for a pooling behind which subtracting the reference's tokens is not subtracting its embedding."""
+    if "max" in pooling_modes(pooling):
+        raise ModelError("a model with max pooling cannot be shifted: the maximum of differences is no difference")
 
 
 def check_transformer(transformer: Any) -> None:
@@ -136,7 +144,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     names = {type(module).__name__ for module in modules}
     modalities = {one for module in modules for one in getattr(module, "modalities", [])}
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
-        return ". It is a multimodal model, whose towers pool inside themselves: neither side can be attributed"
+        return ". It is a multimodal model; of those only CLIP's and SigLIP's texts can be attributed"
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
         return ". It is a sparse encoder, whose embedding keeps only the largest values: that is not smooth"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:

@@ -87,7 +87,7 @@ class LateEncoder(Encoder):
 
     def g(self, hidden_BSd: Tensor, batch: TextBatch, *, copies: int = 1) -> Tensor:
         """Output tokens in a row, [B, S · D], from features at the cut; zero where an output is not scored."""
-        outputs_BSD = self.embed_tokens(self.above_cut(hidden_BSd, batch, copies))
+        outputs_BSD = self.embed_tokens(self.token_embeddings(hidden_BSd, batch, copies))
         return (outputs_BSD * batch.pool_BMS[:, 0].repeat_interleave(copies, 0).unsqueeze(-1)).flatten(1)
 
     def embed_tokens(self, hidden: Tensor) -> Tensor:

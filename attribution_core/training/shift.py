@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attribution_core.errors import ModelError
 from attribution_core.model.families import family_of
-from attribution_core.model.modules import cut_modules
+from attribution_core.model.modules import check_shiftable, cut_modules
 from attribution_core.text.reference import blank_token
 from attribution_core.training.dropout import shared_dropout
 from attribution_core.training.references import (
@@ -171,6 +171,8 @@ class ShiftedTransformer(Transformer):
     def _refuse_unless_text(self) -> None:
         if self.tokenizer is None or not self.tokenizer.is_fast:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed")
+        if self.module_output_name != "token_embeddings":
+            raise ModelError("a text tower pools inside itself, so its token embeddings cannot be shifted")
         if "message" in self.modalities:
             raise ModelError("a model that reads chat messages cannot be shifted: it has no reference of plain tokens")
         if self.query_expansion is not None:
@@ -198,6 +200,7 @@ def shift_model(model: SentenceTransformer) -> SentenceTransformer:
         name = type(transformer).__name__
         raise ModelError(f"a {name} cannot be shifted: a text without words is zero in it already")
     family_of(transformer.model)
+    check_shiftable(pooling)
     normalized = any(isinstance(module, Normalize) for module in list(model)[-1:])
     transformer, pooling, head = copy.deepcopy((transformer, pooling, head))
     made = SentenceTransformer(

@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
 from attribution_core.attribution import Attributor
+from attribution_core.directions.structured import supports
 from attribution_core.model.inspection import LATE_SIMILARITIES, NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import AnyModel, route_of
@@ -42,6 +43,7 @@ def examine(
     seconds: float = 60.0,
     device: str | None = None,
     trust_remote_code: bool = False,
+    pickled_weights: bool = False,
     echo: Echo = lambda line: None,
 ) -> Diagnosis:
     """Examine a model: a folder, or a name on the hub.
@@ -54,7 +56,7 @@ def examine(
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
     echo(f"loading {name}")
-    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights)
     mode = mode or usual_mode(loaded)
     settings: dict[str, Any] = {"mode": mode, "similarity": similarity, "reference": reference}
     lowest = Attributor(loaded, layer=-1, **settings)
@@ -265,7 +267,7 @@ def _side(attributor: Attributor, role: Any, attributed: list[PairAttribution]) 
         width=encoder.embedding_width,
         reads=reads if (reads := encoder.most_tokens(role)) is not None and reads < NO_LIMIT else None,
         reference=encoder.reference_name,
-        fast=encoder.layer_parts() is not None and (attributor.late or len(encoder.pooling_modes) == 1),
+        fast=supports(encoder),
         outputs=late.outputs_of(attributor, role, attributed) if attributor.late else None,
     )
 

@@ -20,7 +20,7 @@ from attribution_core.directions.cost import WORTH_A_CALL
 from attribution_core.model.encoder import ReadText
 from attribution_core.pairs.late import Edge, LatePair, LatePairs, Outputs
 from attribution_core.results import Contributions
-from attribution_core.rounds import Routes
+from attribution_core.rounds.routes import Routes
 
 Array = NDArray[Any]
 # What texts are pulled back along is as long as they are: so many bytes of it at a time.

@@ -1,0 +1,75 @@
+"""Max pooling and activations with kinks: the paper's formula, the model's own scores, and few nodes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import Oracle, check_pair, grouped
+from tiny_models import TinyModels, random_text
+
+from attribution_core import Attributor, ModelError, SettingError
+from attribution_core.training.shift import shift_model
+
+WAYS = ("forward", "reverse", "partner")
+CASES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("bert", {"pooling": "max", "dense": (10, "relu")}),
+    ("modernbert", {"pooling": ("mean", "max"), "normalize": True}),
+    ("distilbert", {"pooling": ("max", "cls"), "dense": (9, "tanh"), "normalize": True}),
+    ("qwen3", {"pooling": "max"}),
+)
+
+
+@pytest.mark.parametrize(("family", "shape"), CASES, ids=[family for family, _ in CASES])
+def test_contributions_equal_the_formula(
+    family: str, shape: dict[str, Any], tiny: TinyModels, rng: random.Random, seed: int
+) -> None:
+    """In float64, at every kind of cut, beside a batch-mate of another length."""
+    model = tiny.load(family, seed=seed % 3, similarity=rng.choice(("cosine", "dot")), **shape)
+    texts = [random_text(rng, 4), random_text(rng, 9)]
+    for layer, way in ((0, "forward"), (-1, "reverse")):
+        oracle = Oracle(model, layer=layer, similarity=str(model.similarity_fn_name), nodes=8)
+        attributor = Attributor(model, dtype="float64", layer=layer, quadrature="riemann", nodes=8, way=way)
+        for text, own in zip(attributor.contributions(attributor.read(texts, "text")), texts, strict=True):
+            expected = grouped(oracle.side(own), text.explained.groups.of_token)
+            allowed = (1e-5 if attributor.encoder.family.casts else 1e-10) * max(1.0, float(np.abs(expected).max()))
+            np.testing.assert_allclose(text.values_GD, expected, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_matrix_behind_a_prompt_equals_the_formula(
+    include_prompt: bool, tiny: TinyModels, rng: random.Random, seed: int
+) -> None:
+    """A prompt out of the pooling must be out of the maxima too."""
+    prompts = {"q": "question: "}
+    pooling = rng.choice(("max", ("mean", "max")))
+    model = tiny.load("mpnet", pooling=pooling, prompts=prompts, include_prompt=include_prompt, seed=seed % 3)
+    judge = Oracle(model, layer=-2, nodes=8).pair("rain falls", "The coffee is bad.", prompt="question: ")
+    settings: dict[str, Any] = {"quadrature": "riemann", "nodes": 8, "prompt_a": "q", "prompt_b": "q"}
+    for way in WAYS:
+        check_pair(Attributor(model, way=way, **settings).attribute("rain falls", "The coffee is bad."), judge)
+
+
+@pytest.mark.parametrize("pooling", ["max", ("mean", "max")], ids=str)
+def test_scores_equal_the_models_similarity(
+    pooling: str | tuple[str, ...], tiny: TinyModels, rng: random.Random
+) -> None:
+    """In a padded batch, behind prompts that are left out of the pooling, and where a text is cut off."""
+    prompts = {"query": "question: ", "document": "document: "}
+    model = tiny.load("bert", pooling=pooling, prompts=prompts, include_prompt=False, dense=(10, "relu"))
+    a, b = random_text(rng, 2), [random_text(rng, words) for words in (90, 3, 12)]
+    expected = model.similarity(model.encode_query([a]), model.encode_document(b)).numpy()[0]
+    attributor = Attributor(model, mode="retrieval", quadrature="riemann", nodes=1)
+    scores = [pair.score for pair in attributor.attribute_pairs([(a, one) for one in b])]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_what_needs_pooling_weights_is_refused(tiny: TinyModels) -> None:
+    """Hand-linearised layers end in weights; a shift is subtracted behind pooling."""
+    model = tiny.load("bert", pooling="max")
+    with pytest.raises(SettingError, match="pooling mode other than max; use 'generic'"):
+        Attributor(model, products="structured")
+    with pytest.raises(ModelError, match="max pooling cannot be shifted"):
+        shift_model(model)
