@@ -19,9 +19,10 @@ from tiny_models import TOKENIZERS, WORDS, TinyModels
 from attribution_core.model.encoder import Encoder
 from attribution_core.model.making import make_encoder
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, Gold, agreements, summarise_agreement
-from jobs.analysis.faithfulness.judge import raw_embeddings, units
+from jobs.analysis.faithfulness.judge import raw_embeddings
 from jobs.analysis.faithfulness.orders import RULES, Scored
 from jobs.analysis.faithfulness.perturbation import Side
+from jobs.analysis.faithfulness.scores import units
 from jobs.analysis.faithfulness.shapley import MOST_PARTS, Game, orders_of, parts_of, summed
 
 PLAIN = [word for word in WORDS if "'" not in word]

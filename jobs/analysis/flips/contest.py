@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attribution_core.results import ExplainedText
-from jobs.analysis.faithfulness.judge import Judge, Texts, units
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import (
     ATTRIBUTIONS,
     EMBEDDINGS,
@@ -25,6 +25,7 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Order, Side, numbers
 from jobs.analysis.faithfulness.sampling import generator
+from jobs.analysis.faithfulness.scores import Texts, units
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.query.result import QueryDocument
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.analysis.faithfulness.judge import Judge, units
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import Values
 from jobs.analysis.faithfulness.perturbation import Order
+from jobs.analysis.faithfulness.scores import units
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.flips.contest import Contest
 
