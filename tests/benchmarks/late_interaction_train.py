@@ -71,24 +71,24 @@ def main() -> None:
     )
 
 
-def read_log(folder: Path) -> tuple[Texts, Texts, dict[str, set[str]]]:
-    """Return the texts of queries and documents, and the relevant documents of every query with judgments."""
+def read_log(folder: Path) -> tuple[Texts, Texts, dict[str, list[str]]]:
+    """Return the texts of queries and documents, and the relevant documents of each query with judgments, in order."""
 
     def read(name: str) -> Texts:
         with open(folder / name, encoding="utf-8") as file:
             rows = map(json.loads, file)
             return {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in rows}
 
-    relevant: dict[str, set[str]] = {}
+    relevant: dict[str, list[str]] = {}
     queries, corpus = read("queries.jsonl"), read("corpus.jsonl")
     with open(folder / "qrels" / "test.tsv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if int(row["score"]) > 0 and row["query-id"] in queries and row["corpus-id"] in corpus:
-                relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
+                relevant.setdefault(row["query-id"], []).append(row["corpus-id"])
     return queries, corpus, relevant
 
 
-def held_out(relevant: dict[str, set[str]]) -> list[str]:
+def held_out(relevant: dict[str, list[str]]) -> list[str]:
     """Every third query with judgments, in their order."""
     return list(relevant)[::3]
 
@@ -110,7 +110,7 @@ def untrained(variant: str) -> MultiVectorEncoder:
 
 
 def train(
-    model: MultiVectorEncoder, queries: Texts, corpus: Texts, relevant: dict[str, set[str]], asked: argparse.Namespace
+    model: MultiVectorEncoder, queries: Texts, corpus: Texts, relevant: dict[str, list[str]], asked: argparse.Namespace
 ) -> None:
     """Train on each query with each of its relevant documents; no query or document stands in a batch twice."""
     pairs = [(query, document) for query, documents in relevant.items() for document in sorted(documents)]
@@ -137,12 +137,16 @@ def train(
 
 
 def ndcg(
-    model: MultiVectorEncoder | SentenceTransformer, queries: Texts, corpus: Texts, judged: dict[str, set[str]]
+    model: MultiVectorEncoder | SentenceTransformer, queries: Texts, corpus: Texts, judged: dict[str, list[str]]
 ) -> float:
     """nDCG@10 of the ranking of all documents, each relevant one counting alike."""
     late = isinstance(model, MultiVectorEncoder)
     evaluator = (MultiVectorInformationRetrievalEvaluator if late else InformationRetrievalEvaluator)(
-        {query: queries[query] for query in judged}, corpus, judged, ndcg_at_k=[10], write_csv=False
+        {query: queries[query] for query in judged},
+        corpus,
+        {query: set(documents) for query, documents in judged.items()},
+        ndcg_at_k=[10],
+        write_csv=False,
     )
     values = evaluator(model)
     return float(next(value for name, value in values.items() if name.endswith("ndcg@10")))

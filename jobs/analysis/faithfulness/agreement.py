@@ -63,8 +63,8 @@ class Gold:
 def agreements(scored: Scored, gold: Gold) -> Values:
     """The correlations of AGREEMENTS, [6], of what a rule says of a pair with the gold standard.
 
-    Words: the mean over the texts of three words or more, and of each text. Word pairs: over all of them at once; NaN where not all were
-    stored. Values that are all alike agree with nothing: 0.
+    Words: the mean over the texts of three words or more, and of each text. Word pairs: over all of them at once; NaN
+    where not all were stored. Values that are all alike agree with nothing: 0.
     """
     of_a, of_b = (
         [(summed(values, parts), true)] if len(parts) >= FEWEST_WORDS else []
@@ -117,8 +117,8 @@ class Lead:
 def summarise_agreement(
     values: Values, firsts: Sequence[str], seed: int, rules: Sequence[str] = RULES
 ) -> tuple[tuple[Agreement, ...], tuple[Lead, ...]]:
-    """Means and differences with their intervals from correlations [pairs, ``rules``, AGREEMENTS], whose ``firsts`` name
-    the first texts; pairs without a value (NaN) are left out, and a level that no pair has is left out whole."""
+    """Means and differences with their intervals from correlations [pairs, ``rules``, AGREEMENTS], whose ``firsts``
+    name the first texts; pairs without a value (NaN) are left out, and a level that no pair has is left out whole."""
     agreement: list[Agreement] = []
     leads: list[Lead] = []
     own = rules.index(ATTRIBUTIONS)

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.model.modules import Role
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import Gold, agreements
@@ -49,7 +48,7 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions
 from jobs.analysis.faithfulness.sampling import generator
-from jobs.analysis.faithfulness.scores import Scores
+from jobs.analysis.faithfulness.scores import LATE_SIMILARITIES, Scores
 from jobs.analysis.faithfulness.shapley import ORDERS, Game, Key
 
 DELETION, INSERTION = "deletion", "insertion"
@@ -113,9 +112,10 @@ class Prepared:
 class PairCurves:
     """What was measured of one pair.
 
-    ``values`` [methods, measures, steps + 1] are its curves, in the order of ``methods`` and :func:`measures_of`. A curve
-    of words is the score; one of pairs is what the words that are there contribute together: all of it with nothing
-    deleted, 0 when one text is empty. ``scores`` [methods, 2, steps + 1] are the plain scores of the last two curves.
+    ``values`` [methods, measures, steps + 1] are its curves, in the order of ``methods`` and :func:`measures_of`. A
+    curve of words is the score; one of pairs is what the words that are there contribute together: all of it with
+    nothing deleted, 0 when one text is empty. ``scores`` [methods, 2, steps + 1] are the plain scores of the last two
+    curves.
     ``agreement`` [rules, correlations] says how far each of the rules agrees with Shapley values, in the order of
     AGREEMENTS; NaN where word pairs were not all stored. What is random is a mean over what was drawn.
     """
@@ -228,9 +228,9 @@ def _gold(prepared: Prepared, scores: Scores) -> Gold:
         (attributed,) = prepared.rules[ATTRIBUTIONS]
         stored = not np.isnan(attributed.cells).any()
         return Gold.of_scores(game_a, game_b, prepared.whole, scores, pairs=stored)
+    phi_a, phi_b = (game.vectors(scores.embeddings) for game in prepared.games)
     e_a, e_b = (scores.embeddings[key] for key in prepared.whole)
-    vectors = (game.vectors(scores.embeddings) for game in prepared.games)
-    return Gold.of(game_a.parts, game_b.parts, *vectors, e_a, e_b)
+    return Gold.of(game_a.parts, game_b.parts, phi_a, phi_b, e_a, e_b)
 
 
 def _curves(levels: dict[str, Changed], whole: tuple[Key, Key], scores: Scores) -> tuple[Values, Values]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,10 @@ class Judge:
         wanted = list(dict.fromkeys(texts))
         for role, encoder in self._encoders.items():
             of_role = [text for of, text in wanted if of == role]
-            late = isinstance(encoder, LateEncoder)
-            values = encoder.outputs(of_role, role) if late else raw_embeddings(encoder, role, of_role)
+            if isinstance(encoder, LateEncoder):
+                values = encoder.outputs(of_role, role)
+            else:
+                values = raw_embeddings(encoder, role, of_role)
             if not all(np.isfinite(value).all() and value.size for value in values):
                 raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
             embeddings.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
@@ -106,15 +108,22 @@ class Judge:
         return word_vectors(self._encoders[role], side, role, mean=mean)
 
     def matches(self, a: Side, b: Side, roles: tuple[Role, Role]) -> tuple[Scored, Scored]:
-        """Matched similarities and margins of a pair's words (:func:`of_matches`), by a model of late interaction."""
-        outputs: list[Any] = []
-        for side, role in zip((a, b), roles, strict=True):
-            encoder = self._encoders[role]
-            assert isinstance(encoder, LateEncoder)
-            read = encoder.read([side.text], role, "token")[0]
-            assert read.scored_S is not None, "a model of late interaction says which tokens it scores"
-            outputs += [encoder.outputs([side.text], role)[0], _words_of_tokens(read, side)[read.scored_S]]
-        return of_matches(*outputs, (len(a), len(b)))
+        """:func:`matches_of` by the encoders of a model of late interaction."""
+        return matches_of(a, b, roles, self._encoders)
+
+
+def matches_of(a: Side, b: Side, roles: tuple[Role, Role], encoders: Mapping[Role, Encoder]) -> tuple[Scored, Scored]:
+    """Matched similarities and margins of a pair's words (:func:`of_matches`), by the encoders of both roles."""
+
+    def outputs(side: Side, role: Role) -> tuple[Values, NDArray[np.int64]]:
+        encoder = encoders[role]
+        assert isinstance(encoder, LateEncoder)
+        read = encoder.read([side.text], role, "token")[0]
+        assert read.scored_S is not None, "a model of late interaction says which tokens it scores"
+        return encoder.outputs([side.text], role)[0], _words_of_tokens(read, side)[read.scored_S]
+
+    (a_TD, words_a), (b_TD, words_b) = outputs(a, roles[0]), outputs(b, roles[1])
+    return of_matches(a_TD, b_TD, words_a, words_b, (len(a), len(b)))
 
 
 def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:

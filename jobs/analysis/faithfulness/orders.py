@@ -85,7 +85,7 @@ def of_products(words_a: Values, words_b: Values) -> Scored:
 
 
 def of_matches(
-    a_TD: Values, words_a: NDArray[np.int64], b_TD: Values, words_b: NDArray[np.int64], shape: tuple[int, int]
+    a_TD: Values, b_TD: Values, words_a: NDArray[np.int64], words_b: NDArray[np.int64], shape: tuple[int, int]
 ) -> tuple[Scored, Scored]:
     """The similarities of matched output tokens of late interaction, and their margins, as values of words.
 
@@ -94,20 +94,21 @@ def of_matches(
     its tokens; a word of a the sum over its own output tokens (the row maximum). Margins: a word of b has the sum of
     the same similarities, each less the largest one with a token of another word; a word of a its row maximum, too.
     """
-    similarity = a_TD @ b_TD.T
+    similarity = a_TD.astype(np.float64) @ b_TD.astype(np.float64).T
     best = similarity.argmax(1)
     values = similarity[np.arange(len(best)), best]
     word = words_b[best]
     others = np.where((words_b == word[:, None]) & (words_b >= 0), -np.inf, similarity).max(1)
     margins = values - np.where(np.isfinite(others), others, 0.0)
-    own = np.bincount(words_a[words_a >= 0], values[words_a >= 0], shape[0])
-    scored = []
-    for of_match in (values, margins):
-        cells = np.zeros(shape)
-        both = (words_a >= 0) & (word >= 0)
-        np.add.at(cells, (words_a[both], word[both]), of_match[both])
-        scored.append(Scored(cells, own, np.bincount(word[word >= 0], of_match[word >= 0], shape[1])))
-    return scored[0], scored[1]
+
+    def of_words(of_match: Values) -> Scored:
+        cells = np.zeros((shape[0] + 1, shape[1] + 1))  # with a last row and column for -1, no word
+        np.add.at(cells, (words_a, word), of_match)
+        row_maxima = np.zeros(shape[0] + 1)
+        np.add.at(row_maxima, words_a, values)
+        return Scored(cells[:-1, :-1], row_maxima[:-1], cells.sum(0)[:-1])
+
+    return of_words(values), of_words(margins)
 
 
 def _largest(cells: Values) -> Values:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge
 from jobs.analysis.faithfulness.orders import MATCHED, Values
 from jobs.analysis.faithfulness.perturbation import Side, numbers
-from jobs.analysis.faithfulness.scores import Scores, units
+from jobs.analysis.faithfulness.scores import LATE_SIMILARITIES, Scores
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.analysis.resampling import Bootstrap, Mean
@@ -183,8 +182,8 @@ def _measured(one: _Prepared, scores: Scores) -> DeletedSentences:
     a, b = one.whole
     score, *without = scores.table([a], [b, *one.without])[0]
     values = one.values | {ALONE: scores.table([a], one.alone)[0]}
-    query = scores.embeddings[a]
     # A model whose embeddings are of another width than its tokens has no score for them.
-    if one.pooled_ND is not None and one.pooled_ND.shape[1] == len(query):
-        values[POOLED] = (units(one.pooled_ND) if scores.similarity == "cosine" else one.pooled_ND) @ query
+    if one.pooled_ND is not None and one.pooled_ND.shape[1] == len(scores.embeddings[a]):
+        pooled = {(POOLED, str(at)): row_D for at, row_D in enumerate(one.pooled_ND)}
+        values[POOLED] = Scores({a: scores.embeddings[a], **pooled}, scores.similarity).table([a], list(pooled))[0]
     return DeletedSentences(one.pair_id, one.text_a_id, float(score), score - np.array(without), values)

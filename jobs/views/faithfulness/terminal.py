@@ -101,7 +101,8 @@ class FaithfulnessSheet(TableSheet):
     def _agreement(self, result: Faithfulness) -> None:
         what = "score" if result.late else "embedding"
         self.line(
-            f"Agreement with deletion: correlation, within a pair, with what the {what} loses when words are deleted (Shapley values, {result.shapley_orders} orders). 1 is perfect, 0 is chance."
+            f"Agreement with deletion: correlation, within a pair, with what the {what} loses when words are deleted "
+            f"(Shapley values, {result.shapley_orders} orders). 1 is perfect, 0 is chance."
         )
         rows = []
         # The two texts play different parts in late interaction.
