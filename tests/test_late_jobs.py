@@ -25,6 +25,9 @@ from attribution_core.display.matches import expanded_part, match_lines
 from attribution_core.display.pair import pair_html, pair_text
 from attribution_core.results import Match, PairAttribution
 from jobs.analysis.comparison.compare import compare_runs
+from jobs.analysis.faithfulness.judge import Judge
+from jobs.analysis.faithfulness.orders import EMBEDDINGS
+from jobs.analysis.flips.contest import DOCUMENT, QUERY, Contest
 from jobs.analysis.statistics.compute import compute_statistics
 from jobs.cli import main as cli
 from jobs.config.job import parse_job
@@ -212,6 +215,28 @@ def test_readers_of_runs_take_both_kinds(made: dict[str, Any], tiny: TinyModels,
 
 def _first(made: dict[str, Any]) -> str:
     return str(run_of(made, "log").query("q0")[0].id)
+
+
+def test_deleting_words_is_judged_by_the_models_own_scores(made: dict[str, Any]) -> None:
+    """Of two documents, with words gone from the higher one, and from the query."""
+    run = run_of(made, "log")
+    margin = run.margin("q1")
+    judge = Judge(run)
+    texts = Contest.keys(margin.query, margin.documents)
+    contest = Contest.of("q1", margin.query, margin.documents, judge.embed(texts), judge.similarity)
+    assert contest.margin == pytest.approx(margin.score_a - margin.score_b, abs=1e-4)
+    model = MultiVectorEncoder(made["settings"]["log"]["model"], device="cpu")
+    above, below = model.encode_document([one.text for one in margin.documents])
+    query, changed = margin.query.text, contest.side(DOCUMENT).without([0, 2])
+    (left,) = contest.margins(DOCUMENT, [("document", changed)], judge.embed([("document", changed)]))
+    (asked,) = model.encode_query([query])
+    own = model.similarity([asked], [*model.encode_document([changed]), below])[0]
+    assert left == pytest.approx(float(own[0] - own[1]), abs=1e-4)
+    shorter = contest.side(QUERY).without([1])
+    (left,) = contest.margins(QUERY, [("query", shorter)], judge.embed([("query", shorter)]))
+    own = model.similarity(model.encode_query([shorter]), [above, below])[0]
+    assert left == pytest.approx(float(own[0] - own[1]), abs=1e-4)
+    assert set(contest.scored(EMBEDDINGS, judge)) == {QUERY, DOCUMENT}
 
 
 def test_the_views_list_where_the_model_matched() -> None:
