@@ -268,7 +268,10 @@ class Contributor:
 
     def _references(self, texts: Sequence[ReadText], batch: TextBatch) -> Tensor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
-        keys = [(text.prompt_length, one) for text, one in zip(texts, batch.references, strict=True)]
+        # Of late interaction the text decides which outputs of its reference are scored.
+        scored = [None if text.scored_S is None else text.scored_S.tobytes() for text in texts]
+        lengths = [text.prompt_length for text in texts]
+        keys = list(zip(lengths, batch.references, scored, strict=True))
 
         def embedded(rows: list[int]) -> list[Tensor]:
             part = batch.select(rows)

@@ -9,8 +9,10 @@ from attribution_core.directions import Products
 from attribution_core.directions.generic import GenericProducts
 from attribution_core.directions.linear import LinearProducts
 from attribution_core.directions.structured import StructuredProducts, supports
+from attribution_core.directions.structured_late import LateStructuredProducts
 from attribution_core.errors import SettingError, TextError
 from attribution_core.model.encoder import Encoder
+from attribution_core.model.multi_vector import LateEncoder
 from attribution_core.text.grouping import UNITS, encodable
 
 MODES = ("symmetric", "retrieval")
@@ -41,13 +43,15 @@ def jacobian_products(encoder: Encoder, asked: str) -> Products:
     """The products of an encoder's Jacobian that were asked for; SettingError where it has none of the kind."""
     if asked == "auto" and encoder.linear:
         return LinearProducts(encoder)
-    if asked == "generic" or (asked == "auto" and not supports(encoder)):
+    late = isinstance(encoder, LateEncoder)
+    served = encoder.layer_parts() is not None if late else supports(encoder)
+    if asked == "generic" or (asked == "auto" and not served):
         return GenericProducts(encoder)
-    if not supports(encoder):
+    if not served:
         raise SettingError(
             "products 'structured' needs layers of BERT's kind and a single pooling mode other than max; use 'generic'"
         )
-    return StructuredProducts(encoder)
+    return LateStructuredProducts(encoder) if isinstance(encoder, LateEncoder) else StructuredProducts(encoder)
 
 
 def units_by_role(roles: Sequence[str], groups: str | Mapping[str, str]) -> dict[str, Any]:

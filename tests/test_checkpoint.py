@@ -226,13 +226,13 @@ def test_a_llama_with_code_of_its_own_is_attributed_once_it_is_trusted(tiny: Tin
     )
     assert "set trust_remote_code" in refusal(copied)
     model = load_model(copied, device="cpu", trust_remote_code=True)[1]
-    pair = Attributor(model, nodes=4).attribute("rain falls", "the red ball")
-    assert pair.score == pytest.approx(
-        float(model.similarity(model.encode(["rain falls"]), model.encode(["the red ball"]))), abs=1e-5
+    texts = ("rain falls", "the red ball")
+    pair, causal = (
+        Attributor(one, quadrature="riemann", nodes=2).attribute(*texts) for one in (model, tiny.load("llama"))
     )
-    assert (
-        abs(pair.score - Attributor(tiny.load("llama"), nodes=4).attribute("rain falls", "the red ball").score) > 1e-3
-    )
+    expected = float(model.similarity(*(model.encode([text]) for text in texts)))
+    assert pair.score == pytest.approx(expected, abs=1e-5)
+    assert abs(pair.score - causal.score) > 1e-3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from oracle import Oracle, check_pair
 from PIL import Image
-from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
+from sentence_transformers import SentenceTransformer
+from tiny_families import ALIASES, FAST, FIXED, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
 from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
@@ -31,6 +32,7 @@ CUTS = (0, 1, -2, -1)
 UNITS = ("token", "word", "sentence")
 SIMILARITIES = ("cosine", "dot")
 TOLERANCE = 2e-3
+QUICK: dict[str, Any] = {"quadrature": "riemann", "nodes": 2}
 HEADS: tuple[dict[str, Any], ...] = (
     {},
     {"normalize": True},
@@ -140,7 +142,7 @@ def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: 
     module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
     (tmp_path / "modules.json").write_text(json.dumps([module]), "utf-8")
     texts = ("rain falls", "the red ball")
-    found = [Attributor(str(one), nodes=3).attribute(*texts) for one in (source, tmp_path)]
+    found = [Attributor(str(one), **QUICK).attribute(*texts) for one in (source, tmp_path)]
     np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
     assert ModelFiles(tmp_path).size("text", LAYER_COUNTS) == 4
 
@@ -153,7 +155,7 @@ def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: 
     ],
 )
 def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyModels, text: str, why: str) -> None:
-    attributor = Attributor(tiny.load("clip"), nodes=3)
+    attributor = Attributor(tiny.load("clip"), **QUICK)
     with pytest.raises(TextError, match=why) as caught:
         attributor.attribute("the red ball", text)
     assert "\n" not in str(caught.value)
@@ -161,13 +163,15 @@ def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyMo
     with pytest.raises(TextError, match="the first text is Image, not text"):
         attributor.attribute(Image.new("RGB", (8, 8)), "the red ball")  # type: ignore[arg-type]
     # A model of texts alone reads an address as it reads any text.
-    Attributor(tiny.load("bert"), nodes=3).attribute("the red ball", text)
+    Attributor(tiny.load("bert"), **QUICK).attribute("the red ball", text)
 
 
 @pytest.mark.parametrize("setting", ["padding", "model_input_names"])
 def test_padding_that_the_batch_decides_on_is_refused(tiny: TinyModels, setting: str) -> None:
     """SigLIP reads padding: a text's embedding would depend on the longest text beside it."""
     model = tiny.load("siglip")
+    pair = Attributor(model, **QUICK).attribute("coffee " * 9, "coffee " * 30)
+    assert [len(pair.a.tokens), len(pair.b.tokens), pair.a.truncated, pair.b.truncated] == [FIXED, FIXED, False, True]
     if setting == "padding":
         model[0].processing_kwargs = {}
     else:
@@ -188,13 +192,13 @@ def test_other_towers_and_fine_tuning_are_refused(tiny: TinyModels) -> None:
 def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyModels) -> None:
     """What every layer gets of the tokens moves along the path too, so that no word stays in a reference."""
     text = tiny.load("embedding-gemma2", pooling="mean")
-    pair = Attributor(text, nodes=3).attribute("rain falls", "the red ball")
+    pair = Attributor(text, **QUICK).attribute("rain falls", "the red ball")
     whole = copy.deepcopy(text)
     config = EmbeddingGemma2Config(text_config=text[0].model.config, vision_config=None, audio_config=None)
     whole[0].model = EmbeddingGemma2Model(config).eval()
     whole[0].model.language_model.load_state_dict(text[0].model.state_dict())
     whole[0].model_forward_params = None
-    attributor = Attributor(whole, nodes=3)
+    attributor = Attributor(whole, **QUICK)
     assert attributor.encoder.family.name == "EmbeddingGemma 2"
     np.testing.assert_allclose(attributor.attribute("rain falls", "the red ball").matrix, pair.matrix, atol=1e-6)
     # A reference is the same whatever the words were: nothing of them is left above the cut.
@@ -202,6 +206,32 @@ def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyMod
     assert len(a) == len(b)
     found = attributor.contributions([a, b])
     np.testing.assert_allclose(found[0].reference_D, found[1].reference_D, atol=1e-6)
+
+
+PARTS = (
+    "{%% for message in messages %%}%s"
+    "{%% for part in message['content'] %%}{{ part['text'] }}{%% endfor %%}{%% endfor %%}"
+)
+
+
+def test_a_chat_template_may_stand_around_a_text_if_it_adds_nothing(tiny: TinyModels, tmp_path: Path) -> None:
+    """EmbeddingGemma 2 is saved so: a prompt is the system's message, and the text the user's."""
+    model = tiny.load("gemma3-bidirectional", pooling="mean", prompts={"query": "question: "}, include_prompt=False)
+    plain = dict(model[0].modality_config["text"])
+    model[0].modality_config["message"] = plain | {"format": "structured"}
+    model.tokenizer.chat_template = "<s>" + PARTS % "" + "</s>"
+    model.save(str(tmp_path), create_model_card=False)
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    pairs = [("rain falls", "red ball"), ("a", "coffee " * 90)]
+    found = Attributor(str(tmp_path), mode="retrieval", **QUICK).attribute_pairs(pairs)
+    for pair, (a, b) in zip(found, pairs, strict=True):
+        assert pair.score == pytest.approx(
+            float(model.similarity(model.encode_query(a), model.encode_document(b))), abs=2e-5
+        )
+    assert found[0].a.groups.kinds.count("prompt") > 0
+    model.tokenizer.chat_template = "<s>" + PARTS % "{{ message['role'] }}" + "</s>"
+    with pytest.raises(ModelError, match="into a chat template that adds to them"):
+        Attributor(model)
 
 
 # What is peculiar to some --------------------------------------------------------------------------------------------

@@ -141,6 +141,31 @@ def test_company_order_and_direction_change_nothing(tiny: TinyModels, pairs: Pai
         _close(together[at], forward[at], 2e-5)
 
 
+@pytest.mark.parametrize("level", ["pairs", "words"])
+@pytest.mark.parametrize("layer", [-1, -3])
+def test_layers_linearised_by_hand_equal_torch_func(tiny: TinyModels, pairs: Pairs, level: str, layer: int) -> None:
+    folder = late_folder(tiny, expansion=FIXED)
+    settings: dict[str, Any] = {"layer": layer, "level": level, "dtype": "float64", **FEW}
+    by_hand, generic = (
+        Attributor(str(folder), products=products, **settings).attribute_pairs(pairs)
+        for products in ("structured", "generic")
+    )
+    for one, other in zip(by_hand, generic, strict=True):
+        _close(one, other, 1e-6)
+    # A cut of a budget into chunks changes nothing.
+    small = Attributor(str(folder), memory=1 << 20, **settings).attribute_pairs(pairs)
+    for one, other in zip(small, generic, strict=True):
+        _close(one, other, 1e-6)
+
+
+def test_texts_of_one_reference_keep_their_own_scored_tokens(tiny: TinyModels) -> None:
+    attributor = Attributor(str(late_folder(tiny)), **FEW)
+    # As long as each other, with the marks that are not scored in other places.
+    pairs = [("rain", "rain falls , on the river"), ("rain", "rain . falls on the river")]
+    for together, (a, b) in zip(attributor.attribute_pairs(pairs), pairs, strict=True):
+        _close(together, Attributor(str(late_folder(tiny)), **FEW).attribute(a, b), 2e-5)
+
+
 def test_the_sides_of_a_symmetric_pair_differ(tiny: TinyModels, pairs: Pairs) -> None:
     folder = late_folder(tiny)
     model = _loaded(folder)

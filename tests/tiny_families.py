@@ -76,7 +76,7 @@ GENERIC = (
 # Other names for the same code, and code much like it, of which a look is enough.
 ALIASES = (
     *("ernie", "camembert", "eurobert", "gte", "jina-v3", "mt5"),
-    *("qwen2", "qwen2-bidirectional", "llama", "llama-bidirectional", "mistral"),
+    *("qwen2", "qwen2-bidirectional", "llama", "mistral"),
     *("clip", "metaclip-2", "siglip", "siglip2", "embedding-gemma2"),
 )
 # How many tokens SigLIP pads every text to.
@@ -94,7 +94,6 @@ MODEL_TYPES = {
     "metaclip-2": "metaclip_2",
     "embedding-gemma2": "embedding_gemma2_text",
     "qwen2-bidirectional": "qwen2",
-    "llama-bidirectional": "llama",
     "qwen3-right": "qwen3",
     "qwen3-bidirectional": "qwen3",
     "gemma3": "gemma3_text",
@@ -167,7 +166,6 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
         "qwen2": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2)),
         "qwen2-bidirectional": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2, is_causal=False)),
         "llama": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2)),
-        "llama-bidirectional": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2, is_causal=False)),
         "mistral": lambda: MistralModel(MistralConfig(**common, num_key_value_heads=2, sliding_window=LOCAL)),
         "clip": lambda: CLIPModel(CLIPConfig(**old_sides)),
         "metaclip-2": lambda: MetaClip2Model(MetaClip2Config(**sides)),
@@ -261,6 +259,6 @@ MORE_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     **dict.fromkeys(
         ("qwen2", "qwen2-bidirectional", "eurobert"), lambda: _decoder(last="</s>", padding="<pad>", side="left")
     ),
-    **dict.fromkeys(("llama", "llama-bidirectional"), lambda: _decoder(last=None, padding="</s>", side="left")),
+    "llama": lambda: _decoder(last=None, padding="</s>", side="left"),
     "mistral": lambda: _sentencepiece(first="<s>", last="</s>", padding="</s>"),
 }

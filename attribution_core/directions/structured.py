@@ -34,7 +34,6 @@ class StructuredProducts:
     def __init__(self, encoder: Encoder) -> None:
         parts = encoder.layer_parts()
         assert parts is not None, "structured products need layers of BERT's kind"
-        assert supports(encoder), "structured products need one pooling mode"
         self.encoder = encoder
         self.parts: list[LayerParts] = parts
         self._cast: dict[torch.dtype, list[LayerParts]] = {encoder.dtype: self.parts}
@@ -48,14 +47,8 @@ class StructuredProducts:
     def linearise(self, segment: PathSegment) -> StructuredLinearisation:
         """g's Jacobian at the nodes of a segment."""
         batch, nodes = segment.batch, len(segment.alpha_N)
-        bias = attention_bias(batch)
-        bias = None if bias is None else repeat_rows(bias, len(batch.x_BSd), nodes)
         pool_RQ, rows_RQ = _pooled_rows(batch.pool_BMS[:, 0], batch.pooled, nodes)
-        x_RSd = segment.points_BNSd().flatten(0, 1)
-        layers: list[LinearLayer] = []
-        for part in self.parts:
-            layer, x_RSd = linearise(part, x_RSd, bias)
-            layers.append(layer)
+        layers, x_RSd = self.linear_layers(segment)
         weights_RS = batch.pool_BMS[:, 0].repeat_interleave(nodes, 0)
         pooled_Rd = torch.bmm(weights_RS.unsqueeze(1), x_RSd).squeeze(1)
         if batch.shift_BD is not None:
@@ -72,6 +65,17 @@ class StructuredProducts:
             pool_RQ=pool_RQ,
             rows_RQ=rows_RQ,
         )
+
+    def linear_layers(self, segment: PathSegment) -> tuple[list[LinearLayer], Tensor]:
+        """The layers above the cut at the R points of a segment, and token embeddings there, [R, S, d]."""
+        bias = attention_bias(segment.batch)
+        bias = None if bias is None else repeat_rows(bias, len(segment.batch.x_BSd), len(segment.alpha_N))
+        x_RSd = segment.points_BNSd().flatten(0, 1)
+        layers: list[LinearLayer] = []
+        for part in self.parts:
+            layer, x_RSd = linearise(part, x_RSd, bias)
+            layers.append(layer)
+        return layers, x_RSd
 
     def cast_parts(self, dtype: torch.dtype) -> list[LayerParts]:
         """The layers' weights in another type, made once."""
@@ -122,7 +126,7 @@ class StructuredLinearisation:
         b, k, _ = cotangent_BKD.shape
         weighted = cotangent_BKD.unsqueeze(1) * segment.weight_BN.view(b, -1, 1, 1)
         p_RKd = self._pull_head(weighted.flatten(0, 1))
-        scale_RK1 = _scale(p_RKd, self.pool_RQ.dtype)
+        scale_RK1 = scale_of(p_RKd, self.pool_RQ.dtype)
         p_RKd = (p_RKd * scale_RK1).to(self.pool_RQ.dtype)
         tokens_RKS = torch.cat([part._pull(p_RKd[at]) for at, part in self._blocks(k)])
         tokens_RKS = tokens_RKS.to(segment.weight_BN.dtype) / scale_RK1
@@ -216,7 +220,7 @@ def _trivial_head(encoder: Encoder) -> bool:
     return not encoder.head and encoder.truncated_to is None
 
 
-def _scale(p_RKd: Tensor, dtype: torch.dtype) -> Tensor:
+def scale_of(p_RKd: Tensor, dtype: torch.dtype) -> Tensor:
     """Powers of two that lift small cotangents into the range of float16, [R, K, 1]; 1 for every other type."""
     if dtype != torch.float16:
         return p_RKd.new_ones(1)

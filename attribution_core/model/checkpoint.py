@@ -202,7 +202,7 @@ def _check_class(name: str, built: Any) -> None:
         raise ModelError(
             f"model {name} cannot be attributed: its config.json names code of its own ({own}) and transformers built "
             f"its {kind.__name__} in its place, which may compute something else; set trust_remote_code if you trust "
-            "the model's authors"
+            "the model's authors, or remove auto_map from a copy of config.json if you know that the two are the same"
         )
     named = getattr(built.config, "architectures", None)
     named = str(named[0]) if isinstance(named, list) and named else None

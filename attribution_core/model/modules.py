@@ -123,11 +123,9 @@ def check_shiftable(pooling: Any) -> None:
 
 def check_transformer(transformer: Any) -> None:
     """ModelError for a transformer that does not read plain text with weights that have a derivative."""
-    if "message" in getattr(transformer, "modality_config", {}):
-        raise ModelError(
-            "the model reads its texts through a chat template, so its tokens have no place in the text; "
-            "set modality_config to plain text in its sentence_bert_config.json if it was trained that way"
-        )
+    modalities = getattr(transformer, "modality_config", {})
+    if "message" in modalities and "text" not in modalities:
+        raise ModelError("the model reads chat messages alone, so its tokens have no place in a text")
     if getattr(transformer, "backend", "torch") != "torch":
         raise ModelError(f"a model on the {transformer.backend} backend has no derivatives; load it with torch")
     backbone = transformer.model

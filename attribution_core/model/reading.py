@@ -6,6 +6,7 @@ probes; where the tokenizer alone gives the same tokens for all of them, the tok
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +86,11 @@ class Reader:
         self._direct: dict[tuple[Role, str, int | None], _Direct | None] = {}
         self._names: dict[int, str] = {}
         # sentence-transformers takes some strings for the address of an image where the model has images.
-        self._media = set(getattr(transformer, "modalities", ["text"])) != {"text"}
+        modalities = getattr(transformer, "modalities", ["text"])
+        self._media = set(modalities) != {"text"}
+        self._chat = "message" in modalities
+        if self._chat:
+            self.read(["a"], route, "word")
 
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups.
@@ -114,7 +119,9 @@ class Reader:
     def most_tokens(self, role: Role) -> int | None:
         """How many tokens the model reads of a text in this role; None where that is not known."""
         own = {"query": "query_length", "document": "document_length"}.get(role)
-        limit = getattr(self.transformer, own, None) if own else None
+        # What the module passes to the tokenizer in every call comes before both.
+        limit = (getattr(self.transformer, "processing_kwargs", None) or {}).get("text", {}).get("max_length")
+        limit = getattr(self.transformer, own, None) if limit is None and own else limit
         most: int | None = limit if limit is not None else self.transformer.max_seq_length
         return most
 
@@ -152,10 +159,15 @@ class Reader:
         """How the tokenizer alone reads texts of a role; None where it does not read all probes as the model does."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
+            if self._chat:
+                raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed")
             return None
         # More than the model reads, by itself so that the other probes are not padded to its length.
         most = min(self.most_tokens(role) or LONGEST_PROBE, LONGEST_PROBE)
         for probes in (list(_PROBES), ["a long Text " * (most // 3 + 1)]):
+            if self._chat:
+                direct = self._behind_template(backend, probes, prompt, role)
+                continue
             expected, prompt_length = self._preprocessed(probes, prompt, role)
             direct = _Direct(
                 tokenizer=backend,
@@ -168,16 +180,40 @@ class Reader:
                 return None
         return direct
 
-    def _preprocessed(self, texts: list[str], prompt: str, role: Role) -> tuple[Tokens, int | None]:
-        # A text without a role takes the model's route.
+    def _behind_template(self, backend: Tokenizer, probes: list[str], prompt: str, role: Role) -> _Direct:
+        """How the tokenizer alone reads texts of a model that puts them into a chat template first.
+
+        Raises:
+            ModelError: where the template adds anything to a prompt and a text, or changes them.
+        """
+        read = self.model.preprocess(probes, prompt=prompt or None, **self._task(role))
+        types = "token_type_ids" in read
+        # Rendering the template alone has left a tokenizer that cuts nothing.
+        most, cut = self.most_tokens(role), {"stride": 0, "strategy": "longest_first"}
+        truncation = cut | {"max_length": most, "direction": self.tokenizer.truncation_side}
+        whole = most is None or most > sys.maxsize
+        direct = _Direct(backend, None if whole else truncation, backend.encode_special_tokens, types, None)
+        own = direct.read([prompt + text for text in probes])
+        if not np.array_equal(read["input_ids"][read["attention_mask"].bool()].numpy(), own.ids_T):
+            raise ModelError(
+                "the model puts its texts into a chat template that adds to them, so its tokens have no place in the "
+                "text; set modality_config to plain text in its sentence_bert_config.json if it was trained that way"
+            )
+        return direct
+
+    def _task(self, role: Role) -> dict[str, Any]:
+        """What to tell the model of a role; a text without one takes the model's route."""
         task = role if role != "text" else self.route
+        return {} if task == "text" else {"task": task}
+
+    def _preprocessed(self, texts: list[str], prompt: str, role: Role) -> tuple[Tokens, int | None]:
         extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         try:
             read = self.model.preprocess(
                 [{"text": text} for text in texts] if self._media else texts,
                 prompt=prompt or None,
                 processing_kwargs={"text": extra},
-                **({} if task == "text" else {"task": task}),
+                **self._task(role),
             )
         except NotImplementedError as error:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error

@@ -20,6 +20,7 @@ from attribution_core.text.plain import Ints
 
 # By this config.json names the end-of-text token of CLIPs from before it was corrected; it is the highest id then.
 OLD_END = 2
+MEDIA = {"image": "an image", "video": "a video", "audio": "a sound"}
 LENGTHS = ("a", "a text of a few more words")
 
 
@@ -50,7 +51,7 @@ def why_no_text(transformer: Any, text: str, ids_S: Ints) -> str | None:
     """Why a model for images and texts does not read ``text``, whose tokens are ``ids_S``, as words up to its end."""
     kind = infer_modality(text, transformer.modalities)
     if kind != "text":
-        return f"the address of an {kind}, which the model looks at in its place"
+        return f"the address of {MEDIA.get(str(kind), 'a file')}, which the model reads in its place"
     end = _end_of(transformer) if tower_of(transformer) else None
     if end is not None:
         old = end == OLD_END and transformer.model.config.model_type == "clip"

@@ -22,7 +22,7 @@ from jobs.errors import RunError
 from jobs.run.export import dataset_of, frame_of
 from jobs.run.manifest import DIFFERENCES, Plan, load_plan
 from jobs.run.record import is_index
-from jobs.run.stored import stored_matches, stored_matrix
+from jobs.run.stored import stored_interactions, stored_matches, stored_matrix
 from jobs.run.tables import (
     JOB_FILE,
     JOB_FILE_MOST_BYTES,
@@ -171,7 +171,7 @@ class Run:
             b=b,
             matrix=stored_matrix(row),
             matches=stored_matches(row) if self.late else None,
-            interactions=stored_matrix(row, "interactions") if self.late and self.has_word_pairs else None,
+            interactions=stored_interactions(row) if self.late else None,
             row_sums=np.asarray(row["row_sums"], np.float32),
             col_sums=np.asarray(row["col_sums"], np.float32),
             **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
