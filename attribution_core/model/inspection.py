@@ -27,6 +27,8 @@ INNER_WIDTHS = ("intermediate_size", "hidden_dim", "d_ff")
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
+# The similarities of late interaction.
+LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
 KINDS = {
     "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
     "no path integral exists",
@@ -108,7 +110,12 @@ class ModelFiles:
         """Return how many tokens the model reads of a text of ``role``; None where no file says."""
         module = self._transformer(role)
         settings = self.object(module, "sentence_bert_config.json")
-        own = {"query": settings.get("query_length"), "document": settings.get("document_length")}.get(role)
+        # Folders of PyLate have the two lengths among the model's own settings.
+        lengths = self.object(SETTINGS) | settings
+        own = {"query": lengths.get("query_length"), "document": lengths.get("document_length")}.get(role)
+        expansion = settings.get("query_expansion")
+        if role == "query" and isinstance(expansion, dict) and expansion.get("strategy") == "fixed":
+            own = expansion.get("length")
         limits = (
             own or settings.get("max_seq_length"),
             self.object(module, "tokenizer_config.json").get("model_max_length"),

@@ -1,4 +1,4 @@
-"""Finds the folder of a job's model on this machine: a local folder, or the hub's cache."""
+"""Finds the folder of a job's model on this machine, a local folder or the hub's cache, and reads what kind it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 from attribution_core.errors import ModelError
 from attribution_core.model.hub import cached_folder, check_available, local_folder
+from attribution_core.model.inspection import ModelFiles
+
+LATE = "is a late-interaction model, which has a vector for each token"
 
 
 def model_folder(model: str) -> Path | None:
@@ -30,6 +33,27 @@ def folder_at_hand(model: str) -> Path | None:
         return model_folder(model)
     except ModelError:
         return None
+
+
+def is_late(model: str) -> bool | None:
+    """Return whether the model scores by late interaction (MaxSim), None where its description cannot be read.
+
+    The description is read wherever it is: a run that is resumed after its model was downloaded has the same defaults.
+    """
+    try:
+        folder = local_folder(model)
+        if folder is None:
+            check_available(model)
+            folder = cached_folder(model)
+    except (ModelError, OSError, RuntimeError):  # the last two: names that no path can have
+        return None
+    return ModelFiles(model if folder is None else folder).late
+
+
+def check_one_vector(model: str, needed: str) -> None:
+    """Raise ModelError for a late-interaction model; ``needed`` is the part of the message that says why."""
+    if is_late(model):
+        raise ModelError(f"model {model} {LATE}, and {needed}")
 
 
 def check_model(model: str) -> Path | None:
