@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracle import Oracle, check_pair, grouped
 from tiny_models import TinyModels, random_text
 
 from attribution_core import Attributor, ModelError, SettingError
+from attribution_core.directions import maxima
+from attribution_core.quadrature.rules import Doubles, gauss
 from attribution_core.training.shift import shift_model
 
 WAYS = ("forward", "reverse", "partner")
@@ -64,6 +67,49 @@ def test_scores_equal_the_models_similarity(
     attributor = Attributor(model, mode="retrieval", quadrature="riemann", nodes=1)
     scores = [pair.score for pair in attributor.attribute_pairs([(a, one) for one in b])]
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+# Few nodes ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_maxima_are_integrated_between_the_nodes(rng: random.Random) -> None:
+    """Ten nodes say how long each row was the largest, and what it gave, as a hundred thousand points do."""
+    numbers = np.random.default_rng(rng.randrange(1 << 30))
+    size, speed, phase = numbers.normal(size=(3, 7, 40))
+
+    def at(alpha: Doubles) -> tuple[Doubles, Doubles]:
+        angle = 2.0 * speed * alpha[:, None, None] + phase
+        return size * np.sin(angle), 2.0 * speed * size * np.cos(angle)
+
+    alpha_N, _ = gauss(10)
+    rows_NRd, slope_NRd = at(alpha_N)
+    weights = maxima.row_weights(torch.from_numpy(rows_NRd), alpha_N).numpy()
+    fine_FRd, slope_FRd = at((np.arange(20_000) + 0.5) / 20_000)
+    largest_FRd = fine_FRd == fine_FRd.max(1, keepdims=True)
+    assert (np.diff(fine_FRd.argmax(1), axis=0) != 0).sum() > 10
+    np.testing.assert_allclose(weights.sum(0), largest_FRd.mean(0), atol=1e-3)
+    np.testing.assert_allclose((weights * slope_NRd).sum(0), (largest_FRd * slope_FRd).mean(0), atol=1e-2)
+    np.testing.assert_allclose(
+        (weights * slope_NRd).sum((0, 1)), np.diff(at(np.array([0.0, 1.0]))[0].max(1), axis=0)[0], atol=3e-3
+    )
+
+
+@pytest.mark.parametrize("way", ["forward", "reverse"])
+def test_few_nodes_find_the_integral_of_the_formula(way: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
+    """What 600 Riemann nodes of the model's own maxima approach, in any company and behind padding."""
+    model = tiny.load("bert", pooling=("mean", "max"), dense=(12, "tanh"), normalize=True, seed=seed % 3)
+    attributor = Attributor(model, layer=-1, way=way)
+    texts = [random_text(rng, words) for words in (2, 9)]
+    exact = Attributor(model, layer=-1, quadrature="riemann", nodes=600, dtype="float64")
+    judged = exact.contributions(exact.read(texts, "text"))
+    for text, own, wanted in zip(attributor.contributions(attributor.read(texts, "text")), texts, judged, strict=True):
+        assert text.explained.converged
+        assert text.explained.nodes <= 40
+        size = np.linalg.norm(wanted.embedding_D)
+        np.testing.assert_allclose(text.values_GD / size, wanted.values_GD / size, atol=1e-2)
+        (alone,) = attributor.contributions(attributor.read([own], "text"))
+        assert alone.explained.nodes == text.explained.nodes
+        np.testing.assert_allclose(text.values_GD / size, alone.values_GD / size, atol=1e-4)
 
 
 def test_what_needs_pooling_weights_is_refused(tiny: TinyModels) -> None:
