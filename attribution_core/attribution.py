@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 
 from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadrature
@@ -19,15 +18,20 @@ from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
 from attribution_core.model.encoder import Encoder, ReadText, Role, route_of
 from attribution_core.model.loading import load_model
+from attribution_core.model.making import make_encoder
+from attribution_core.model.modules import AnyModel, is_late
 from attribution_core.model.own_precision import own_precision
-from attribution_core.model.static import make_encoder
 from attribution_core.pairs.columns import PairColumns, Setting, Undefined, why_undefined
 from attribution_core.pairs.completion import SUMS_TO, Completion, check_centre_size
+from attribution_core.pairs.late import SUMS_TO as LATE_SUMS
+from attribution_core.pairs.late import LatePairs, LateProducts
 from attribution_core.pairs.products import PairProducts
 from attribution_core.pairs.tiles import SHORTEST, Pulled
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
-from attribution_core.rounds import Routes, known_for_cells, known_for_words
+from attribution_core.rounds.late import known_for_late
+from attribution_core.rounds.routes import Routes
+from attribution_core.rounds.single import known_for_cells, known_for_words
 from attribution_core.settings import (
     LEVELS,
     MODES,
@@ -53,7 +57,8 @@ class Attributor:
     ``layer`` is the first layer above the cut (0 … n−1, or negative); ``groups`` is token, word or sentence, or in
     retrieval mode a mapping with one of them for ``query`` and for ``document``;
     ``mode`` says whether both texts are encoded by ``encode``'s rules (symmetric) or the first as a query and the
-    second as a document (retrieval). ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
+    second as a document (retrieval, which a late-interaction model has where none is given).
+    ``quadrature`` is gauss (nodes chosen a text so that ‖Σ c − (e − e_r)‖ ≤
     ``tolerance``·‖e‖, up to ``max_nodes``; queries, which cost little, get a tenth of a tolerance looser than the
     default) or riemann (the paper's right-hand rule); ``nodes`` fixes the number.
     A pair whose error passes ``pair_tolerance`` (in units of ‖e(a)‖‖e(b)‖) gets more nodes. ``sums_to`` says what a
@@ -77,12 +82,12 @@ class Attributor:
 
     def __init__(
         self,
-        model: SentenceTransformer | str | Path,
+        model: AnyModel | str | Path,
         *,
         layer: int = -2,
         similarity: str | None = None,
         groups: str | Mapping[str, str] = "word",
-        mode: str = "symmetric",
+        mode: str | None = None,
         quadrature: str = "gauss",
         tolerance: float = DEFAULT_TOLERANCE,
         pair_tolerance: float = 1e-2,
@@ -105,13 +110,14 @@ class Attributor:
         shared: bool = False,
     ) -> None:
         rule = check_rule(quadrature, nodes, max_nodes, tolerance)
-        self.mode = one_of("mode", mode, MODES)
-        self.units = units_by_role(self.roles, groups)
         if dtype not in ("float32", "float64"):
             raise SettingError(f"dtype {dtype!r} is unknown; allowed are float32 and float64")
         self.model_name, loaded = load_model(
             model, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights
         )
+        self.late = is_late(loaded)
+        self.mode = one_of("mode", mode or ("retrieval" if self.late else "symmetric"), MODES)
+        self.units = units_by_role(self.roles, groups)
         dtype_ = torch.float64 if dtype == "float64" else torch.float32
         prompts = prompts_by_role(self.mode, prompt_a, prompt_b)
         if rule == "riemann" and nodes is None:
@@ -120,6 +126,11 @@ class Attributor:
         self.pair_tolerance = pair_tolerance
         self.completion = Completion(one_of("sums_to", sums_to, SUMS_TO))
         self.level = one_of("level", level, LEVELS)
+        if self.late and (sums_to not in LATE_SUMS or way == "reverse"):
+            raise SettingError(
+                f"a late-interaction model has an embedding for each token: sums_to is {' or '.join(LATE_SUMS)}, and "
+                "way is auto, forward or partner"
+            )
         asked = one_of("products", products, PRODUCTS)
 
         # Two routes share modules, and the memory.
@@ -172,7 +183,7 @@ class Attributor:
 
     @property
     def similarity(self) -> str:
-        """The similarity that is attributed: cosine or dot."""
+        """The similarity that is attributed: cosine or dot, of late interaction maxsim or meanmaxsim."""
         return self.encoder.similarity
 
     @property
@@ -276,17 +287,16 @@ class Attributor:
         self,
         known: Sequence[Contributions],
         edges: NDArray[np.int64],
-        pulled: Pulled,
+        pulled: Pulled | LatePairs,
         *,
         top_k: int | None = None,
         cells: bool = False,
     ) -> tuple[PairColumns, NDArray[np.int64]]:
         """The second half of :meth:`pair_columns`, which needs the model only for pairs that are refined."""
-        products = self._products(top_k, cells=cells)
-        columns, defined = products.columns(known, edges, pulled)
+        columns, defined = self._columns(known, edges, pulled, top_k, cells)
         if self.quadrature.nodes is None:
             for at in np.flatnonzero(np.abs(columns.error) > self.pair_tolerance).tolist():
-                self._refine(columns, at, products)
+                self._refine(columns, at, top_k, cells)
         return columns, defined
 
     def undefined(self, columns: PairColumns, edge: NDArray[np.int64]) -> Undefined:
@@ -332,7 +342,7 @@ class Attributor:
         edges: NDArray[np.int64],
         cache: ContributionCache | None = None,
         given: Mapping[int, Contributions] | None = None,
-    ) -> tuple[list[Contributions], Pulled]:
+    ) -> tuple[list[Contributions], Pulled | LatePairs]:
         """The first half of :meth:`pair_columns`: contributions of distinct texts, or their products with partners.
 
         First those that are computed alone, then those that need their partners. ``given`` maps places in
@@ -340,6 +350,9 @@ class Attributor:
         """
         if self.completion.sums_to == "centred" and not self.completion.centres:
             raise SettingError("sums_to 'centred' needs a sample of texts to take the mean of: give centre=[…]")
+        if self.late:
+            assert not given, "an index has no outputs of late interaction"
+            return self._known_for_late(texts, edges, cache)
         products = self._products(None, cells=False)
         if given:
             rest = [at for at in range(len(texts)) if at not in given]
@@ -404,7 +417,17 @@ class Attributor:
             "reference": self.encoder.reference,
         }
 
-    def _refine(self, columns: PairColumns, at: int, products: PairProducts) -> None:
+    def _known_for_late(
+        self,
+        texts: Sequence[ReadText],
+        edges: NDArray[np.int64],
+        cache: ContributionCache | None = None,
+        tolerance: float | None = None,
+    ) -> tuple[list[Contributions], LatePairs]:
+        words, sums_to = self.level == "words", self.completion.sums_to
+        return known_for_late(self.routes, texts, edges, cache, words=words, sums_to=sums_to, tolerance=tolerance)
+
+    def _refine(self, columns: PairColumns, at: int, top_k: int | None, cells: bool) -> None:
         """Compute a pair again with a smaller tolerance on both texts, until its error is small enough.
 
         A text whose residual meets its tolerance can still miss it for the pair, because what is integrated may be up
@@ -419,12 +442,34 @@ class Attributor:
             and tolerance >= FINEST_TOLERANCE
         ):
             tolerance /= REFINEMENT
-            both = self.routes.contributions([one.text for one in columns.texts_of(at)], tolerance=tolerance)
-            columns.replace(at, products.columns(both, np.array([[0, 1]]))[0])
+            texts, edge = [one.text for one in columns.texts_of(at)], np.array([[0, 1]])
+            pulled: Pulled | LatePairs = Pulled({})
+            if self.late:
+                both, pulled = self._known_for_late(texts, edge, tolerance=tolerance)
+            else:
+                both = self.routes.contributions(texts, tolerance=tolerance)
+            columns.replace(at, self._columns(both, edge, pulled, top_k, cells)[0])
+
+    def _columns(
+        self,
+        known: Sequence[Contributions],
+        edges: NDArray[np.int64],
+        pulled: Pulled | LatePairs,
+        top_k: int | None,
+        cells: bool,
+    ) -> tuple[PairColumns, NDArray[np.int64]]:
+        if isinstance(pulled, LatePairs):
+            return LateProducts(self.completion.sums_to, self._setting, top_k, cells, self.level == "words").columns(
+                known, edges, pulled
+            )
+        return self._products(top_k, cells=cells).columns(known, edges, pulled)
+
+    @property
+    def _setting(self) -> Setting:
+        return Setting(self.completion.sums_to, self.similarity, self.layer, self.model_name)
 
     def _products(self, top_k: int | None, *, cells: bool) -> PairProducts:
-        setting = Setting(self.completion.sums_to, self.similarity, self.layer, self.model_name)
-        return PairProducts(self.completion, setting, top_k, cells=cells, words=self.level == "words")
+        return PairProducts(self.completion, self._setting, top_k, cells=cells, words=self.level == "words")
 
     def _centre_on_texts(self, centre: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         roles = dict.fromkeys(self.roles)

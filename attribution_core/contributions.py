@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -98,13 +99,15 @@ class Contributor:
         """Contributions of each text, in the order given."""
         return self._every(texts, [None] * len(texts), tolerance)
 
-    def projections(self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any]]) -> list[Contributions]:
+    def projections(
+        self, texts: Sequence[ReadText], cotangents: Sequence[NDArray[Any]], *, tolerance: float | None = None
+    ) -> list[Contributions]:
         """The products u · c_i of each text's contributions with its cotangents [K, D], as ``values_GD`` [G, K + 1].
 
         They are pulled back along the cotangents, so that K directions do the work of all groups. The last product
         is that with the text's own embedding.
         """
-        return self._every(texts, cotangents, None)
+        return self._every(texts, cotangents, tolerance)
 
     def embeddings(self, texts: Sequence[ReadText]) -> NDArray[Any]:
         """Embeddings [texts, D] as they are attributed: for cosine without a trailing Normalize."""
@@ -124,8 +127,9 @@ class Contributor:
                 both = (self.products.embed(batch.x_BSd, batch), self._references(own, batch))
                 embeddings, references = (one.cpu().numpy() for one in both)
                 for row, at in enumerate(window):
-                    none = embeddings[:0]
-                    out[at] = Contributions(texts[at], 0, 0.0, True, "none", none, embeddings[row], references[row])
+                    n = self.encoder.values(texts[at])
+                    found = (embeddings[:0, :n], embeddings[row, :n], references[row, :n])
+                    out[at] = Contributions(texts[at], 0, 0.0, True, "none", *found)
         return [out[at] for at in range(len(texts))]
 
     def references(self, texts: Sequence[ReadText]) -> NDArray[Any]:
@@ -218,8 +222,8 @@ class Contributor:
                 integral.rows, _fetched(integral.values), integral.residuals, strict=True
             ):
                 row = rows[at]
-                own = cotangents[row]
-                width = values_GD.shape[1] if own is None else len(own) + 1
+                own, n = cotangents[row], self.encoder.values(texts[row])
+                width = n if own is None else len(own) + 1
                 out[row] = Contributions(
                     text=texts[row],
                     nodes=count,
@@ -227,8 +231,8 @@ class Contributor:
                     converged=residual <= self.quadrature.tolerance,
                     way=integral.way,
                     values_GD=values_GD[: texts[row].group_count, :width],
-                    embedding_D=embeddings[row],
-                    reference_D=references[row],
+                    embedding_D=embeddings[row, :n],
+                    reference_D=references[row, :n],
                 )
 
         settle(list(range(len(texts))), whole, count, self.mesh)
@@ -267,9 +271,10 @@ class Contributor:
         """Embeddings of the references, [B, D]; each distinct one is computed once."""
         keys = [(text.prompt_length, one) for text, one in zip(texts, batch.references, strict=True)]
 
-        def embedded(rows: list[int]) -> Tensor:
+        def embedded(rows: list[int]) -> list[Tensor]:
             part = batch.select(rows)
-            return self.products.embed(part.r_BSd, part)
+            values = self.products.embed(part.r_BSd, part)
+            return [value[: self.encoder.values(texts[row])] for row, value in zip(rows, values, strict=True)]
 
         return by_reference(self._known, keys, embedded)
 
@@ -301,7 +306,9 @@ class Contributor:
             lengths.extend(len(texts[at]) for at in window)
             at_once = max(1, self._most_texts(max(len(texts[at]) for at in window)) // len(window))
             paths.append(torch.cat([along(batch, some) for some in torch.tensor(mesh_points()).split(at_once)], 1))
-        path_BND = torch.cat(paths).double().cpu().numpy()
+        # Embeddings of late interaction are as long as their texts.
+        widest = max(path.shape[2] for path in paths)
+        path_BND = torch.cat([F.pad(path, (0, widest - path.shape[2])) for path in paths]).double().cpu().numpy()
         asked = self.quadrature
         of_queries = tolerance_of("query", asked.tolerance)
         calibrated = calibrate(path_BND, lengths, asked.tolerance, asked.max_nodes, of_queries)
@@ -354,6 +361,6 @@ def _stack(cotangents: list[NDArray[Any] | None], embeddings: NDArray[Any], like
     assert len(given) == len(cotangents), "a window is all by one way"
     out = np.zeros((len(given), max(map(len, given)) + 1, embeddings.shape[1]), dtype=embeddings.dtype)
     for at, c in enumerate(given):
-        out[at, : len(c)] = c
+        out[at, : len(c), : c.shape[1]] = c
         out[at, len(c)] = embeddings[at]
     return torch.from_numpy(out).to(like)

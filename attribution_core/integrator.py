@@ -159,7 +159,7 @@ class Integrator:
         b, s, _ = batch.x_BSd.shape
         way, pulled_BKD = self._way(goal, slots.count, b)
         directions = slots.count if pulled_BKD is None else pulled_BKD.shape[1]
-        width = self.encoder.embedding_width if pulled_BKD is None else directions
+        width = goal.target_BD.shape[1] if pulled_BKD is None else directions
         shape = replace(self.shape, tangent_bytes=tangent_dtype(precision, self.encoder.dtype).itemsize)
         chunk = plan_chunk(shape, budget, tokens=s, texts=b, nodes=count, directions=directions)
         # Results stay on the device until all are computed: fetching each at once would have the device wait.
@@ -204,7 +204,7 @@ class Integrator:
         """The way, and the cotangents that are pulled back (None: groups are pushed forward)."""
         if goal.cotangent_BKD is not None:
             return "partner", goal.cotangent_BKD
-        width = self.encoder.embedding_width
+        width = goal.target_BD.shape[1]
         way = self.way if self.way in ("forward", "reverse") else "forward" if slots <= width else "reverse"
         if way == "forward":
             return way, None

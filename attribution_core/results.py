@@ -25,12 +25,32 @@ Floats = NDArray[np.float32]
 
 
 class Cell(NamedTuple):
-    """One token-pair attribution: group ``i`` of a met group ``j`` of b and gave ``value``."""
+    """One token-pair attribution: group ``i`` of a met group ``j`` of b and gave ``value``.
+
+    ``interaction`` is the same without shares of the references (:attr:`PairAttribution.interactions`).
+    """
 
     i: int
     j: int
     a: str
     b: str
+    value: float
+    interaction: float | None = None
+
+
+class Match(NamedTuple):
+    """Where a late-interaction model matched: token ``token_i`` of a met ``token_j`` of b, and gave ``value``.
+
+    ``i`` and ``j`` are the groups of these tokens, ``a`` and ``b`` their labels. The values of all matches of a pair
+    sum to its score.
+    """
+
+    i: int
+    j: int
+    a: str
+    b: str
+    token_i: int
+    token_j: int
     value: float
 
 
@@ -127,6 +147,10 @@ class PairAttribution:
     ``special``, the sum over cells of special and prompt tokens, in a pair that was read from a run. ``row_lift`` [I]
     and ``col_lift`` [J], for cosine, say what each group lifts the score above what its text's length lets every part
     have; each sums to 0 (``attribution_core.pairs``). None for dot, and in runs of versions before.
+
+    Of a late-interaction model (``attribution_core.pairs.late``) ``matches`` has one entry for each scored output token
+    of a, and ``interactions`` [I, J] the cells without shares of the references, c_i(a) · c_j(b) / norm: they rank word
+    pairs better than ``matrix``, whose cells sum to the score. Both are None for other models.
     """
 
     a: ExplainedText
@@ -149,6 +173,8 @@ class PairAttribution:
     pair_id: str = ""
     special: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    interactions: Floats | None = None
+    matches: tuple[Match, ...] | None = None
 
     @property
     def converged(self) -> bool:
@@ -166,11 +192,13 @@ class PairAttribution:
         return bool(np.isfinite(self.matrix).any())
 
     def top(self, k: int = 10, *, special: bool = False) -> list[Cell]:
-        """The ``k`` cells largest by absolute value, strongest first.
+        """The ``k`` cells largest by absolute value, strongest first; of late interaction the largest interactions.
 
         Cells in the row or column of a special or prompt token are left out unless ``special`` is true.
         """
-        return largest_cells(self.matrix, self.a.groups, self.b.groups, k, special=special)
+        return largest_cells(
+            self.matrix, self.a.groups, self.b.groups, k, special=special, interactions=self.interactions
+        )
 
     def plot(self, *, special: bool = False) -> tuple[Figure, Axes]:
         """The matrix as a heatmap with a scale symmetric about zero; needs matplotlib."""
@@ -189,9 +217,14 @@ class PairAttribution:
         return str(hook("pair_html")(self))
 
 
-def largest_cells(matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool = False) -> list[Cell]:
-    """The ``k`` cells largest by absolute value, strongest first, ties in reading order; unknown cells are left out."""
-    strength = np.abs(matrix.astype(np.float64))
+def largest_cells(
+    matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool = False, interactions: Floats | None = None
+) -> list[Cell]:
+    """The ``k`` cells largest by absolute value, strongest first, ties in reading order; unknown cells are left out.
+
+    Where there are ``interactions`` these say which cells are largest.
+    """
+    strength = np.abs((matrix if interactions is None else interactions).astype(np.float64))
     allowed = ~np.isnan(strength)
     if not special:
         allowed &= text_cells(a, b)
@@ -200,7 +233,8 @@ def largest_cells(matrix: Floats, a: Groups, b: Groups, k: int, *, special: bool
     for at in order:
         i, j = divmod(int(at), matrix.shape[1])
         if allowed[i, j]:
-            cells.append(Cell(i, j, a.labels[i], b.labels[j], float(matrix[i, j])))
+            interaction = None if interactions is None else float(interactions[i, j])
+            cells.append(Cell(i, j, a.labels[i], b.labels[j], float(matrix[i, j]), interaction))
     return cells
 
 

@@ -35,8 +35,11 @@ LAYER_LISTS = {
     "distilbert": lambda model: model.transformer.layer,
     **dict.fromkeys(("t5", "mt5"), lambda model: model.encoder.block),
     **dict.fromkeys(
-        ("modernbert", "nomic_bert", "qwen2", "qwen3", "gemma3_text", "llama", "mistral"), lambda model: model.layers
+        ("modernbert", "eurobert", "nomic_bert", "gte", "jina_embeddings_v3", "qwen2", "qwen3", "gemma3_text"),
+        lambda model: model.layers,
     ),
+    **dict.fromkeys(("llama", "mistral", "embedding_gemma2_text"), lambda model: model.layers),
+    **dict.fromkeys(("clip", "metaclip_2", "siglip", "siglip2"), lambda model: model.text_model.encoder.layers),
 }
 
 
@@ -128,10 +131,14 @@ class Oracle:
         self.backbone: Any = transformer.model
         layers = layers_of(self.backbone)
         self.layer = layers[layer]
+        # EmbeddingGemma 2's layers each get something of the tokens themselves, which moves with what the lowest gets.
+        self.beside = layers[layer:] if hasattr(self.layer, "ple_block") else []
         self.lowest = layer % len(layers) == 0
         # A layer that is called many times is cut at one of its calls.
         self.earlier = layers[: layer % len(layers)].count(self.layer)
-        modules = list(self.model)[2:]
+        # A tower of texts takes the row of the last token and projects it by itself.
+        self.tower = transformer.module_output_name == "sentence_embedding"
+        modules = list(self.model)[1 if self.tower else 2 :]
         if similarity == "cosine" and modules and isinstance(modules[-1], Normalize):
             modules = modules[:-1]
         self.head = modules
@@ -174,7 +181,7 @@ class Oracle:
         read = self.model.tokenizer(
             prompt + text,
             truncation=True,
-            max_length=self.model.max_seq_length,
+            **{"max_length": self.model.max_seq_length} | self.model[0].processing_kwargs.get("text", {}),
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_tensors="pt",
@@ -195,19 +202,37 @@ class Oracle:
             seen.append(args[0])
             return args if hidden is None or len(seen) != self.earlier + 1 else (hidden, *args[1:])
 
+        def beside(at: int) -> Any:
+            def replaced(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                seen[0] = torch.cat([args[0] if at == 0 else seen[0], args[1]], -1)
+                if hidden is None:
+                    return args
+                d, p = args[0].shape[-1], args[1].shape[-1]
+                own = hidden[..., d + at * p : d + (at + 1) * p]
+                return (hidden[..., :d] if at == 0 else args[0], own, *args[2:])
+
+            return replaced
+
         hooks = [self.layer.register_forward_pre_hook(at_cut)]
+        if self.beside:
+            hooks[0].remove()
+            seen.append(torch.empty(0))
+            hooks += [layer.register_forward_pre_hook(beside(at)) for at, layer in enumerate(self.beside)]
         # DeBERTa-v2's convolution reads what the lowest layer reads.
         convolution = getattr(getattr(self.backbone, "encoder", None), "conv", None)
         if hidden is not None and convolution is not None and self.lowest:
             hooks.append(convolution.register_forward_pre_hook(lambda _, args: (hidden, *args[1:])))
         try:
             inputs = {key: value for key, value in features.items() if key != "prompt_length"}
-            states = self.backbone(**inputs).last_hidden_state
+            states = (self.backbone.text_model if self.tower else self.backbone)(**inputs).last_hidden_state
         finally:
             for hook in hooks:
                 hook.remove()
         out: dict[str, Any] = {**features, "token_embeddings": states}
-        for module in (self.model[1], *self.head):
+        if self.tower:
+            project = getattr(self.backbone, "text_projection", None) or self.backbone.text_model.head
+            out["sentence_embedding"] = project(states[:, -1])
+        for module in self.head if self.tower else (self.model[1], *self.head):
             out = module(out)
         embedding: Tensor = out["sentence_embedding"]
         return seen[self.earlier].detach(), embedding[:, : self.model.truncate_dim]

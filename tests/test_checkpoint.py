@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 
 from attribution_core.attribution import Attributor
 from attribution_core.errors import ModelError
+from attribution_core.model.families import family_of
 from attribution_core.model.loading import load_model
 from attribution_core.model.own_precision import PAIRS
 from attribution_core.quadrature.calibration import PathFamily
@@ -64,7 +66,11 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES])
+# Those of whose weights transformers has names of its own.
+RENAMED = ("nomic-bert", "gte", "jina-v3")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE_FAMILIES, *RENAMED[1:]])
 def test_a_weight_that_any_family_lacks_is_named(
     tiny: TinyModels, rng: random.Random, tmp_path: Path, family: str
 ) -> None:
@@ -76,8 +82,7 @@ def test_a_weight_that_any_family_lacks_is_named(
     rewrite(copied, without(lost))
     found = refusal(copied)
     assert "its checkpoint lacks" in found
-    # transformers has names of its own for this one's weights.
-    assert lost.removeprefix("encoder.") in found or family == "nomic-bert"
+    assert lost.removeprefix("encoder.") in found or family in RENAMED
 
 
 def test_a_whole_layer_is_named_once(folder: Path) -> None:
@@ -149,6 +154,85 @@ def test_another_class_than_the_one_named_is_refused(folder: Path) -> None:
     assert "names code of its own (modeling_own.BertModel)" in refusal(folder)
     configure(folder, auto_map={"AutoModelForMaskedLM": "modeling_own.BertForMaskedLM"})
     load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "mistral"])
+def test_attention_is_what_the_configuration_says(tiny: TinyModels, tmp_path: Path, family: str) -> None:
+    """transformers' decoders follow one of the two fields that say so, and would silently ignore the other."""
+    copied = Path(shutil.copytree(tiny.folder(family), tmp_path / "model"))
+    causal = load_model(copied, device="cpu")[1].encode("some words")
+    configure(copied, use_bidirectional_attention=True)
+    assert "says use_bidirectional_attention: true, and " in refusal(copied)
+    configure(copied, use_bidirectional_attention=None, is_causal=False)
+    assert abs(load_model(copied, device="cpu")[1].encode("some words") - causal).max() > 1e-3
+
+
+@pytest.mark.parametrize("own_code", [False, True])
+def test_experts_that_would_be_dropped_are_named(tiny: TinyModels, tmp_path: Path, own_code: bool) -> None:
+    """nomic-embed-text-v2-moe is a nomic_bert by its configuration."""
+    copied = Path(shutil.copytree(tiny.folder("nomic-bert"), tmp_path / "model"))
+    configure(copied, num_experts=0)
+    load_model(copied, device="cpu")
+    mapped = {"auto_map": {"AutoModel": "modeling_own.NomicBertModel"}} if own_code else {}
+    configure(copied, num_experts=8, moe_top_k=2, moe_every_n_layers=2, **mapped)
+    assert "some of 8 experts, and NomicBertModel has none, so it would drop them" in refusal(copied)
+
+
+def test_experts_that_transformers_has_are_refused_too() -> None:
+    config = SimpleNamespace(model_type="qwen3_moe", num_experts=128)
+    with pytest.raises(ModelError, match="each token goes to some of 128 experts"):
+        family_of(SimpleNamespace(config=config))
+
+
+def test_layers_of_own_code_may_be_elsewhere() -> None:
+    with pytest.raises(ModelError, match="not where transformers' own Nomic-BERT has them"):
+        family_of(SimpleNamespace(config=SimpleNamespace(model_type="nomic_bert"), encoder=None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "instead"),
+    [({"model_type": "new"}, "as 'gte'"), ({"architectures": ["XLMRobertaLoRA"]}, "as 'jina_embeddings_v3'")],
+)
+def test_own_code_that_transformers_has_by_now_is_named(folder: Path, fields: dict[str, Any], instead: str) -> None:
+    configure(folder, **fields)
+    assert instead in refusal(folder)
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaModel
+
+
+class LlamaBidirectionalConfig(LlamaConfig):
+    model_type = "llama_bidirec"
+    is_causal = False
+
+
+class LlamaBidirectionalModel(LlamaModel):
+    config_class = LlamaBidirectionalConfig
+"""
+
+
+def test_a_llama_with_code_of_its_own_is_attributed_once_it_is_trusted(tiny: TinyModels, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(tiny.folder("llama", pooling="mean"), tmp_path / "model"))
+    (copied / "own_llama.py").write_text(OWN_CODE, "utf-8")
+    configure(
+        copied,
+        model_type="llama_bidirec",
+        architectures=["LlamaBidirectionalModel"],
+        auto_map={
+            "AutoConfig": "own_llama.LlamaBidirectionalConfig",
+            "AutoModel": "own_llama.LlamaBidirectionalModel",
+        },
+    )
+    assert "set trust_remote_code" in refusal(copied)
+    model = load_model(copied, device="cpu", trust_remote_code=True)[1]
+    pair = Attributor(model, nodes=4).attribute("rain falls", "the red ball")
+    assert pair.score == pytest.approx(
+        float(model.similarity(model.encode(["rain falls"]), model.encode(["the red ball"]))), abs=1e-5
+    )
+    assert (
+        abs(pair.score - Attributor(tiny.load("llama"), nodes=4).attribute("rain falls", "the red ball").score) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

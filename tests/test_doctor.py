@@ -257,7 +257,7 @@ def test_half_precision_checkpoints_are_told_from_their_copy(tiny: TinyModels, t
 
 def test_models_of_other_kinds_are_refused_with_the_reason(tiny: TinyModels, tmp_path: Path) -> None:
     """sentence-transformers would load each of them with mean pooling on top, and nothing would be wrong to see."""
-    backbone = tiny._backbone("bert", _shape())
+    backbone = tiny.backbone("bert", _shape())
     CrossEncoder(str(backbone), device="cpu", num_labels=1).save(str(tmp_path / "cross"))
     assert "is a cross-encoder, which reads both texts at once" in refused(tmp_path / "cross")
     bare = tmp_path / "bare"
@@ -292,7 +292,7 @@ def test_folders_that_are_no_model_are_refused(tiny: TinyModels, tmp_path: Path)
     """One line each; a bare transformer is a model, but not one that was trained to embed."""
     assert "there is no model folder" in refused(tmp_path / "nowhere")
     assert "holds no model" in refused(tmp_path)
-    found = examine(str(tiny._backbone("bert", _shape())), seconds=0.0)
+    found = examine(str(tiny.backbone("bert", _shape())), seconds=0.0)
     assert "not saved by sentence-transformers, which puts mean pooling on top" in found.notices[0]
 
 

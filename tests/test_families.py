@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import json
 import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from oracle import Oracle, check_pair
+from PIL import Image
 from tiny_families import ALIASES, FAST, GENERIC, MORE_FAMILIES
 from tiny_models import POOLINGS, TinyModels, random_text
 from torch import nn
+from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
 
 from attribution_core import Attributor, ModelError, integrator
+from attribution_core.errors import TextError
+from attribution_core.model.inspection import LAYER_COUNTS, ModelFiles
 from attribution_core.quadrature.calibration import SAMPLE
+from attribution_core.training.shift import shift_model
 
 NODES = 6
 WAYS = ("forward", "reverse", "partner")
@@ -43,12 +52,19 @@ def pooling_of(family: str, turn: int) -> str | tuple[str, ...]:
 
 
 @pytest.mark.parametrize("family", ALIASES)
-def test_other_names_of_the_same_layers_work_too(family: str, tiny: TinyModels, rng: random.Random, seed: int) -> None:
-    """mT5 is T5, Llama, Mistral and Qwen2 are like Qwen3, CamemBERT is a RoBERTa: one look each."""
-    model = tiny.load(family, pooling=pooling_of(family, 1), seed=seed % 3)
-    judge = Oracle(model, layer=1, nodes=NODES).pair("rain falls", "The coffee is bad.")
-    attributor = Attributor(model, layer=1, quadrature="riemann", nodes=NODES)
-    check_pair(attributor.attribute("rain falls", "The coffee is bad."), judge)
+def test_families_with_much_the_same_layers_work_too(family: str, tiny: TinyModels, seed: int) -> None:
+    """The formula in both directions, scores, and texts in a padded batch: one look at each."""
+    model = tiny.load(family, pooling=pooling_of(family, seed), seed=seed % 3)
+    pairs = [("rain falls", "The coffee is bad."), ("three", "a dog runs after the red ball to the river")]
+    judge = Oracle(model, layer=1, nodes=3).pair(*pairs[0])
+    folder = str(tiny.folder(family, pooling=pooling_of(family, seed), seed=seed % 3))
+    for way, one in (("forward", model), ("partner", folder)):
+        attributor = Attributor(one, layer=1, quadrature="riemann", nodes=3, way=way)
+        found = attributor.attribute_pairs(pairs)
+        assert way in (found[0].a.way, found[0].b.way)
+        check_pair(found[0], judge)
+        for pair, (a, b) in zip(found, pairs, strict=True):
+            assert pair.score == pytest.approx(float(model.similarity(model.encode(a), model.encode(b))), abs=2e-5)
 
 
 @pytest.mark.rotates(2, cover=False)
@@ -111,14 +127,91 @@ def test_rows_that_see_nothing_stay_finite_in_float64(family: str, tiny: TinyMod
         np.testing.assert_allclose(found.values_GD, alone.values_GD, rtol=0, atol=1e-5)
 
 
+# Models for images and texts ------------------------------------------------------------------------------------------
+
+
+def test_a_clip_of_the_older_kind_is_the_same_model(tiny: TinyModels, tmp_path: Path) -> None:
+    """clip-ViT-B-32 is saved so: one module of a class of its own, and the end of a text is the highest id."""
+    source = tiny.folder("clip")
+    shutil.copytree(source, tmp_path / "0_CLIPModel")
+    (tmp_path / "0_CLIPModel" / "sentence_bert_config.json").unlink()
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (tmp_path / "0_CLIPModel" / name).unlink()
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]), "utf-8")
+    texts = ("rain falls", "the red ball")
+    found = [Attributor(str(one), nodes=3).attribute(*texts) for one in (source, tmp_path)]
+    np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
+    assert ModelFiles(tmp_path).size("text", LAYER_COUNTS) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("https://example.org/a.png", "the address of an image"),
+        ("rain <|endoftext|> falls", "an end-of-text token inside"),
+    ],
+)
+def test_texts_that_a_model_for_images_reads_otherwise_are_rejected(tiny: TinyModels, text: str, why: str) -> None:
+    attributor = Attributor(tiny.load("clip"), nodes=3)
+    with pytest.raises(TextError, match=why) as caught:
+        attributor.attribute("the red ball", text)
+    assert "\n" not in str(caught.value)
+    attributor.attribute("the red ball", "https://example.org/a and more")
+    with pytest.raises(TextError, match="the first text is Image, not text"):
+        attributor.attribute(Image.new("RGB", (8, 8)), "the red ball")  # type: ignore[arg-type]
+    # A model of texts alone reads an address as it reads any text.
+    Attributor(tiny.load("bert"), nodes=3).attribute("the red ball", text)
+
+
+@pytest.mark.parametrize("setting", ["padding", "model_input_names"])
+def test_padding_that_the_batch_decides_on_is_refused(tiny: TinyModels, setting: str) -> None:
+    """SigLIP reads padding: a text's embedding would depend on the longest text beside it."""
+    model = tiny.load("siglip")
+    if setting == "padding":
+        model[0].processing_kwargs = {}
+    else:
+        model.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    with pytest.raises(ModelError, match="SiglipModel reads padding as it reads words"):
+        Attributor(model)
+
+
+def test_other_towers_and_fine_tuning_are_refused(tiny: TinyModels) -> None:
+    model = tiny.load("clip")
+    with pytest.raises(ModelError, match="a text tower pools inside itself"):
+        shift_model(model)
+    model[0].model.config.model_type = "align"
+    with pytest.raises(ModelError, match="only CLIP's and SigLIP's texts can be attributed"):
+        Attributor(model)
+
+
+def test_the_texts_of_embedding_gemma_2_are_read_by_its_text_model(tiny: TinyModels) -> None:
+    """What every layer gets of the tokens moves along the path too, so that no word stays in a reference."""
+    text = tiny.load("embedding-gemma2", pooling="mean")
+    pair = Attributor(text, nodes=3).attribute("rain falls", "the red ball")
+    whole = copy.deepcopy(text)
+    config = EmbeddingGemma2Config(text_config=text[0].model.config, vision_config=None, audio_config=None)
+    whole[0].model = EmbeddingGemma2Model(config).eval()
+    whole[0].model.language_model.load_state_dict(text[0].model.state_dict())
+    whole[0].model_forward_params = None
+    attributor = Attributor(whole, nodes=3)
+    assert attributor.encoder.family.name == "EmbeddingGemma 2"
+    np.testing.assert_allclose(attributor.attribute("rain falls", "the red ball").matrix, pair.matrix, atol=1e-6)
+    # A reference is the same whatever the words were: nothing of them is left above the cut.
+    a, b = attributor.read(["rain falls", "red ball"], "text")
+    assert len(a) == len(b)
+    found = attributor.contributions([a, b])
+    np.testing.assert_allclose(found[0].reference_D, found[1].reference_D, atol=1e-6)
+
+
 # What is peculiar to some --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", MORE_FAMILIES)
+@pytest.mark.parametrize("family", [*MORE_FAMILIES, "ernie"])
 def test_layers_of_berts_kind_take_the_fast_path(family: str, tiny: TinyModels) -> None:
     """Quietly falling back to torch.func would cost a factor of two."""
     products = type(Attributor(tiny.load(family)).contributor.products).__name__
-    assert products == ("StructuredProducts" if family in FAST else "GenericProducts")
+    assert products == ("StructuredProducts" if family in (*FAST, "ernie") else "GenericProducts")
     assert {*FAST, *GENERIC} == set(MORE_FAMILIES)
 
 

@@ -105,7 +105,7 @@ def test_a_card_names_what_a_folder_does_not(folder: Path, card: str) -> None:
 
 def test_a_published_configuration_is_trusted_where_it_is_not_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
-    assert notes(Path("nomic-ai/nomic-embed-text-v1.5")) == []
+    assert notes(Path("mixedbread-ai/mxbai-embed-large-v1")) == []
     assert len(notes(Path("intfloat/e5-base-v2"))) == 1
 
 

@@ -15,14 +15,30 @@ from transformers import (
     AlbertModel,
     CamembertConfig,
     CamembertModel,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
     DebertaV2Config,
     DebertaV2Model,
     ElectraConfig,
     ElectraModel,
+    EmbeddingGemma2TextConfig,
+    EmbeddingGemma2TextModel,
+    ErnieConfig,
+    ErnieModel,
+    EuroBertConfig,
+    EuroBertModel,
     Gemma3TextConfig,
     Gemma3TextModel,
+    GteConfig,
+    GteModel,
+    JinaEmbeddingsV3Config,
+    JinaEmbeddingsV3Model,
     LlamaConfig,
     LlamaModel,
+    MetaClip2Config,
+    MetaClip2Model,
     MistralConfig,
     MistralModel,
     ModernBertConfig,
@@ -37,6 +53,14 @@ from transformers import (
     Qwen2Model,
     Qwen3Config,
     Qwen3Model,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Processor,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
     T5Config,
     T5EncoderModel,
 )
@@ -49,15 +73,28 @@ GENERIC = (
     *("deberta-v2", "deberta-v3", "modernbert", "nomic-bert", "t5", "t5-gated"),
     *("qwen3", "qwen3-right", "qwen3-bidirectional", "gemma3", "gemma3-bidirectional"),
 )
-# Other names for the same code, of which a look is enough.
-ALIASES = ("camembert", "mt5", "qwen2", "llama", "mistral")
+# Other names for the same code, and code much like it, of which a look is enough.
+ALIASES = (
+    *("ernie", "camembert", "eurobert", "gte", "jina-v3", "mt5"),
+    *("qwen2", "qwen2-bidirectional", "llama", "llama-bidirectional", "mistral"),
+    *("clip", "metaclip-2", "siglip", "siglip2", "embedding-gemma2"),
+)
+# How many tokens SigLIP pads every text to.
+FIXED = 14
+# The width of token embeddings where that is not the layers'.
+OUT = 20
 MORE_FAMILIES = (*FAST, *GENERIC)
 # What a family is called in a transformers configuration.
 MODEL_TYPES = {
     "albert-groups": "albert",
     "deberta-v3": "deberta-v2",
     "nomic-bert": "nomic_bert",
+    "jina-v3": "jina_embeddings_v3",
     "t5-gated": "t5",
+    "metaclip-2": "metaclip_2",
+    "embedding-gemma2": "embedding_gemma2_text",
+    "qwen2-bidirectional": "qwen2",
+    "llama-bidirectional": "llama",
     "qwen3-right": "qwen3",
     "qwen3-bidirectional": "qwen3",
     "gemma3": "gemma3_text",
@@ -87,8 +124,20 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
     deberta = {**common, "relative_attention": True, "position_buckets": 4, "pos_att_type": "p2c|c2p"}
     gemma = {**decoder, "sliding_window": LOCAL, "query_pre_attn_scalar": 8}
     gemma["layer_types"] = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
+    gemma2 = {key: value for key, value in gemma.items() if key != "query_pre_attn_scalar"} | {
+        **{"sliding_window": LOCAL // 2, "hidden_size_per_layer_input": 10, "embedding_dim": OUT},
+        **{"global_head_dim": 12, "num_global_key_value_heads": 1},
+    }
     modern = {"local_attention": LOCAL, "global_attn_every_n_layers": 2}
     modern |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    # Projections, and layers of the image's side, are of sizes of their own.
+    image: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1}
+    image |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    sides = {"text_config": common, "vision_config": image, "projection_dim": 12}
+    # Those of before the end-of-text token was corrected have this one in its place.
+    old_sides = sides | {"text_config": {**common, "eos_token_id": 2}}
+    siglip = {"text_config": {**common, "projection_size": 16}, "vision_config": image}
+    siglip2 = siglip | {"vision_config": {**image, "num_patches": 4}}
     builders: dict[str, Callable[[], PreTrainedModel]] = {
         "electra": lambda: ElectraModel(ElectraConfig(**common, embedding_size=12)),
         "albert": lambda: AlbertModel(AlbertConfig(**common, embedding_size=12)),
@@ -101,21 +150,45 @@ def backbone(family: str, tokenizer: PreTrainedTokenizerFast, layers: int) -> Pr
         ),
         "deberta-v3": lambda: DebertaV2Model(DebertaV2Config(**deberta, position_biased_input=False)),
         "modernbert": lambda: ModernBertModel(ModernBertConfig(**common, **modern)),
+        "eurobert": lambda: EuroBertModel(EuroBertConfig(**common, num_key_value_heads=2)),
         "nomic-bert": lambda: NomicBertModel(NomicBertConfig(**common)),
+        # gte-base-en-v1.5 has no token types, and longer rotations than it was pretrained with.
+        "gte": lambda: GteModel(GteConfig(**common, type_vocab_size=0)),
+        "jina-v3": lambda: JinaEmbeddingsV3Model(JinaEmbeddingsV3Config(**common)),
         "t5": lambda: T5EncoderModel(T5Config(**t5, feed_forward_proj="relu")),
         "t5-gated": lambda: T5EncoderModel(T5Config(**t5, feed_forward_proj="gated-gelu")),
         "qwen3": lambda: Qwen3Model(Qwen3Config(**decoder)),
         "gemma3": lambda: Gemma3TextModel(Gemma3TextConfig(**gemma)),
         "gemma3-bidirectional": lambda: Gemma3TextModel(Gemma3TextConfig(**gemma, use_bidirectional_attention=True)),
         "qwen3-bidirectional": lambda: Qwen3Model(Qwen3Config(**decoder, is_causal=False)),
+        "ernie": lambda: ErnieModel(ErnieConfig(**common, use_task_id=True)),
         "camembert": lambda: CamembertModel(CamembertConfig(**common, type_vocab_size=1)),
         "mt5": lambda: MT5EncoderModel(MT5Config(**t5, feed_forward_proj="gated-gelu")),
         "qwen2": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2)),
+        "qwen2-bidirectional": lambda: Qwen2Model(Qwen2Config(**common, num_key_value_heads=2, is_causal=False)),
         "llama": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2)),
+        "llama-bidirectional": lambda: LlamaModel(LlamaConfig(**common, num_key_value_heads=2, is_causal=False)),
         "mistral": lambda: MistralModel(MistralConfig(**common, num_key_value_heads=2, sliding_window=LOCAL)),
+        "clip": lambda: CLIPModel(CLIPConfig(**old_sides)),
+        "metaclip-2": lambda: MetaClip2Model(MetaClip2Config(**sides)),
+        "embedding-gemma2": lambda: EmbeddingGemma2TextModel(EmbeddingGemma2TextConfig(**gemma2)),
+        "siglip": lambda: SiglipModel(SiglipConfig(**siglip)),
+        "siglip2": lambda: Siglip2Model(Siglip2Config(**siglip2)),
     }
     builders["qwen3-right"] = builders["qwen3"]
     return builders[family]()
+
+
+def processor(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """What reads texts for a family: its tokenizer, or what reads images as well."""
+    small = {"size": {"height": 8, "width": 8}}
+    made: dict[str, Callable[[], Any]] = {
+        "clip": lambda: CLIPProcessor(CLIPImageProcessorPil(**small), tokenizer),
+        "metaclip-2": lambda: CLIPProcessor(CLIPImageProcessorPil(**small), tokenizer),
+        "siglip": lambda: SiglipProcessor(SiglipImageProcessorPil(**small), tokenizer),
+        "siglip2": lambda: Siglip2Processor(Siglip2ImageProcessorPil(patch_size=4), tokenizer),
+    }
+    return made[family]() if family in made else tokenizer
 
 
 # Tokenizers --------------------------------------------------------------------------------------------------------
@@ -154,17 +227,40 @@ def _framed(
     )
 
 
+def _clip() -> PreTrainedTokenizerFast:
+    """CLIP's kind: the tokens around a text are the last of the vocabulary, and the end pads as well."""
+    tokenizer = _byte_level()
+    first, last = "<|startoftext|>", "<|endoftext|>"
+    tokenizer.backend_tokenizer.add_special_tokens([first, last])
+    framed = _framed(tokenizer, first, last, last, "right")
+    framed.eos_token = last
+    return framed
+
+
+def _siglip() -> PreTrainedTokenizerFast:
+    """SigLIP's kind: an end behind the text, and no mask of attention."""
+    tokenizer = _sentencepiece(first=None, last="</s>")
+    tokenizer.model_input_names = ["input_ids"]
+    return tokenizer
+
+
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MORE_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    **{name: lambda: _wordpiece(*_BERT, types=True) for name in ("electra", "nomic-bert")},
+    **{name: lambda: _wordpiece(*_BERT, types=True) for name in ("electra", "ernie", "nomic-bert", "gte")},
     **{name: lambda: _wordpiece(*_BERT, types=False) for name in ("modernbert", "deberta-v2")},
-    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert"), _unigram),
+    **dict.fromkeys(("albert", "albert-groups", "deberta-v3", "camembert", "jina-v3", "metaclip-2"), _unigram),
     **dict.fromkeys(("t5", "t5-gated", "mt5"), lambda: _sentencepiece(first=None, last="</s>")),
-    **dict.fromkeys(("gemma3", "gemma3-bidirectional"), lambda: _sentencepiece(first="<s>", last="</s>")),
+    **dict.fromkeys(
+        ("gemma3", "gemma3-bidirectional", "embedding-gemma2"), lambda: _sentencepiece(first="<s>", last="</s>")
+    ),
+    "clip": _clip,
+    **dict.fromkeys(("siglip", "siglip2"), _siglip),
     "qwen3": lambda: _decoder(last="</s>", padding="</s>", side="left"),
     "qwen3-right": lambda: _decoder(last=None, padding="<pad>", side="right"),
     "qwen3-bidirectional": lambda: _decoder(last="</s>", padding="<pad>", side="left"),
-    "qwen2": lambda: _decoder(last="</s>", padding="<pad>", side="left"),
-    "llama": lambda: _decoder(last=None, padding="</s>", side="left"),
+    **dict.fromkeys(
+        ("qwen2", "qwen2-bidirectional", "eurobert"), lambda: _decoder(last="</s>", padding="<pad>", side="left")
+    ),
+    **dict.fromkeys(("llama", "llama-bidirectional"), lambda: _decoder(last=None, padding="</s>", side="left")),
     "mistral": lambda: _sentencepiece(first="<s>", last="</s>", padding="</s>"),
 }

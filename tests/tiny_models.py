@@ -88,8 +88,8 @@ class TinyModels:
         wanted = Shape(**shape)
         key = zlib.crc32(json.dumps(asdict(wanted), sort_keys=True).encode())
         folder = self.room / f"{family}-{wanted.seed}-{key:08x}"
-        backbone = self._backbone(family, wanted)
-        return _published(
+        backbone = self.backbone(family, wanted)
+        return published(
             folder, lambda aside: _build(family, wanted, backbone).save(str(aside), create_model_card=False)
         )
 
@@ -99,18 +99,21 @@ class TinyModels:
             str(self.folder(family, **shape)), device="cpu", truncate_dim=Shape(**shape).truncate_dim
         )
 
-    def _backbone(self, family: str, shape: Shape) -> Path:
+    def backbone(self, family: str, shape: Shape) -> Path:
+        """The folder of the transformers model and its tokenizer alone."""
+        from tiny_families import processor
+
         def build(aside: Path) -> None:
             tokenizer = _tokenizer(family)
             model = _transformer(family, tokenizer, shape.layers)
             randomise(model, shape.seed)
             model.save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
+            processor(family, tokenizer).save_pretrained(aside)
 
-        return _published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
+        return published(self.room / f"backbone-{family}-{shape.seed}-{shape.layers}", build)
 
 
-def _published(folder: Path, build: Callable[[Path], None]) -> Path:
+def published(folder: Path, build: Callable[[Path], None]) -> Path:
     """``folder``, built aside and renamed, so that another process sees all of it or nothing."""
     if folder.exists():
         return folder
@@ -133,10 +136,15 @@ def random_text(rng: random.Random, words: int, *, sentences: bool = False) -> s
 
 
 def _build(family: str, shape: Shape, backbone: Path) -> SentenceTransformer:
-    transformer = Transformer(str(backbone), max_seq_length=shape.max_length)
-    width = transformer.get_embedding_dimension()
+    from tiny_families import FIXED, OUT
+
+    fixed: Any = {"text": {"padding": "max_length", "max_length": FIXED}} if family.startswith("siglip") else None
+    transformer = Transformer(str(backbone), max_seq_length=shape.max_length, processing_kwargs=fixed)
+    width = OUT if family == "embedding-gemma2" else transformer.get_embedding_dimension()
     pooling = Pooling(width, shape.pooling, include_prompt=shape.include_prompt)
     modules: list[nn.Module] = [transformer, pooling]
+    if transformer.module_output_name == "sentence_embedding":  # a tower of texts, which pools inside itself
+        modules = [transformer]
     if shape.dense is not None:
         out, name = shape.dense
         activation = {"tanh": nn.Tanh(), "relu": nn.ReLU(), "identity": nn.Identity()}[name]

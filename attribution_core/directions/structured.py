@@ -213,7 +213,7 @@ class StructuredLinearisation:
 
 
 def _trivial_head(encoder: Encoder) -> bool:
-    return not encoder.head and encoder.model.truncate_dim is None
+    return not encoder.head and encoder.truncated_to is None
 
 
 def _scale(p_RKd: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from attribution_core.byte_cache import ByteCache
 
@@ -85,7 +86,8 @@ def by_reference(
     if fresh:
         for row, value in zip(fresh, compute(fresh), strict=True):
             known[keys[row]] = value.clone()
-    found = torch.stack([known[key] for key in distinct])
+    # Embeddings of late interaction are as long as their texts.
+    found = pad_sequence([known[key] for key in distinct], batch_first=True)
     known.shrink()
     place = {key: at for at, key in enumerate(distinct)}
     return found[torch.tensor([place[key] for key in keys], device=found.device)]

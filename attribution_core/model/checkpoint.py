@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from attribution_core.errors import ModelError
+from attribution_core.model.families import experts_of
+from attribution_core.model.inspection import STANFORD
+from attribution_core.model.modules import AnyModel
 
 NAMES_SHOWN = 4
 # Of the rows of a table of token embeddings, the share that a tokenizer must have tokens for.
@@ -33,6 +35,8 @@ POSITIONS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|original_in
 # What the usual training tasks put on top of an encoder, where the named class is not one of transformers'.
 HEADS = frozenset({"cls", "lm_head", "classifier", "qa_outputs", "score", "pooler"})
 POOLER = re.compile(r"(^|\.)pooler\.")
+# What configurations say where every token attends to every other.
+BIDIRECTIONAL = (("is_causal", False), ("use_bidirectional_attention", True))
 # One architecture under several names.
 ALIKE = {"XLMRoberta": "Roberta", "Camembert": "Roberta", "MT5": "T5", "UMT5": "T5"}
 
@@ -85,7 +89,7 @@ class LoadingReports:
             setattr(PreTrainedModel, METHOD, own)
             logger.setLevel(level)
 
-    def check(self, name: str, model: SentenceTransformer) -> None:
+    def check(self, name: str, model: AnyModel) -> None:
         """Compare every transformer of ``model``, which ``name`` is, with the checkpoint that it was built from.
 
         A module that is set to read more tokens than it has positions for reads as many as it has.
@@ -98,8 +102,10 @@ class LoadingReports:
         for module in model.modules():
             if not isinstance(module, Transformer):
                 continue
+            _check_experts(name, module.model)
             _check_class(name, module.model)
             _check_vocabulary(name, module)
+            _check_attention(name, module)
             _limit_to_positions(module)
             for report in self._reports:
                 if report.model is module.model:
@@ -152,6 +158,40 @@ def _check_report(name: str, module: Any, report: _Loading) -> None:
         )
 
 
+def _check_experts(name: str, built: Any) -> None:
+    """Refuse a mixture of experts of which transformers builds a class without experts."""
+    experts = experts_of(built.config)
+    if experts and not any("expert" in path or "router" in path for path, _ in built.named_modules()):
+        raise ModelError(
+            f"model {name} cannot be attributed: by config.json each of its tokens goes to some of {experts} experts, "
+            f"and {type(built).__name__} has none, so it would drop them; take a model without experts"
+        )
+
+
+def _check_attention(name: str, module: Any) -> None:
+    """Compare what the configuration says of attention with what the model does: some classes ignore it."""
+    config = module.model.config.get_text_config()
+    said = next(
+        (f"{key}: {str(value).lower()}" for key, value in BIDIRECTIONAL if getattr(config, key, None) is value), ""
+    )
+    if not said or module.module_output_name != "token_embeddings":
+        return
+    features = module.preprocess(["a short text of a few words"])
+    features = {key: one.to(module.model.device) if hasattr(one, "to") else one for key, one in features.items()}
+    ids = features["input_ids"]
+    other = ids.clone()
+    other[:, 1] = ids[:, -2]
+    with torch.no_grad():
+        first, second = (module(dict(features, input_ids=one))["token_embeddings"][:, 0] for one in (ids, other))
+    if torch.equal(first, second):
+        raise ModelError(
+            f"model {name} cannot be attributed: its config.json says {said}, and {type(module.model).__name__} of "
+            "transformers ignores it, so no token attends to those behind it and another model was trained; set "
+            "is_causal: false in config.json, which transformers' decoders follow, or trust_remote_code if the model "
+            "comes with code of its own"
+        )
+
+
 def _check_class(name: str, built: Any) -> None:
     """Compare the class that was built with those that the configuration names."""
     kind = type(built)
@@ -166,7 +206,7 @@ def _check_class(name: str, built: Any) -> None:
         )
     named = getattr(built.config, "architectures", None)
     named = str(named[0]) if isinstance(named, list) and named else None
-    if named is None or remote or _family(named) == _family(kind.__name__):
+    if named in (None, STANFORD) or remote or _family(named) == _family(kind.__name__):
         return
     known = getattr(transformers, named, None)
     if known is not None and getattr(known, "config_class", None) is type(built.config):
@@ -180,7 +220,7 @@ def _check_class(name: str, built: Any) -> None:
 
 def _check_vocabulary(name: str, module: Any) -> None:
     """Compare vocabulary sizes: a tokenizer that was built without its vocabulary file reads every word as unknown."""
-    table = module.model.get_input_embeddings()
+    table = getattr(module.model, "text_model", module.model).get_input_embeddings()
     rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
     tokens = len(module.tokenizer) if module.tokenizer is not None else 0
     # Rows beyond the tokenizer's last token are common: tables are padded to a round number.
@@ -195,7 +235,8 @@ def _check_vocabulary(name: str, module: Any) -> None:
 def _limit_to_positions(module: Any) -> None:
     """Cut texts that are longer than the table of positions: the model cannot read beyond it."""
     for name, table in module.model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(table, "num_embeddings"):
+        text = not name.startswith("vision")
+        if text and name.endswith(("position_embeddings", "position_embedding")) and hasattr(table, "num_embeddings"):
             # Where padding has a position of its own, the first token's is the one after it.
             first = 0 if table.padding_idx is None else table.padding_idx + 1
             most = table.num_embeddings - first
@@ -213,6 +254,8 @@ def _heads(built: Any) -> set[str]:
     """Names of what the class that the configuration names has beside its encoder: the heads of training tasks."""
     listed = getattr(built.config, "architectures", None)
     named = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if named == STANFORD:  # its projection is a module behind the transformer
+        return {"linear"}
     known = getattr(transformers, named, None) if named else None
     if known is None:
         return set(HEADS) if "For" in named else set()
@@ -236,7 +279,7 @@ def _unused(module: Any, weights: Collection[str]) -> set[str]:
         for value in asked.values():
             value.requires_grad_(True)
         with torch.enable_grad():
-            embeddings = module(features)["token_embeddings"]
+            embeddings = module(features)[module.module_output_name]
             slopes = torch.autograd.grad(embeddings.float().sum(), list(asked.values()), allow_unused=True)
     finally:
         for name, value in asked.items():

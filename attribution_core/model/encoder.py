@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -39,6 +38,7 @@ from attribution_core.model.families import Family, LayerParts, family_of, hidde
 from attribution_core.model.inspection import INNER_WIDTHS, first_layer_above
 from attribution_core.model.modules import (
     POOLING_MODES,
+    AnyModel,
     Role,
     Similarity,
     cut_modules,
@@ -76,7 +76,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: SentenceTransformer,
+        model: AnyModel,
         *,
         layer: int = -2,
         similarity: str | None = None,
@@ -93,7 +93,7 @@ class Encoder:
         self.dtype = dtype
         self.prompts = prompts or {}
         self.similarity: Similarity = similarity_of(model, similarity)
-        self.transformer, self.pooling, self.head = cut_modules(self.model, role, self.similarity)
+        self._find_modules()
         self._references: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
         self._shifts: ByteCache[Any, Tensor] = ByteCache(REFERENCE_BYTES)
         self.shifted = is_shifted([self.transformer])
@@ -101,9 +101,16 @@ class Encoder:
         self._cut(layer)
         self.reader = self._reader()
 
+    def _find_modules(self) -> None:
+        """Find the transformer, what pools behind it, and the modules behind that."""
+        self.transformer, self.pooling, self.head = cut_modules(self.model, self.role, self.similarity)
+
+    def _modes(self) -> tuple[str, ...]:
+        return pooling_modes(self.pooling)
+
     def _cut(self, layer: int) -> None:
         """Find the layers and the token that replaces words in a reference."""
-        self.pooling_modes = pooling_modes(self.pooling)
+        self.pooling_modes = self._modes()
         backbone = self.transformer.model
         self.family: Family = family_of(backbone)
         backbone.set_attn_implementation("eager")
@@ -121,7 +128,7 @@ class Encoder:
                 f"reference {self.reference!r}: this model was fine-tuned against padding, and is exact against that "
                 "alone; take 'pad'"
             )
-        self.width = int(backbone.config.hidden_size)
+        self.width = self.family.width(backbone, len(self.above))
 
     @property
     def layer_count(self) -> int:
@@ -147,9 +154,9 @@ class Encoder:
 
     def layer_shape(self) -> LayerShape:
         """The sizes that decide how much memory a token needs."""
-        config = self.transformer.model.config
+        config = self.transformer.model.config.get_text_config()
         return LayerShape(
-            d=max(self.width, int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0)),
+            d=max(self.width, int(config.num_attention_heads) * _head_width(self.layers)),
             inner=_inner_width(config) or 4 * self.width,
             heads=int(config.num_attention_heads),
             layers=len(self.above),
@@ -195,14 +202,21 @@ class Encoder:
         # position is counted without padding.
         moves_B1 = (ids_BS != blank_BS).any(1, keepdims=True)
         types_BS = None if texts[0].types_S is None else padded([_known(text.types_S) for text in texts], s)
-        rows = zip(lengths_B.tolist(), blank_BS, [None] * b if types_BS is None else types_BS, strict=True)
-        references = tuple((n, ids[:n].tobytes(), None if t is None else t[:n].tobytes()) for n, ids, t in rows)
+        there_BS = np.arange(s) < lengths_B[:, None]
+        attended_BS = there_BS.astype(np.int64)
+        partly = any(text.attended_S is not None for text in texts)
+        if partly:
+            attended_BS = padded([_attended(text) for text in texts], s)
+        known = (blank_BS, types_BS, attended_BS if partly else None)
+        references = tuple(
+            (n, *(None if rows is None else rows[at, :n].tobytes() for rows in known))
+            for at, n in enumerate(lengths_B.tolist())
+        )
         distinct = dict(zip(references, range(b), strict=True))
         fresh = {one: row for one, row in distinct.items() if one not in self._references}
         # A text without a replaced token is its own reference.
         more = [row for row in fresh.values() if moves_B1[row, 0]]
-        there_BS = (np.arange(s) < lengths_B[:, None]).astype(np.int64)
-        mask_RS = self._on_device(np.concatenate([there_BS, there_BS[more]]))
+        mask_RS = self._on_device(np.concatenate([attended_BS, attended_BS[more]]))
         features: dict[str, Any] = {
             "input_ids": self._on_device(np.concatenate([ids_BS, blank_BS[more]])),
             "attention_mask": mask_RS,
@@ -221,8 +235,8 @@ class Encoder:
         which_B = self._on_device(np.fromiter(map(place.__getitem__, references), np.int64, b))
         mask_BS = mask_RS[:b]
         # Where a row is padded the text is its own reference, so that nothing moves there.
-        r_BSd = torch.where(mask_BS.bool().unsqueeze(-1), known_USd[which_B], hidden[:b])
-        pool_BMS = self._pool_weights(mask_BS, texts[0].prompt_length)
+        r_BSd = torch.where(self._on_device(there_BS).unsqueeze(-1), known_USd[which_B], hidden[:b])
+        pool_BMS = self._pool_weights(mask_BS, texts)
         batch = TextBatch(
             x_BSd=hidden[:b],
             r_BSd=r_BSd,
@@ -265,9 +279,12 @@ class Encoder:
                 return args, kwargs
             if not hidden:
                 hidden.append(args[0])
-            rows = len(hidden[0])
+            rows, further = len(hidden[0]), args[1:]
+            if self.family.beside:
+                hidden.append(args[1])
+                further = args[2:]
             shared = {name: Shared(value) for name, value in kwargs.items() if name in self.family.shared}
-            calls.append((pick_rows(args[1:], rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
+            calls.append((pick_rows(further, rows, slice(b)), pick_rows(kwargs | shared, rows, slice(b))))
             if self.family.uniform or len(calls) == len(self.above):
                 raise _ReachedCut
             return args, kwargs
@@ -281,9 +298,9 @@ class Encoder:
         finally:
             for hook in hooks:
                 hook.remove()
-        return hidden[0], tuple(calls)
+        return hidden[0] if len(hidden) == 1 else torch.cat(hidden, -1), tuple(calls)
 
-    def _pool_weights(self, mask_BS: Tensor, prompt_length: int | None) -> Tensor:
+    def _pool_weights(self, mask_BS: Tensor, texts: Sequence[ReadText]) -> Tensor:
         """What the model's own pooling does to token embeddings, as weights [B, M, S].
 
         Every pooling mode but max sums rows with weights that depend on the mask alone, so pooling the rows of an
@@ -291,7 +308,7 @@ class Encoder:
         """
         b, s = mask_BS.shape
         eye_BSS = torch.eye(s, dtype=self.dtype, device=self.device).expand(b, s, s)
-        return self._pool(eye_BSS, mask_BS, prompt_length).view(b, -1, s)
+        return self._pool(eye_BSS, mask_BS, texts[0].prompt_length).view(b, -1, s)
 
     def _pool(self, tokens_BSd: Tensor, mask_BS: Tensor, prompt_length: int | None) -> Tensor:
         """The model's own pooling, [B, M·d]."""
@@ -338,8 +355,8 @@ class Encoder:
         """The head behind pooling: Dense modules, inner Normalize, truncation."""
         for module in self.head:
             pooled_BD = module({"sentence_embedding": pooled_BD})["sentence_embedding"]
-        if self.model.truncate_dim is not None:
-            pooled_BD = pooled_BD[..., : self.model.truncate_dim]
+        if self.truncated_to is not None:
+            pooled_BD = pooled_BD[..., : self.truncated_to]
         return pooled_BD
 
     @property
@@ -347,7 +364,17 @@ class Encoder:
         """D, the number of values of one embedding."""
         sized = [module for module in (self.pooling, *self.head) if hasattr(module, "get_embedding_dimension")]
         full = int(sized[-1].get_embedding_dimension())
-        return min(full, self.model.truncate_dim or full)
+        return min(full, self.truncated_to or full)
+
+    @property
+    def truncated_to(self) -> int | None:
+        """How many values of an embedding are kept, where not all are."""
+        found: int | None = getattr(self.model, "truncate_dim", None)
+        return found
+
+    def values(self, text: ReadText) -> int:
+        """How many values the embedding of a text has."""
+        return self.embedding_width
 
     def fingerprint(self) -> str:
         """A hash of weights, modules and tokenizer: two models with the same one give the same attributions."""
@@ -361,7 +388,7 @@ class Encoder:
             repr(
                 (
                     self.model.max_seq_length,
-                    self.model.truncate_dim,
+                    self.truncated_to,
                     text_lengths(self.model),
                     self.tokenizer.get_vocab_size()
                     if hasattr(self.tokenizer, "get_vocab_size")
@@ -372,9 +399,18 @@ class Encoder:
         return digest.hexdigest()[:32]
 
 
+def _attended(text: ReadText) -> NDArray[np.bool_]:
+    return np.ones(len(text), np.bool_) if text.attended_S is None else text.attended_S
+
+
 def _known(types_S: NDArray[Any] | None) -> NDArray[Any]:
     assert types_S is not None, "all texts of one model have token types, or none has"
     return types_S
+
+
+def _head_width(layers: list[nn.Module]) -> int:
+    """The width of an attention head, which may differ from layer to layer; 0 where it is the hidden width's share."""
+    return max(int(getattr(module, "head_dim", 0)) for layer in layers for module in layer.modules())
 
 
 def _inner_width(config: Any) -> int:

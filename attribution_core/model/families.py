@@ -60,7 +60,9 @@ class Family:
     path: of one entry of the list, which may stand for several of them. ``in_call_order`` gives the layers in the order
     in which they are called where that is not their order in the list, and ``first`` what to call in place of the
     lowest one where more than that belongs to it. ``casts`` says that parts are computed in float32 whatever the
-    model's type.
+    model's type. ``beside`` says that the first further argument of every layer, [B, S, p], is made of the tokens
+    alone: those of the layers above the cut are features too, beside the hidden states. ``projection`` is the path of
+    what a text tower has behind pooling (``towers.py``).
     """
 
     name: str
@@ -73,10 +75,12 @@ class Family:
     in_call_order: Callable[[Any, nn.ModuleList], list[nn.Module]] | None = None
     first: Callable[[Any, nn.Module], nn.Module] | None = None
     casts: bool = False
+    beside: bool = False
+    projection: str = ""
 
     def find_layers(self, transformer: nn.Module) -> list[nn.Module]:
         """The layers inside a transformers model of this family, one for each call: a shared layer is repeated."""
-        listed = _at(transformer, self.layers)
+        listed = at_path(transformer, self.layers)
         assert isinstance(listed, nn.ModuleList)
         return list(listed) if self.in_call_order is None else self.in_call_order(transformer, listed)
 
@@ -85,14 +89,20 @@ class Family:
         layers = self.find_layers(transformer)
         if self.first is not None:
             layers[0] = self.first(transformer, layers[0])
-        return layers[layer:]
+        return [_Beside(one) if self.beside else one for one in layers[layer:]]
+
+    def width(self, transformer: nn.Module, above: int) -> int:
+        """How many values a token's features have at a cut below so many layers."""
+        config = transformer.config.get_text_config()  # type: ignore[union-attr, operator]
+        return int(config.hidden_size) + (above * int(config.hidden_size_per_layer_input) if self.beside else 0)
 
     def find_top(self, transformer: nn.Module) -> list[nn.Module]:
         """The modules between the last layer and the token embeddings."""
-        return [_at(transformer, path) for path in self.top]
+        return [at_path(transformer, path) for path in self.top]
 
 
-def _at(module: Any, path: str) -> Any:
+def at_path(module: Any, path: str) -> Any:
+    """What is at a dotted path inside a module."""
     return reduce(getattr, path.split("."), module)
 
 
@@ -191,6 +201,20 @@ def _deberta_first(transformer: Any, layer: nn.Module) -> nn.Module:
     return layer if convolution is None else _WithConvolution(layer, convolution)
 
 
+class _Beside(nn.Module):
+    """A layer of features in which what it and the layers above it get of the tokens stands beside its input."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        self.widths = (int(layer.config.hidden_size), int(layer.config.hidden_size_per_layer_input))
+
+    def forward(self, features_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rest = features_BSd.shape[-1] - sum(self.widths)
+        hidden_BSd, own_BSp, rest_BSr = features_BSd.split([*self.widths, rest], -1)
+        return torch.cat([hidden_of(self.layer(hidden_BSd, own_BSp, *args, **kwargs)), rest_BSr], -1)
+
+
 FAMILIES = (
     Family("BERT", ("bert",), "encoder.layer", True, _bert_parts),
     Family("RoBERTa", ("roberta", "camembert"), "encoder.layer", True, _bert_parts),
@@ -198,6 +222,7 @@ FAMILIES = (
     Family("MPNet", ("mpnet",), "encoder.layer", True, _mpnet_parts),
     Family("DistilBERT", ("distilbert",), "transformer.layer", True, _distilbert_parts),
     Family("ELECTRA", ("electra",), "encoder.layer", True, _bert_parts),
+    Family("ERNIE", ("ernie",), "encoder.layer", True, _bert_parts),
     Family("ALBERT", ("albert",), "encoder.albert_layer_groups", True, _albert_parts, in_call_order=_albert_calls),
     Family(
         "DeBERTa-v2/v3",
@@ -208,12 +233,54 @@ FAMILIES = (
         first=_deberta_first,
     ),
     Family("ModernBERT", ("modernbert",), "layers", False, top=("final_norm",), casts=True),
+    Family("EuroBERT", ("eurobert",), "layers", True, top=("norm",), casts=True),
     Family("Nomic-BERT", ("nomic_bert",), "layers", True, casts=True),
+    Family("GTE", ("gte",), "layers", True),
+    Family("Jina v3", ("jina_embeddings_v3",), "layers", True),
     Family("T5 encoder", ("t5", "mt5"), "encoder.block", False, top=("encoder.final_layer_norm",), casts=True),
     Family("Qwen2/Qwen3", ("qwen2", "qwen3"), "layers", False, top=("norm",), casts=True),
     Family("Gemma 3", ("gemma3_text",), "layers", False, top=("norm",), casts=True),
-    Family("Llama/Mistral", ("llama", "mistral"), "layers", False, top=("norm",), casts=True),
+    Family(
+        "CLIP's texts",
+        ("clip", "metaclip_2"),
+        "text_model.encoder.layers",
+        True,
+        top=("text_model.final_layer_norm",),
+        casts=True,
+        projection="text_projection",
+    ),
+    Family(
+        "SigLIP's texts",
+        ("siglip", "siglip2"),
+        "text_model.encoder.layers",
+        True,
+        top=("text_model.final_layer_norm",),
+        casts=True,
+        projection="text_model.head",
+    ),
+    Family(
+        "EmbeddingGemma 2",
+        ("embedding_gemma2",),
+        "language_model.layers",
+        False,
+        top=("language_model.norm", "language_model.embedding_projection"),
+        casts=True,
+        beside=True,
+    ),
+    Family(
+        "EmbeddingGemma 2's text model",
+        ("embedding_gemma2_text",),
+        "layers",
+        False,
+        top=("norm", "embedding_projection"),
+        casts=True,
+        beside=True,
+    ),
+    # llama_bidirec is a subclass of Llama that comes with the models' own code.
+    Family("Llama/Mistral", ("llama", "llama_bidirec", "mistral"), "layers", False, top=("norm",), casts=True),
 )
+# How configurations call the number of experts of a layer.
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 STATIC = Family("static embedding", (), "", True)
 
 
@@ -230,9 +297,28 @@ def family_of(transformer: Any) -> Family:
                 transformer.config, "add_cross_attention", False
             ):
                 raise ModelError(f"{family.name} configured as a decoder cannot be attributed; use it as an encoder")
+            try:
+                family.find_layers(transformer)
+            except AttributeError:
+                raise ModelError(
+                    f"the layers of {type(transformer).__name__} are not where transformers' own {family.name} has "
+                    "them: the model's own code cannot be attributed; use a checkpoint for transformers' class"
+                ) from None
             return family
+    experts = experts_of(getattr(transformer, "config", None))
+    if experts:
+        raise ModelError(
+            f"models of type {model_type!r} cannot be attributed: each token goes to some of {experts} experts, and "
+            "that choice jumps along the path from the reference"
+        )
     supported = ", ".join(family.name for family in (*FAMILIES, STATIC))
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")
+
+
+def experts_of(config: Any) -> int:
+    """How many experts a layer of a mixture of experts has; 0 of other models."""
+    counts = (getattr(config, name, None) for name in EXPERT_COUNTS)
+    return next((int(count) for count in counts if isinstance(count, int) and count > 1), 0)
 
 
 def hidden_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:

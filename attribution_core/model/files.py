@@ -30,7 +30,7 @@ SAFETENSORS, PICKLED = ".safetensors", ".bin"
 DESCRIPTION_BYTES = 1 << 20
 READ_BESIDE_WEIGHTS = (".json", ".txt", ".model", ".spm")
 # Modules that have weights for certain; without a list of modules there is one transformer.
-WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense")
+WITH_WEIGHTS = ("Transformer", "CLIPModel", "StaticEmbedding", "Dense")
 
 
 def check_files(name: str, folder: Path) -> None:

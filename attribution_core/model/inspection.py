@@ -32,8 +32,13 @@ KINDS = {
     "no path integral exists",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
-    "MultiVectorEncoder": "it has an embedding for every token and scores by a sum of maxima: that is not a product of "
-    "two embeddings (its token similarities can be looked at as they are)",
+}
+# Architectures with code of their own that transformers has by now, under another name: what to do.
+OWN_CODE = {
+    "new": "transformers has its architecture 'new' as 'gte'; take a checkpoint of that model_type, as "
+    "alibaba-nlp-community/gte-multilingual-base",
+    "XLMRobertaLoRA": "transformers has its architecture as 'jina_embeddings_v3'; take a checkpoint of that "
+    "model_type, as jinaai/jina-embeddings-v3-hf",
 }
 
 
@@ -44,6 +49,9 @@ class ListedModule(NamedTuple):
     kind: str
 
 
+# What late-interaction models are called by sentence-transformers, PyLate and Stanford's ColBERT.
+LATE_TYPES = ("MultiVectorEncoder", "ColBERT")
+STANFORD = "HF_ColBERT"
 # sentence-transformers gives every model that it loads these two: a prompt called "passage" alone, or a default one
 # alone, is then not the prompt of a document.
 EMPTY_PROMPTS = {"query": "", "document": ""}
@@ -71,9 +79,18 @@ class ModelFiles:
         listed = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
         return [ListedModule(str(one.get("path") or ""), str(one.get("type") or "")) for one in listed]
 
+    @property
+    def late(self) -> bool:
+        """Whether the model has an embedding for each token and scores by a sum of maxima (late interaction)."""
+        kinds = self.object(CONFIG).get("architectures")
+        stanford = isinstance(kinds, list) and STANFORD in kinds
+        return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
+
     def config(self, role: str = "text") -> dict[str, Any]:
-        """Return the configuration of the transformer that reads texts of ``role``."""
-        return self.object(self._transformer(role), CONFIG)
+        """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""
+        config = self.object(self._transformer(role), CONFIG)
+        inner = config.get("text_config")
+        return (inner | config) if isinstance(inner, dict) else config
 
     def size(self, role: str, names: tuple[str, ...]) -> int | None:
         """Return the first of the configuration's fields ``names`` that is a size; None where it has none of them."""
@@ -194,6 +211,11 @@ def refuse_by_description(name: str) -> None:
         kind = "CrossEncoder"
     if kind in KINDS:
         raise ModelError(f"model {name} cannot be attributed: {KINDS[kind]}")
+    for architecture in (str(config.get("model_type")), first):
+        if architecture in OWN_CODE:
+            raise ModelError(
+                f"model {name} cannot be attributed: it runs code of its own, and {OWN_CODE[architecture]}"
+            )
     own = [files.object(module.path, CONFIG) for module in files.modules[:1]]
     if any(one.get("quantization_config") for one in (config, *own)):
         raise ModelError(

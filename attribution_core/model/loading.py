@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
 from attribution_core.errors import ModelError
 from attribution_core.model.checkpoint import LoadingReports, check_finite
 from attribution_core.model.files import check_files
 from attribution_core.model.hub import check_available, local_folder, place_of, why_not
-from attribution_core.model.inspection import refuse_by_description
+from attribution_core.model.inspection import ModelFiles, refuse_by_description
+from attribution_core.model.modules import AnyModel
 from attribution_core.training.shift import ShiftedTransformer
 
 # torch.load and transformers' from_pretrained are one for all threads, and both are replaced while a model loads.
@@ -23,13 +24,15 @@ _loading = threading.Lock()
 
 
 def load_model(
-    model: SentenceTransformer | str | Path,
+    model: AnyModel | str | Path,
     *,
     device: str | None = None,
     trust_remote_code: bool = False,
     pickled_weights: bool = False,
-) -> tuple[str, SentenceTransformer]:
+) -> tuple[str, AnyModel]:
     """A model and its name, from a loaded model, a folder, or a name on the Hugging Face hub.
+
+    What its files call a late-interaction model is loaded as one.
 
     Without ``pickled_weights`` weights load from safetensors only, because a pickled file can run code when it is
     opened; without ``trust_remote_code`` no code in the model's folder is run.
@@ -64,13 +67,14 @@ def load_model(
     return name, loaded
 
 
-def _loaded(name: str, arguments: dict[str, Any]) -> SentenceTransformer:
+def _loaded(name: str, arguments: dict[str, Any]) -> AnyModel:
     """sentence-transformers' own loading, with tokenpair's module classes allowed beside its own.
 
     It imports no other class unless ``trust_remote_code`` is set, which would let the model's own files run as well.
     """
     allowed = {f"{one.__module__}.{one.__qualname__}": one for one in (ShiftedTransformer,)}
-    return SentenceTransformer._load_with_module_classes(name, allowed, **arguments)
+    kind = MultiVectorEncoder if ModelFiles(name).late else SentenceTransformer
+    return kind._load_with_module_classes(name, allowed, **arguments)
 
 
 @contextlib.contextmanager

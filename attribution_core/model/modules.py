@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, StaticEmbedding
 from torch import nn
 
 from attribution_core.errors import ModelError, SettingError
+from attribution_core.model.towers import modules_inside, tower_of
 
 Role = Literal["text", "query", "document"]
-Similarity = Literal["cosine", "dot"]
+Similarity = Literal["cosine", "dot", "maxsim", "meanmaxsim"]
+# A model of one vector a text, and a late-interaction model of one a token.
+AnyModel = SentenceTransformer | MultiVectorEncoder
 POOLING_MODES = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "max")
 
 
@@ -22,8 +25,18 @@ def pooling_modes(pooling: Any) -> tuple[str, ...]:
     return (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
 
 
-def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
+def is_late(model: AnyModel) -> bool:
+    """Whether a model has a vector for each token and scores by a sum of maxima."""
+    return isinstance(model, MultiVectorEncoder)
+
+
+def similarity_of(model: AnyModel, asked: str | None) -> Similarity:
+    """The similarity that was ``asked`` for, or else the model's own; SettingError where it cannot be attributed."""
     name = str(asked or model.similarity_fn_name or "cosine")
+    if is_late(model):
+        if name not in ("maxsim", "meanmaxsim"):
+            raise SettingError(f"similarity {name!r}: a late-interaction model scores by 'maxsim' or 'meanmaxsim'")
+        return "maxsim" if name == "maxsim" else "meanmaxsim"
     if name in ("euclidean", "manhattan"):
         raise SettingError(
             f"similarity {name!r} cannot be attributed: it is not a product of two embeddings, so it does not split "
@@ -34,7 +47,7 @@ def similarity_of(model: SentenceTransformer, asked: str | None) -> Similarity:
     return "cosine" if name == "cosine" else "dot"
 
 
-def route_of(model: SentenceTransformer, role: Role) -> list[nn.Module]:
+def route_of(model: AnyModel, role: Role) -> list[nn.Module]:
     """Return the modules that read a text of ``role``, in their order; of a Router those of its route.
 
     Raises:
@@ -58,7 +71,7 @@ def is_static(modules: list[nn.Module]) -> bool:
     return bool(modules) and isinstance(modules[0], StaticEmbedding)
 
 
-def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
+def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[Any, Any, list[nn.Module]]:
     """Transformer, pooling and head of a model made of modules that can be attributed.
 
     A StaticEmbedding is its own pooling.
@@ -68,6 +81,8 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
     """
     modules = route_of(model, role)
     names = " → ".join(type(module).__name__ for module in modules)
+    if (tower := tower_of(modules[0]) if modules else None) is not None:
+        modules = [modules[0], *modules_inside(modules[0], tower), *modules[1:]]
     whose = "" if len(modules) == len(model) and role == "text" else f" for a {role}"
     if is_static(modules):
         modules = [modules[0], *modules]
@@ -77,7 +92,9 @@ def cut_modules(model: SentenceTransformer, role: Role, similarity: Similarity) 
             + _why_not(modules)
         )
     else:
-        _check_transformer(modules[0])
+        check_transformer(modules[0])
+        if getattr(modules[0], "query_expansion", None) is not None:
+            raise ModelError("a model that expands its queries with mask tokens and pools them cannot be attributed")
         for mode in pooling_modes(modules[1]):
             if mode not in POOLING_MODES:
                 raise ModelError(f"pooling {mode!r} cannot be attributed; supported are {', '.join(POOLING_MODES)}")
@@ -104,10 +121,8 @@ def check_shiftable(pooling: Any) -> None:
         raise ModelError("a model with max pooling cannot be shifted: the maximum of differences is no difference")
 
 
-def _check_transformer(transformer: Any) -> None:
+def check_transformer(transformer: Any) -> None:
     """ModelError for a transformer that does not read plain text with weights that have a derivative."""
-    if getattr(transformer, "query_expansion", None) is not None:
-        raise ModelError("a model that expands its queries with mask tokens cannot be attributed")
     if "message" in getattr(transformer, "modality_config", {}):
         raise ModelError(
             "the model reads its texts through a chat template, so its tokens have no place in the text; "
@@ -129,7 +144,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     names = {type(module).__name__ for module in modules}
     modalities = {one for module in modules for one in getattr(module, "modalities", [])}
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
-        return ". It is a multimodal model, whose towers pool inside themselves: neither side can be attributed"
+        return ". It is a multimodal model; of those only CLIP's and SigLIP's texts can be attributed"
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
         return ". It is a sparse encoder, whose embedding keeps only the largest values: that is not smooth"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:
@@ -137,7 +152,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     return ""
 
 
-def text_lengths(model: SentenceTransformer) -> list[tuple[object, ...]]:
+def text_lengths(model: AnyModel) -> list[tuple[object, ...]]:
     """How many tokens each transformer of the model reads, by role."""
     names = ("query_length", "document_length", "max_seq_length")
     return [tuple(getattr(m, name) for name in names) for m in model.modules() if isinstance(m, Transformer)]

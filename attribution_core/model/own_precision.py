@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sentence_transformers.util.similarity import mean_maxsim_pairwise
+
+from attribution_core.model.modules import is_late
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from attribution_core.model.modules import AnyModel
 
 # Alike, related and unrelated, short and long.
 PAIRS = (
@@ -40,7 +43,7 @@ class OwnPrecision:
     pairs: int
 
 
-def own_precision(model: SentenceTransformer, copy: SentenceTransformer, roles: Sequence[str]) -> OwnPrecision | None:
+def own_precision(model: AnyModel, copy: AnyModel, roles: Sequence[str]) -> OwnPrecision | None:
     """What the scores of ``model`` and of its float32 ``copy`` differ by; None where it has float32 weights itself."""
     if model.dtype not in (torch.float16, torch.bfloat16):
         return None
@@ -53,11 +56,16 @@ def own_precision(model: SentenceTransformer, copy: SentenceTransformer, roles: 
     return OwnPrecision(str(model.dtype).removeprefix("torch."), float(difference), len(PAIRS))
 
 
-def _scores(model: SentenceTransformer, roles: Sequence[str]) -> Any:
-    """Cosines of the built-in pairs, which are dot products in units of the norms as well."""
-    sides = []
+def _scores(model: AnyModel, roles: Sequence[str]) -> Any:
+    """Scores of the built-in pairs in units of the norms: cosines, or mean maxima of cosines of late interaction."""
+    sides: list[Any] = []
     for side, role in enumerate(roles):
         encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
         texts = [pair[side] for pair in PAIRS]
+        if is_late(model):
+            sides.append([one.float().cpu() for one in encode(texts, normalize_embeddings=True)])
+            continue
         sides.append(encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu())
+    if is_late(model):
+        return mean_maxsim_pairwise(*sides)
     return torch.nn.functional.cosine_similarity(sides[0], sides[1])

@@ -13,12 +13,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
+import torch
 from tokenizers import Encoding, Tokenizer
 
 from attribution_core.errors import ModelError
 from attribution_core.model.inspection import prompt_of
-from attribution_core.model.modules import Role
+from attribution_core.model.modules import AnyModel, Role
+from attribution_core.model.towers import why_no_text
 from attribution_core.text.grouping import Unit
 from attribution_core.text.plain import Tokens
 from attribution_core.text.tokenized import ReadText, read_texts
@@ -74,9 +75,7 @@ class Reader:
     ``transformer``; ``prompts`` are those asked for by role.
     """
 
-    def __init__(
-        self, model: SentenceTransformer, transformer: Any, route: Role, prompts: dict[str, str | None]
-    ) -> None:
+    def __init__(self, model: AnyModel, transformer: Any, route: Role, prompts: dict[str, str | None]) -> None:
         self.model = model
         self.transformer = transformer
         # A Router's own tokenizer is that of its first route.
@@ -85,6 +84,8 @@ class Reader:
         self.prompts = prompts
         self._direct: dict[tuple[Role, str, int | None], _Direct | None] = {}
         self._names: dict[int, str] = {}
+        # sentence-transformers takes some strings for the address of an image where the model has images.
+        self._media = set(getattr(transformer, "modalities", ["text"])) != {"text"}
 
     def read(self, texts: Sequence[str], role: Role, unit: Unit) -> list[ReadText]:
         """Tokenise texts by the model's own rules for a role, with offsets, kinds and groups.
@@ -101,6 +102,9 @@ class Reader:
                 read += read_texts(
                     some, tokens, role, prompt, prompt_length, unit, limit, self.count_tokens, self.name_tokens
                 )
+        if self._media:
+            for one in read:
+                one.problem = one.problem or why_no_text(self.transformer, one.text, one.ids_S)
         return read
 
     def prompt(self, role: Role) -> str:
@@ -170,14 +174,16 @@ class Reader:
         extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         try:
             read = self.model.preprocess(
-                texts,
+                [{"text": text} for text in texts] if self._media else texts,
                 prompt=prompt or None,
                 processing_kwargs={"text": extra},
                 **({} if task == "text" else {"task": task}),
             )
         except NotImplementedError as error:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed") from error
-        seen_NS = read["attention_mask"].bool()
+        seen_NS = read.get("attention_mask", torch.ones_like(read["input_ids"])).bool()
+        if (more_NS := read.get("query_expansion_positions")) is not None:
+            seen_NS &= ~more_NS.bool()
         types_NS = read.get("token_type_ids")
         span_T2 = read["offset_mapping"][seen_NS].numpy().astype(np.int64)
         prompt_length = read.get("prompt_length")

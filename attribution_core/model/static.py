@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from attribution_core.memory import LayerShape
 from attribution_core.model.batch import TextBatch, padded
 from attribution_core.model.encoder import Encoder
 from attribution_core.model.families import STATIC, LayerParts
-from attribution_core.model.modules import Role, is_static, route_of
+from attribution_core.model.modules import Role
 from attribution_core.model.reading import Reader, tokens_of
 from attribution_core.text.plain import Tokens
 from attribution_core.text.tokenized import ReadText
@@ -130,9 +129,3 @@ class StaticReader(Reader):
 
     def _vocabulary(self, ids: list[int]) -> list[str]:
         return [self.tokenizer.id_to_token(one) for one in ids]
-
-
-def make_encoder(model: SentenceTransformer, *, role: Role, **settings: Any) -> Encoder:
-    """The encoder of the route that a text of ``role`` takes; settings are those of :class:`Encoder`."""
-    kind = StaticEncoder if is_static(route_of(model, role)) else Encoder
-    return kind(model, role=role, **settings)

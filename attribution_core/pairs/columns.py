@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution_core.results import Contributions, PairAttribution
+from attribution_core.results import Contributions, ExplainedText, Match, PairAttribution
 
 EMBEDS_TO_ZERO = "its embedding is zero, so it has no cosine with any text"
 # Shares of a pair's cells whose sums are stored.
@@ -79,6 +79,11 @@ class PairColumns:
     (``attribution_core.text.words.word_key``), ``largest`` [P, 6] the sums of the shares ``SHARES`` of cells that are
     largest by absolute value (at least one). ``top_i``, ``top_j`` and ``top_value`` are the strongest cells of two
     groups of text, strongest first, ties in reading order.
+
+    Of late interaction there are more: ``interactions`` beside ``cells``, ``top_interaction`` beside ``top_value``, and
+    where the model matched: output token ``match_i`` of the first text met ``match_j`` of the second, places among
+    their tokens, and gave ``match_value``. ``ties`` counts the outputs of the first text that are exactly as near to
+    another output of the second. All are None for other models.
     """
 
     setting: Setting
@@ -104,6 +109,12 @@ class PairColumns:
     top_i: Ragged | None = None
     top_j: Ragged | None = None
     top_value: Ragged | None = None
+    interactions: Ragged | None = None
+    top_interaction: Ragged | None = None
+    match_i: Ragged | None = None
+    match_j: Ragged | None = None
+    match_value: Ragged | None = None
+    ties: Ints | None = None
     # Texts of pairs that were computed again with more nodes, by pair.
     again: dict[int, tuple[Contributions, Contributions]] = field(default_factory=dict)
 
@@ -118,6 +129,7 @@ class PairColumns:
         """One pair, with its matrix; NaN where word pairs were not asked for."""
         a, b = (one.explained for one in self.texts_of(at))
         shape = (len(a.groups), len(b.groups))
+        interactions = None if self.interactions is None else self.interactions[at].reshape(shape)
         return PairAttribution(
             a=a,
             b=b,
@@ -136,6 +148,18 @@ class PairColumns:
             similarity=self.setting.similarity,
             layer=self.setting.layer,
             model=self.setting.model,
+            interactions=interactions,
+            matches=self._matches(at, a, b),
+        )
+
+    def _matches(self, at: int, a: ExplainedText, b: ExplainedText) -> tuple[Match, ...] | None:
+        if self.match_i is None or self.match_j is None or self.match_value is None:
+            return None
+        of_a, of_b = a.groups.of_token, b.groups.of_token
+        matched = zip(*(one[at].tolist() for one in (self.match_i, self.match_j, self.match_value)), strict=True)
+        return tuple(
+            Match(of_a[i], of_b[j], a.groups.labels[of_a[i]], b.groups.labels[of_b[j]], i, j, value)
+            for i, j, value in matched
         )
 
     def replace(self, at: int, other: PairColumns) -> None:

@@ -90,7 +90,7 @@ class PairProducts:
         self, texts: Sequence[Contributions], edges: NDArray[np.int64], pulled: Pulled | None = None
     ) -> tuple[PairColumns, Ints]:
         """The pairs ``edges`` [P, 2] of numbered texts that have a score, and their places among all."""
-        table = TextTable.of(texts, self.completion, pulled or Pulled({}))
+        table = TextTable.with_contributions(texts, self.completion, pulled or Pulled({}))
         defined = np.arange(len(edges))
         if self.cosine:
             defined = np.flatnonzero((table.length_N[edges] > SHORTEST).all(1))

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution_core.pairs.columns import SHARES, Doubles, Ints, PairColumns, Ragged
+from attribution_core.pairs.cells import CellSums
+from attribution_core.pairs.columns import Doubles, Ints, PairColumns
 from attribution_core.pairs.completion import Completion
+from attribution_core.pairs.groups import GroupTable
 from attribution_core.results import Contributions, Floats
-from attribution_core.text.words import word_key
 
 # An embedding whose norm is at most this counts as zero: sentence-transformers divides by no smaller norm.
 SHORTEST = 1e-12
@@ -22,10 +23,6 @@ SHORTEST = 1e-12
 TILE_CELLS = 1 << 16
 # One side of a tile: the places of its groups, their sums, and their products with the other side's embedding.
 Side = tuple[Ints, Doubles, Doubles]
-# Behind every real cell when cells are sorted.
-LAST = np.uint64(np.iinfo(np.uint64).max)
-PLACE_BITS = np.uint64(32)
-PLACE = np.uint64((1 << 32) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +37,16 @@ class Pulled:
 
 
 @dataclass(frozen=True, eq=False)
-class TextTable:
-    """N texts with X groups in all, one behind the other; those of text n begin at ``first_N1[n]``.
+class TextTable(GroupTable):
+    """The groups of N texts, and their contributions.
 
     ``completed_XD`` are completed contributions, with a row of zeros behind them and zero for pulled texts, whose
     products are in ``products``. ``own_X`` is ĉ_i · e / ‖e‖² with the text's own embedding e, of contributions ĉ that
-    sum to e; it sums to 1, and is zero for an embedding of length zero, which has no lift. ``word_X`` numbers distinct
-    words; groups that are no text have none (−1).
+    sum to e; it sums to 1, and is zero for an embedding of length zero, which has no lift.
     """
 
-    count_N: Ints
-    first_N1: Ints
     completed_XD: Floats
-    share_X: Doubles
     own_X: Doubles
-    text_X: NDArray[np.bool_]
-    word_X: Ints
     ends_N2D: Doubles
     target_ND: Doubles | None
     inherited_ND: Floats | None
@@ -64,11 +55,11 @@ class TextTable:
     pulled: Pulled
 
     @staticmethod
-    def of(texts: Sequence[Contributions], completion: Completion, pulled: Pulled) -> TextTable:
+    def with_contributions(texts: Sequence[Contributions], completion: Completion, pulled: Pulled) -> TextTable:
         """The table of ``texts``, whose contributions or, of those in ``pulled``, products are known."""
-        count_N = np.fromiter((one.text.group_count for one in texts), np.int64, len(texts))
-        first_N1 = np.concatenate([[0], np.cumsum(count_N)])
-        of_X = np.repeat(np.arange(len(texts)), count_N)
+        groups = GroupTable.of([one.text for one in texts])
+        share_X = groups.share_X[:-1]
+        of_X = np.repeat(np.arange(len(texts)), groups.count_N)
         width = len(texts[0].embedding_D) if texts else 0
         dtype = texts[0].embedding_D.dtype if texts else np.float32
         # Behind them a row of zeros, for what is padded.
@@ -84,8 +75,6 @@ class TextTable:
         raw_X = np.concatenate([*own, np.zeros(0, dtype)]).astype(np.float64)
         ends_N2D = np.array([(one.embedding_D, one.reference_D) for one in texts], np.float64)
         ends_N2D = ends_N2D.reshape(len(texts), 2, width)
-        share_X = np.concatenate([one.text.shares_G for one in texts]) if texts else np.zeros(0)
-        text_X = np.concatenate([one.text.text_G for one in texts]) if texts else np.zeros(0, bool)
         inherited_ND: Floats | None = None
         if texts and completion.inherited(texts[0]) is not None:
             inherited_ND = np.array([completion.inherited(one) for one in texts], dtype)
@@ -100,13 +89,9 @@ class TextTable:
         own_X = raw_X + share_X * along_N[of_X]
         own_X = np.divide(own_X, square_N[of_X], out=np.zeros_like(own_X), where=square_N[of_X] > 0)
         return TextTable(
-            count_N=count_N,
-            first_N1=first_N1,
+            **vars(groups),
             completed_XD=completed_XD,
-            share_X=np.append(share_X, 0.0),
             own_X=np.append(own_X, 0.0),
-            text_X=np.append(text_X, False),
-            word_X=np.append(_word_numbers(texts, text_X), -1),
             ends_N2D=ends_N2D,
             target_ND=np.array([completion.target(one) for one in texts]) if completion.sums_to == "centred" else None,
             inherited_ND=inherited_ND,
@@ -114,11 +99,6 @@ class TextTable:
             products={at: texts[at].values_GD for at in pulled.columns},
             pulled=pulled,
         )
-
-    def groups(self, texts: Ints) -> Ints:
-        """The places in X of each text's groups, [texts, most groups]; the row of zeros where a text has fewer."""
-        offset = np.arange(int(self.count_N[texts].max(initial=1)))
-        return np.where(offset < self.count_N[texts][:, None], self.first_N1[texts][:, None] + offset, -1)
 
     def across(self, values_pID: NDArray[np.floating], own: Ints, other: Ints, groups_own: Ints) -> Doubles:
         """Score-exact ĉ_i(own) · e(other), [p, I], from contributions that are completed with something else."""
@@ -179,23 +159,6 @@ class TextTable:
         return ends_p2D[:, 0] if self.inherited_ND is not None else ends_p2D[:, 0] - ends_p2D[:, 1]
 
 
-def _word_numbers(texts: Sequence[Contributions], text_X: NDArray[np.bool_]) -> Ints:
-    """A number for each distinct word, −1 where a group is no text."""
-    known: dict[str, int] = {}
-    keys: dict[str, int] = {}
-    numbers = np.empty(len(text_X), np.int64)
-    at = 0
-    for one in texts:
-        for label in one.text.labels:
-            number = known.get(label)
-            if number is None:
-                number = known[label] = keys.setdefault(word_key(label), len(keys))
-            numbers[at] = number
-            at += 1
-    numbers[~text_X] = -1
-    return numbers
-
-
 @dataclass(eq=False)
 class Tiles:
     """Writes the pairs of ``out``, a tile at a time; ``across`` says that lifts need products with embeddings."""
@@ -207,7 +170,7 @@ class Tiles:
     across: bool
 
     def __post_init__(self) -> None:
-        self._top: list[tuple[Ints, Ints, Ints, Ints, Floats]] = []
+        self._sums = None if self.top_k is None else CellSums(self.table, self.out, self.top_k)
 
     def compute(self, pairs: Ints) -> None:
         """The columns of ``pairs``, all of one kind: computed alone, or the first or the second text pulled."""
@@ -229,24 +192,13 @@ class Tiles:
         )
         if out.cells is not None:
             self._store_cells(pairs, matrix_pIJ)
-        if self.top_k is not None:
-            self._sums(pairs, matrix_pIJ, rows_pI, cols_pJ, groups_a, groups_b)
+        if self._sums is not None:
+            self._sums.add(pairs, matrix_pIJ, rows_pI, cols_pJ, groups_a, groups_b)
 
     def finish(self) -> None:
         """Join the strongest cells of all tiles, in the order of the pairs."""
-        if self.top_k is None:
-            return
-        sizes = np.zeros(len(self.out), np.int64)
-        for pairs, *_ in self._top:
-            np.add.at(sizes, pairs, 1)
-        self.out.top_i = Ragged.of_sizes(sizes, np.int64)
-        first = self.out.top_i.first
-        self.out.top_j = Ragged(first, np.zeros(int(first[-1]), np.int64))
-        self.out.top_value = Ragged(first, np.zeros(int(first[-1]), np.float32))
-        for pairs, rank, i, j, value in self._top:
-            at = first[pairs] + rank
-            self.out.top_i.values[at], self.out.top_j.values[at], self.out.top_value.values[at] = i, j, value
-        self._top.clear()
+        if self._sums is not None:
+            self._sums.finish()
 
     def _products(
         self, a: Ints, b: Ints, groups_a: Ints, groups_b: Ints
@@ -299,54 +251,3 @@ class Tiles:
             range(len(pairs)), pairs.tolist(), rows_p.tolist(), cols_p.tolist(), strict=True
         ):
             cells[pair][...] = matrix_pIJ[at, :rows, :cols].ravel()
-
-    def _sums(
-        self, pairs: Ints, matrix_pIJ: Floats, rows_pI: Doubles, cols_pJ: Doubles, groups_a: Ints, groups_b: Ints
-    ) -> None:
-        """What is stored of the matrices beside their strongest cells, and these."""
-        table, out = self.table, self.out
-        assert out.positive is not None
-        assert out.negative is not None
-        assert out.special is not None
-        assert out.exact is not None
-        assert out.largest is not None
-        assert self.top_k is not None
-        p, width_i, width_j = matrix_pIJ.shape
-        exact_pIJ = matrix_pIJ.astype(np.float64)
-        out.positive[pairs] = np.maximum(exact_pIJ, 0.0).sum((1, 2))
-        out.negative[pairs] = np.minimum(exact_pIJ, 0.0).sum((1, 2))
-        text_pI, text_pJ = table.text_X[groups_a], table.text_X[groups_b]
-        other_pI, other_pJ = (~text_pI).astype(np.float64), (~text_pJ).astype(np.float64)
-        # Rows and columns of special tokens, less the cells that are in both.
-        both_pI = (exact_pIJ @ other_pJ[:, :, None])[:, :, 0]
-        out.special[pairs] = (rows_pI * other_pI).sum(1) + (cols_pJ * other_pJ).sum(1) - (both_pI * other_pI).sum(1)
-        words_pI, words_pJ = table.word_X[groups_a], table.word_X[groups_b]
-        same_pIJ = (words_pI[:, :, None] == words_pJ[:, None, :]) & text_pI[:, :, None]
-        out.exact[pairs] = (exact_pIJ * same_pIJ).sum((1, 2))
-
-        cells = width_i * width_j
-        place_C = np.arange(cells, dtype=np.uint64)
-        there_pIJ = (groups_a >= 0)[:, :, None] & (groups_b >= 0)[:, None, :]
-        # By strength, then in reading order: a float's bits ascend with its absolute value.
-        strength_pC = np.abs(matrix_pIJ).view(np.uint32).reshape(p, cells)
-        key_pC = ((~strength_pC).astype(np.uint64) << PLACE_BITS) | place_C
-        key_pC[~there_pIJ.reshape(p, cells)] = LAST
-        key_pC.sort(1)
-        count_p = there_pIJ.sum((1, 2))
-        counts_pk = np.maximum(1, np.ceil(np.array(SHARES) * count_p[:, None] - 1e-9)).astype(np.int64)
-        half = int(counts_pk.max())
-        other = (groups_a >= 0).sum(1) * (groups_b >= 0).sum(1) - text_pI.sum(1) * text_pJ.sum(1)
-        prefix = min(cells, max(half, self.top_k + int(other.max())))
-        # Padding has no place of its own.
-        order_pC = (key_pC[:, :prefix] & PLACE).astype(np.int64)
-        order_pC[key_pC[:, :prefix] == LAST] = 0
-        sorted_pC = np.take_along_axis(matrix_pIJ.reshape(p, cells), order_pC, 1)
-        cumulated_pC = np.cumsum(sorted_pC[:, :half], axis=1, dtype=np.float64)
-        out.largest[pairs] = np.take_along_axis(cumulated_pC, counts_pk - 1, 1)
-        text_pC = (text_pI[:, :, None] & text_pJ[:, None, :]).reshape(p, cells)
-        kept_pC = np.take_along_axis(text_pC, order_pC, 1) & (key_pC[:, :prefix] != LAST)
-        rank_pC = np.cumsum(kept_pC, axis=1) - 1
-        kept_pC &= rank_pC < self.top_k
-        row, column = np.nonzero(kept_pC)
-        place = order_pC[row, column]
-        self._top.append((pairs[row], rank_pC[row, column], place // width_j, place % width_j, sorted_pC[row, column]))

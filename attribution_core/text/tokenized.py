@@ -17,6 +17,11 @@ from attribution_core.text.plain import TEXT, Bools, Ints, Tokens, group_plain
 if TYPE_CHECKING:
     from attribution_core.model.modules import Role  # torch, which reading texts does not need
 
+# The arrays of a text: first those with one entry a token.
+_ARRAYS = (
+    *("ids_S", "types_S", "kept_S", "of_token_S", "scored_S", "attended_S"),
+    *("kind_G", "text_G", "start_G", "end_G", "shares_G"),
+)
 # What the tokens of a prompt and a text, and their ids, are called.
 NameTokens = Callable[[str, list[int]], Sequence[str]]
 
@@ -43,7 +48,8 @@ class ReadText:
     ``kept_S`` marks the tokens that the reference keeps, ``of_token_S`` is a token's group. ``kind_G`` (places in
     ``KINDS``), ``text_G`` (of kind text), ``start_G``, ``end_G`` and ``shares_G`` are what :class:`Groups` says of its
     groups. All are views of arrays of many texts and must not be written to. ``problem`` says why the text cannot be
-    attributed, if so.
+    attributed, if so. For late interaction ``scored_S`` marks the tokens whose outputs are scored, and ``attended_S``
+    those that other tokens attend to, None where that is all.
     """
 
     text: str
@@ -64,6 +70,8 @@ class ReadText:
     truncated: bool = False
     cut_at: int | None = None
     problem: str | None = None
+    scored_S: Bools | None = None
+    attended_S: Bools | None = None
     _tokens: tuple[str, ...] | None = None
     _groups: Groups | None = None
     _labels: tuple[str, ...] | None = None
@@ -127,7 +135,7 @@ class ReadText:
     def by_itself(self) -> ReadText:
         """The same in arrays of its own, which keep no other text in memory."""
         own: ReadText = copy.copy(self)
-        for name in ("ids_S", "types_S", "kept_S", "of_token_S", "kind_G", "text_G", "start_G", "end_G", "shares_G"):
+        for name in _ARRAYS:
             values = getattr(self, name)
             setattr(own, name, None if values is None else values.copy())
         return own

@@ -171,6 +171,8 @@ class ShiftedTransformer(Transformer):
     def _refuse_unless_text(self) -> None:
         if self.tokenizer is None or not self.tokenizer.is_fast:
             raise ModelError("the model's tokenizer gives no character offsets; a fast tokenizer is needed")
+        if self.module_output_name != "token_embeddings":
+            raise ModelError("a text tower pools inside itself, so its token embeddings cannot be shifted")
         if "message" in self.modalities:
             raise ModelError("a model that reads chat messages cannot be shifted: it has no reference of plain tokens")
         if self.query_expansion is not None:

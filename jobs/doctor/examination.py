@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
@@ -19,7 +18,7 @@ from attribution_core.attribution import Attributor
 from attribution_core.directions.structured import supports
 from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
-from attribution_core.model.modules import route_of
+from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import PairAttribution, text_cells
 from jobs.config.model_folder import folder_at_hand
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
@@ -42,6 +41,7 @@ def examine(
     seconds: float = 60.0,
     device: str | None = None,
     trust_remote_code: bool = False,
+    pickled_weights: bool = False,
     echo: Echo = lambda line: None,
 ) -> Diagnosis:
     """Examine a model: a folder, or a name on the hub.
@@ -54,7 +54,7 @@ def examine(
         TokenpairError: where the model cannot be attributed, or not with that reference, with the reason.
     """
     echo(f"loading {name}")
-    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    _, loaded = load_model(name, device=device, trust_remote_code=trust_remote_code, pickled_weights=pickled_weights)
     mode = mode or usual_mode(loaded)
     settings: dict[str, Any] = {"mode": mode, "similarity": similarity, "reference": reference}
     lowest = Attributor(loaded, layer=-1, **settings)
@@ -98,20 +98,20 @@ def examine(
     )
 
 
-def usual_mode(model: SentenceTransformer) -> str:
+def usual_mode(model: AnyModel) -> str:
     """``retrieval`` where the model has prompts or routes for queries or documents, else ``symmetric``."""
     named = any(model.prompts.get(name) for names in PROMPT_NAMES.values() for name in names)
     routed = any(isinstance(module, Router) for module in model)
     return "retrieval" if named or routed else "symmetric"
 
 
-def _encoded(model: SentenceTransformer, texts: Sequence[str], role: str, batch: int) -> Any:
+def _encoded(model: AnyModel, texts: Sequence[str], role: str, batch: int) -> Any:
     encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
     return encode(list(texts), batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
 
 
 def _scores(
-    attributor: Attributor, loaded: SentenceTransformer, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
+    attributor: Attributor, loaded: AnyModel, attributed: list[PairAttribution], pairs: list[tuple[str, str]]
 ) -> Scores:
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score

@@ -61,12 +61,17 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     Raises:
         ModelError: where it cannot be loaded, attributed or shifted, with the reason.
     """
+    from sentence_transformers import SentenceTransformer
+
+    from attribution_core.errors import ModelError
     from attribution_core.model.loading import load_model
     from attribution_core.model.modules import cut_modules
     from attribution_core.training.shift import shift_model
 
     device = "cpu" if job.workers.gpus == 0 else None
     _, model = load_model(job.model, device=device, trust_remote_code=job.trust_remote_code)
+    if not isinstance(model, SentenceTransformer):
+        raise ModelError(f"model {job.model} cannot be trained: exact models have one embedding a text")
     cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from attribution_core.model.encoder import Encoder, Role
 from attribution_core.model.loading import load_model
-from attribution_core.model.static import StaticEncoder, make_encoder
+from attribution_core.model.making import make_encoder
+from attribution_core.model.static import StaticEncoder
 from attribution_core.pairs.tiles import SHORTEST
 from attribution_core.text.tokenized import ReadText
 from jobs.analysis.faithfulness.orders import Values
