@@ -156,6 +156,8 @@ class Contributor:
     ) -> list[Contributions]:
         results: dict[int, Contributions] = {}
         waiting = self._first_counts(texts)
+        # An interval's nodes do not tell where maxima change their rows.
+        without_rule = set(range(len(texts))) if self.encoder.takes_maxima else set()
         while waiting:
             count = min(waiting)
             places = waiting.pop(count)
@@ -165,7 +167,9 @@ class Contributor:
             ):
                 own = [places[at] for at in window]
                 goal = tolerance_of(texts[own[0]].role, tolerance)
-                computed = self._window([texts[at] for at in own], [cotangents[at] for at in own], goal, count)
+                steep = [row for row, at in enumerate(own) if count >= STEEP_NODES and at not in without_rule]
+                computed = self._window([texts[at] for at in own], [cotangents[at] for at in own], goal, count, steep)
+                without_rule.update(own[row] for row in steep)
                 results.update((own[row], one) for row, one in computed.items())
                 missed += [at for row, at in enumerate(own) if row not in computed]
             if missed:
@@ -199,9 +203,17 @@ class Contributor:
     # One window of texts of like length ------------------------------------------------------------------------
 
     def _window(
-        self, texts: list[ReadText], cotangents: list[NDArray[Any] | None], tolerance: float, count: int
+        self,
+        texts: list[ReadText],
+        cotangents: list[NDArray[Any] | None],
+        tolerance: float,
+        count: int,
+        steep: list[int],
     ) -> dict[int, Contributions]:
-        """Contributions of those texts for which ``count`` nodes are enough, by their place in the window."""
+        """Contributions of those texts for which ``count`` nodes are enough, by their place in the window.
+
+        Those of ``steep`` for which they are not get a rule of their own, where one is within the allowed nodes.
+        """
         batch = self.encoder.batch(texts)
         embedding_BD = self.products.embed(batch.x_BSd, batch)
         reference_BD = self._references(texts, batch)
@@ -236,13 +248,11 @@ class Contributor:
                 )
 
         settle(list(range(len(texts))), whole, count, self.mesh)
-        # An interval's nodes do not tell where maxima change their rows.
-        if count >= STEEP_NODES and not self.encoder.takes_maxima:
-            for row in [row for row in range(len(texts)) if row not in out]:
-                rule = self._own_rule(batch.select([row]), tolerance * float(whole.norm_B[row]))
-                if rule is not None:
-                    own_mesh = CalibratedMesh(fitted={len(rule[0]): rule})
-                    settle([row], replace(whole.select([row]), final=True), len(rule[0]), own_mesh)
+        for row in [row for row in steep if row not in out]:
+            rule = self._own_rule(batch.select([row]), tolerance * float(whole.norm_B[row]))
+            if rule is not None:
+                own_mesh = CalibratedMesh(fitted={len(rule[0]): rule})
+                settle([row], replace(whole.select([row]), final=True), len(rule[0]), own_mesh)
         return out
 
     def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from attribution_core import Attributor, ModelError, SettingError
 from attribution_core.directions import maxima
 from attribution_core.quadrature.rules import Doubles, gauss
 from attribution_core.training.shift import shift_model
+from jobs.config.job import load_job
+from jobs.doctor.examination import examine
+from jobs.engine.driver import run_job
 
 WAYS = ("forward", "reverse", "partner")
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -110,6 +114,27 @@ def test_few_nodes_find_the_integral_of_the_formula(way: str, tiny: TinyModels, 
         (alone,) = attributor.contributions(attributor.read([own], "text"))
         assert alone.explained.nodes == text.explained.nodes
         np.testing.assert_allclose(text.values_GD / size, alone.values_GD / size, atol=1e-4)
+
+
+def test_kinks_of_a_head_are_marked_and_not_refused(tiny: TinyModels, rng: random.Random) -> None:
+    """Behind a ReLU each value of the embedding has kinks of its own: what misses the tolerance says so."""
+    attributor = Attributor(tiny.load("bert", dense=(10, "relu")), layer=-1, max_nodes=64)
+    (text,) = attributor.contributions(attributor.read([random_text(rng, 6)], "text"))
+    missing_D = text.values_GD.sum(0) - (text.embedding_D - text.reference_D)
+    size = float(np.linalg.norm(text.embedding_D))
+    assert text.explained.converged == (text.explained.residual <= 2e-3)
+    assert np.linalg.norm(missing_D) / size <= text.explained.residual + 1e-5 <= 0.1
+
+
+def test_doctor_and_a_job_take_a_max_pooled_folder(tiny: TinyModels, tmp_path: Path) -> None:
+    """The page says what is pooled and computed how; the rows of a job sum to the scores."""
+    folder = tiny.folder("bert", pooling=("mean", "max"))
+    side = examine(str(folder), seconds=0.0).sides[0]
+    assert (side.pooling, side.fast) == (("mean", "max"), False)
+    (tmp_path / "pairs.tsv").write_text("a\tb\nrain falls\tthe red ball\nThe coffee is bad.\train\n")
+    settings = {"input": str(tmp_path / "pairs.tsv"), "model": str(folder), "output": str(tmp_path / "run")}
+    outcome = run_job(load_job(None, settings | {"workers": {"ray": False}}), quiet=True)
+    assert (outcome.exit_code, outcome.totals.pairs, outcome.totals.unconverged) == (0, 2, 0)
 
 
 def test_what_needs_pooling_weights_is_refused(tiny: TinyModels) -> None:
