@@ -28,8 +28,8 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
 KINDS = {
-    "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
-    "no path integral exists",
+    "SparseEncoder": "it is a sparse encoder, with a value for each entry of a vocabulary: contributions as wide as "
+    "that are not supported",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
 }
