@@ -105,7 +105,7 @@ def test_few_nodes_approach_the_integral_of_the_formula(
     """What 600 Riemann nodes of the model's own maxima approach; in any company, behind padding, in any chunks."""
     shape: dict[str, Any] = {"pooling": ("mean", "max"), "dense": (12, "tanh"), "normalize": True, "seed": seed % 3}
     model = tiny.load("bert", prompts={"query": "question: "}, include_prompt=False, **shape)
-    settings: dict[str, Any] = {"layer": -1, "way": way, "mode": "retrieval"}
+    settings: dict[str, Any] = {"layer": -1, "way": way, "mode": "retrieval", "tolerance": 1e-3}
     attributor, narrow = Attributor(model, **settings), Attributor(model, **settings)
     narrow.contributor.integrator.budget = 1
     exact = Attributor(model, **settings, quadrature="riemann", nodes=600, dtype="float64")
@@ -113,7 +113,7 @@ def test_few_nodes_approach_the_integral_of_the_formula(
     together, in_pieces, judged = (one.contributions(one.read(texts, "query")) for one in (attributor, narrow, exact))
     for text, pieces, wanted, own in zip(together, in_pieces, judged, texts, strict=True):
         assert text.explained.converged
-        assert text.explained.nodes <= 40
+        assert text.explained.nodes <= 16
         size = np.linalg.norm(wanted.embedding_D)
         np.testing.assert_allclose(text.values_GD / size, wanted.values_GD / size, atol=5e-3)
         (alone,) = attributor.contributions(attributor.read([own], "query"))
