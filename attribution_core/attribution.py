@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from attribution_core.contributions import DEFAULT_TOLERANCE, Contributor, Quadr
 from attribution_core.directions.precision import choose_precision
 from attribution_core.errors import ModelError, SettingError, TextError
 from attribution_core.memory import DEFAULT_BUDGET, budget_bytes
-from attribution_core.model.encoder import Encoder, ReadText, Role, route_of
+from attribution_core.model.encoder import Encoder, ReadText, Role
 from attribution_core.model.loading import load_model
-from attribution_core.model.making import make_encoder
 from attribution_core.model.modules import AnyModel, is_late
 from attribution_core.model.own_precision import own_precision
 from attribution_core.pairs.columns import PairColumns, Setting, Undefined, why_undefined
@@ -30,7 +30,8 @@ from attribution_core.pairs.tiles import SHORTEST, Pulled
 from attribution_core.quadrature.rules import check_rule
 from attribution_core.results import Contributions, Floats, PairAttribution
 from attribution_core.rounds.late import known_for_late
-from attribution_core.rounds.routes import Routes
+from attribution_core.rounds.refinement import refine
+from attribution_core.rounds.routes import routes_of
 from attribution_core.rounds.single import known_for_cells, known_for_words
 from attribution_core.settings import (
     LEVELS,
@@ -46,9 +47,6 @@ from attribution_core.settings import (
 from attribution_core.text.tokenized import distinct_texts
 
 PAPER_NODES = 50
-REFINEMENT = 8.0
-# float32 cannot show a residual below this.
-FINEST_TOLERANCE = 2e-6
 
 
 class Attributor:
@@ -154,22 +152,11 @@ class Attributor:
             "prompts": prompts,
             "reference": reference,
         }
-        first, second = self.roles
-        self.encoder = make_encoder(loaded, device=device, role=first, private=shared, **common)
-        self.contributor = contributor(self.encoder)
+        self.routes = routes_of(loaded, self.roles, contributor, device=device, private=shared, **common)
+        self.contributor = self.routes.usual
+        self.encoder = self.contributor.encoder
         # Of a checkpoint in half precision: how far its own scores are from those that are attributed.
         self.own_precision = None if shared else own_precision(loaded, self.encoder.model, self.roles)
-        of_role: dict[str, Contributor] = {first: self.contributor, second: self.contributor}
-        private = self.encoder.model
-        if [id(m) for m in route_of(private, first)] != [id(m) for m in route_of(private, second)]:
-            other = make_encoder(private, device=self.encoder.device, role=second, private=True, **common)
-            if other.embedding_width != self.encoder.embedding_width:
-                raise ModelError(
-                    f"a {first}'s embedding has {self.encoder.embedding_width} values and a {second}'s "
-                    f"{other.embedding_width}: they have no product"
-                )
-            of_role[second] = contributor(other)
-        self.routes = Routes(self.contributor, of_role)
         if layer > 0 and not any(self.encoder_of(role).layer_count for role in self.roles):
             raise ModelError(f"layer {layer} does not exist: the model has no layers and is cut at its embeddings")
         if centre is not None:
@@ -295,8 +282,9 @@ class Attributor:
         """The second half of :meth:`pair_columns`, which needs the model only for pairs that are refined."""
         columns, defined = self._columns(known, edges, pulled, top_k, cells)
         if self.quadrature.nodes is None:
+            again = partial(self._again, top_k=top_k, cells=cells)
             for at in np.flatnonzero(np.abs(columns.error) > self.pair_tolerance).tolist():
-                self._refine(columns, at, top_k, cells)
+                refine(columns, at, again, self.quadrature, self.pair_tolerance)
         return columns, defined
 
     def undefined(self, columns: PairColumns, edge: NDArray[np.int64]) -> Undefined:
@@ -427,28 +415,15 @@ class Attributor:
         words, sums_to = self.level == "words", self.completion.sums_to
         return known_for_late(self.routes, texts, edges, cache, words=words, sums_to=sums_to, tolerance=tolerance)
 
-    def _refine(self, columns: PairColumns, at: int, top_k: int | None, cells: bool) -> None:
-        """Compute a pair again with a smaller tolerance on both texts, until its error is small enough.
-
-        A text whose residual meets its tolerance can still miss it for the pair, because what is integrated may be up
-        to three times as long as e. Only the pair at hand is refined: what a text gets never depends on its other
-        partners.
-        """
-        tolerance = self.quadrature.tolerance
-        most = self.quadrature.max_nodes
-        while (
-            abs(columns.error[at]) > self.pair_tolerance
-            and min(one.nodes for one in columns.texts_of(at)) < most
-            and tolerance >= FINEST_TOLERANCE
-        ):
-            tolerance /= REFINEMENT
-            texts, edge = [one.text for one in columns.texts_of(at)], np.array([[0, 1]])
-            pulled: Pulled | LatePairs = Pulled({})
-            if self.late:
-                both, pulled = self._known_for_late(texts, edge, tolerance=tolerance)
-            else:
-                both = self.routes.contributions(texts, tolerance=tolerance)
-            columns.replace(at, self._columns(both, edge, pulled, top_k, cells)[0])
+    def _again(self, texts: Sequence[ReadText], tolerance: float, *, top_k: int | None, cells: bool) -> PairColumns:
+        """One pair of texts, computed with another tolerance."""
+        edge = np.array([[0, 1]])
+        pulled: Pulled | LatePairs = Pulled({})
+        if self.late:
+            both, pulled = self._known_for_late(texts, edge, tolerance=tolerance)
+        else:
+            both = self.routes.contributions(texts, tolerance=tolerance)
+        return self._columns(both, edge, pulled, top_k, cells)[0]
 
     def _columns(
         self,

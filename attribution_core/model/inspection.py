@@ -30,8 +30,8 @@ NO_LIMIT = 1 << 20
 # The similarities of late interaction.
 LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
 KINDS = {
-    "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
-    "no path integral exists",
+    "SparseEncoder": "it is a sparse encoder, with a value for each entry of a vocabulary: contributions as wide as "
+    "that are not supported",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
 }

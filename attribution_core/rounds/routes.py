@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 
 from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import Contributor
-from attribution_core.model.encoder import ReadText
+from attribution_core.errors import ModelError
+from attribution_core.model.encoder import Encoder, ReadText, Role
+from attribution_core.model.making import make_encoder
+from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import Contributions, Floats
 
 
@@ -59,3 +65,34 @@ class Routes:
             at = [place for place, text in enumerate(texts) if self.of(text.role) is route]
             results.update(zip(at, compute(route, at), strict=True))
         return [results[place] for place in range(len(texts))]
+
+
+def routes_of(
+    model: AnyModel,
+    roles: tuple[Role, Role],
+    contributor: Callable[[Encoder], Contributor],
+    *,
+    device: str | torch.device | None,
+    private: bool,
+    **settings: Any,
+) -> Routes:
+    """Return the routes of a model for two roles: one encoder for both where they take the same modules.
+
+    ``settings`` are those of :class:`~attribution_core.model.encoder.Encoder`.
+
+    Raises:
+        ModelError: where the two embeddings have no product.
+    """
+    first, second = roles
+    usual = contributor(make_encoder(model, device=device, role=first, private=private, **settings))
+    own = usual.encoder
+    of_role: dict[str, Contributor] = {first: usual, second: usual}
+    if [id(one) for one in route_of(own.model, first)] != [id(one) for one in route_of(own.model, second)]:
+        other = make_encoder(own.model, device=own.device, role=second, private=True, **settings)
+        if other.embedding_width != own.embedding_width:
+            raise ModelError(
+                f"a {first}'s embedding has {own.embedding_width} values and a {second}'s {other.embedding_width}: "
+                "they have no product"
+            )
+        of_role[second] = contributor(other)
+    return Routes(usual, of_role)
