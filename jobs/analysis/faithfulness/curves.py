@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.model.modules import Role
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import Gold, agreements
@@ -48,7 +49,7 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions
 from jobs.analysis.faithfulness.sampling import generator
-from jobs.analysis.faithfulness.scores import LATE_SIMILARITIES, Scores
+from jobs.analysis.faithfulness.scores import Scores
 from jobs.analysis.faithfulness.shapley import ORDERS, Game, Key
 
 DELETION, INSERTION = "deletion", "insertion"

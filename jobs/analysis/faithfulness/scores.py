@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from sentence_transformers.util.similarity import maxsim, maxsim_pairwise
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.pairs.tiles import SHORTEST
 from jobs.analysis.faithfulness.orders import Values
 from jobs.analysis.faithfulness.shapley import Key
 
 Texts = dict[Key, Values]
-LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge
 from jobs.analysis.faithfulness.orders import MATCHED, Values
 from jobs.analysis.faithfulness.perturbation import Side, numbers
-from jobs.analysis.faithfulness.scores import LATE_SIMILARITIES, Scores
+from jobs.analysis.faithfulness.scores import Scores
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.analysis.resampling import Bootstrap, Mean
