@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobs.analysis.failures.near_duplicates import words_of
-from jobs.analysis.faithfulness.judge import Texts
+from jobs.analysis.faithfulness.scores import Texts
 
 DIMENSIONS = 4096
 

@@ -92,7 +92,7 @@ def test_local_places_are_absolute_and_addresses_stay(tmp_path: Path, monkeypatc
         ),
         (
             {"similarity": "euclidean"},
-            "similarity: found 'euclidean'; allowed: cosine, dot, or null for the model's own",
+            "similarity: found 'euclidean'; allowed: cosine, dot, maxsim, meanmaxsim, or null for the model's own",
         ),
     ],
 )

@@ -19,10 +19,11 @@ from tiny_models import TOKENIZERS, TinyModels
 from typer.testing import CliRunner
 
 from jobs.analysis.faithfulness.evaluate import evaluate_run
-from jobs.analysis.faithfulness.judge import Judge, units
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RULES
 from jobs.analysis.faithfulness.perturbation import Side
 from jobs.analysis.faithfulness.sampling import sample_pairs
+from jobs.analysis.faithfulness.scores import units
 from jobs.analysis.resampling import Bootstrap
 from jobs.cli import main as cli
 from jobs.errors import JobError, RunError, StoreError

@@ -28,12 +28,15 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions, word_counts
 from jobs.analysis.faithfulness.result import advantages_of
+from jobs.analysis.faithfulness.scores import Scores
 
 CHANCE = np.random.default_rng(0)
 
 
 class BagOfWords:
     """A judge of which everything is known: a text's embedding is the sum of its words' weights, one axis a word."""
+
+    similarity = "dot"
 
     def __init__(self, weights: dict[str, float]) -> None:
         self.weights = weights
@@ -127,7 +130,7 @@ def test_exact_attributions_are_the_best_order_of_a_model_that_is_known(rng: ran
     judge: Any = BagOfWords(weights)
     pair = bag_pair(weights, a, b)
     ready = prepare(pair, "a", judge, steps=4, orders=2, seed=rng.randrange(1 << 30))
-    curves = measure(ready, judge.embed(ready.texts()), cosine=False)
+    curves = measure(ready, Scores(judge.embed(ready.texts()), "dot"))
     m = METHODS.index(ATTRIBUTIONS)
     side = Side.of(a)
     whole = np.array([weights[w] * b.text.split().count(w) for w in weights])
@@ -153,7 +156,7 @@ def test_shuffled_attributions_are_centred_on_random_order(rng: random.Random) -
         judge: Any = BagOfWords(weights)
         pair = PairAttribution(**{**vars(pair), "pair_id": str(at)})
         ready = prepare(pair, "a", judge, steps=4, orders=1, seed=rng.randrange(1 << 30))
-        gained.append(advantages_of(measure(ready, judge.embed(ready.texts()), cosine=False)))
+        gained.append(advantages_of(measure(ready, Scores(judge.embed(ready.texts()), "dot"))))
     values = np.stack(gained)
     for method, holds in ((ATTRIBUTIONS, lambda sigmas: sigmas > 10), (SHUFFLED, lambda sigmas: np.abs(sigmas) < 5)):
         of_method = values[:, METHODS.index(method)]
@@ -167,7 +170,7 @@ def test_curves_of_both_texts_end_while_most_words_are_there(tiny: TinyModels, t
     judge = Judge(run)
     pair = run.pair("p")
     ready = prepare(pair, "p", judge, steps=2, orders=1, seed=0)
-    curves = measure(ready, judge.embed(ready.texts()), cosine=True)
+    curves = measure(ready, Scores(judge.embed(ready.texts()), "cosine"))
     assert measures_of(pair.sums_to)[4:] == (("both texts", "deletion"), ("both texts", "insertion"))
     assert shares_of("both texts", 2) == (0, 0.15, 0.3)
     sides = [(pair.a.text.split(), pair.row_sums[1:-1]), (pair.b.text.split(), pair.col_sums[1:-1])]
@@ -193,7 +196,7 @@ def test_curves_of_pairs_run_from_the_whole_interaction_to_none(tiny: TinyModels
     judge = Judge(run)
     pair = run.pair("p")
     ready = prepare(pair, "p", judge, steps=6, orders=1, seed=0)
-    curves = measure(ready, judge.embed(ready.texts()), cosine=True)
+    curves = measure(ready, Scores(judge.embed(ready.texts()), "cosine"))
     model = tiny.load("bert", normalize=True)
     assert measures_of(pair.sums_to)[4][0] == "pairs"
     a, b, empty = model.encode([pair.a.text, pair.b.text, ""])

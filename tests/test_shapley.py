@@ -19,9 +19,10 @@ from tiny_models import TOKENIZERS, WORDS, TinyModels
 from attribution_core.model.encoder import Encoder
 from attribution_core.model.making import make_encoder
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, Gold, agreements, summarise_agreement
-from jobs.analysis.faithfulness.judge import raw_embeddings, units
+from jobs.analysis.faithfulness.judge import raw_embeddings
 from jobs.analysis.faithfulness.orders import RULES, Scored
 from jobs.analysis.faithfulness.perturbation import Side
+from jobs.analysis.faithfulness.scores import units
 from jobs.analysis.faithfulness.shapley import MOST_PARTS, Game, orders_of, parts_of, summed
 
 PLAIN = [word for word in WORDS if "'" not in word]
@@ -141,9 +142,10 @@ def test_what_cannot_be_judged_is_left_out() -> None:
     scored = Scored(np.array([[1, nan], [2, 3], [4, 5]]), np.array([1.0, 2, 3]), np.array([2.0, 1]))
     found = agreements(scored, gold)
     assert found[:2].tolist() == pytest.approx([1, 1]), "the text of two words counted"
-    assert np.isnan(found[2:]).all()
+    assert np.isnan(found[2:4]).all()
+    assert (found[4], np.isnan(found[5])) == (pytest.approx(1), True)
     flat = Scored(np.ones((3, 2)), np.ones(3), np.ones(2))
-    assert agreements(flat, gold).tolist() == [0, 0, 0, 0]
+    assert agreements(flat, gold).tolist()[:5] == [0, 0, 0, 0, 0]
     short = Gold(parts_of(2), parts_of(1), np.array([1.0, 2]), np.array([1.0]), np.ones((2, 1)))
     assert np.isnan(agreements(Scored(np.ones((2, 1)), np.ones(2), np.ones(1)), short)).all()
 

@@ -8,7 +8,14 @@ import pytest
 
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, SPEARMAN, WORD_PAIRS, WORDS, Agreement, Lead
 from jobs.analysis.faithfulness.curves import measures_of
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
+from jobs.analysis.faithfulness.orders import (
+    ATTRIBUTIONS,
+    EMBEDDINGS,
+    LATE_RULES,
+    LEXICAL,
+    RANDOM,
+    RULES,
+)
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.faithfulness.verdict import Verdict, judge_agreement
 from jobs.analysis.resampling import Mean
@@ -26,13 +33,16 @@ def judged(
     curve: Mean = YES,
     over_embeddings: Mean = NONE,
     judge: str = "",
+    late: bool = False,
 ) -> Verdict:
-    """A verdict where the words' rank correlation of the attributions is 0.82 and ahead of each rule by so much."""
-    leads = {EMBEDDINGS: embeddings, LEXICAL: identical, SHUFFLED: shuffled}
+    """A verdict where the words' rank correlation of the attributions is 0.82 and ahead of each rule by so much; of a
+    model of late interaction the first two are the matched similarities and the margins."""
+    rules = LATE_RULES if late else RULES
+    leads = dict(zip(rules[1:], (embeddings, identical, shuffled), strict=True))
     agreement, ahead = [], []
     for level, kind in AGREEMENTS:
         first = (level, kind) == (WORDS, SPEARMAN)
-        for rule in RULES:
+        for rule in rules:
             # What the verdict must not go by is the other way round.
             other = (pairs or {}).get(rule, FAR) if (level, kind) == (WORD_PAIRS, SPEARMAN) else LESS
             lead = leads.get(rule, NONE) if first else other
@@ -47,8 +57,8 @@ def judged(
     ]
     overall = [
         Against(ATTRIBUTIONS, RANDOM, YES, 0.9),
-        Against(ATTRIBUTIONS, EMBEDDINGS, over_embeddings, 0.5),
-        Against(ATTRIBUTIONS, LEXICAL, YES, 0.9),
+        Against(ATTRIBUTIONS, rules[1], over_embeddings, 0.5),
+        Against(ATTRIBUTIONS, rules[2], YES, 0.9),
     ]
     return judge_agreement(agreement, ahead, curves, overall, judge)
 

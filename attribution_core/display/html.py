@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from attribution_core.display.colours import STEPS, level
+from attribution_core.display.matches import TITLE, MatchLine, match_lines, match_meaning, shown_share
 from attribution_core.display.page import render, style_of
 from attribution_core.display.view import (
+    BY_INTERACTION,
     View,
     WordSum,
     beside,
@@ -18,6 +20,7 @@ from attribution_core.display.view import (
     printable,
     shortened,
     step,
+    strength,
     surroundings,
     terms,
     top_cells,
@@ -25,7 +28,7 @@ from attribution_core.display.view import (
     warns,
     word_sums,
 )
-from attribution_core.results import ExplainedText
+from attribution_core.results import ExplainedText, PairAttribution
 
 MOST_ROWS, MOST_CELLS, MOST_TEXT = 120, 6000, 4000
 LONGEST_LABEL = 60
@@ -85,16 +88,18 @@ TEMPLATE = """\
 {% if strongest -%}
 <table><caption>Strongest {{ unit }} pairs</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
-<th scope="col">value</th><td></td></tr></thead>
+<th scope="col">value</th>{% if interactions %}<th scope="col">interaction</th>{% endif %}<td></td></tr></thead>
 <tbody>
 {% for cell in strongest %}<tr><th scope="row" class="left">{{ text(cell.a) }}
 {%- if cell.near_a %} <span class="faint">({{ text(cell.near_a) }})</span>{% endif %}</th>
 <td class="left">{{ text(cell.b) }}
 {%- if cell.near_b %} <span class="faint">({{ text(cell.near_b) }})</span>{% endif %}</td>
-<td>{{ cell.number }}</td>
+<td>{{ cell.number }}</td>{% if interactions %}<td>{{ cell.interaction }}</td>{% endif %}
 <td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
 {% endfor -%}
 </tbody></table>
+{% if interactions %}<p class="faint">{{ interactions }}</p>
+{% endif -%}
 {% endif -%}
 {% for one in summed -%}
 <table><caption>Strongest {{ one.unit }}s of {{ one.name }}</caption>
@@ -107,6 +112,21 @@ TEMPLATE = """\
 {% endfor -%}
 </tbody></table>
 {% endfor -%}
+{% if matches -%}
+<table><caption>{{ matched }}</caption>
+<thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
+<th scope="col">value</th><th scope="col">of the score</th><td></td></tr></thead>
+<tbody>
+{% for line in matches %}<tr><th scope="row" class="left{{ "" if line.word else " other" }}">{{ text(line.a) }}
+{%- if line.near_a %} <span class="faint">({{ text(line.near_a) }})</span>{% endif %}</th>
+<td class="left{{ "" if line.word else " other" }}">{{ text(line.b) }}
+{%- if line.near_b %} <span class="faint">({{ text(line.near_b) }})</span>{% endif %}</td>
+<td>{{ line.number }}</td><td>{{ line.share }}</td>
+<td class="bar"><span class="{{ line.level }}" style="width:{{ line.width }}%"></span></td></tr>
+{% endfor -%}
+</tbody></table>
+<p class="faint">{{ matched_meaning }}</p>
+{% endif -%}
 </section>
 """
 
@@ -131,7 +151,7 @@ def html_of(view: View) -> str:
         ]
         table.append({"head": head, "cells": cells})
     strongest = top_cells(view, 10)
-    largest = max((abs(cell.value) for cell in strongest), default=0.0) or 1.0
+    largest = max((abs(strength(cell)) for cell in strongest), default=0.0) or 1.0
     context: dict[str, Any] = {
         "style": pair_style(),
         "texts": [
@@ -152,6 +172,7 @@ def html_of(view: View) -> str:
         "cols": cols,
         "left_out": drawn.left_out,
         "complete": pair.complete,
+        "interactions": "" if pair.interactions is None else BY_INTERACTION,
         "strongest": [
             {
                 "a": shortened(printable(cell.a), LONGEST_LABEL),
@@ -159,12 +180,16 @@ def html_of(view: View) -> str:
                 "near_a": _near(pair.a, cell.i),
                 "near_b": _near(pair.b, cell.j),
                 "number": f"{cell.value:+.{max(decimals, 2) + 1}f}",
-                "share": f"{100 * abs(cell.value) / largest:.1f}",
-                "level": "p6" if cell.value >= 0 else "n6",
+                "interaction": f"{strength(cell):+.{max(decimals, 2) + 1}f}",
+                "share": f"{100 * abs(strength(cell)) / largest:.1f}",
+                "level": "p6" if strength(cell) >= 0 else "n6",
             }
             for cell in strongest
         ],
         "summed": [_summed(*one) for one in word_sums(view, 10)],
+        "matched": TITLE,
+        "matched_meaning": match_meaning(pair),
+        "matches": _matches(pair, match_lines(pair, 10, special=view.special)),
     }
     return render(TEMPLATE, context)
 
@@ -184,6 +209,26 @@ def _summed(name: str, text: ExplainedText, words: list[WordSum]) -> dict[str, A
         for word in words
     ]
     return {"name": name, "unit": text.groups.unit, "words": rows}
+
+
+def _matches(pair: PairAttribution, lines: list[MatchLine]) -> list[dict[str, Any]]:
+    """Where a late-interaction model matched."""
+    largest = max((abs(line.value) for line in lines), default=0.0) or 1.0
+    decimals = max(decimals_for(largest), 2) + 1
+    return [
+        {
+            "a": shortened(printable(line.a), LONGEST_LABEL),
+            "b": shortened(printable(line.b), LONGEST_LABEL),
+            "near_a": "" if line.i is None else _near(pair.a, line.i),
+            "near_b": "" if line.j is None else _near(pair.b, line.j),
+            "word": line.i is not None,
+            "number": f"{line.value:+.{decimals}f}",
+            "share": shown_share(line),
+            "width": f"{100 * abs(line.value) / largest:.1f}",
+            "level": "p6" if line.value >= 0 else "n6",
+        }
+        for line in lines
+    ]
 
 
 def pair_style() -> str:

@@ -9,8 +9,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from attribution_core.display.matches import TITLE, MatchLine, match_lines, match_meaning, shown_share
 from attribution_core.display.sheet import STEPS, Sheet, runs, set_right
 from attribution_core.display.view import (
+    BY_INTERACTION,
     Term,
     View,
     WordSum,
@@ -21,6 +23,7 @@ from attribution_core.display.view import (
     notes,
     number,
     step,
+    strength,
     surroundings,
     terms,
     top_cells,
@@ -66,6 +69,10 @@ class PairSheet(Sheet):
         for name, text, words in word_sums(view, top):
             self.blank()
             self.words(name, text, words)
+        lines = match_lines(pair, top, special=view.special)
+        if lines:
+            self.blank()
+            self.matches(view, lines)
 
     # --- header
 
@@ -163,19 +170,22 @@ class PairSheet(Sheet):
         right = [self.in_place(cell.b, cell.j, view.pair.b, room) for cell in cells]
         width_a = min(max(*(cell_len(text.plain) for text in left), cell_len(a)), room)
         width_b = min(max(*(cell_len(text.plain) for text in right), cell_len(b)), room)
-        bar = min(self.width - width_a - width_b - 12, 40)
-        largest = max(abs(cell.value) for cell in cells) or 1.0
+        both = view.pair.interactions is not None
+        bar = min(self.width - width_a - width_b - (22 if both else 12), 40)
+        largest = max(abs(strength(cell)) for cell in cells) or 1.0
         decimals = max(decimals_for(view.limit), 2) + 1
         head = f"{set_cell_size(self.safe(a), width_a)}  {set_cell_size(self.safe(b), width_b)}"
-        title = f"Strongest {unit_words(view.pair)} pairs"
-        self.put(Text(title, "bold"))
+        head += f"{'adds':>9} {'interacts':>9}" if both else ""
+        self.put(Text(f"Strongest {unit_words(view.pair)} pairs", "bold"))
+        if both and not self.compact:
+            self.line(BY_INTERACTION, "dim")
         self.put(Text(head.rstrip(), "dim"))
         for cell, text_a, text_b in zip(cells, left, right, strict=True):
             for text, width in ((text_a, width_a), (text_b, width_b)):
                 text.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
-            drawn = self.bar(abs(cell.value) / largest, bar)
-            value = f" {cell.value:>+8.{decimals}f} "
-            self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(cell.value))))
+            drawn = self.bar(abs(strength(cell)) / largest, bar)
+            value = f" {cell.value:>+8.{decimals}f} " + (f"{strength(cell):>+9.{decimals}f} " if both else "")
+            self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(strength(cell)))))
 
     def words(self, name: str, text: ExplainedText, words: Sequence[WordSum]) -> None:
         """The strongest words of one text of a pair without word pairs."""
@@ -189,6 +199,29 @@ class PairSheet(Sheet):
             label.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
             drawn = self.bar(abs(word.value) / largest, min(self.width - width - 12, 40))
             self.put(Text.assemble(label, f" {word.value:>+8.{decimals}f} ", (drawn, self.ink(word.value))))
+
+    def matches(self, view: View, lines: Sequence[MatchLine]) -> None:
+        """Where a late-interaction model matched."""
+        pair = view.pair
+        room = max((self.width - 28) // 2, 8)
+        left = [self.matched(line.a, line.i, pair.a, room) for line in lines]
+        right = [self.matched(line.b, line.j, pair.b, room) for line in lines]
+        width_a, width_b = (min(max(cell_len(text.plain) for text in side), room) for side in (left, right))
+        largest = max(abs(line.value) for line in lines) or 1.0
+        decimals = max(decimals_for(largest), 2) + 1
+        self.put(Text(TITLE, "bold"))
+        if not self.compact:
+            self.line(match_meaning(pair), "dim")
+        for line, text_a, text_b in zip(lines, left, right, strict=True):
+            for text, width in ((text_a, width_a), (text_b, width_b)):
+                text.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
+            drawn = self.bar(abs(line.value) / largest, min(self.width - width_a - width_b - 18, 40))
+            value = f" {line.value:>+8.{decimals}f} {shown_share(line):>4} "
+            self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(line.value))))
+
+    def matched(self, label: str, index: int | None, text: ExplainedText, room: int) -> Text:
+        """A word in its place, or the label of a line of several."""
+        return Text(self.safe(label), "dim") if index is None else self.in_place(label, index, text, room)
 
     def in_place(self, label: str, index: int, text: ExplainedText, room: int) -> Text:
         """A label; one that its text has several times comes with its neighbours, as many whole words as fit ``room``,

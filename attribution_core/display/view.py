@@ -270,9 +270,18 @@ def warns(note: str) -> bool:
     return note.startswith(("Approximate", "Truncated"))
 
 
+# How word pairs of a late-interaction model are ranked.
+BY_INTERACTION = "Ranked by their interaction: what two words add together, without shares of the reference."
+
+
 def top_cells(view: View, count: int) -> list[Cell]:
     """The strongest stored cells that may be drawn."""
     return [cell for cell in view.pair.top(count, special=view.special) if np.isfinite(cell.value)]
+
+
+def strength(cell: Cell) -> float:
+    """What a cell is ranked by: its interaction where there is one, else its value."""
+    return cell.value if cell.interaction is None else cell.interaction
 
 
 @dataclass(frozen=True)

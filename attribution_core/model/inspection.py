@@ -27,6 +27,8 @@ INNER_WIDTHS = ("intermediate_size", "hidden_dim", "d_ff")
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 # A tokenizer without a limit of its own says so with a number as large as this.
 NO_LIMIT = 1 << 20
+# The similarities of late interaction.
+LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
 KINDS = {
     "SparseEncoder": "it is a sparse encoder, with a value for each entry of a vocabulary: contributions as wide as "
     "that are not supported",
@@ -82,9 +84,11 @@ class ModelFiles:
     @property
     def late(self) -> bool:
         """Whether the model has an embedding for each token and scores by a sum of maxima (late interaction)."""
+        kind = self.object(SETTINGS).get("model_type")
+        if kind is not None:  # as sentence-transformers decides it
+            return kind in LATE_TYPES
         kinds = self.object(CONFIG).get("architectures")
-        stanford = isinstance(kinds, list) and STANFORD in kinds
-        return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
+        return isinstance(kinds, list) and STANFORD in kinds
 
     def config(self, role: str = "text") -> dict[str, Any]:
         """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""
@@ -108,7 +112,12 @@ class ModelFiles:
         """Return how many tokens the model reads of a text of ``role``; None where no file says."""
         module = self._transformer(role)
         settings = self.object(module, "sentence_bert_config.json")
-        own = {"query": settings.get("query_length"), "document": settings.get("document_length")}.get(role)
+        # Folders of PyLate have the two lengths among the model's own settings.
+        lengths = self.object(SETTINGS) | settings
+        own = {"query": lengths.get("query_length"), "document": lengths.get("document_length")}.get(role)
+        expansion = settings.get("query_expansion")
+        if role == "query" and isinstance(expansion, dict) and expansion.get("strategy") == "fixed":
+            own = expansion.get("length")
         limits = (
             own or settings.get("max_seq_length"),
             self.object(module, "tokenizer_config.json").get("model_max_length"),

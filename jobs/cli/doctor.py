@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.flags import MODEL_NAMES, PickledWeights, Reference, TrustRemoteCode
+from jobs.cli.flags import MODEL_NAMES, PickledWeights, Reference, Similarity, TrustRemoteCode
 from jobs.cli.messages import errors_as_messages, note
 from jobs.cluster.environment import quiet_libraries
 from jobs.errors import JobError
@@ -25,7 +25,7 @@ def doctor(
     mode: Annotated[
         str | None, typer.Option(help="symmetric or retrieval; default: retrieval where the model has roles.")
     ] = None,
-    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    similarity: Similarity = None,
     reference: Reference = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="About how many seconds to test layers; the default layer always is tested.")

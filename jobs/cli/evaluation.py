@@ -41,8 +41,9 @@ def evaluate(
 ) -> None:
     """Test whether a run's attributions can be trusted: delete words and compare the change of the model's score.
 
-    The verdict compares the attributions with products of token embeddings, which cost nothing. Where documents are
-    grouped by sentence, each sentence is deleted too.
+    The verdict compares the attributions with products of token embeddings, which cost nothing; of late-interaction
+    models with the similarities of matched tokens. Where documents are grouped by sentence, each sentence is deleted
+    too.
     """
     with errors_as_messages(context):
         quiet_libraries()

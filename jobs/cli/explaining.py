@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from attribution_core.errors import SettingError, TextError
-from jobs.cli.flags import MODEL_NAMES, Endpoint, PickledWeights, Profile, Reference, Region, SumsTo, TrustRemoteCode
+from jobs.cli.flags import (
+    MODEL_NAMES,
+    Endpoint,
+    PickledWeights,
+    Profile,
+    Reference,
+    Region,
+    Similarity,
+    SumsTo,
+    TrustRemoteCode,
+)
 from jobs.cli.messages import errors_as_messages, note, run_arguments, storage_options
 from jobs.cli.output import check_targets, show_pair, show_query
 from jobs.cluster.environment import quiet_libraries
@@ -19,7 +29,12 @@ Layer = Annotated[
     int, typer.Option(help="The first layer that is integrated over: 0 is the lowest, -2 the second from the top.")
 ]
 Unit = Annotated[str, typer.Option(help="The unit of attribution: token, word or sentence.")]
-Mode = Annotated[str, typer.Option(help="symmetric, or retrieval (the first text is a query, the second a document).")]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        help="symmetric, or retrieval (the first text is a query, the second a document), which late interaction takes."
+    ),
+]
 Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page too.")]
@@ -33,8 +48,8 @@ def explain(
     model: Model,
     layer: Layer = -2,
     groups: Unit = "word",
-    mode: Mode = "symmetric",
-    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    mode: Mode = None,
+    similarity: Similarity = None,
     sums_to: SumsTo = None,
     reference: Reference = None,
     special: Special = False,

@@ -23,6 +23,8 @@ Reference = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="What replaces every word in a reference: pad, unk, mask, a word.")
 ]
 
+Similarity = Annotated[str | None, typer.Option(help="cosine, dot, maxsim or meanmaxsim; default: the model's own.")]
+
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run.")]
 PickledWeights = Annotated[bool, typer.Option("--pickled-weights", help="Open weights that are not safetensors.")]
 
@@ -91,7 +93,8 @@ def _settings(
     ] = None,
     quotes: Annotated[str | None, typer.Option(help="csv or none (ordinary characters); default: detected.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="symmetric (the default) or retrieval (the default for a log).")
+        str | None,
+        typer.Option(help="symmetric (the default) or retrieval (the default for a log and for late interaction)."),
     ] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Prompt before queries: a name or the text.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Prompt before documents.")] = None,
@@ -106,10 +109,13 @@ def _settings(
         str | None, typer.Option(help="Groups of queries, where they differ from those of documents.")
     ] = None,
     document_groups: Annotated[str | None, typer.Option(help="Groups of documents, where they differ.")] = None,
-    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: the model's own.")] = None,
+    similarity: Similarity = None,
     sums_to: SumsTo = None,
     level: Annotated[
-        str | None, typer.Option(help="pairs (the default), or words: sums without word pairs, about twice as fast.")
+        str | None,
+        typer.Option(
+            help="pairs, or words (late interaction's default): sums without word pairs, about twice as fast."
+        ),
     ] = None,
     reference: Reference = None,
     rule: Annotated[str | None, typer.Option(help="gauss (the default) or riemann.")] = None,

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
+from jobs.config.model_folder import is_late
 from jobs.config.sections import (
     DELIMITER,
     QUOTES,
@@ -125,14 +127,17 @@ class JobConfig(Settings):
     groups: Unit | GroupsByRole = Field(
         "word", description="token, word or sentence; in retrieval mode also {query: …, document: …} with one for each"
     )
-    similarity: Literal["cosine", "dot"] | None = Field(None, description="cosine, dot, or null for the model's own")
+    similarity: Literal["cosine", "dot", "maxsim", "meanmaxsim"] | None = Field(
+        None,
+        description="cosine, dot, maxsim, meanmaxsim, or null for the model's own",
+    )
     sums_to: Literal["score", "difference", "centred"] = Field(
         "score", description="score, difference (from texts of the reference's token alone, the paper's) or centred"
     )
     level: Literal["pairs", "words"] = Field(
         "pairs",
         description="pairs, or words: what each word adds to the whole score, without word pairs (top_k is then not "
-        "used), for about half the time",
+        "used), for about half the time, and the default of a late-interaction model",
     )
     reference: Text = Field(
         "pad", description="pad, unk, mask, or a word that is one token: it replaces each word in a reference text"
@@ -277,7 +282,7 @@ def index_job(path: str | Path | None, overrides: Mapping[str, Any] | None = Non
 
 def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
     """Return the validated job of plain settings; raises JobError as :func:`load_job` does."""
-    job = validated(JobConfig, settings, where)
+    job = _with_defaults_of_late(validated(JobConfig, settings, where))
     _check_together(job, where)
     columns = columns_by_header(job.columns, job.header is not False, where)
     dialect = {name: getattr(job, name) for name in ("delimiter", "quotes") if getattr(job, name) is not None}
@@ -286,6 +291,19 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
         given = getattr(job, name)
         update[name] = given.model_copy(update=dialect | given.model_dump(exclude_none=True, include=set(dialect)))
     return job.model_copy(update=update)
+
+
+def _with_defaults_of_late(job: JobConfig) -> JobConfig:
+    """Return the job with its model's defaults where it is a late-interaction model.
+
+    MaxSim is of a query and a document; words' sums are most of what it has to say, at a tenth of the cost.
+    """
+    defaults = {"mode": "retrieval"} | ({"level": "words"} if job.store == "top" else {})
+    missing = {name: value for name, value in defaults.items() if name not in job.model_fields_set}
+    if not missing or job.task == "index" or job.index is not None:
+        return job
+    late = job.similarity in LATE_SIMILARITIES or is_late(job.model)
+    return job.model_copy(update=missing) if late else job
 
 
 def _check_together(job: JobConfig, where: str) -> None:

@@ -1,12 +1,16 @@
-"""Finds the folder of a job's model on this machine: a local folder, or the hub's cache."""
+"""Finds the folder of a job's model on this machine, a local folder or the hub's cache, and reads what kind it is."""
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from attribution_core.errors import ModelError
 from attribution_core.model.hub import cached_folder, check_available, local_folder
+from attribution_core.model.inspection import ModelFiles
+
+LATE = "is a late-interaction model, which has a vector for each token"
 
 
 def model_folder(model: str) -> Path | None:
@@ -30,6 +34,32 @@ def folder_at_hand(model: str) -> Path | None:
         return model_folder(model)
     except ModelError:
         return None
+
+
+def is_late(model: str) -> bool | None:
+    """Return whether the model scores by late interaction (MaxSim), None where its description cannot be read.
+
+    The description is read wherever it is: a run that is resumed after its model was downloaded has the same defaults.
+    """
+    try:
+        folder = local_folder(model)
+        if folder is None:
+            folder = cached_folder(model)
+        return _late_on_hub(model) if folder is None else ModelFiles(folder).late
+    except (ModelError, OSError, RuntimeError):  # the last two: names that no path can have
+        return None
+
+
+@lru_cache(maxsize=64)
+def _late_on_hub(model: str) -> bool:
+    check_available(model)
+    return ModelFiles(model).late
+
+
+def check_one_vector(model: str, needed: str) -> None:
+    """Raise ModelError for a late-interaction model; ``needed`` is the part of the message that says why."""
+    if is_late(model):
+        raise ModelError(f"model {model} {LATE}, and {needed}")
 
 
 def check_model(model: str) -> Path | None:

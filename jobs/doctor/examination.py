@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Router
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
 from attribution_core.attribution import Attributor
 from attribution_core.directions.structured import supports
-from attribution_core.model.inspection import NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
+from attribution_core.model.inspection import LATE_SIMILARITIES, NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import PairAttribution, text_cells
 from jobs.config.model_folder import folder_at_hand
+from jobs.doctor import late
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
 from jobs.doctor.sample import sample_pairs
 from jobs.plan.missing_prompts import prompt_notes
@@ -72,13 +74,14 @@ def examine(
     echo("checking padding and batches")
     references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
     echo("measuring speed")
-    speed = _speed(attributor, pairs)
+    # A job of a late-interaction model has no word pairs unless they are asked for.
+    speed = _speed(at_layer(default, level="words") if attributor.late else attributor, pairs)
     checks = _layers(at_layer, attributor.layer, count, pairs, seconds, echo)
-    sides = tuple(_side(attributor, role) for role in dict.fromkeys(attributor.roles))
+    sides = tuple(_side(attributor, role, attributed) for role in dict.fromkeys(attributor.roles))
     notices = list(_notices(attributor, sides, scores, checks, count))
     # The notes that a job over a log would print about prefixes that the model needs.
     notices += prompt_notes(name, folder_at_hand(name), {"query": None, "document": None})
-    if not saved_by_sentence_transformers(name):
+    if not saved_by_sentence_transformers(name) and not attributor.late:
         notices.insert(0, f"it was not saved by sentence-transformers, which puts {sides[0].pooling[0]} pooling on top")
     return Diagnosis(
         model=name,
@@ -99,15 +102,17 @@ def examine(
 
 
 def usual_mode(model: AnyModel) -> str:
-    """``retrieval`` where the model has prompts or routes for queries or documents, else ``symmetric``."""
+    """``retrieval`` where the model has prompts or routes for queries or documents or MaxSim, else ``symmetric``."""
     named = any(model.prompts.get(name) for names in PROMPT_NAMES.values() for name in names)
     routed = any(isinstance(module, Router) for module in model)
-    return "retrieval" if named or routed else "symmetric"
+    return "retrieval" if named or routed or model.similarity_fn_name in LATE_SIMILARITIES else "symmetric"
 
 
-def _encoded(model: AnyModel, texts: Sequence[str], role: str, batch: int) -> Any:
+def _encoded(model: Any, texts: Sequence[str], role: str, batch: int) -> Any:
+    """Embeddings [N, D] by the model's own functions, of a late-interaction model a list of [T, D]."""
     encode = {"query": model.encode_query, "document": model.encode_document}.get(role, model.encode)
-    return encode(list(texts), batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
+    tensors = {} if isinstance(model, MultiVectorEncoder) else {"convert_to_tensor": True}
+    return encode(list(texts), batch_size=batch, show_progress_bar=False, **tensors)
 
 
 def _scores(
@@ -116,14 +121,18 @@ def _scores(
     """Scores against those of the float32 copy and of the model as loaded, one text at a time."""
     pairwise: Any = pairwise_cos_sim if attributor.similarity == "cosine" else pairwise_dot_score
     differences: list[float] = []
+    scores: Any
+    unit: Any
     for model in (attributor.encoder.model, loaded):
-        sides = [
-            _encoded(model, [pair[side] for pair in pairs], role, 1).float()
-            for side, role in enumerate(attributor.roles)
-        ]
-        unit = 1.0 if attributor.similarity == "cosine" else sides[0].norm(dim=1) * sides[1].norm(dim=1)
-        own = torch.tensor([pair.score for pair in attributed], device=sides[0].device)
-        differences.append(float(((own - pairwise(*sides)) / unit).abs().max()))
+        sides = [_encoded(model, [pair[side] for pair in pairs], role, 1) for side, role in enumerate(attributor.roles)]
+        if attributor.late:
+            scores, unit = late.own_scores(model, attributor.similarity, *sides)
+        else:
+            sides = [side.float() for side in sides]
+            scores = pairwise(*sides)
+            unit = 1.0 if attributor.similarity == "cosine" else sides[0].norm(dim=1) * sides[1].norm(dim=1)
+        own = torch.tensor([pair.score for pair in attributed], device=scores.device)
+        differences.append(float(((own - scores) / unit).abs().max()))
     return Scores(len(pairs), differences[0], differences[1], str(loaded.dtype).removeprefix("torch."))
 
 
@@ -135,14 +144,15 @@ def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[Refe
         texts = [pair[side] for pair in pairs]
         model = attributor.encoder.model
         together, alone = _encoded(model, texts, role, len(texts)), _encoded(model, texts, role, 1)
-        shift = (together - alone).norm(dim=1) / alone.norm(dim=1)
-        embedding = max(embedding, float(shift.max()))
+        embedding = max(embedding, *(float((x - y).norm() / y.norm()) for x, y in zip(together, alone, strict=True)))
         read = attributor.read(texts, role)
         texts_of.append(attributor.contributions(read))
         for text, one in zip(read, texts_of[-1], strict=True):
             (single,) = attributor.contributions([text])
             moved = float(np.abs(one.values_GD - single.values_GD).max() / np.linalg.norm(single.embedding_D))
             contributions = max(contributions, moved)
+    if attributor.late:
+        return late.references(attributor.attribute_pairs(pairs)), Sensitivity(embedding, contributions)
     terms: list[tuple[float, float, float]] = []
     for a, b in zip(*texts_of, strict=True):
         unit = float(np.linalg.norm(a.embedding_D) * np.linalg.norm(b.embedding_D))
@@ -175,6 +185,7 @@ def _speed(attributor: Attributor, pairs: list[tuple[str, str]]) -> Speed:
         texts_a_second=rounds * texts / seconds,
         device=torch.cuda.get_device_name(device) if on_gpu else "CPU",
         threads=torch.get_num_threads(),
+        level=attributor.level,
         model_bytes=weights,
         peak_bytes=int(peak),
     )
@@ -244,7 +255,7 @@ def _spread(count: int) -> list[int]:
     return order
 
 
-def _side(attributor: Attributor, role: Any) -> Side:
+def _side(attributor: Attributor, role: Any, attributed: list[PairAttribution]) -> Side:
     encoder = attributor.encoder_of(role)
     return Side(
         role=role,
@@ -257,6 +268,7 @@ def _side(attributor: Attributor, role: Any) -> Side:
         reads=reads if (reads := encoder.most_tokens(role)) is not None and reads < NO_LIMIT else None,
         reference=encoder.reference_name,
         fast=supports(encoder),
+        outputs=late.outputs_of(attributor, role, attributed) if attributor.late else None,
     )
 
 

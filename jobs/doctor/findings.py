@@ -13,12 +13,30 @@ MISSES = 1e-2
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What a late-interaction model makes of the tokens of one role's texts.
+
+    ``projection`` are the widths before and after the Dense modules, ``expansion`` is the token that queries are filled
+    up with, to ``length`` tokens, and whether other tokens attend to it; None where they are not filled up. ``skipped``
+    are the tokens whose outputs are not scored. ``expanded_share`` is the part of the score that outputs of the
+    expansion token have, the median of the sample.
+    """
+
+    projection: tuple[int, ...]
+    expansion: str | None
+    length: int
+    attended: bool
+    skipped: tuple[str, ...]
+    expanded_share: float | None
+
+
+@dataclass(frozen=True)
 class Side:
     """What texts of one role go through.
 
     ``layers`` counts the layers (0: the cut is at the embeddings), ``reads`` the tokens that are read of a text (None:
     no limit is known), ``reference`` names the token that replaces a word, ``fast`` says whether the layers above the
-    cut are linearised by hand.
+    cut are linearised by hand. ``outputs`` are facts about a late-interaction model, None for others.
     """
 
     role: str
@@ -31,6 +49,7 @@ class Side:
     reads: int | None
     reference: str
     fast: bool
+    outputs: Outputs | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,8 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Speed:
-    """Throughput on the sample at ``layer``, and memory: the model's own bytes, the process's peak and the device's."""
+    """Throughput on the sample at ``layer`` and ``level``, and memory: the model's own bytes, the process's peak and
+    the device's."""
 
     layer: int
     pairs: int
@@ -120,6 +140,7 @@ class Speed:
     threads: int
     model_bytes: int
     peak_bytes: int
+    level: str = "pairs"
 
 
 @dataclass(frozen=True)
@@ -142,6 +163,11 @@ class Diagnosis:
     speed: Speed
     notices: tuple[str, ...]
     problems: tuple[str, ...]
+
+    @property
+    def late(self) -> bool:
+        """Whether it is a late-interaction model."""
+        return self.sides[0].outputs is not None
 
     @property
     def default(self) -> LayerCheck:

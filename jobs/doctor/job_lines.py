@@ -16,6 +16,8 @@ def job_lines(diagnosis: Diagnosis) -> list[str]:
     job: dict[str, object] = {"model": diagnosis.model, "mode": diagnosis.mode, "similarity": diagnosis.similarity}
     if diagnosis.cuts != (0,) or any(side.layers for side in diagnosis.sides):
         job["layer"] = diagnosis.speed.layer - len(diagnosis.cuts)
+    if diagnosis.late:
+        job["level"] = diagnosis.speed.level
     if diagnosis.reference != "pad":
         job["reference"] = diagnosis.reference
     job |= {"input": "pairs.csv", "columns": {"a": "…", "b": "…"}, "output": "runs/first"}

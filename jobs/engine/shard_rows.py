@@ -127,7 +127,7 @@ class ShardComputer:
             attributed.append(part[done.defined])
             tables.append(done.table)
             waited, computed = waited + done.waited, computed + done.computed
-        empty = attribution_schema(self._job.store).empty_table()
+        empty = attribution_schema(self._job.store, late=self._attributor.late).empty_table()
         return ShardTables(
             attributions=pa.concat_tables(tables) if tables else empty,
             attributed=np.concatenate(attributed) if attributed else np.zeros(0, np.int64),
@@ -192,16 +192,14 @@ class ShardComputer:
         """Runs of pairs whose contributions, and matrices where they are stored, fit into memory together."""
         if not len(pairs):
             return
-        width = self._attributor.encoder.embedding_width
-        # Contributions, the same completed, and two embeddings in float64.
-        sizes = [(8 * text.group_count + 48) * width for text in texts]
         groups = np.fromiter((text.group_count for text in texts), np.int64, len(texts))
+        sizes = self._sizes(texts, groups, edges[pairs]).tolist()
         cells = groups[edges[pairs]].prod(1)
         if self._job.level == "words":
             cells[:] = 0
         elif self._job.store != "full":
-            # The strongest ones alone.
-            cells = np.minimum(cells, self._job.top_k)
+            # The strongest ones alone; of late interaction every cell is a number until then.
+            cells = np.maximum(np.minimum(cells, self._job.top_k), cells // 8 if self._attributor.late else 0)
         most = int(self._budget * PAIRS_SHARE)
         begin = taken = held = 0
         seen: set[int] = set()
@@ -216,6 +214,19 @@ class ShardComputer:
             taken, held = taken + more, held + own
             seen.update(both)
         yield pairs[begin:]
+
+    def _sizes(self, texts: list[ReadText], groups: Ints, edges: Ints) -> Ints:
+        """Bytes of each text's contributions, the same completed, and two embeddings in float64."""
+        width = self._attributor.encoder.embedding_width
+        if not self._attributor.late:
+            return (8 * groups + 48) * width
+        # An embedding has a vector for each token. A text keeps contributions where word pairs need them or where
+        # its partners are no fewer than its groups; otherwise one number for each group and partner.
+        tokens = np.fromiter((len(text) for text in texts), np.int64, len(texts))
+        keeps = np.bincount(edges.ravel(), minlength=len(texts)) >= groups // 2
+        if self._job.level == "pairs":
+            keeps[edges[:, 0]] = True
+        return (8 * groups * keeps + 48) * width * tokens
 
     def _owned(
         self, shard: Shard, texts: list[ReadText], canonical: Ints, explained: dict[int, Contributions]

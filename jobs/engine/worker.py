@@ -28,6 +28,7 @@ from jobs.engine.shard_rows import ShardComputer, ShardTables
 from jobs.errors import RunError
 from jobs.index.queries import ModelEncoder
 from jobs.plan.centre import mean_embeddings
+from jobs.plan.preflight import refuse_late
 from jobs.run.event_log import EventLog
 from jobs.run.facts import WorkerFacts
 from jobs.run.manifest import Plan, Shard, load_plan, read_shard
@@ -108,6 +109,9 @@ class Worker:
         # OpenMP reads this when torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._attributor = self._load_model()
+        if self._attributor.late:
+            # The driver may not have had the model's description.
+            refuse_late(self._job)
         indexing = self._job.task == "index"
         if indexing:
             self._computer = DocumentComputer(self._job, self._attributor)

@@ -9,6 +9,7 @@ import numpy as np
 
 from attribution_core.errors import SettingError
 from attribution_core.results import Floats
+from jobs.config.model_folder import check_one_vector
 from jobs.errors import RunError
 from jobs.index.snapshot import Facts
 
@@ -87,11 +88,12 @@ def model_encoder(
 
     Raises:
         RunError: where the model of that name is not the one that the index was built with.
-        ModelError: where it cannot be loaded.
+        ModelError: where it cannot be loaded, or has a vector for each token.
     """
     # A search service that has embeddings of its own needs no torch.
     from attribution_core.attribution import Attributor
 
+    check_one_vector(model or facts.model, "an index has one for each text")
     loaded = Attributor(
         model or facts.model,
         layer=facts.layer,

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from jobs.cluster.ray_internals import gpus_here
 from jobs.config.job import JobConfig
+from jobs.config.model_folder import is_late
 from jobs.errors import SourceError
 from jobs.index.hashes import indexed_hashes
 from jobs.plan.centre import write_centre_sample
@@ -112,7 +113,9 @@ def _write(
     run: Store,
     folder: Path,
 ) -> Plan:
-    kept = staging.publish({*reserved_names(), *PAIR_COLUMNS}, notices)
+    # Also where nobody knows what the model is.
+    reserved = reserved_names(late=is_late(job.model) is not False)
+    kept = staging.publish({*reserved, *PAIR_COLUMNS}, notices)
     calibration = calibrate(job, _samples(staging, job.mode))
     centre_file = write_centre_sample(staging.con, run, job) if job.sums_to == "centred" else None
     notices += missing_prompts(job)
@@ -172,7 +175,8 @@ def _other_levels(job: JobConfig) -> list[str]:
     """Return the other levels that the job could have, and ``index`` where its corpus could be indexed."""
     if job.task == "index" or job.index is not None:
         return []
-    return [one for one in LEVELS if one != job.level] + (["index"] if job.log is not None else [])
+    indexable = job.log is not None and not is_late(job.model)
+    return [one for one in LEVELS if one != job.level] + (["index"] if indexable else [])
 
 
 def _shards_by_seconds(job: JobConfig, pairs: int, texts: int, cost: int) -> int:

@@ -11,7 +11,8 @@ from attribution_core.text.reference import NAMED, one_token
 from jobs.cluster.environment import connected_here
 from jobs.cluster.ray_internals import gpus_here
 from jobs.cluster.resources import worker_resources
-from jobs.config.model_folder import check_model
+from jobs.config.model_folder import LATE, check_model
+from jobs.errors import JobError
 
 if TYPE_CHECKING:
     from jobs.config.job import JobConfig
@@ -25,6 +26,9 @@ def check_before_planning(job: JobConfig) -> None:
     folder = check_model(job.model)
     if folder is not None:
         files, role = ModelFiles(folder), "document" if job.mode == "retrieval" else "text"
+        if files.late:
+            refuse_late(job)
+        _check_similarity(job, late=files.late)
         _check_layer(job.layer, files, role)
         _check_reference(job, files, role)
     if job.workers.gpus:
@@ -33,6 +37,24 @@ def check_before_planning(job: JobConfig) -> None:
             # Machines may still join a Ray that runs already.
             grows = connected_here()
             worker_resources(job.workers, [resources], job.workers.count or 1, job.memory_bytes or 0, grows=grows)
+
+
+def refuse_late(job: JobConfig) -> None:
+    """Raise JobError if the job of a late-interaction model asks for what needs one vector a text."""
+    if job.task == "index":
+        raise JobError(f"model: {job.model} {LATE}, and an index needs one for each text; tokenpair run explains a log")
+    if job.index is not None:
+        raise JobError(f"index: {job.model} {LATE}, and an index has one for each text; leave the index out")
+    if job.sums_to == "centred":
+        raise JobError(
+            f"sums_to: found 'centred'; {job.model} {LATE}, and texts then have no mean; allowed: score, difference"
+        )
+
+
+def _check_similarity(job: JobConfig, *, late: bool) -> None:
+    own = ("maxsim", "meanmaxsim") if late else ("cosine", "dot")
+    if job.similarity is not None and job.similarity not in own:
+        raise JobError(f"similarity: found {job.similarity!r}; allowed for {job.model}: {' or '.join(own)}")
 
 
 def _check_layer(layer: int, files: ModelFiles, role: str) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from attribution_core.hooks import hook
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.results import ExplainedText, PairAttribution
 from attribution_core.text.grouping import UNITS, Groups, Unit
 from jobs.config.yaml import read_yaml
@@ -21,10 +22,10 @@ from jobs.errors import RunError
 from jobs.run.export import dataset_of, frame_of
 from jobs.run.manifest import DIFFERENCES, Plan, load_plan
 from jobs.run.record import is_index
+from jobs.run.stored import stored_interactions, stored_matches, stored_matrix
 from jobs.run.tables import (
     JOB_FILE,
     JOB_FILE_MOST_BYTES,
-    LIFTS,
     MANIFEST,
     SUCCESS,
     attribution_schema,
@@ -34,7 +35,7 @@ from jobs.run.tables import (
     stored_lift,
     text_schema,
 )
-from jobs.run.untrusted import as_written, check_cells
+from jobs.run.untrusted import as_written
 from jobs.storage.s3 import StorageSettings
 from jobs.storage.store import Store
 
@@ -164,11 +165,13 @@ class Run:
 
     def attribution(self, row: dict[str, Any], a: ExplainedText, b: ExplainedText) -> PairAttribution:
         """Return the pair that a row of ``attributions`` and its two texts describe."""
-        own = reserved_names()
+        own = self.reserved_names
         return PairAttribution(
             a=a,
             b=b,
-            matrix=_matrix(row),
+            matrix=stored_matrix(row),
+            matches=stored_matches(row) if self.late else None,
+            interactions=stored_interactions(row) if self.late else None,
             row_sums=np.asarray(row["row_sums"], np.float32),
             col_sums=np.asarray(row["col_sums"], np.float32),
             **{name: row[name] for name in ("score", "reference_a", "reference_b", "reference_ab", "total", "error")},
@@ -291,6 +294,16 @@ class Run:
         return self.setting("level") != "words"
 
     @property
+    def late(self) -> bool:
+        """Whether the run is of a late-interaction model, whose pairs have matches."""
+        return self.setting("similarity") in LATE_SIMILARITIES
+
+    @property
+    def reserved_names(self) -> set[str]:
+        """The columns of ``attributions`` that are tokenpair's own; all others were passed through."""
+        return reserved_names(late=self.late)
+
+    @property
     def sums_to(self) -> str:
         """What the word pairs sum to: score, difference or centred. Runs of plan version 4 and older: difference."""
         if "sums_to" in self.job:
@@ -343,7 +356,7 @@ class Run:
 
     def _attribution_schema(self) -> pa.Schema:
         kept = self.plan.kept if self.plan is not None else None
-        return attribution_schema(str(self.setting("store") or "top"), kept)
+        return attribution_schema(str(self.setting("store") or "top"), kept, late=self.late)
 
     def _table(self, dataset: pyarrow.dataset.Dataset | pyarrow.dataset.Fragment, **keywords: Any) -> pa.Table:
         with self._reading():
@@ -366,17 +379,3 @@ def among(column: str, ids: Collection[str]) -> pc.Expression:
 def open_run(path: str | os.PathLike[str], storage: StorageSettings | None = None) -> Run:
     """Open a finished or unfinished run at a local path or ``s3://…``; raises RunError if there is none."""
     return Run(Store.open(path, storage))
-
-
-def _matrix(row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the stored contributions [rows, cols] of the word pairs, NaN where they were not stored."""
-    shape = (row["rows"], row["cols"])
-    check_cells(*shape, *(len(row[name]) for name in ("row_sums", "col_sums")))
-    if row.get("row_lift") is not None:
-        check_cells(*shape, *(len(row[name]) for name in LIFTS))
-    if row.get("matrix") is not None:
-        return (np.asarray(row["matrix"], np.float32) * np.float32(row["matrix_scale"])).reshape(shape)
-    matrix = np.full(shape, np.nan, np.float32)
-    for cell in row["top"]:
-        matrix[cell["i"], cell["j"]] = cell["value"]
-    return matrix

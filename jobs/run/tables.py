@@ -19,7 +19,7 @@ from jobs.storage.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from attribution_core.pairs.columns import PairColumns
+    from attribution_core.pairs.columns import PairColumns, Ragged
     from attribution_core.results import Contributions
 
 SUCCESS = "_SUCCESS"
@@ -34,29 +34,43 @@ RESULTS = tuple(RESULT_OF.values())
 LIFTS = ("row_lift", "col_lift")
 # Columns that need word pairs.
 WORD_PAIRS = ("positive", "negative", "special", "exact", "largest")
+# Columns of runs of late-interaction models alone.
+LATE = ("matches", "ties", "interactions", "interactions_scale")
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow"}
 
 
-def attribution_schema(store: str = "top", kept: pa.Schema | None = None) -> pa.Schema:
+def attribution_schema(store: str = "top", kept: pa.Schema | None = None, *, late: bool = False) -> pa.Schema:
     """Return the schema of ``attributions``, with one row for each pair.
 
     In a run of ``level: words`` the columns ``WORD_PAIRS`` are null, and ``top`` is empty.
     ``kept`` has the columns passed through, which come last. ``store="full"`` adds the matrix of all word pairs.
+    ``late`` adds what runs of late-interaction models have beside: ``LATE``, and the interaction of each word pair.
     """
     import pyarrow as pa
 
-    cell = pa.struct(
-        [("i", pa.uint16()), ("j", pa.uint16()), ("a", pa.string()), ("b", pa.string()), ("value", pa.float32())]
-    )
+    met = [("i", pa.uint16()), ("j", pa.uint16()), ("a", pa.string()), ("b", pa.string())]
+    cell = pa.struct([*met, ("value", pa.float32()), *([("interaction", pa.float32())] if late else [])])
+    match = pa.struct([*met, ("token_i", pa.uint16()), ("token_j", pa.uint16()), ("value", pa.float32())])
     single = ("score", "reference_a", "reference_b", "reference_ab", "total", "error")
     fields = [(name, pa.string()) for name in ("pair_id", "text_a_id", "text_b_id")]
     fields += [(name, pa.float32()) for name in (*single, "positive", "negative", "special", "exact")]
     fields += [("rows", pa.int32()), ("cols", pa.int32())]
     fields += [(name, pa.list_(pa.float32())) for name in ("row_sums", "col_sums", *LIFTS, "largest")]
     fields += [("top", pa.list_(cell))]
+    if late:
+        fields += [("matches", pa.list_(match)), ("ties", pa.int32())]
     if store == "full":
-        fields += [("matrix", pa.list_(pa.float16())), ("matrix_scale", pa.float32())]
+        for name in ("matrix", *(["interactions"] if late else [])):
+            fields += [(name, pa.list_(pa.float16())), (f"{name}_scale", pa.float32())]
     return pa.schema([*fields, *(kept if kept is not None else [])])
+
+
+def has_matches(schema: pa.Schema) -> bool:
+    """Return whether ``attributions`` of this schema are of a late-interaction model.
+
+    A column passed through may be called ``matches`` as well; the fields of ``top`` are always tokenpair's own.
+    """
+    return "top" in schema.names and schema.field("top").type.value_type.get_field_index("interaction") >= 0
 
 
 def text_schema() -> pa.Schema:
@@ -101,9 +115,12 @@ def stored_lift(row: dict[str, Any], name: str) -> Floats | None:
     return None if row.get(name) is None else np.asarray(row[name], np.float32)
 
 
-def reserved_names() -> set[str]:
-    """Return the column names of ``attributions`` that a column passed through must not have."""
-    return set(attribution_schema("full").names)
+def reserved_names(*, late: bool) -> set[str]:
+    """Return the column names of ``attributions`` that a column passed through must not have.
+
+    ``late`` says whether the run is of a late-interaction model.
+    """
+    return set(attribution_schema("full", late=late).names)
 
 
 def attribution_table(columns: PairColumns, ids: pa.Table, store: str = "top") -> pa.Table:
@@ -122,7 +139,8 @@ def attribution_table(columns: PairColumns, ids: pa.Table, store: str = "top") -
     for name in ("row_sums", "col_sums", *LIFTS):
         lists = getattr(columns, name)
         found[name] = pa.nulls(count, pa.list_(pa.float32())) if lists is None else _lists(lists.first, lists.values)
-    schema = attribution_schema(store)
+    late = columns.match_value is not None
+    schema = attribution_schema(store, late=late)
     if columns.largest is None:
         found |= {name: pa.nulls(count, schema.field(name).type) for name in WORD_PAIRS}
         found["top"] = pa.array([[]] * count, schema.field("top").type)
@@ -130,8 +148,12 @@ def attribution_table(columns: PairColumns, ids: pa.Table, store: str = "top") -
         found |= {name: getattr(columns, name) for name in WORD_PAIRS}
         found["largest"] = _lists(np.arange(count + 1) * columns.largest.shape[1], columns.largest.ravel())
         found["top"] = _top(columns)
+    if late:
+        found["matches"] = _matches(columns)
+        found["ties"] = columns.ties
     if store == "full":
-        found |= _scaled_cells(columns)
+        found |= _scaled("matrix", columns.cells, count)
+        found |= _scaled("interactions", columns.interactions, count) if late else {}
     return pa.table([_typed(found[field.name], field.type) for field in schema], schema=schema)
 
 
@@ -141,25 +163,48 @@ def _top(columns: PairColumns) -> pa.Array:
 
     found = (columns.top_i, columns.top_j, columns.top_value)
     i, j, value = (one for one in found if one is not None)  # all are there where sums were asked for
-    labels = pa.array([label for one in columns.texts for label in one.text.labels], pa.string())
-    first = np.concatenate([[0], np.cumsum([one.text.group_count for one in columns.texts])]).astype(np.int64)
-    pair = np.repeat(np.arange(len(columns)), np.diff(i.first))
-    words = [labels.take(pa.array(first[texts[pair]] + at.values)) for texts, at in ((columns.a, i), (columns.b, j))]
-    places = [pa.array(at.values, pa.uint16()) for at in (i, j)]
-    cells = pa.StructArray.from_arrays([*places, *words, pa.array(value.values)], names=["i", "j", "a", "b", "value"])
-    return pa.ListArray.from_arrays(pa.array(i.first, pa.int32()), cells)
+    more = {"value": pa.array(value.values)}
+    if columns.top_interaction is not None:
+        more["interaction"] = pa.array(columns.top_interaction.values)
+    return _met(columns, i.first, i.values, j.values, more)
 
 
-def _scaled_cells(columns: PairColumns) -> dict[str, Any]:
-    """The matrices in float16, each divided by its largest absolute value: large values then keep 11 bits."""
+def _matches(columns: PairColumns) -> pa.Array:
+    """Where each scored output token of the first text found its nearest one of the second, a list a pair."""
     import pyarrow as pa
 
-    cells = columns.cells
+    found = (columns.match_i, columns.match_j, columns.match_value)
+    i, j, value = (one for one in found if one is not None)  # a late-interaction model has all three
+    of_token = np.concatenate([one.text.of_token_S for one in columns.texts])
+    first = np.concatenate([[0], np.cumsum([len(one.text) for one in columns.texts])]).astype(np.int64)
+    pair = np.repeat(np.arange(len(columns)), np.diff(i.first))
+    in_a, in_b = (of_token[first[texts[pair]] + at.values] for texts, at in ((columns.a, i), (columns.b, j)))
+    tokens = {f"token_{name}": pa.array(at.values, pa.uint16()) for name, at in (("i", i), ("j", j))}
+    return _met(columns, i.first, in_a, in_b, tokens | {"value": pa.array(value.values, pa.float32())})
+
+
+def _met(columns: PairColumns, first: Any, i: Any, j: Any, more: dict[str, pa.Array]) -> pa.Array:
+    """Lists of groups that met, with their words: pair p has ``[first[p]:first[p + 1]]`` of ``i``, ``j``, ``more``."""
+    import pyarrow as pa
+
+    labels = pa.array([label for one in columns.texts for label in one.text.labels], pa.string())
+    start = np.concatenate([[0], np.cumsum([one.text.group_count for one in columns.texts])]).astype(np.int64)
+    pair = np.repeat(np.arange(len(columns)), np.diff(first))
+    a, b = (labels.take(pa.array(start[texts[pair]] + at)) for texts, at in ((columns.a, i), (columns.b, j)))
+    named = {"i": pa.array(i, pa.uint16()), "j": pa.array(j, pa.uint16()), "a": a, "b": b, **more}
+    met = pa.StructArray.from_arrays(list(named.values()), names=list(named))
+    return pa.ListArray.from_arrays(pa.array(first, pa.int32()), met)
+
+
+def _scaled(name: str, cells: Ragged | None, count: int) -> dict[str, Any]:
+    """Matrices in float16, each divided by its largest absolute value: large values then keep 11 bits."""
+    import pyarrow as pa
+
     assert cells is not None, "matrices were asked for"
-    scale = np.maximum.reduceat(np.abs(cells.values), cells.first[:-1]) if len(columns) else np.zeros(0, np.float32)
+    scale = np.maximum.reduceat(np.abs(cells.values), cells.first[:-1]) if count else np.zeros(0, np.float32)
     scale = np.where(scale > 0, scale, np.float32(1))
     scaled = (cells.values / np.repeat(scale, np.diff(cells.first))).astype(np.float16)
-    return {"matrix": _lists(cells.first, scaled, pa.float16()), "matrix_scale": scale}
+    return {name: _lists(cells.first, scaled, pa.float16()), f"{name}_scale": scale}
 
 
 def text_table(texts: Sequence[Contributions], text_ids: Sequence[str]) -> pa.Table:

@@ -14,7 +14,7 @@ from jobs.run.exactness import COLUMNS as EXACTNESS_COLUMNS
 from jobs.run.exactness import Exactness, ExactnessCounter
 from jobs.run.histogram import Bins
 from jobs.run.record import checkpoint_of
-from jobs.run.tables import reject_schema, text_schema
+from jobs.run.tables import has_matches, reject_schema, text_schema
 
 if TYPE_CHECKING:
     from jobs.storage.store import Store
@@ -29,7 +29,8 @@ class Totals:
     ``sums_to`` is what the attributions of a pair sum to. Runs of plan version 4 and older have no such entry: a
     difference. ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference
     between its scores and those of its float32 copy; None for a float32 checkpoint. ``documents`` are those of an
-    index, whose ``pairs`` are 0; None for a run of pairs.
+    index, whose ``pairs`` are 0; None for a run of pairs. ``tied`` counts the pairs of a late-interaction model with a
+    query token whose best match is tied.
     """
 
     pairs: int = 0
@@ -44,6 +45,7 @@ class Totals:
     sums_to: str = "difference"
     checkpoint: dict[str, Any] | None = None
     documents: int | None = None
+    tied: int = 0
 
     def lines(self) -> list[str]:
         """Return the counts as the lines of the summary."""
@@ -61,6 +63,11 @@ class Totals:
             lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of ‖e(a)‖‖e(b)‖")
         if self.exactness is not None:
             lines.append(self.exactness.line(self.sums_to))
+        if self.tied:
+            lines.append(
+                f"ties     {counted(self.tied, 'pair')} with a query token that several tokens of the document match "
+                "equally well; the first of them counts"
+            )
         if self.agreement is not None:
             lines.append(self.agreement.line())
         if self.checkpoint is not None:
@@ -90,7 +97,7 @@ def read_totals(run: Store, format: str, sums_to: str) -> Totals:
     """Return the totals of the parts written so far. Each folder is read once; raises StoreError if that fails."""
     # After a transient failure of the store a folder is read again from its beginning, because these totals are the
     # last step of hours of work.
-    errors, exactness, agreement = run.attempt("read", "attributions", lambda: _attributions(run, format))
+    errors, exactness, agreement, tied = run.attempt("read", "attributions", lambda: _attributions(run, format))
     texts, truncated, unconverged = run.attempt("read", "texts", lambda: _texts(run, format))
     rejected = run.attempt("read", "rejects", lambda: _rejected(run, format))
     return Totals(
@@ -105,6 +112,7 @@ def read_totals(run: Store, format: str, sums_to: str) -> Totals:
         exactness=exactness,
         sums_to=sums_to,
         checkpoint=checkpoint_of(run),
+        tied=tied,
     )
 
 
@@ -132,23 +140,25 @@ def _document_batches(run: Store) -> Any:
         yield from dataset.to_batches(columns=["truncated", "residual"], batch_size=BATCH_ROWS)
 
 
-def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None]:
-    errors, exactness = Bins(), ExactnessCounter()
+def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None, int]:
+    errors, exactness, tied = Bins(), ExactnessCounter(), 0
     if not run.list("attributions"):
-        return errors, None, None
+        return errors, None, None, tied
     dataset = run.dataset("attributions", format)
     columns = ["error", *EXACTNESS_COLUMNS]
     logged = LOG_SCORE in dataset.schema.names and is_number(dataset.schema.field(LOG_SCORE).type)
     agreement = AgreementCounter(dataset.count_rows()) if logged else None
     columns += ["text_a_id", LOG_SCORE] if logged else []
+    columns += ["ties"] if has_matches(dataset.schema) else []
     for batch in dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
         values = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns if name != "text_a_id"}
         errors.add(np.abs(values["error"].astype(np.float64)))
         exactness.add(values)
+        tied += int(np.count_nonzero(values["ties"])) if has_matches(dataset.schema) else 0
         if agreement is not None:
             agreement.add(batch.column("text_a_id").to_pylist(), values["score"], values[LOG_SCORE])
     sums = exactness.result()
-    return errors, sums if sums.pairs else None, agreement.result() if agreement is not None else None
+    return errors, sums if sums.pairs else None, agreement.result() if agreement is not None else None, tied
 
 
 def _texts(run: Store, format: str) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from attribution_core.errors import TokenpairError
 from attribution_core.training.recipe import TrainingState, check_libraries
-from jobs.config.model_folder import check_model
+from jobs.config.model_folder import check_model, check_one_vector
 from jobs.engine.signals import starting_ray, stoppable
 from jobs.engine.worker import versions
 from jobs.errors import RunError, SourceError, StoreError
@@ -28,7 +28,7 @@ from jobs.storage.store import Store
 from jobs.training.config import TrainConfig
 from jobs.training.folders import CHECKPOINTS, STATE_FILE, files_below, remove_folder
 from jobs.training.pairs import Labelled, read_labelled
-from jobs.training.work import MODEL, PROGRESS, Task, read_progress, work, write_progress
+from jobs.training.work import MODEL, ONE_VECTOR, PROGRESS, Task, read_progress, work, write_progress
 from jobs.training.worse import is_worse, what_to_do
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def run_training(
         return Trained(url=run.url, **record["run"]["result"], already_finished=True)
     check_libraries()
     check_model(job.model)
+    check_one_vector(job.model, ONE_VECTOR)
     train = read_labelled(job, job.train, "train", say)
     dev = None if job.dev is None else read_labelled(job, job.dev, "dev", say)
     if dev is not None and len(set(dev.similarity)) < 2:

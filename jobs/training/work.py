@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from attribution_core.errors import TokenpairError
 from attribution_core.training.recipe import Epoch, Recipe, TrainingState
 from jobs.cluster.environment import quiet_libraries
+from jobs.config.model_folder import LATE
 from jobs.errors import RunError, StoreError
 from jobs.storage.store import Store
 from jobs.training.card import describe_training, model_card
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from attribution_core.training.finetune import PairTrainer
 
 PROGRESS = "progress.json"
+ONE_VECTOR = "training makes models exact that have one for each text"
 MODEL = "model"
 
 
@@ -71,7 +73,8 @@ def prepare(job: TrainConfig) -> SentenceTransformer:
     device = "cpu" if job.workers.gpus == 0 else None
     _, model = load_model(job.model, device=device, trust_remote_code=job.trust_remote_code)
     if not isinstance(model, SentenceTransformer):
-        raise ModelError(f"model {job.model} cannot be trained: exact models have one embedding a text")
+        # A driver without the model does not know its kind.
+        raise ModelError(f"model {job.model} {LATE}, and {ONE_VECTOR}")
     cut_modules(model, "text", job.loss)  # what cannot be attributed is not worth an hour of training
     if job.prompt is not None:
         known = job.prompt in model.prompts

@@ -101,7 +101,7 @@ def cut_inversions(run: Run, judge: Judge, words: int) -> list[Inversion]:
     """The inversions of the run's queries when its documents have so many words."""
     import numpy as np
 
-    from jobs.analysis.faithfulness.judge import units
+    from jobs.analysis.faithfulness.scores import units
     from jobs.analysis.margin.inversions import relevant_documents, worst_of
 
     rows = run.to_table(["pair_id", "text_a_id", "text_b_id"]).to_pylist()

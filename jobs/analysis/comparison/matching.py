@@ -16,7 +16,6 @@ import pyarrow.types as t
 
 from jobs.errors import RunError
 from jobs.run.reader import Run
-from jobs.run.tables import reserved_names
 from jobs.storage.duckdb import first_row, readable
 
 BATCH_ROWS = 1 << 14
@@ -112,7 +111,7 @@ def match_pairs(con: duckdb.DuckDBPyConnection, first: Run, second: Run) -> Matc
 
 def kept_columns(run: Run) -> list[pa.Field]:
     """The columns passed through whose values are text, numbers or truth values."""
-    own = reserved_names()
+    own = run.reserved_names
     scalar = (t.is_string, t.is_large_string, t.is_integer, t.is_floating, t.is_boolean)
     return [f for f in run.dataset().schema if f.name not in own and any(is_one(f.type) for is_one in scalar)]
 

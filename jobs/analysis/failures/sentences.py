@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from attribution_core.model.modules import Role
 from attribution_core.text.words import sentence_spans
-from jobs.analysis.faithfulness.judge import Judge, Texts, units
+from jobs.analysis.faithfulness.judge import Judge
+from jobs.analysis.faithfulness.scores import Scores, Texts
 from jobs.progress import Progress
 
 # Texts encoded at once: what bounds the memory.
@@ -49,9 +50,7 @@ def score_sentences(
 
 def score(model: Judge, roles: tuple[Role, Role], texts: Texts, a: str, b: str) -> float:
     """Return the model's score of two texts whose embeddings are in ``texts``."""
-    pair = np.stack([texts[roles[0], a], texts[roles[1], b]])
-    pair = units(pair) if model.similarity == "cosine" else pair
-    return float(pair[0] @ pair[1])
+    return float(Scores(texts, model.similarity).paired([(roles[0], a)], [(roles[1], b)])[0])
 
 
 def _scored(

@@ -8,21 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, RULES, Scored, Values
-from jobs.analysis.faithfulness.shapley import Parts, summed
+from jobs.analysis.faithfulness.scores import Scores
+from jobs.analysis.faithfulness.shapley import Game, Key, Parts, summed
 from jobs.analysis.ranks import pearson, spearman
 from jobs.analysis.resampling import Bootstrap, Mean
 
 WORDS, WORD_PAIRS = "words", "word pairs"
+WORDS_A, WORDS_B = "words of a", "words of b"
 SPEARMAN, PEARSON = "spearman", "pearson"
 # (level, correlation) in the order in which they are kept and shown; the first is what the verdict goes by.
-AGREEMENTS = ((WORDS, SPEARMAN), (WORDS, PEARSON), (WORD_PAIRS, SPEARMAN), (WORD_PAIRS, PEARSON))
+AGREEMENTS = (
+    *((level, kind) for level in (WORDS, WORD_PAIRS) for kind in (SPEARMAN, PEARSON)),
+    *((level, SPEARMAN) for level in (WORDS_A, WORDS_B)),
+)
 # A correlation of two values is 1 or -1 whatever they are.
 FEWEST_WORDS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Gold:
-    """Shapley values of a pair by deletion: of the parts of each text, [I] and [J], and of pairs of them, [I, J]."""
+    """Shapley values of a pair by deletion: of the parts of each text, [I] and [J], and of pairs of them, [I, J]; NaN
+    where nobody asked for those of pairs."""
 
     parts_a: Parts
     parts_b: Parts
@@ -37,22 +43,37 @@ class Gold:
         norm = float(np.linalg.norm(e_a) * np.linalg.norm(e_b)) or 1.0
         return Gold(parts_a, parts_b, vectors_a @ e_b / norm, vectors_b @ e_a / norm, vectors_a @ vectors_b.T / norm)
 
+    @staticmethod
+    def of_scores(game_a: Game, game_b: Game, whole: tuple[Key, Key], scores: Scores, *, pairs: bool) -> Gold:
+        """From scores that are no product of two embeddings: of each text's words with the other text whole, and, with
+        ``pairs``, of words of both at once."""
+        texts_a, texts_b = sorted(game_a.needed()), sorted(game_b.needed())
+
+        def shares(game: Game, texts: list[Key], table: Values) -> Values:
+            return game.vectors(dict(zip(texts, table, strict=True)))
+
+        a = shares(game_a, texts_a, scores.table(texts_a, whole[1:]))[:, 0]
+        b = shares(game_b, texts_b, scores.table(whole[:1], texts_b).T)[:, 0]
+        cells = np.full((len(a), len(b)), np.nan)
+        if pairs:
+            cells = shares(game_a, texts_a, shares(game_b, texts_b, scores.table(texts_a, texts_b).T).T)
+        return Gold(game_a.parts, game_b.parts, a, b, cells)
+
 
 def agreements(scored: Scored, gold: Gold) -> Values:
-    """The correlations of AGREEMENTS, [4], of what a rule says of a pair with the gold standard.
+    """The correlations of AGREEMENTS, [6], of what a rule says of a pair with the gold standard.
 
-    Words: the mean over the texts of three words or more. Word pairs: over all of them at once; NaN where not all were
-    stored. Values that are all alike agree with nothing: 0.
+    Words: the mean over the texts of three words or more, and of each text. Word pairs: over all of them at once; NaN
+    where not all were stored. Values that are all alike agree with nothing: 0.
     """
-    sides = [
-        (summed(values, parts), true)
+    of_a, of_b = (
+        [(summed(values, parts), true)] if len(parts) >= FEWEST_WORDS else []
         for values, parts, true in ((scored.a, gold.parts_a, gold.a), (scored.b, gold.parts_b, gold.b))
-        if len(parts) >= FEWEST_WORDS
-    ]
+    )
     cells = summed(summed(scored.cells, gold.parts_a), gold.parts_b, axis=1)
-    unknown = bool(np.isnan(cells).any()) or cells.size < FEWEST_WORDS
+    unknown = bool(np.isnan(cells).any() or np.isnan(gold.cells).any()) or cells.size < FEWEST_WORDS
     pairs = [] if unknown else [(cells.ravel(), gold.cells.ravel())]
-    of_level = {WORDS: sides, WORD_PAIRS: pairs}
+    of_level = {WORDS: of_a + of_b, WORD_PAIRS: pairs, WORDS_A: of_a, WORDS_B: of_b}
     return np.array([_mean(of_level[level], kind) for level, kind in AGREEMENTS])
 
 
@@ -70,7 +91,8 @@ def correlation(one: Values, other: Values, kind: str) -> float:
 class Agreement:
     """The mean correlation of a rule's values with Shapley values, over ``pairs`` of texts.
 
-    ``level`` is words or word pairs, ``correlation`` spearman or pearson, ``method`` one of RULES.
+    ``level`` is words (the mean of both texts), words of a, words of b or word pairs, ``correlation`` spearman or
+    pearson, ``method`` one of RULES, of late interaction one of LATE_RULES.
     """
 
     level: str
@@ -93,20 +115,20 @@ class Lead:
 
 
 def summarise_agreement(
-    values: Values, firsts: Sequence[str], seed: int
+    values: Values, firsts: Sequence[str], seed: int, rules: Sequence[str] = RULES
 ) -> tuple[tuple[Agreement, ...], tuple[Lead, ...]]:
-    """Means and differences with their intervals from correlations [pairs, rules, AGREEMENTS], whose ``firsts`` name
-    the first texts; pairs without a value (NaN) are left out, and a level that no pair has is left out whole."""
+    """Means and differences with their intervals from correlations [pairs, ``rules``, AGREEMENTS], whose ``firsts``
+    name the first texts; pairs without a value (NaN) are left out, and a level that no pair has is left out whole."""
     agreement: list[Agreement] = []
     leads: list[Lead] = []
-    own = RULES.index(ATTRIBUTIONS)
+    own = rules.index(ATTRIBUTIONS)
     for k, (level, kind) in enumerate(AGREEMENTS):
         known = [at for at, value in enumerate(values[:, own, k]) if np.isfinite(value)]
         if not known:
             continue
         bootstrap = Bootstrap([firsts[at] for at in known], seed)
         of_rule = values[known, :, k]
-        for at, rule in enumerate(RULES):
+        for at, rule in enumerate(rules):
             agreement.append(Agreement(level, kind, rule, bootstrap.mean(of_rule[:, at]), len(known)))
             if rule != ATTRIBUTIONS:
                 more = of_rule[:, own] - of_rule[:, at]

@@ -12,26 +12,28 @@ from b that is
     f(a, b) − f(a∖I, b) − f(a, b∖J) + f(a∖I, b∖J),
 
 the share of Σ A (the same four terms, with reference texts in place of a∖I and b∖J) that the pairs I × J stand for. The
-four are scores of the model, so this needs no more than embeddings: for cosine and dot it is the product of the two
-texts' differences, (e(a) − e(a∖I)) · (e(b) − e(b∖J)).
+four are scores of the model, so this needs no more than embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
+from attribution_core.model.modules import Role
 from attribution_core.results import PairAttribution
 from jobs.analysis.faithfulness.agreement import Gold, agreements
-from jobs.analysis.faithfulness.judge import Judge, Texts, units
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import (
     ATTRIBUTIONS,
     EMBEDDINGS,
     LEXICAL,
-    METHODS,
+    MARGINS,
+    MATCHED,
     PAIRS,
     RANDOM,
     RULES,
@@ -47,6 +49,7 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Side, deletions, insertions
 from jobs.analysis.faithfulness.sampling import generator
+from jobs.analysis.faithfulness.scores import Scores
 from jobs.analysis.faithfulness.shapley import ORDERS, Game, Key
 
 DELETION, INSERTION = "deletion", "insertion"
@@ -110,10 +113,11 @@ class Prepared:
 class PairCurves:
     """What was measured of one pair.
 
-    ``values`` [methods, measures, steps + 1] are its curves, in the order of METHODS and :func:`measures_of`. A curve
-    of words is the score; one of pairs is what the words that are there contribute together: all of it with nothing
-    deleted, 0 when one text is empty. ``scores`` [methods, 2, steps + 1] are the plain scores of the last two curves.
-    ``agreement`` [rules, correlations] says how far each of RULES agrees with Shapley values, in the order of
+    ``values`` [methods, measures, steps + 1] are its curves, in the order of ``methods`` and :func:`measures_of`. A
+    curve of words is the score; one of pairs is what the words that are there contribute together: all of it with
+    nothing deleted, 0 when one text is empty. ``scores`` [methods, 2, steps + 1] are the plain scores of the last two
+    curves.
+    ``agreement`` [rules, correlations] says how far each of the rules agrees with Shapley values, in the order of
     AGREEMENTS; NaN where word pairs were not all stored. What is random is a mean over what was drawn.
     """
 
@@ -123,6 +127,12 @@ class PairCurves:
     values: NDArray[np.float64]
     scores: NDArray[np.float64]
     agreement: NDArray[np.float64]
+    rules: tuple[str, ...] = RULES
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rules and random order."""
+        return (*self.rules, RANDOM)
 
     def areas(self) -> Values:
         """The area under each curve, with a length of 1 for all its steps, [methods, measures]."""
@@ -143,13 +153,8 @@ def prepare(
     a, b = Side.of(pair.a), Side.of(pair.b)
     role_a, role_b = pair.a.role, pair.b.role
     attributed = of_attributions(pair, a, b)
-    products = of_products(judge.word_vectors(a, role_a), judge.word_vectors(b, role_b))  # type: ignore[arg-type]
-    rules: dict[str, list[Scored]] = {
-        ATTRIBUTIONS: [attributed],
-        EMBEDDINGS: [products],
-        LEXICAL: [of_identical_words(a, b)],
-        SHUFFLED: [shuffled(attributed, generator(seed, pair.pair_id, "shuffle", str(n))) for n in range(orders)],
-    }
+    rules = {ATTRIBUTIONS: [attributed], **_rules_to_beat(a, b, (role_a, role_b), judge)}  # type: ignore[arg-type]
+    rules[SHUFFLED] = [shuffled(attributed, generator(seed, pair.pair_id, "shuffle", str(n))) for n in range(orders)]
     joint = PAIRS if pair.sums_to == "difference" else BOTH
     texts: dict[tuple[bytes, bytes, str], Changed] = {}
 
@@ -189,47 +194,65 @@ def prepare(
     )
 
 
-def measure(prepared: Prepared, embeddings: Texts, *, cosine: bool) -> PairCurves:
-    """The curves and the agreement of a pair from the embeddings of its texts, which are not divided by their length;
-    ``cosine`` says whether the score divides by it."""
+def _rules_to_beat(a: Side, b: Side, roles: tuple[Role, Role], judge: Judge) -> dict[str, list[Scored]]:
+    """What the attributions are held against, by the judging model."""
+    if judge.similarity in LATE_SIMILARITIES:
+        matched, margins = judge.matches(a, b, roles)
+        return {MATCHED: [matched], MARGINS: [margins]}
+    products = of_products(*(judge.word_vectors(side, role) for side, role in zip((a, b), roles, strict=True)))
+    return {EMBEDDINGS: [products], LEXICAL: [of_identical_words(a, b)]}
 
-    def rows(keys: tuple[Key, ...]) -> Values:
-        embeddings_ND = np.stack([embeddings[key] for key in keys])
-        return units(embeddings_ND) if cosine else embeddings_ND
 
-    values, scores = [], []
-    for method in METHODS:
-        drawn = [_curves(levels, rows) for levels in prepared.orders[method]]
+def measure(prepared: Prepared, scores: Scores) -> PairCurves:
+    """The curves and the agreement of a pair from the scores of its texts."""
+    values, plain = [], []
+    for drawn_orders in prepared.orders.values():
+        drawn = [_curves(levels, prepared.whole, scores) for levels in drawn_orders]
         values.append(np.mean([one for one, _ in drawn], axis=0))
-        scores.append(np.mean([one for _, one in drawn], axis=0))
-    game_a, game_b = prepared.games
-    e_a, e_b = (embeddings[key] for key in prepared.whole)
-    gold = Gold.of(game_a.parts, game_b.parts, game_a.vectors(embeddings), game_b.vectors(embeddings), e_a, e_b)
-    agreement = [np.mean([agreements(one, gold) for one in prepared.rules[rule]], axis=0) for rule in RULES]
+        plain.append(np.mean([one for _, one in drawn], axis=0))
+    gold = _gold(prepared, scores)
+    agreement = [np.mean([agreements(one, gold) for one in drawn], axis=0) for drawn in prepared.rules.values()]
     return PairCurves(
         prepared.pair_id,
         prepared.text_a_id,
         (len(prepared.a), len(prepared.b)),
         np.stack(values),
-        np.stack(scores),
+        np.stack(plain),
         np.stack(agreement),
+        tuple(prepared.rules),
     )
 
 
-def _curves(levels: dict[str, Changed], rows: Callable[[tuple[Key, ...]], Values]) -> tuple[Values, Values]:
+def _gold(prepared: Prepared, scores: Scores) -> Gold:
+    game_a, game_b = prepared.games
+    if scores.late:
+        (attributed,) = prepared.rules[ATTRIBUTIONS]
+        stored = not np.isnan(attributed.cells).any()
+        return Gold.of_scores(game_a, game_b, prepared.whole, scores, pairs=stored)
+    phi_a, phi_b = (game.vectors(scores.embeddings) for game in prepared.games)
+    e_a, e_b = (scores.embeddings[key] for key in prepared.whole)
+    return Gold.of(game_a.parts, game_b.parts, phi_a, phi_b, e_a, e_b)
+
+
+def _curves(levels: dict[str, Changed], whole: tuple[Key, Key], scores: Scores) -> tuple[Values, Values]:
     """The six curves [6, steps + 1] and the plain scores [2, steps + 1] of the last two, of one order."""
     words = levels[WORDS]
-    gone_a, gone_b = rows(words.deleted_a), rows(words.deleted_b)
-    come_a, come_b = rows(words.inserted_a), rows(words.inserted_b)
-    whole_a, whole_b = gone_a[0], gone_b[0]
     (joint,) = (changed for level, changed in levels.items() if level != WORDS)
-    left_a, left_b = rows(joint.deleted_a), rows(joint.deleted_b)
-    kept_a, kept_b = rows(joint.inserted_a), rows(joint.inserted_b)
-    scores = [(left_a * left_b).sum(1), (kept_a * kept_b).sum(1)]
-    last = scores
+
+    def of_a(keys: Sequence[Key]) -> Values:
+        return scores.table(keys, whole[1:])[:, 0]
+
+    def of_b(keys: Sequence[Key]) -> Values:
+        return scores.table(whole[:1], keys)[0]
+
+    left, kept = (joint.deleted_a, joint.deleted_b), (joint.inserted_a, joint.inserted_b)
+    plain = [scores.paired(*left), scores.paired(*kept)]
+    last = plain
     if PAIRS in levels:
-        empty_a, empty_b = gone_a[-1], gone_b[-1]
-        together = float((whole_a - empty_a) @ (whole_b - empty_b))
-        taken = ((whole_a - left_a) * (whole_b - left_b)).sum(1)
-        last = [together - taken, ((kept_a - empty_a) * (kept_b - empty_b)).sum(1)]
-    return np.stack([gone_a @ whole_b, come_a @ whole_b, gone_b @ whole_a, come_b @ whole_a, *last]), np.stack(scores)
+        empty_a, empty_b = words.deleted_a[-1:], words.deleted_b[-1:]
+        # f(a, b) cancels from what is left of it; the score of two empty texts does not.
+        without, empty = of_a(empty_a) + of_b(empty_b), scores.paired(empty_a, empty_b)
+        with_empty = scores.table(kept[0], empty_b)[:, 0] + scores.table(empty_a, kept[1])[0]
+        last = [of_a(left[0]) + of_b(left[1]) - plain[0] - without + empty, plain[1] - with_empty + empty]
+    by_word = [of_a(words.deleted_a), of_a(words.inserted_a), of_b(words.deleted_b), of_b(words.inserted_b)]
+    return np.stack([*by_word, *last]), np.stack(plain)

@@ -12,6 +12,7 @@ from jobs.analysis.faithfulness.curves import PairCurves, Prepared, measure, pre
 from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge
 from jobs.analysis.faithfulness.result import Faithfulness, summarise_curves
 from jobs.analysis.faithfulness.sampling import Sample, sample_pairs
+from jobs.analysis.faithfulness.scores import Scores
 from jobs.analysis.faithfulness.sentences import delete_sentences
 from jobs.analysis.faithfulness.shapley import ORDERS, Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
@@ -152,5 +153,5 @@ def read_pairs(run: Run, pair_ids: Sequence[str]) -> Iterator[tuple[PairAttribut
 
 
 def _measured(waiting: Sequence[Prepared], texts: set[Key], judge: Judge) -> list[PairCurves]:
-    embeddings = judge.embed(sorted(texts))
-    return [measure(one, embeddings, cosine=judge.similarity == "cosine") for one in waiting]
+    scores = Scores(judge.embed(sorted(texts)), judge.similarity)
+    return [measure(one, scores) for one in waiting]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attribution_core.model.encoder import Encoder, Role
 from attribution_core.model.loading import load_model
 from attribution_core.model.making import make_encoder
+from attribution_core.model.multi_vector import LateEncoder
 from attribution_core.model.static import StaticEncoder
-from attribution_core.pairs.tiles import SHORTEST
 from attribution_core.text.tokenized import ReadText
-from jobs.analysis.faithfulness.orders import Values
+from jobs.analysis.faithfulness.orders import Scored, Values, of_matches
 from jobs.analysis.faithfulness.perturbation import Side
+from jobs.analysis.faithfulness.scores import Texts
 from jobs.errors import RunError
 from jobs.run.reader import Run
 
@@ -26,8 +28,6 @@ BATCH_TEXTS = 64
 TEXTS_AT_ONCE = 1024
 # Where texts are cut to be encoded: references, which are read up to the cut, then cost nothing.
 LAYER = 0
-
-Texts = dict[tuple[str, str], Values]
 
 
 class Judge:
@@ -68,13 +68,17 @@ class Judge:
 
     def embed(self, texts: Iterable[tuple[str, str]]) -> Texts:
         """Embeddings by (role, text), each distinct one encoded once, as they are attributed: for cosine not divided by
-        their length (:func:`units` does that). RunError where a text, such as the empty one, has none."""
+        their length, of late interaction one for each scored token. RunError where a text, such as the empty one, has
+        none."""
         embeddings: Texts = {}
         wanted = list(dict.fromkeys(texts))
         for role, encoder in self._encoders.items():
             of_role = [text for of, text in wanted if of == role]
-            values = raw_embeddings(encoder, role, of_role)
-            if not all(np.isfinite(value).all() for value in values):
+            if isinstance(encoder, LateEncoder):
+                values = encoder.outputs(of_role, role)
+            else:
+                values = raw_embeddings(encoder, role, of_role)
+            if not all(np.isfinite(value).all() and value.size for value in values):
                 raise RunError(f"{self.name}: gives no embedding of an empty text, so no word can be deleted for it")
             embeddings.update({(role, text): value for text, value in zip(of_role, values, strict=True)})
         return embeddings
@@ -103,10 +107,23 @@ class Judge:
         """:func:`word_vectors` by the encoder of a role, [n, d]."""
         return word_vectors(self._encoders[role], side, role, mean=mean)
 
+    def matches(self, a: Side, b: Side, roles: tuple[Role, Role]) -> tuple[Scored, Scored]:
+        """:func:`matches_of` by the encoders of a model of late interaction."""
+        return matches_of(a, b, roles, self._encoders)
 
-def units(embeddings_ND: Values) -> Values:
-    """Embeddings divided by their length, the products of which are cosines; zero stays zero, [N, D]."""
-    return embeddings_ND / np.maximum(np.linalg.norm(embeddings_ND, axis=1, keepdims=True), SHORTEST)
+
+def matches_of(a: Side, b: Side, roles: tuple[Role, Role], encoders: Mapping[Role, Encoder]) -> tuple[Scored, Scored]:
+    """Matched similarities and margins of a pair's words (:func:`of_matches`), by the encoders of both roles."""
+
+    def outputs(side: Side, role: Role) -> tuple[Values, NDArray[np.int64]]:
+        encoder = encoders[role]
+        assert isinstance(encoder, LateEncoder)
+        read = encoder.read([side.text], role, "token")[0]
+        assert read.scored_S is not None, "a model of late interaction says which tokens it scores"
+        return encoder.outputs([side.text], role)[0], _words_of_tokens(read, side)[read.scored_S]
+
+    (a_TD, words_a), (b_TD, words_b) = outputs(a, roles[0]), outputs(b, roles[1])
+    return of_matches(a_TD, b_TD, words_a, words_b, (len(a), len(b)))
 
 
 def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
@@ -134,7 +151,17 @@ def word_vectors(encoder: Encoder, side: Side, role: Role, *, mean: bool = False
     read = encoder.read([side.text], role, "token")[0]
     tokens = _token_embeddings(encoder, side.text, role, read)
     assert len(tokens) == len(read), "both read the text by the same rules"
-    vectors, counts = np.zeros((len(side), tokens.shape[1])), np.zeros(len(side))
+    words = _words_of_tokens(read, side)
+    there = words >= 0
+    vectors = np.zeros((len(side), tokens.shape[1]))
+    np.add.at(vectors, words[there], tokens[there])
+    counts = np.bincount(words[there], minlength=len(side))
+    return vectors / np.maximum(counts, 1)[:, None] if mean else vectors
+
+
+def _words_of_tokens(read: ReadText, side: Side) -> NDArray[np.int64]:
+    """The word that each token of a text, read by token, stands in; -1 where in none, [tokens]."""
+    words = np.full(read.group_count, -1)
     word = 0
     for at, (start, end, kind) in enumerate(zip(read.groups.starts, read.groups.ends, read.groups.kinds, strict=True)):
         if kind != "text":
@@ -142,9 +169,8 @@ def word_vectors(encoder: Encoder, side: Side, role: Role, *, mean: bool = False
         while word < len(side) and side.spans[word][1] <= start:
             word += 1
         if word < len(side) and side.spans[word][0] < max(end, start + 1):
-            vectors[word] += tokens[at]
-            counts[word] += 1
-    return vectors / np.maximum(counts, 1)[:, None] if mean else vectors
+            words[at] = word
+    return words[read.of_token_S]
 
 
 def _token_embeddings(encoder: Encoder, text: str, role: Role, read: ReadText) -> Values:

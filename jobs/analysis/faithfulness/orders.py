@@ -24,10 +24,14 @@ RANDOM = "random"
 SHUFFLED = "shuffled"
 LEXICAL = "identical words"
 EMBEDDINGS = "token embeddings"
-# What the attributions are held against, in the order in which it is shown.
-METHODS = (ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED, RANDOM)
-# Those that give values, and not an order alone.
+MATCHED = "matched similarities"
+MARGINS = "margins of matches"
+# What the attributions are held against, in the order in which it is shown: rules that give values.
 RULES = (ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED)
+# The same for a model of late interaction.
+LATE_RULES = (ATTRIBUTIONS, MATCHED, MARGINS, SHUFFLED)
+# With what gives an order alone.
+METHODS = (*RULES, RANDOM)
 WORDS, PAIRS = "words", "pairs"
 
 
@@ -50,9 +54,10 @@ class Scored:
 
 
 def of_attributions(pair: PairAttribution, a: Side, b: Side) -> Scored:
-    """The run's values: exact sums of words, and the cells that it stored."""
+    """The run's values: exact sums of words, and the cells that it stored (of late interaction the interactions)."""
     rows, cols = list(a.groups), list(b.groups)
-    return Scored(numbers(pair.matrix)[np.ix_(rows, cols)], numbers(pair.row_sums)[rows], numbers(pair.col_sums)[cols])
+    cells = pair.matrix if pair.interactions is None else pair.interactions
+    return Scored(numbers(cells)[np.ix_(rows, cols)], numbers(pair.row_sums)[rows], numbers(pair.col_sums)[cols])
 
 
 def shuffled(scored: Scored, chance: np.random.Generator) -> Scored:
@@ -77,6 +82,33 @@ def of_products(words_a: Values, words_b: Values) -> Scored:
     """Dot products of the words' vectors, [n, d] and [m, d]."""
     cells = words_a @ words_b.T
     return Scored(cells, cells.sum(1), cells.sum(0))
+
+
+def of_matches(
+    a_TD: Values, b_TD: Values, words_a: NDArray[np.int64], words_b: NDArray[np.int64], shape: tuple[int, int]
+) -> tuple[Scored, Scored]:
+    """The similarities of matched output tokens of late interaction, and their margins, as values of words.
+
+    ``words_a`` and ``words_b`` are the word of each output token, -1 for none; ``shape`` is the number of words of both
+    texts. Matched similarities: a word of b has the sum of the similarities of all output tokens of a that match one of
+    its tokens; a word of a the sum over its own output tokens (the row maximum). Margins: a word of b has the sum of
+    the same similarities, each less the largest one with a token of another word; a word of a its row maximum, too.
+    """
+    similarity = a_TD.astype(np.float64) @ b_TD.astype(np.float64).T
+    best = similarity.argmax(1)
+    values = similarity[np.arange(len(best)), best]
+    word = words_b[best]
+    others = np.where((words_b == word[:, None]) & (words_b >= 0), -np.inf, similarity).max(1)
+    margins = values - np.where(np.isfinite(others), others, 0.0)
+
+    def of_words(of_match: Values) -> Scored:
+        cells = np.zeros((shape[0] + 1, shape[1] + 1))  # with a last row and column for -1, no word
+        np.add.at(cells, (words_a, word), of_match)
+        row_maxima = np.zeros(shape[0] + 1)
+        np.add.at(row_maxima, words_a, values)
+        return Scored(cells[:-1, :-1], row_maxima[:-1], cells.sum(0)[:-1])
+
+    return of_words(values), of_words(margins)
 
 
 def _largest(cells: Values) -> Values:

@@ -23,7 +23,7 @@ from attribution_core.hooks import hook
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, WORD_PAIRS, Agreement, Lead, share_won, summarise_agreement
 from jobs.analysis.faithfulness.curves import DELETION, PairCurves, area, measures_of, shares_of
 from jobs.analysis.faithfulness.judge import Judge
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, RANDOM, RULES, Values
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, MATCHED, RANDOM, Values
 from jobs.analysis.faithfulness.sampling import Sample
 from jobs.analysis.faithfulness.sentences import DeletedSentences, TopSentences, top_sentences
 from jobs.analysis.faithfulness.summaries import Against, Curve
@@ -91,6 +91,21 @@ class Faithfulness:
         return {(one.level, one.correlation, one.method): one for one in self.agreement}.get((level, correlation, rule))
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """The attributions and the rules that they are held against, as they are shown."""
+        return tuple(dict.fromkeys(one.method for one in self.agreement))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rules, and random order."""
+        return (*self.rules, RANDOM)
+
+    @property
+    def late(self) -> bool:
+        """Whether the judging model scores by late interaction."""
+        return MATCHED in self.rules
+
+    @property
     def whole(self) -> int:
         """How many pairs had all their word pairs stored."""
         return max((one.pairs for one in self.agreement if one.level == WORD_PAIRS), default=0)
@@ -114,7 +129,7 @@ class Faithfulness:
         rows = []
         for one in self.measured:
             advantages, areas = advantages_of(one), one.areas()
-            for m, method in enumerate(METHODS):
+            for m, method in enumerate(one.methods):
                 for k, (level, operation) in enumerate(measures_of(self.sums_to)):
                     scores = one.scores[m, k - 4] if k >= 4 else one.values[m, k]
                     names = (one.pair_id, one.text_a_id, *one.words, level, operation, method)
@@ -125,7 +140,7 @@ class Faithfulness:
         """One row a pair and rule."""
         rows = []
         for one in self.measured:
-            for rule, values in zip(RULES, one.agreement.tolist(), strict=True):
+            for rule, values in zip(one.rules, one.agreement.tolist(), strict=True):
                 known = (None if np.isnan(value) else value for value in values)
                 rows.append((one.pair_id, one.text_a_id, *one.words, rule, *known))
         return _table(rows, agreement_schema())
@@ -173,7 +188,7 @@ def curve_schema() -> pa.Schema:
 
 def agreement_schema() -> pa.Schema:
     """Columns of ``faithfulness-agreement.parquet``: of each rule (``method``) the correlations with Shapley values
-    within the pair, ``words_spearman`` to ``word_pairs_pearson``; null where not all word pairs were stored."""
+    within the pair, ``words_spearman`` to ``words_of_b_spearman``; null where not all word pairs were stored."""
     return pa.schema([*_PAIR, ("method", pa.string()), *((name, pa.float32()) for name in _correlations())])
 
 
@@ -200,7 +215,7 @@ def advantages_of(one: PairCurves) -> Values:
     areas = one.areas()
     # Deletion and insertion take turns, whatever the levels.
     signs = np.array([-1.0 if operation == DELETION else 1.0 for _, operation in measures_of("score")])
-    return np.asarray(signs * (areas - areas[METHODS.index(RANDOM)]))
+    return np.asarray(signs * (areas - areas[-1]))
 
 
 def summarise_curves(
@@ -223,8 +238,9 @@ def summarise_curves(
     pairs = sorted(measured, key=lambda one: one.pair_id)
     bootstrap = Bootstrap([one.text_a_id for one in pairs], seed)
     advantages = np.stack([advantages_of(one) for one in pairs])
+    rules, methods = pairs[0].rules, pairs[0].methods
     curves = []
-    for m, method in enumerate(METHODS):
+    for m, method in enumerate(methods):
         for k, (level, operation) in enumerate(measures_of(run.sums_to)):
             values = np.stack([one.values[m, k] for one in pairs])
             mean, low, high = (tuple(bound.tolist()) for bound in bootstrap.means(values))
@@ -245,13 +261,13 @@ def summarise_curves(
             )
     together = advantages.mean(2)
     overall = []
-    beaten = [(method, RANDOM) for method in METHODS if method != RANDOM]
-    beaten += [(ATTRIBUTIONS, method) for method in METHODS if method not in (ATTRIBUTIONS, RANDOM)]
+    beaten = [(rule, RANDOM) for rule in rules]
+    beaten += [(ATTRIBUTIONS, rule) for rule in rules if rule != ATTRIBUTIONS]
     for method, other in beaten:
-        gained = together[:, METHODS.index(method)] - together[:, METHODS.index(other)]
+        gained = together[:, methods.index(method)] - together[:, methods.index(other)]
         overall.append(Against(method, other, bootstrap.mean(gained), share_won(gained)))
     agreement, leads = summarise_agreement(
-        np.stack([one.agreement for one in pairs]), [one.text_a_id for one in pairs], seed
+        np.stack([one.agreement for one in pairs]), [one.text_a_id for one in pairs], seed, rules
     )
     return Faithfulness(
         run=run.url,

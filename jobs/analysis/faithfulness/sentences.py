@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.results import PairAttribution
-from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge, Texts, units
-from jobs.analysis.faithfulness.orders import Values
+from jobs.analysis.faithfulness.judge import TEXTS_AT_ONCE, Judge
+from jobs.analysis.faithfulness.orders import MATCHED, Values
 from jobs.analysis.faithfulness.perturbation import Side, numbers
+from jobs.analysis.faithfulness.scores import Scores
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.faithfulness.verdict import FEWEST_DRAWS
 from jobs.analysis.resampling import Bootstrap, Mean
@@ -84,8 +86,8 @@ def delete_sentences(
 
     def encode() -> None:
         nonlocal seen
-        embeddings = judge.embed(sorted(texts))
-        measured.extend(_measured(one, embeddings, cosine=judge.similarity == "cosine") for one in waiting)
+        scores = Scores(judge.embed(sorted(texts)), judge.similarity)
+        measured.extend(_measured(one, scores) for one in waiting)
         if progress is not None:
             progress.advance(seen)
         waiting.clear()
@@ -141,7 +143,8 @@ def top_sentences(measured: Sequence[DeletedSentences], seed: int) -> TopSentenc
 class _Prepared:
     """A pair with the texts to encode: both texts, the second without each sentence, and each sentence by itself.
 
-    ``pooled_ND`` has each sentence's mean token embedding.
+    ``values`` are those of methods that no text has to be encoded for; ``pooled_ND`` has each sentence's mean token
+    embedding, None for late interaction.
     """
 
     pair_id: str
@@ -149,8 +152,8 @@ class _Prepared:
     whole: tuple[Key, Key]
     without: tuple[Key, ...]
     alone: tuple[Key, ...]
-    attributed: dict[str, Values]
-    pooled_ND: Values
+    values: dict[str, Values]
+    pooled_ND: Values | None
 
     @property
     def texts(self) -> tuple[Key, ...]:
@@ -159,28 +162,29 @@ class _Prepared:
 
 def _prepared(pair: PairAttribution, text_a_id: str, document: Side, judge: Judge) -> _Prepared:
     role_a, role_b = pair.a.role, pair.b.role
+    query = Side.of(pair.a)
+    values, pooled_ND = attributed(pair, document), None
+    if judge.similarity in LATE_SIMILARITIES:
+        values[MATCHED] = judge.matches(query, document, (role_a, role_b))[0].b  # type: ignore[arg-type]
+    else:
+        pooled_ND = judge.word_vectors(document, role_b, mean=True)  # type: ignore[arg-type]
     return _Prepared(
         pair_id=pair.pair_id,
         text_a_id=text_a_id,
-        whole=((role_a, Side.of(pair.a).text), (role_b, document.text)),
+        whole=((role_a, query.text), (role_b, document.text)),
         without=tuple((role_b, document.without([at])) for at in range(len(document))),
         alone=tuple((role_b, document.text[start:end]) for start, end in document.spans),
-        attributed=attributed(pair, document),
-        pooled_ND=judge.word_vectors(document, role_b, mean=True),  # type: ignore[arg-type]
+        values=values,
+        pooled_ND=pooled_ND,
     )
 
 
-def _measured(one: _Prepared, embeddings: Texts, *, cosine: bool) -> DeletedSentences:
-    def scores(rows_ND: Values) -> Values:
-        """The scores [N] of embeddings with the first text."""
-        return np.asarray((units(rows_ND) if cosine else rows_ND) @ query_D)
-
+def _measured(one: _Prepared, scores: Scores) -> DeletedSentences:
     a, b = one.whole
-    query_D = units(embeddings[a][None])[0] if cosine else embeddings[a]
-    score = scores(embeddings[b][None])[0]
-    values = one.attributed | {ALONE: scores(np.stack([embeddings[key] for key in one.alone]))}
+    score, *without = scores.table([a], [b, *one.without])[0]
+    values = one.values | {ALONE: scores.table([a], one.alone)[0]}
     # A model whose embeddings are of another width than its tokens has no score for them.
-    if one.pooled_ND.shape[1] == len(query_D):
-        values[POOLED] = scores(one.pooled_ND)
-    drops = score - scores(np.stack([embeddings[key] for key in one.without]))
-    return DeletedSentences(one.pair_id, one.text_a_id, float(score), drops, values)
+    if one.pooled_ND is not None and one.pooled_ND.shape[1] == len(scores.embeddings[a]):
+        pooled = {(POOLED, str(at)): row_D for at, row_D in enumerate(one.pooled_ND)}
+        values[POOLED] = Scores({a: scores.embeddings[a], **pooled}, scores.similarity).table([a], list(pooled))[0]
+    return DeletedSentences(one.pair_id, one.text_a_id, float(score), score - np.array(without), values)

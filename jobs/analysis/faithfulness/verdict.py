@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS, Agreement, Lead
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, SHUFFLED
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, MARGINS, MATCHED, SHUFFLED
 from jobs.analysis.faithfulness.summaries import Against, Curve
 from jobs.analysis.resampling import Mean
 
@@ -33,9 +33,12 @@ def judge_agreement(
     overall: Sequence[Against],
     judge: str,
 ) -> Verdict:
-    """A grade from the intervals: how far the attributions' words are ahead of token embeddings in agreement with
-    Shapley values, and then of the other rules, in word pairs (where a run stored all) and in the curves. ``judge``
-    names the judging model where it is not the run's own."""
+    """A grade from the intervals: how far the attributions' words are ahead of token embeddings (of late interaction of
+    the matched similarities) in agreement with Shapley values, and then of the other rules, in word pairs (where a run
+    stored all) and in the curves. ``judge`` names the judging model where it is not the run's own.
+
+    The margins of late interaction are themselves what the score loses without a word's output tokens, so attributions
+    that are as good are not held back by them."""
     of = {one.method: one.value.mean for one in agreement if (one.level, one.correlation) == (WORDS, SPEARMAN)}
     lead = {one.against: one.difference for one in leads if (one.level, one.correlation) == (WORDS, SPEARMAN)}
     what = f"the attributions (judged by {judge})" if judge else "the attributions"
@@ -43,7 +46,9 @@ def judge_agreement(
     def against(rule: str) -> str:
         return f"{of[ATTRIBUTIONS]:.2f} against {of[rule]:.2f} ({_interval(lead[rule])})"
 
-    for rule in (SHUFFLED, EMBEDDINGS, LEXICAL):
+    late = MATCHED in of
+    cheap, other = (MATCHED, MARGINS) if late else (EMBEDDINGS, LEXICAL)
+    for rule in (SHUFFLED, cheap) if late else (SHUFFLED, cheap, other):
         difference = lead[rule]
         if difference.low <= 0 < difference.high and difference.high - difference.low > NARROW:
             return Verdict(
@@ -63,24 +68,27 @@ def judge_agreement(
                 "no better than a simple rule",
                 f"{_upper(what)} agree with deletion {how} {_called(rule)}: rank correlation {against(rule)}.",
             )
-    gained = (
-        f"{_upper(what)} agree with deletion better than {_called(EMBEDDINGS)}: rank correlation {against(EMBEDDINGS)}."
-    )
-    behind = next(one.advantage for one in overall if (one.method, one.against) == (ATTRIBUTIONS, EMBEDDINGS))
+    gained = f"{_upper(what)} agree with deletion better than {_called(cheap)}: rank correlation {against(cheap)}."
+    if late and lead[MARGINS].low <= 0:
+        less = lead[MARGINS].high < 0
+        gained += f" They agree {'less than' if less else 'as well as'} {_called(MARGINS)}: {against(MARGINS)}."
+        if less:
+            return Verdict("partly", gained)
+    behind = next(one.advantage for one in overall if (one.method, one.against) == (ATTRIBUTIONS, cheap))
     if behind.high < 0:
         return Verdict(
             "partly",
-            f"{gained} But in the curves of deletion and insertion token embeddings are ahead, by "
+            f"{gained} But in the curves of deletion and insertion {cheap} are ahead, by "
             f"{-behind.mean:.3f} of the score.",
         )
-    if behind_in_pairs := _pairs_behind(agreement, leads, EMBEDDINGS):
+    if behind_in_pairs := _pairs_behind(agreement, leads, cheap):
         return Verdict("partly", gained + behind_in_pairs)
     weak = [f"{one.operation}, {one.level}" for one in curves if one.method == ATTRIBUTIONS and one.advantage.low <= 0]
     if weak:
         return Verdict(
             "partly", f"{gained} But no advantage of their order over random order shows in {'; '.join(weak)}."
         )
-    return Verdict("faithful", gained + _pairs_behind(agreement, leads, LEXICAL))
+    return Verdict("faithful", gained + _pairs_behind(agreement, leads, other))
 
 
 def _pairs_behind(agreement: Sequence[Agreement], leads: Sequence[Lead], rule: str) -> str:
@@ -99,6 +107,8 @@ def _called(rule: str) -> str:
     return {
         EMBEDDINGS: "token embeddings, which cost nothing",
         LEXICAL: "marking the words that stand in both texts",
+        MATCHED: "the similarities of matched tokens",
+        MARGINS: "their margins to the second best match",
         SHUFFLED: "the same values on other words",
     }[rule]
 

@@ -6,12 +6,14 @@ one scores less than the lower one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from attribution_core.results import ExplainedText
-from jobs.analysis.faithfulness.judge import Judge, Texts, units
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.orders import (
     ATTRIBUTIONS,
     EMBEDDINGS,
@@ -25,6 +27,7 @@ from jobs.analysis.faithfulness.orders import (
 )
 from jobs.analysis.faithfulness.perturbation import Order, Side, numbers
 from jobs.analysis.faithfulness.sampling import generator
+from jobs.analysis.faithfulness.scores import Scores, Texts, units
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.query.result import QueryDocument
 
@@ -36,16 +39,14 @@ TEXTS = (DOCUMENT, QUERY)
 
 @dataclass(frozen=True)
 class Contest:
-    """A query and two documents: their words, roles and embeddings [D], for cosine divided by their length."""
+    """A query and two documents: their words, ``texts`` by role, and the ``scores`` of these texts."""
 
     query_id: str
     query: Side
     above: Side
     below: Side
-    roles: tuple[str, str]
-    query_D: Values
-    above_D: Values
-    below_D: Values
+    texts: tuple[Key, Key, Key]
+    scores: Scores
     higher: QueryDocument
     lower: QueryDocument
 
@@ -60,23 +61,18 @@ class Contest:
         query: ExplainedText,
         documents: tuple[QueryDocument, QueryDocument],
         embeddings: Texts,
-        *,
-        cosine: bool,
+        similarity: str,
     ) -> Contest:
         """From the two documents, the higher first by the run's scores, and the embeddings of :meth:`keys`."""
-        embedded = np.stack([embeddings[key] for key in Contest.keys(query, documents)])
-        if cosine:
-            embedded = units(embedded)
         higher, lower = documents
+        texts = Contest.keys(query, documents)
         return Contest(
             query_id=query_id,
             query=Side.of(query),
             above=Side.of(higher.explained),
             below=Side.of(lower.explained),
-            roles=(query.role, higher.explained.role),
-            query_D=embedded[0],
-            above_D=embedded[1],
-            below_D=embedded[2],
+            texts=(texts[0], texts[1], texts[2]),
+            scores=Scores({key: embeddings[key] for key in texts}, similarity),
             higher=higher,
             lower=lower,
         )
@@ -87,16 +83,30 @@ class Contest:
 
     def role(self, text: str) -> str:
         """Return the role of the text that they are deleted from."""
-        return self.roles[1] if text == DOCUMENT else self.roles[0]
+        return self.texts[1][0] if text == DOCUMENT else self.texts[0][0]
 
-    def margins(self, text: str, changed_ND: Values) -> Values:
-        """By how much the higher document is still above the lower one with ``text`` replaced, [N]."""
+    @property
+    def margin(self) -> float:
+        """By how much the higher document is above the lower one."""
+        return float(self.margins(QUERY, self.texts[:1], {})[0])
+
+    def margins(self, text: str, changed: Sequence[Key], embeddings: Texts) -> Values:
+        """By how much the higher document is still above the lower one with ``text`` replaced by each of N texts, [N].
+
+        ``embeddings`` are those of the ``changed`` texts.
+        """
+        query, above, below = self.texts
+        scores = Scores({**embeddings, **self.scores.embeddings}, self.scores.similarity)
         if text == DOCUMENT:
-            return np.asarray(changed_ND @ self.query_D - self.below_D @ self.query_D)
-        return np.asarray(changed_ND @ (self.above_D - self.below_D))
+            table = scores.table([query], [below, *changed])[0]
+            return np.asarray(table[1:] - table[0])
+        table = scores.table(changed, [above, below])
+        return np.asarray(table[:, 0] - table[:, 1])
 
     def scored(self, rule: str, judge: Judge) -> dict[str, Values]:
         """Return the value of each word of both texts by a rule: what goes first is largest.
+
+        By token embeddings a word of a late-interaction model has the similarities of its matches.
 
         A word of the document counts by what it adds to its document's score, a word of the query by what it adds to
         the difference of the two scores.
@@ -105,12 +115,14 @@ class Contest:
             rows = list(self.query.groups)
             gained = numbers(self.higher.row_sums)[rows] - numbers(self.lower.row_sums)[rows]
             return {QUERY: gained, DOCUMENT: numbers(self.higher.col_sums)[list(self.above.groups)]}
+        if rule == EMBEDDINGS and self.scores.late:
+            roles: Any = (self.role(QUERY), self.role(DOCUMENT))
+            of_above, of_below = (judge.matches(self.query, side, roles)[0] for side in (self.above, self.below))
+            return {QUERY: of_above.a - of_below.a, DOCUMENT: of_above.b}
         if rule == EMBEDDINGS:
             query, above, below = (
                 judge.word_vectors(side, role)  # type: ignore[arg-type]
-                for side, role in zip(
-                    (self.query, self.above, self.below), (self.roles[0], *self.roles[1:] * 2), strict=True
-                )
+                for side, (role, _) in zip((self.query, self.above, self.below), self.texts, strict=True)
             )
             # The sum of a text's word vectors points where its embedding points.
             ahead = units(above.sum(0)[None])[0] - units(below.sum(0)[None])[0]

@@ -58,7 +58,7 @@ def prove(
     first, second = margin.documents
     documents = (first, second) if margin.difference >= 0 else (second, first)
     embeddings = judge.embed(Contest.keys(margin.query, documents))
-    contest = Contest.of(margin.query_id, margin.query, documents, embeddings, cosine=judge.similarity == "cosine")
+    contest = Contest.of(margin.query_id, margin.query, documents, embeddings, judge.similarity)
     values = {rule: contest.scored(rule, judge) for rule in (ATTRIBUTIONS, RANDOM)}
     walks = {
         (text, rule): [
@@ -152,9 +152,8 @@ def measure_flips(
     embeddings = judge.embed(
         key for query, two in zip(queries, documents, strict=True) for key in Contest.keys(query, two)
     )
-    cosine = judge.similarity == "cosine"
     contests = [
-        Contest.of(one.query_id, query, two, embeddings, cosine=cosine)
+        Contest.of(one.query_id, query, two, embeddings, judge.similarity)
         for one, query, two in zip(known, queries, documents, strict=True)
     ]
     walks: list[dict[tuple[str, str], list[Walk]]] = []

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.analysis.faithfulness.judge import Judge, units
-from jobs.analysis.faithfulness.orders import Values
+from jobs.analysis.faithfulness.judge import Judge
 from jobs.analysis.faithfulness.perturbation import Order
+from jobs.analysis.faithfulness.scores import Texts
 from jobs.analysis.faithfulness.shapley import Key
 from jobs.analysis.flips.contest import Contest
 
@@ -54,9 +54,9 @@ class Walk:
         self._waiting = [(role, side.without(self.order[:n].tolist())) for n in range(self.done + 1, last + 1)]
         return self._waiting
 
-    def take(self, embedded_ND: Values) -> None:
-        """What the model says of these texts, [N, D]."""
-        below = np.flatnonzero(self.contest.margins(self.text, embedded_ND) < 0)
+    def take(self, embeddings: Texts) -> None:
+        """What the model says of these texts: their ``embeddings``."""
+        below = np.flatnonzero(self.contest.margins(self.text, self._waiting, embeddings) < 0)
         if len(below):
             self.turned = self.done + 1 + int(below[0])
         self.done += len(self._waiting)
@@ -69,15 +69,13 @@ def turn(walks: Sequence[Walk], judge: Judge) -> None:
     Where the lower document is above already, no word has to go.
     """
     for walk in walks:
-        contest = walk.contest
-        if float(contest.query_D @ (contest.above_D - contest.below_D)) < 0:
+        if walk.contest.margin < 0:
             walk.turned = 0
     while waiting := [walk for walk in walks if walk.open]:
         texts = [walk.next_texts() for walk in waiting]
         embeddings = judge.embed(key for keys in texts for key in keys)
         for walk, keys in zip(waiting, texts, strict=True):
-            embedded = np.stack([embeddings[key] for key in keys])
-            walk.take(units(embedded) if judge.similarity == "cosine" else embedded)
+            walk.take({key: embeddings[key] for key in keys})
 
 
 def fewest(contest: Contest, text: str, judge: Judge, *, below: int, most_texts: int) -> tuple[int | None, int]:
@@ -95,9 +93,7 @@ def fewest(contest: Contest, text: str, judge: Judge, *, below: int, most_texts:
             return None, size - 1
         for some in _batches(itertools.combinations(range(len(side)), size)):
             keys = [(role, side.without(words)) for words in some]
-            embeddings = judge.embed(keys)
-            embedded = np.stack([embeddings[key] for key in keys])
-            if (contest.margins(text, units(embedded) if judge.similarity == "cosine" else embedded) < 0).any():
+            if (contest.margins(text, keys, judge.embed(keys)) < 0).any():
                 return size, size
     return None, min(below, len(side)) - 1
 

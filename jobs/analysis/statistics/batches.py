@@ -16,6 +16,7 @@ from jobs.analysis.statistics.sums import Array
 from jobs.analysis.statistics.texts import TEXT, Texts
 from jobs.errors import RunError
 from jobs.run.reader import Run
+from jobs.run.tables import has_matches
 
 LIFTS = ("row_lift", "col_lift")
 SCALARS = ("score", "total", "error", "positive", "negative", "special", "exact")
@@ -208,7 +209,7 @@ def _batch(run: Run, texts: Texts, table: pa.RecordBatch, rank: Array, bucket: A
             rest = Rest(nothing, nothing, nothing, nothing, nothing)
         else:
             cells = top
-            rest = _rest(texts, top, scalars, a, b)
+            rest = _rest(texts, top, scalars, a, b, by_interaction=has_matches(table.schema))
     largest = _flat(table["largest"]).reshape(len(a), -1)  # [n, 0] where the run has no word pairs
     return Batch(texts, rank, bucket, a, b, scalars, largest, row_values, col_values, cells, rest, table, *lifts)
 
@@ -249,12 +250,14 @@ def _matrix(texts: Texts, table: pa.RecordBatch, a: Array, b: Array, top: Cells)
     return Cells(pair[own], in_a[own], in_b[own], value[own])
 
 
-def _rest(texts: Texts, top: Cells, scalars: dict[str, Array], a: Array, b: Array) -> Rest:
+def _rest(texts: Texts, top: Cells, scalars: dict[str, Array], a: Array, b: Array, *, by_interaction: bool) -> Rest:
+    """What is known of cells that are not among the strongest; those chosen ``by_interaction`` bound no other value."""
     n = len(a)
     kept = np.bincount(top.pair, minlength=n)
     count = texts.words[a].astype(np.int64) * texts.words[b] - kept
     limit = np.full(n, np.inf)
-    np.minimum.at(limit, top.pair, np.abs(top.value))
+    if not by_interaction:
+        np.minimum.at(limit, top.pair, np.abs(top.value))
     positive, negative = (np.bincount(top.pair, np.where(s * top.value > 0, top.value, 0), n) for s in (1, -1))
     rounding = ROUNDING * (scalars["positive"] - scalars["negative"])
     some = count > 0

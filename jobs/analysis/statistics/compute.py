@@ -30,7 +30,6 @@ from jobs.analysis.statistics.sums import Array, quantum_for
 from jobs.analysis.statistics.texts import Texts, read_texts
 from jobs.errors import JobError, RunError
 from jobs.run.reader import Run
-from jobs.run.tables import reserved_names
 from jobs.storage.duckdb import temporary_database
 
 RESAMPLES = 1000
@@ -92,7 +91,7 @@ def gold_column(run: Run, asked: str | None) -> str | None:
 
 def _numeric(run: Run) -> list[str]:
     """Columns of numbers that the job passed through; even a column with a known name may hold text."""
-    own = reserved_names()
+    own = run.reserved_names
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
     return [f.name for f in run.dataset().schema if f.name not in own and any(is_of(f.type) for is_of in kinds)]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from jobs.doctor.findings import Diagnosis, LayerCheck, Side
+from jobs.doctor.findings import Diagnosis, LayerCheck, Outputs, Side
 from jobs.doctor.job_lines import job_lines, plain
-from jobs.progress import duration
+from jobs.progress import counted, duration
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.kit.table import Table, table_of
 
@@ -91,7 +91,11 @@ def _what(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         whose = "" if len(diagnosis.sides) == 1 else f"{side.role}: "
         yield "family", f"{whose}{_layers_of(side)}"
         yield "modules", f"{whose}{' → '.join(side.modules)}"
-        yield "pooling", f"{whose}{' and '.join(side.pooling)}, {side.width} values"
+        if side.outputs is None:
+            yield "pooling", f"{whose}{' and '.join(side.pooling)}, {side.width} values"
+        else:
+            yield "pooling", f"{whose}none (late interaction), {side.width} values for each token"
+            yield from _outputs(side.outputs, whose)
         yield "reads", whose + ("any length" if side.reads is None else f"{side.reads:,} tokens")
         yield "reference", whose + _reference(side)
         if side.prompt:
@@ -100,6 +104,20 @@ def _what(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     if others:
         yield "prompts", f"others: {', '.join(others)}"
     yield "similarity", f"{diagnosis.similarity}, {diagnosis.mode} pairs"
+
+
+def _outputs(outputs: Outputs, whose: str) -> Iterator[tuple[str, str]]:
+    """What becomes of each token's output in a late-interaction model."""
+    if outputs.projection:
+        yield "projection", whose + " → ".join(map(str, outputs.projection))
+    if outputs.expansion is not None:
+        attended = "other tokens attend to it" if outputs.attended else "no other token attends to it"
+        share = (
+            "" if outputs.expanded_share is None else f"; its outputs have {outputs.expanded_share:.0%} of the score"
+        )
+        yield "expansion", f"{whose}{outputs.expansion} up to {outputs.length} tokens, {attended}{share}"
+    if outputs.skipped:
+        yield "skip list", f"{whose}{counted(len(outputs.skipped), 'token')} not scored: {' '.join(outputs.skipped)}"
 
 
 def _reference(side: Side) -> str:
@@ -154,9 +172,10 @@ def _sums(diagnosis: Diagnosis) -> str:
 
 def _speed(diagnosis: Diagnosis) -> str:
     speed = diagnosis.speed
+    layer = f"layer {speed.layer}" + (f", level: {speed.level}" if diagnosis.late else "")
     where = f"{speed.device}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
     return (
-        f"{speed.pairs_a_second:.1f} pairs/s, {speed.texts_a_second:.1f} texts/s at layer {speed.layer} ({where}; "
+        f"{speed.pairs_a_second:.1f} pairs/s, {speed.texts_a_second:.1f} texts/s at {layer} ({where}; "
         f"{speed.pairs} pairs of {speed.tokens_a:.0f} and {speed.tokens_b:.0f} tokens, for {duration(speed.seconds)})"
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attribution_core.display.colours import CURVES
-from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS
+from jobs.analysis.faithfulness.agreement import SPEARMAN, WORD_PAIRS, WORDS, WORDS_A, WORDS_B
 from jobs.analysis.faithfulness.curves import BOTH, DELETION, INSERTION, measures_of
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, METHODS, PAIRS, RANDOM, RULES
+from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, PAIRS, RANDOM
 from jobs.analysis.faithfulness.result import Faithfulness
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Colour and line style of each order.
 DASHES = ("-", "--", "-.", ":", (0, (6, 2)))
-STYLES = dict(zip(METHODS, zip(CURVES, DASHES, strict=True), strict=True))
+STYLES = tuple(zip(CURVES, DASHES, strict=True))
 LEVELS = {
     "words of a": "words of a, b whole",
     "words of b": "words of b, a whole",
@@ -33,7 +33,8 @@ def faithfulness_figure(result: Faithfulness) -> Figure:
 
     figure = Figure(figsize=(13, 5.8), layout="constrained")
     bars, curves = figure.subfigures(1, 2, width_ratios=(3, 10), squeeze=False)[0]
-    levels = [level for level in (WORDS, WORD_PAIRS) if result.agreed(level, SPEARMAN, ATTRIBUTIONS) is not None]
+    asked = (WORDS_A, WORDS_B, WORD_PAIRS) if result.late else (WORDS, WORD_PAIRS)
+    levels = [level for level in asked if result.agreed(level, SPEARMAN, ATTRIBUTIONS) is not None]
     for level, axes in zip(levels, bars.subplots(len(levels), 1, sharex=True, squeeze=False).ravel(), strict=True):
         _agreement(result, level, axes)
         last = axes
@@ -43,7 +44,7 @@ def faithfulness_figure(result: Faithfulness) -> Figure:
     for row, operation in enumerate((DELETION, INSERTION)):
         for column, level in enumerate(names):
             axes = panels[row][column]
-            for method, (colour, style) in STYLES.items():
+            for method, (colour, style) in zip(result.methods, STYLES, strict=True):
                 curve = result.curve(level, operation, method)
                 shares = [100 * share for share in curve.shares]
                 width = 2 if method == ATTRIBUTIONS else 1.3
@@ -67,13 +68,13 @@ def faithfulness_figure(result: Faithfulness) -> Figure:
 
 def _agreement(result: Faithfulness, level: str, axes: Axes) -> None:
     """A bar for each rule."""
-    for place, rule in enumerate(RULES):
+    for place, rule in enumerate(result.rules):
         agreed = result.agreed(level, SPEARMAN, rule)
         assert agreed is not None, "a level has all rules"
         value = agreed.value
         error = [[value.mean - value.low], [value.high - value.mean]]
-        axes.barh(place, value.mean, color=STYLES[rule][0], xerr=error, error_kw={"ecolor": "#222222", "capsize": 2})
-    axes.set_yticks(range(len(RULES)), RULES)
+        axes.barh(place, value.mean, color=STYLES[place][0], xerr=error, error_kw={"ecolor": "#222222", "capsize": 2})
+    axes.set_yticks(range(len(result.rules)), result.rules)
     axes.invert_yaxis()
     axes.axvline(0, color="#222222", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,23 +7,41 @@ from rich.text import Text
 
 from attribution_core.display.sheet import plain_text
 from attribution_core.display.view import model_words
-from jobs.analysis.faithfulness.agreement import AGREEMENTS, PEARSON, SPEARMAN
+from jobs.analysis.faithfulness.agreement import AGREEMENTS, PEARSON, SPEARMAN, WORDS_A, WORDS_B
 from jobs.analysis.faithfulness.curves import BOTH_SHARE, PAIRS, measures_of
-from jobs.analysis.faithfulness.orders import ATTRIBUTIONS, EMBEDDINGS, LEXICAL, RANDOM, RULES, SHUFFLED
+from jobs.analysis.faithfulness.orders import (
+    ATTRIBUTIONS,
+    EMBEDDINGS,
+    LEXICAL,
+    MARGINS,
+    MATCHED,
+    RANDOM,
+    SHUFFLED,
+)
 from jobs.analysis.faithfulness.result import Faithfulness
 from jobs.analysis.faithfulness.sentences import FEWEST_SENTENCES, TopSentences
 from jobs.analysis.resampling import Mean, few_draws
 from jobs.views.kit.sheet import TableSheet
 from jobs.views.kit.table import table_of
 
-HEADINGS = {ATTRIBUTIONS: "attributions", EMBEDDINGS: "embeddings", LEXICAL: "same words", SHUFFLED: "shuffled"}
-HEADS = ("", *(HEADINGS[rule] for rule in RULES))
+HEADINGS = {
+    ATTRIBUTIONS: "attributions",
+    EMBEDDINGS: "embeddings",
+    LEXICAL: "same words",
+    MATCHED: "matched",
+    MARGINS: "margins",
+    SHUFFLED: "shuffled",
+}
 KINDS = {SPEARMAN: "ranks", PEARSON: "values"}
 SUMS = {
     "score": "word pairs that sum to the score",
     "difference": "word pairs that sum to the score's difference from reference texts (sums_to: difference)",
     "centred": "word pairs that sum to what sets a pair apart from an average one (sums_to: centred)",
 }
+MATCHES = (
+    "matched: the similarities of matched tokens, a word of a by its own tokens, one of b by the tokens that match it. "
+    "margins: of a word of b the same, less the best match with another word."
+)
 OF_PAIRS = "One of pairs is what their words contribute together."
 OF_BOTH = (
     f"That of both texts ends at {BOTH_SHARE:.0%} of the words: two texts without the words that mean something are "
@@ -81,20 +99,25 @@ class FaithfulnessSheet(TableSheet):
         self.table(table_of(("sentence chosen by", "share of the largest", f"{first.method} ahead by"), rows))
 
     def _agreement(self, result: Faithfulness) -> None:
+        what = "score" if result.late else "embedding"
         self.line(
-            "Agreement with deletion: correlation, within a pair, with what the embedding loses when words are deleted "
+            f"Agreement with deletion: correlation, within a pair, with what the {what} loses when words are deleted "
             f"(Shapley values, {result.shapley_orders} orders). 1 is perfect, 0 is chance."
         )
         rows = []
-        for level, kind in AGREEMENTS:
-            agreed = [one for rule in RULES if (one := result.agreed(level, kind, rule)) is not None]
-            if len(agreed) == len(RULES):
+        # The two texts play different parts in late interaction.
+        shown = [(level, kind) for level, kind in AGREEMENTS if result.late or level not in (WORDS_A, WORDS_B)]
+        for level, kind in shown:
+            agreed = [one for rule in result.rules if (one := result.agreed(level, kind, rule)) is not None]
+            if agreed:
                 rows.append((f"{level}, {KINDS[kind]}", *(_with_half(one.value) for one in agreed)))
-        for level, kind in AGREEMENTS:
-            leads = [lead for rule in RULES if (lead := result.lead(level, kind, rule)) is not None]
+        for level, kind in shown:
+            leads = [lead for rule in result.rules if (lead := result.lead(level, kind, rule)) is not None]
             if kind == SPEARMAN and leads:
                 rows.append((f"ahead by, {level}", "", *(_with_half(lead.difference) for lead in leads)))
-        self.table(table_of(HEADS, rows))
+        self.table(table_of(_heads(result), rows))
+        if result.late:
+            self.line(MATCHES, "dim")
         if result.level == "words":
             self.blank()
             self.line("Word pairs are not judged: the run has no word pairs (level: words).")
@@ -109,12 +132,12 @@ class FaithfulnessSheet(TableSheet):
         self.line("Advantage over random order: area between the curves, in units of the score.")
         rows = []
         for level, operation in measures_of(result.sums_to):
-            curves = [result.curve(level, operation, method) for method in RULES]
+            curves = [result.curve(level, operation, rule) for rule in result.rules]
             rows.append((f"{operation}, {level}", *(_with_half(one.advantage) for one in curves)))
-        rows.append(("together", *(_with_half(result.against(method, RANDOM).advantage) for method in RULES)))
-        ahead = [result.against(ATTRIBUTIONS, rule).advantage for rule in RULES if rule != ATTRIBUTIONS]
+        rows.append(("together", *(_with_half(result.against(rule, RANDOM).advantage) for rule in result.rules)))
+        ahead = [result.against(ATTRIBUTIONS, rule).advantage for rule in result.rules if rule != ATTRIBUTIONS]
         rows.append(("ahead by", "", *map(_with_half, ahead)))
-        self.table(table_of(HEADS, rows))
+        self.table(table_of(_heads(result), rows))
         self.blank()
         wins = result.against(ATTRIBUTIONS, RANDOM).wins
         self.line(f"The attributions do better than random order in {wins:.0%} of the pairs.")
@@ -132,6 +155,10 @@ class FaithfulnessSheet(TableSheet):
             self.put(Text.assemble(f"{name:<{width}}  {ATTRIBUTIONS}  ", drawn, ends))
             self.put(Text.assemble(f"{'':<{width}}  {RANDOM:<12}  ", (self.spark(random, low, high), "dim")))
         self.line(f"A curve of words is the score. {OF_PAIRS if measures[-1][0] == PAIRS else OF_BOTH}", "dim")
+
+
+def _heads(result: Faithfulness) -> tuple[str, ...]:
+    return ("", *(HEADINGS[rule] for rule in result.rules))
 
 
 def _with_half(value: Mean) -> str:

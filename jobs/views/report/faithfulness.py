@@ -14,11 +14,12 @@ FILE = "statistics/faithfulness.json"
 FORMAT = 2
 STATES: dict[str, State] = {"faithful": "good", "partly": "note", "undecided": "open"}
 TITLES = {"faithful": "the attributions are faithful to the model", "partly": "partly shown"}
-DRAWN = ("attributions", "identical words", "token embeddings", "random")
+DRAWN = ("attributions", "identical words", "token embeddings", "matched similarities", "random")
 NAMES = {
     "attributions": "in the attributions' order",
     "identical words": "identical words first",
     "token embeddings": "token embeddings alone",
+    "matched similarities": "by the similarities of matched tokens",
     "random": "in random order",
 }
 # What a curve goes through where it is not the score of what is left.
@@ -79,7 +80,7 @@ def section(result: dict[str, Any]) -> dict[str, Any]:
         "id": "found-faithfulness",
         "title": "Faithfulness",
         "meaning": "How well the attributions agree, within a pair, with what the model itself loses when words are "
-        f"deleted (Shapley values, {result['shapley_orders']} orders), beside rules that cost nothing. Then how fast "
+        f"deleted (Shapley values, {result['shapley_orders']} orders), beside simple rules. Then how fast "
         "the score falls when words are deleted in each order, and comes back when they are put back.",
         "notes": notes,
         "plots": agreement(result) + curves(result),
@@ -126,7 +127,10 @@ def sentences(result: dict[str, Any]) -> dict[str, Any] | None:
 def agreement(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Bars of the rank correlation with Shapley values, of words and of word pairs where these were stored."""
     charts = []
-    of_ranks = [one for one in result["agreement"] if one["correlation"] == "spearman"]
+    # The two texts play different parts in late interaction.
+    late = any(one["method"] == "matched similarities" for one in result["agreement"])
+    apart = ("words",) if late else ("words of a", "words of b")
+    of_ranks = [one for one in result["agreement"] if one["correlation"] == "spearman" and one["level"] not in apart]
     for level in dict.fromkeys(one["level"] for one in of_ranks):
         own = [one for one in of_ranks if one["level"] == level]
         rows = [
