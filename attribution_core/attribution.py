@@ -282,10 +282,9 @@ class Attributor:
         """The second half of :meth:`pair_columns`, which needs the model only for pairs that are refined."""
         columns, defined = self._columns(known, edges, pulled, top_k, cells)
         if self.quadrature.nodes is None:
+            again = partial(self._again, top_k=top_k, cells=cells)
             for at in np.flatnonzero(np.abs(columns.error) > self.pair_tolerance).tolist():
-                refine(
-                    columns, at, partial(self._again, top_k=top_k, cells=cells), self.quadrature, self.pair_tolerance
-                )
+                refine(columns, at, again, self.quadrature, self.pair_tolerance)
         return columns, defined
 
     def undefined(self, columns: PairColumns, edge: NDArray[np.int64]) -> Undefined:

@@ -21,7 +21,7 @@ from attribution_core.directions.precision import Precision
 from attribution_core.directions.windows import windows
 from attribution_core.integrator import Goal, Integrator
 from attribution_core.memory import USABLE
-from attribution_core.model.batch import TextBatch, by_reference
+from attribution_core.model.batch import TextBatch, by_reference, repeat_rows
 from attribution_core.model.encoder import REFERENCE_BYTES, Encoder, ReadText, Role
 from attribution_core.quadrature.adaptive import adaptive_rule
 from attribution_core.quadrature.cache import cached_calibration
@@ -156,6 +156,8 @@ class Contributor:
     ) -> list[Contributions]:
         results: dict[int, Contributions] = {}
         waiting = self._first_counts(texts)
+        # An interval's nodes do not tell where maxima change their rows.
+        without_rule = set(range(len(texts))) if self.encoder.takes_maxima else set()
         while waiting:
             count = min(waiting)
             places = waiting.pop(count)
@@ -165,7 +167,9 @@ class Contributor:
             ):
                 own = [places[at] for at in window]
                 goal = tolerance_of(texts[own[0]].role, tolerance)
-                computed = self._window([texts[at] for at in own], [cotangents[at] for at in own], goal, count)
+                steep = [row for row, at in enumerate(own) if count >= STEEP_NODES and at not in without_rule]
+                computed = self._window([texts[at] for at in own], [cotangents[at] for at in own], goal, count, steep)
+                without_rule.update(own[row] for row in steep)
                 results.update((own[row], one) for row, one in computed.items())
                 missed += [at for row, at in enumerate(own) if row not in computed]
             if missed:
@@ -199,9 +203,17 @@ class Contributor:
     # One window of texts of like length ------------------------------------------------------------------------
 
     def _window(
-        self, texts: list[ReadText], cotangents: list[NDArray[Any] | None], tolerance: float, count: int
+        self,
+        texts: list[ReadText],
+        cotangents: list[NDArray[Any] | None],
+        tolerance: float,
+        count: int,
+        steep: list[int],
     ) -> dict[int, Contributions]:
-        """Contributions of those texts for which ``count`` nodes are enough, by their place in the window."""
+        """Contributions of those texts for which ``count`` nodes are enough, by their place in the window.
+
+        Those of ``steep`` for which they are not get a rule of their own, where one is within the allowed nodes.
+        """
         batch = self.encoder.batch(texts)
         embedding_BD = self.products.embed(batch.x_BSd, batch)
         reference_BD = self._references(texts, batch)
@@ -236,12 +248,11 @@ class Contributor:
                 )
 
         settle(list(range(len(texts))), whole, count, self.mesh)
-        if count >= STEEP_NODES:
-            for row in [row for row in range(len(texts)) if row not in out]:
-                rule = self._own_rule(batch.select([row]), tolerance * float(whole.norm_B[row]))
-                if rule is not None:
-                    own_mesh = CalibratedMesh(fitted={len(rule[0]): rule})
-                    settle([row], replace(whole.select([row]), final=True), len(rule[0]), own_mesh)
+        for row in [row for row in steep if row not in out]:
+            rule = self._own_rule(batch.select([row]), tolerance * float(whole.norm_B[row]))
+            if rule is not None:
+                own_mesh = CalibratedMesh(fitted={len(rule[0]): rule})
+                settle([row], replace(whole.select([row]), final=True), len(rule[0]), own_mesh)
         return out
 
     def _own_rule(self, batch: TextBatch, goal: float) -> tuple[NDArray[Any], NDArray[Any]] | None:
@@ -300,34 +311,45 @@ class Contributor:
         Forward passes only: the path's derivative, for the mesh and for the residuals that tell where to start, is
         that of the polynomial through the embeddings at Chebyshev points.
         """
+        along = self._rows_along if self.encoder.takes_maxima else self._along
         paths: list[Tensor] = []
         lengths: list[int] = []
         for window in self._windows(texts):
             batch = self.encoder.batch([texts[at] for at in window])
             lengths.extend(len(texts[at]) for at in window)
             at_once = max(1, self._most_texts(max(len(texts[at]) for at in window)) // len(window))
-            paths.append(
-                torch.cat([self._along(batch, some) for some in torch.tensor(mesh_points()).split(at_once)], 1)
-            )
+            paths.append(torch.cat([along(batch, some) for some in torch.tensor(mesh_points()).split(at_once)], 1))
         # Embeddings of late interaction are as long as their texts.
         widest = max(path.shape[2] for path in paths)
         path_BND = torch.cat([F.pad(path, (0, widest - path.shape[2])) for path in paths]).double().cpu().numpy()
         asked = self.quadrature
         of_queries = tolerance_of("query", asked.tolerance)
-        return calibrate(path_BND, lengths, asked.tolerance, asked.max_nodes, of_queries)
+        calibrated = calibrate(path_BND, lengths, asked.tolerance, asked.max_nodes, of_queries)
+        return calibrated.for_polynomials() if self.encoder.takes_maxima else calibrated
 
     @torch.no_grad()
     def _along(self, batch: TextBatch, alpha_N: Tensor) -> Tensor:
         """Embeddings at some points of each text's path, [B, N, D]."""
-        b, s, d = batch.x_BSd.shape
-        alpha = alpha_N.to(batch.x_BSd).view(1, -1, 1, 1)
-        points = batch.r_BSd.unsqueeze(1) + alpha * (batch.x_BSd - batch.r_BSd).unsqueeze(1)
-        return self.encoder.g(points.view(-1, s, d), batch, copies=len(alpha_N)).view(b, len(alpha_N), -1)
+        embedded = self.encoder.g(_points(batch, alpha_N), batch, copies=len(alpha_N))
+        return embedded.view(len(batch.x_BSd), len(alpha_N), -1)
+
+    @torch.no_grad()
+    def _rows_along(self, batch: TextBatch, alpha_N: Tensor) -> Tensor:
+        """Summed token embeddings at some points of each text's path, [B, N, M·d]: smooth where a maximum is not."""
+        tokens = self.encoder.token_embeddings(_points(batch, alpha_N), batch, len(alpha_N))
+        pool = repeat_rows(batch.pool_BMS, len(batch.x_BSd), len(alpha_N))
+        return (pool @ tokens).view(len(batch.x_BSd), len(alpha_N), -1)
 
 
 def tolerance_of(role: Role, tolerance: float) -> float:
     """The tolerance to aim at for a text of a role where ``tolerance`` is asked for."""
     return min(tolerance, max(QUERY_SHARE * tolerance, DEFAULT_TOLERANCE)) if role == "query" else tolerance
+
+
+def _points(batch: TextBatch, alpha_N: Tensor) -> Tensor:
+    """Some points of each text's path, [B·N, S, d]."""
+    alpha = alpha_N.to(batch.x_BSd).view(1, -1, 1, 1)
+    return (batch.r_BSd.unsqueeze(1) + alpha * batch.delta_BSd.unsqueeze(1)).flatten(0, 1)
 
 
 def _reference_key(text: ReadText) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attribution_core.directions import Linearisation, PathSegment, Products, Slots
+from attribution_core.directions.maxima import with_row_weights
 from attribution_core.directions.precision import NOISE, Precision, products_in, tangent_dtype
 from attribution_core.memory import Chunk, LayerShape, plan_chunk, with_halving
 from attribution_core.model.batch import TextBatch, picked
@@ -173,6 +174,8 @@ class Integrator:
             work = replace(some, cotangent_BKD=None if pulled_BKD is None else pulled_BKD[at])
             if slots.count:
                 segments = segments_of(part, alpha_N, weight_N, slots, at, chunk.nodes)
+                if self.rule == "gauss" and self.encoder.takes_maxima:
+                    segments = with_row_weights(self.encoder, segments)
                 sum_BD, kept, values = self._pass(segments, work, chunk, precision)
             else:  # every token is its own reference
                 sum_BD, kept = torch.zeros_like(some.target_BD), list(range(len(rows)))

@@ -208,6 +208,7 @@ def test_readers_of_runs_take_both_kinds(made: dict[str, Any], tiny: TinyModels,
     assert "meanmaxsim" in comparison_text(comparison)
     found = compute_statistics(run, only=("strongest",), resamples=5).statistics
     assert found["strongest"].tables
+    assert any("late interaction has none" in note for note in found["strongest"].notes)
     assert "report" in command("report", made["folder"] / "log")
     assert "Where the model matched" in command("show", made["folder"] / "log", "--query", "q0", "--doc", _first(made))
     assert "maxsim" in command("why", made["folder"] / "log", "q0")

@@ -62,7 +62,8 @@ class PathSegment:
     """Some nodes of the straight paths of one batch of texts.
 
     ``alpha_N`` serve every text, weights ``weight_BN`` are each text's own; ``slot_BS`` and ``members_BGW`` as
-    in :class:`Slots`.
+    in :class:`Slots`. ``rows_BNSd``, where there, are the weights with which max pooling sums rows at each node
+    (:mod:`attribution_core.directions.maxima`).
     """
 
     batch: TextBatch
@@ -70,6 +71,7 @@ class PathSegment:
     weight_BN: Tensor
     slot_BS: Tensor
     members_BGW: Tensor
+    rows_BNSd: Tensor | None = None
 
     def select(self, rows: list[int]) -> PathSegment:
         """The same nodes of some of the texts."""
@@ -82,6 +84,7 @@ class PathSegment:
             weight_BN=self.weight_BN[at],
             slot_BS=self.slot_BS[at],
             members_BGW=self.members_BGW[at],
+            rows_BNSd=None if self.rows_BNSd is None else self.rows_BNSd[at],
         )
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from attribution_core.directions import PathSegment
+from attribution_core.directions.maxima import g_by_rows
 from attribution_core.model.batch import TextBatch
 from attribution_core.model.encoder import Encoder
 
@@ -39,7 +40,9 @@ class GenericLinearisation:
         self.encoder = encoder
         self.segment = segment
         self.points_RSd = segment.points_BNSd().flatten(0, 1)
-        self.g = partial(encoder.g, batch=segment.batch, copies=len(segment.alpha_N))
+        by_rows = segment.rows_BNSd is not None
+        g = partial(encoder.g, batch=segment.batch, copies=len(segment.alpha_N))
+        self.g = g_by_rows(encoder, segment) if by_rows else g
 
     @property
     def slots(self) -> int:

@@ -231,7 +231,7 @@ def scale_of(p_RKd: Tensor, dtype: torch.dtype) -> Tensor:
 
 def supports(encoder: Encoder) -> bool:
     """Whether the structured products can serve an encoder: one pooling mode that sums rows by fixed weights."""
-    return len(encoder.pooling_modes) == 1 and "max" not in encoder.pooling_modes and encoder.layer_parts() is not None
+    return len(encoder.pooling_modes) == 1 and not encoder.takes_maxima and encoder.layer_parts() is not None
 
 
 def attention_bias(batch: TextBatch) -> Tensor | None:

@@ -86,7 +86,7 @@ TEMPLATE = """\
 {% if left_out %}<p class="faint">{{ left_out }}</p>{% endif %}
 {%- endif %}
 {% if strongest -%}
-<table><caption>Strongest {{ unit }} pairs{% if interactions %} <span>{{ interactions }}</span>{% endif %}</caption>
+<table><caption>Strongest {{ unit }} pairs</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
 <th scope="col">value</th>{% if interactions %}<th scope="col">interaction</th>{% endif %}<td></td></tr></thead>
 <tbody>
@@ -98,6 +98,8 @@ TEMPLATE = """\
 <td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
 {% endfor -%}
 </tbody></table>
+{% if interactions %}<p class="faint">{{ interactions }}</p>
+{% endif -%}
 {% endif -%}
 {% for one in summed -%}
 <table><caption>Strongest {{ one.unit }}s of {{ one.name }}</caption>
@@ -111,7 +113,7 @@ TEMPLATE = """\
 </tbody></table>
 {% endfor -%}
 {% if matches -%}
-<table><caption>{{ matched }} <span>{{ matched_meaning }}</span></caption>
+<table><caption>{{ matched }}</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
 <th scope="col">value</th><th scope="col">of the score</th><td></td></tr></thead>
 <tbody>
@@ -123,6 +125,7 @@ TEMPLATE = """\
 <td class="bar"><span class="{{ line.level }}" style="width:{{ line.width }}%"></span></td></tr>
 {% endfor -%}
 </tbody></table>
+<p class="faint">{{ matched_meaning }}</p>
 {% endif -%}
 </section>
 """

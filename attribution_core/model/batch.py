@@ -21,12 +21,12 @@ class TextBatch:
     """Features of some texts at the cut, right-padded to one length.
 
     ``x_BSd`` and ``r_BSd`` are the features of texts and references, ``pool_BMS`` the weights with which each pooling
-    mode sums token embeddings (of max: ones for the rows it looks at), ``moving_BS`` the group of each token whose row
-    may differ from its reference's (−1: the others), known before anything is computed and so an array of the
+    mode sums token embeddings (of max: ones for the rows that it looks at), ``moving_BS`` the group of each token whose
+    row may differ from its reference's (−1: the others), known before anything is computed and so an array of the
     processor, ``calls`` the further arguments of each layer above the cut. ``pooled`` is the largest number of rows
     that pooling looks at in a text, ``shift_BD`` what a shifted model subtracts from pooled embeddings. ``references``
     name the texts' references: texts of the same name have the same one. ``prompt_length`` counts the prompt's tokens,
-    where pooling leaves them out.
+    where the model may leave them out of pooling.
     """
 
     x_BSd: Tensor

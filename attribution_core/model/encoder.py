@@ -140,6 +140,11 @@ class Encoder:
         """Whether g is linear, so that one node is exact."""
         return False
 
+    @property
+    def takes_maxima(self) -> bool:
+        """Whether a pooling mode is max, so that g has kinks."""
+        return "max" in self.pooling_modes
+
     def layer_parts(self) -> list[LayerParts] | None:
         """The weights of the layers above the cut, where all are of BERT's kind and as they were made."""
         if self.family.parts is None:
@@ -340,7 +345,7 @@ class Encoder:
 
     def pool(self, tokens_BSd: Tensor, batch: TextBatch, copies: int) -> Tensor:
         """Pooling of token embeddings, [B, M·d]."""
-        if "max" in self.pooling_modes:  # which has no weights
+        if self.takes_maxima:  # for which there are no weights
             mask_BS = repeat_rows(batch.mask_BS, len(batch.x_BSd), copies)
             return self._pool(tokens_BSd, mask_BS, batch.prompt_length)
         pool_BMS = repeat_rows(batch.pool_BMS, len(batch.x_BSd), copies)

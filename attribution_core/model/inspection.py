@@ -30,8 +30,8 @@ NO_LIMIT = 1 << 20
 # The similarities of late interaction.
 LATE_SIMILARITIES = ("maxsim", "meanmaxsim")
 KINDS = {
-    "SparseEncoder": "it is a sparse encoder, whose embedding keeps only the largest values: that is not smooth, so "
-    "no path integral exists",
+    "SparseEncoder": "it is a sparse encoder, with a value for each entry of a vocabulary: contributions as wide as "
+    "that are not supported",
     "CrossEncoder": "it is a cross-encoder, which reads both texts at once: there are no two embeddings whose product "
     "could be split into pairs of tokens",
 }
@@ -84,9 +84,11 @@ class ModelFiles:
     @property
     def late(self) -> bool:
         """Whether the model has an embedding for each token and scores by a sum of maxima (late interaction)."""
+        kind = self.object(SETTINGS).get("model_type")
+        if kind is not None:  # as sentence-transformers decides it
+            return kind in LATE_TYPES
         kinds = self.object(CONFIG).get("architectures")
-        stanford = isinstance(kinds, list) and STANFORD in kinds
-        return stanford or self.object(SETTINGS).get("model_type") in LATE_TYPES
+        return isinstance(kinds, list) and STANFORD in kinds
 
     def config(self, role: str = "text") -> dict[str, Any]:
         """Return the configuration of the transformer that reads texts of ``role``, with that of its text tower."""

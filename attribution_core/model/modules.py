@@ -144,7 +144,7 @@ def _why_not(modules: list[nn.Module]) -> str:
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
         return ". It is a multimodal model; of those only CLIP's and SigLIP's texts can be attributed"
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
-        return ". It is a sparse encoder, whose embedding keeps only the largest values: that is not smooth"
+        return ". It is a sparse encoder, with a value for each entry of a vocabulary: that is not supported"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:
         return ". It is a word-embedding model of another kind; a StaticEmbedding can be attributed"
     return ""

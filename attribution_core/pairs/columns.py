@@ -173,6 +173,50 @@ class PairColumns:
         self.again[at] = (other.texts[0], other.texts[1])
 
 
+def empty_columns(
+    setting: Setting,
+    texts: Sequence[Contributions],
+    a: Ints,
+    b: Ints,
+    count_N: Ints,
+    *,
+    sums: bool,
+    cells: bool,
+    lifts: bool,
+) -> PairColumns:
+    """Return columns of zeros for the pairs of texts ``a`` and ``b`` [P], which have ``count_N`` groups.
+
+    ``sums``, ``cells`` and ``lifts`` say which of the columns that may be None are there.
+    """
+    rows, cols = count_N[a], count_N[b]
+
+    def single(*shape: int) -> Doubles:
+        return np.zeros((len(a), *shape))
+
+    return PairColumns(
+        setting=setting,
+        texts=texts,
+        a=a,
+        b=b,
+        score=single(),
+        reference_a=single(),
+        reference_b=single(),
+        reference_ab=single(),
+        total=single(),
+        error=single(),
+        row_sums=Ragged.of_sizes(rows),
+        col_sums=Ragged.of_sizes(cols),
+        row_lift=Ragged.of_sizes(rows) if lifts else None,
+        col_lift=Ragged.of_sizes(cols) if lifts else None,
+        cells=Ragged.of_sizes(rows * cols) if cells else None,
+        positive=single() if sums else None,
+        negative=single() if sums else None,
+        special=single() if sums else None,
+        exact=single() if sums else None,
+        largest=single(len(SHARES)) if sums else None,
+    )
+
+
 def why_undefined(one: Undefined, texts: Sequence[str]) -> str:
     """Why a pair of the two ``texts`` is undefined, naming the text that causes it."""
     side = "ab".index(one.sides[0])

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution_core.pairs.cells import CellSums
-from attribution_core.pairs.columns import SHARES, Doubles, Ints, PairColumns, Ragged, Setting
+from attribution_core.pairs.columns import Doubles, Ints, PairColumns, Ragged, Setting, empty_columns
 from attribution_core.pairs.groups import GroupTable
 from attribution_core.results import Contributions
 
@@ -210,38 +210,13 @@ class LateProducts:
         self, texts: Sequence[Contributions], edges: NDArray[np.int64], table: GroupTable, pairs: Sequence[LatePair]
     ) -> PairColumns:
         a, b = edges[:, 0], edges[:, 1]
-        rows, cols = table.count_N[a], table.count_N[b]
-        sums = self.top_k is not None and not self.words
         matrices = self.cells and not self.words
+        sums = self.top_k is not None and not self.words
+        out = empty_columns(self.setting, texts, a, b, table.count_N, sums=sums, cells=matrices, lifts=False)
         matches = np.fromiter((len(pair.match_T) for pair in pairs), np.int64, len(pairs))
-
-        def single(*shape: int) -> Doubles:
-            return np.zeros((len(a), *shape))
-
-        return PairColumns(
-            setting=self.setting,
-            texts=texts,
-            a=a,
-            b=b,
-            score=single(),
-            reference_a=single(),
-            reference_b=single(),
-            reference_ab=single(),
-            total=single(),
-            error=single(),
-            row_sums=Ragged.of_sizes(rows),
-            col_sums=Ragged.of_sizes(cols),
-            row_lift=None,
-            col_lift=None,
-            cells=Ragged.of_sizes(rows * cols) if matrices else None,
-            positive=single() if sums else None,
-            negative=single() if sums else None,
-            special=single() if sums else None,
-            exact=single() if sums else None,
-            largest=single(len(SHARES)) if sums else None,
-            interactions=Ragged.of_sizes(rows * cols) if matrices else None,
-            match_i=Ragged.of_sizes(matches, np.int64),
-            match_j=Ragged.of_sizes(matches, np.int64),
-            match_value=Ragged.of_sizes(matches),
-            ties=np.zeros(len(a), np.int64),
-        )
+        out.match_i, out.match_j = Ragged.of_sizes(matches, np.int64), Ragged.of_sizes(matches, np.int64)
+        out.match_value = Ragged.of_sizes(matches)
+        out.ties = np.zeros(len(pairs), np.int64)
+        if matrices:
+            out.interactions = Ragged.of_sizes(table.count_N[a] * table.count_N[b])
+        return out

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution_core.pairs.columns import SHARES, Doubles, Ints, PairColumns, Ragged, Setting
+from attribution_core.pairs.columns import Ints, PairColumns, Setting, empty_columns
 from attribution_core.pairs.completion import Completion
 from attribution_core.pairs.tiles import SHORTEST, TILE_CELLS, Pulled, TextTable, Tiles
 from attribution_core.pairs.word_tiles import WordTiles
@@ -95,7 +95,9 @@ class PairProducts:
         if self.cosine:
             defined = np.flatnonzero((table.length_N[edges] > SHORTEST).all(1))
         a, b = edges[defined, 0], edges[defined, 1]
-        out = self._empty(texts, a, b, table.count_N)
+        out = empty_columns(
+            self.setting, texts, a, b, table.count_N, sums=self.top_k is not None, cells=self.cells, lifts=self.cosine
+        )
         work: Tiles | WordTiles = (
             WordTiles(self.completion, table, out, across=self.needs_across)
             if self.words
@@ -105,35 +107,6 @@ class PairProducts:
             work.compute(pairs)
         work.finish()
         return out, defined
-
-    def _empty(self, texts: Sequence[Contributions], a: Ints, b: Ints, count_N: Ints) -> PairColumns:
-        rows, cols, sums = count_N[a], count_N[b], self.top_k is not None
-
-        def single(wanted: bool = True, *shape: int) -> Doubles:
-            return np.zeros((len(a), *shape) if wanted else 0)
-
-        return PairColumns(
-            setting=self.setting,
-            texts=texts,
-            a=a,
-            b=b,
-            score=single(),
-            reference_a=single(),
-            reference_b=single(),
-            reference_ab=single(),
-            total=single(),
-            error=single(),
-            row_sums=Ragged.of_sizes(rows),
-            col_sums=Ragged.of_sizes(cols),
-            row_lift=Ragged.of_sizes(rows) if self.cosine else None,
-            col_lift=Ragged.of_sizes(cols) if self.cosine else None,
-            cells=Ragged.of_sizes(rows * cols) if self.cells else None,
-            positive=single() if sums else None,
-            negative=single() if sums else None,
-            special=single() if sums else None,
-            exact=single() if sums else None,
-            largest=single(True, len(SHARES)) if sums else None,
-        )
 
 
 def _alike(table: TextTable, a: Ints, b: Ints) -> Iterator[Ints]:

@@ -76,6 +76,11 @@ class CalibratedMesh:
     needed: tuple[tuple[int, int], ...] = ()
     needed_by_queries: tuple[tuple[int, int], ...] = ()
 
+    def for_polynomials(self) -> CalibratedMesh:
+        """The mesh alone, and twice the nodes: a polynomial through the nodes of a Gauss rule has half its degree."""
+        twice = [tuple((length, 2 * count) for length, count in some) for some in (self.needed, self.needed_by_queries)]
+        return CalibratedMesh(self.mesh, {}, *twice)
+
     def nodes(self, count: int) -> tuple[Doubles, Doubles]:
         """Nodes α [N] and weights [N]."""
         return self.fitted[count] if count in self.fitted else gauss(count, self.mesh)

@@ -86,7 +86,7 @@ def routes_of(
     first, second = roles
     usual = contributor(make_encoder(model, device=device, role=first, private=private, **settings))
     own = usual.encoder
-    of_role = {first: usual, second: usual}
+    of_role: dict[str, Contributor] = {first: usual, second: usual}
     if [id(one) for one in route_of(own.model, first)] != [id(one) for one in route_of(own.model, second)]:
         other = make_encoder(own.model, device=own.device, role=second, private=True, **settings)
         if other.embedding_width != own.embedding_width:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from attribution_core.errors import ModelError
@@ -43,11 +44,16 @@ def is_late(model: str) -> bool | None:
     try:
         folder = local_folder(model)
         if folder is None:
-            check_available(model)
             folder = cached_folder(model)
+        return _late_on_hub(model) if folder is None else ModelFiles(folder).late
     except (ModelError, OSError, RuntimeError):  # the last two: names that no path can have
         return None
-    return ModelFiles(model if folder is None else folder).late
+
+
+@lru_cache(maxsize=64)
+def _late_on_hub(model: str) -> bool:
+    check_available(model)
+    return ModelFiles(model).late
 
 
 def check_one_vector(model: str, needed: str) -> None:

@@ -87,8 +87,9 @@ def _chosen(run: Run, by: str | None, rows: list[dict[str, Any]]) -> By:
     there = all(row.get(name) is not None for row in rows for name in LIFTS)
     if by == "lift" and not there:
         why = "it was made by an earlier version, which did not store them"
-        if run.setting("similarity") == "dot":
-            why = "its similarity is dot, and the lift is defined for cosine only"
+        similarity = str(run.setting("similarity") or "cosine")
+        if similarity != "cosine":
+            why = f"its similarity is {similarity}, and the lift is defined for cosine only"
         raise SettingError(f"{run.url}: the run has no lifts: {why}; use --by share, or by='share' in Python")
     return "lift" if there and by != "share" else "share"
 

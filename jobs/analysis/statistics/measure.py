@@ -108,6 +108,8 @@ class Scene:
         """Why the run has no lifts, or None where it has."""
         if self.lifts:
             return None
+        if self.run.late:
+            return "late interaction has none"
         dot = str(self.run.setting("similarity") or "cosine") == "dot"
         return "a dot product has none" if dot else "an earlier version of tokenpair made this run"
 
