@@ -109,7 +109,14 @@ def test_a_late_run_is_evaluated_with_the_rules_of_late_interaction(tiny: TinyMo
     found = evaluate_run(run, steps=2, orders=1, shapley=2)
     assert (found.pairs, found.similarity, found.rules) == (7, "maxsim", LATE_RULES)
     shown = str(found)
-    for said in ("matched", "margins", "words of b, ranks", "what the score", "word pairs, ranks"):
+    for said in (
+        "words that sum to the score, and word pairs by their interactions",
+        "matched",
+        "margins",
+        "words of b, ranks",
+        "what the score",
+        "word pairs, ranks",
+    ):
         assert said in shown, said
     assert max(map(len, str(found).splitlines())) <= 110
     assert "embeddings" not in shown

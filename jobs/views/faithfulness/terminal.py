@@ -70,7 +70,10 @@ class FaithfulnessSheet(TableSheet):
         )
         judge = "" if result.own_judge else f", by {model_words(result.judge)}"
         sums = SUMS[result.sums_to]
-        self.line(f"What is judged: {sums if result.level == 'pairs' else sums.replace('word pairs', 'words')}{judge}.")
+        if result.level == "words" or result.late:
+            sums = sums.replace("word pairs", "words")
+        pairs = ", and word pairs by their interactions" if result.late and result.level == "pairs" else ""
+        self.line(f"What is judged: {sums}{pairs}{judge}.")
         self.blank()
         self.line(result.verdict.text, "bold")
         if caveat := few_draws(result.draws):
