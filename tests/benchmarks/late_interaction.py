@@ -1,18 +1,20 @@
 """How far attributions of late-interaction models agree with the deletion of single words, by model and layer.
 
-    python tests/benchmarks/late_interaction.py cranfield late-plain late-projected late-expanded --layers -1 -2
+    python tests/benchmarks/late_interaction.py cranfield late-plain late-projected late-expanded
 
 ``log`` and the models are those of late_interaction_train.py. The pairs are the queries held out there, each with its
-first relevant document, cut to ``--words`` words. Each word is deleted in turn, the rest encoded again and scored by
-MaxSim with its matches searched anew. The table has rank correlations within a pair, means over pairs: of the
-document's words for the attributions, the similarities of matched tokens and their margins to the best match with
-another word; of the query's words for the attributions and the row maxima. Differences have 95 % intervals,
-bootstrapped over queries.
+first relevant document, cut to ``--words`` words; where ``log`` is a CSV file of texts and their label, without header,
+pairs of a label of 2.5 or more and six words or more, at equal distances. Each word is deleted in turn, the rest
+encoded again and scored by MaxSim with its matches searched anew. The table has rank correlations within a pair, means
+over pairs: of the document's words for the attributions, the similarities of matched tokens and their margins to the
+best match with another word; of the query's words for the attributions and the row maxima. Differences have 95 %
+intervals, bootstrapped over queries.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from pathlib import Path
 
@@ -40,22 +42,33 @@ Pair = tuple[str, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", type=Path, help="a folder in BEIR's format")
+    parser.add_argument("log", type=Path, help="a folder in BEIR's format, or a CSV file of labelled pairs")
     parser.add_argument("models", nargs="+", type=Path, help="folders of late-interaction models")
     parser.add_argument("--layers", nargs="+", type=int, default=[-1, -2])
     parser.add_argument("--count", type=int, default=75)
-    parser.add_argument("--words", type=int, default=40, help="words that are kept of a document")
+    parser.add_argument("--words", type=int, default=15, help="words that are kept of a document")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     quiet_libraries()
-    queries, corpus, relevant = read_log(asked.log)
-    pairs = [
-        (queries[query], " ".join(corpus[relevant[query][0]].split()[: asked.words])) for query in held_out(relevant)
-    ][: asked.count]
+    pairs = alike(asked.log) if asked.log.suffix == ".csv" else logged(asked.log, asked.words)
+    pairs = pairs[:: max(1, len(pairs) // asked.count)][: asked.count]
     bootstrap = Bootstrap([query for query, _ in pairs], asked.seed)
     print(HEADER)
     for model in asked.models:
         measure(model, pairs, asked.layers, bootstrap)
+
+
+def logged(folder: Path, words: int) -> list[Pair]:
+    """Each query that was held out with the beginning of its first relevant document."""
+    queries, corpus, relevant = read_log(folder)
+    return [(queries[one], " ".join(corpus[relevant[one][0]].split()[:words])) for one in held_out(relevant)]
+
+
+def alike(file: Path) -> list[Pair]:
+    """The labelled pairs of a file that are alike."""
+    with open(file, newline="", encoding="utf-8") as rows:
+        labelled = [(row[0], row[1]) for row in csv.reader(rows) if len(row) == 3 and float(row[2]) >= 2.5]
+    return [pair for pair in labelled if min(len(text.split()) for text in pair) >= 6]
 
 
 def measure(model: Path, pairs: list[Pair], layers: list[int], bootstrap: Bootstrap) -> None:
