@@ -291,7 +291,7 @@ def test_evaluation_and_failures_need_no_word_pairs(made: dict[str, Any]) -> Non
     run = run_of(made)
     result = evaluate_run(run, sample=12, steps=2, orders=1, shapley=2)
     assert result.level == "words"
-    assert {one.level for one in result.agreement} == {"words"}
+    assert {one.level for one in result.agreement} == {"words", "words of a", "words of b"}
     its = evaluate_run(run_of(made, "pairs"), sample=12, steps=2, orders=1, shapley=2)
     for one, other in zip(result.curves, its.curves, strict=True):
         if one.method == "attributions":
