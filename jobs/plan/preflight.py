@@ -46,7 +46,9 @@ def refuse_late(job: JobConfig) -> None:
     if job.index is not None:
         raise JobError(f"index: {job.model} {LATE}, and an index has one for each text; leave the index out")
     if job.sums_to == "centred":
-        raise JobError(f"sums_to: 'centred' needs one vector a text; {job.model} {LATE}; allowed: score, difference")
+        raise JobError(
+            f"sums_to: found 'centred', which needs one vector a text; {job.model} {LATE}; allowed: score, difference"
+        )
 
 
 def _check_similarity(job: JobConfig, *, late: bool) -> None:
