@@ -124,11 +124,12 @@ class Attributor:
         self.pair_tolerance = pair_tolerance
         self.completion = Completion(one_of("sums_to", sums_to, SUMS_TO))
         self.level = one_of("level", level, LEVELS)
-        if self.late and (sums_to not in LATE_SUMS or way == "reverse"):
+        if self.late and sums_to not in LATE_SUMS:
             raise SettingError(
-                f"a late-interaction model has an embedding for each token: sums_to is {' or '.join(LATE_SUMS)}, and "
-                "way is auto, forward or partner"
+                f"sums_to {sums_to!r} needs one vector a text; of late interaction it is {' or '.join(LATE_SUMS)}"
             )
+        if self.late and way == "reverse":
+            raise SettingError("way 'reverse' does not serve late interaction; take auto, forward or partner")
         asked = one_of("products", products, PRODUCTS)
 
         # Two routes share modules, and the memory.

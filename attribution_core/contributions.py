@@ -127,7 +127,7 @@ class Contributor:
                 both = (self.products.embed(batch.x_BSd, batch), self._references(own, batch))
                 embeddings, references = (one.cpu().numpy() for one in both)
                 for row, at in enumerate(window):
-                    n = self.encoder.values(texts[at])
+                    n = self.encoder.embedding_size(texts[at])
                     found = (embeddings[:0, :n], embeddings[row, :n], references[row, :n])
                     out[at] = Contributions(texts[at], 0, 0.0, True, "none", *found)
         return [out[at] for at in range(len(texts))]
@@ -234,7 +234,7 @@ class Contributor:
                 integral.rows, _fetched(integral.values), integral.residuals, strict=True
             ):
                 row = rows[at]
-                own, n = cotangents[row], self.encoder.values(texts[row])
+                own, n = cotangents[row], self.encoder.embedding_size(texts[row])
                 width = n if own is None else len(own) + 1
                 out[row] = Contributions(
                     text=texts[row],
@@ -287,7 +287,7 @@ class Contributor:
         def embedded(rows: list[int]) -> list[Tensor]:
             part = batch.select(rows)
             values = self.products.embed(part.r_BSd, part)
-            return [value[: self.encoder.values(texts[row])] for row, value in zip(rows, values, strict=True)]
+            return [value[: self.encoder.embedding_size(texts[row])] for row, value in zip(rows, values, strict=True)]
 
         return by_reference(self._known, keys, embedded)
 

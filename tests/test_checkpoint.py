@@ -162,7 +162,7 @@ def test_attention_is_what_the_configuration_says(tiny: TinyModels, tmp_path: Pa
     copied = Path(shutil.copytree(tiny.folder(family), tmp_path / "model"))
     causal = load_model(copied, device="cpu")[1].encode("some words")
     configure(copied, use_bidirectional_attention=True)
-    assert "says use_bidirectional_attention: true, and " in refusal(copied)
+    assert "says use_bidirectional_attention: true, but " in refusal(copied)
     configure(copied, use_bidirectional_attention=None, is_causal=False)
     assert abs(load_model(copied, device="cpu")[1].encode("some words") - causal).max() > 1e-3
 
@@ -175,12 +175,12 @@ def test_experts_that_would_be_dropped_are_named(tiny: TinyModels, tmp_path: Pat
     load_model(copied, device="cpu")
     mapped = {"auto_map": {"AutoModel": "modeling_own.NomicBertModel"}} if own_code else {}
     configure(copied, num_experts=8, moe_top_k=2, moe_every_n_layers=2, **mapped)
-    assert "some of 8 experts, and NomicBertModel has none, so it would drop them" in refusal(copied)
+    assert "a mixture of 8 experts, and NomicBertModel has none and would ignore their weights" in refusal(copied)
 
 
 def test_experts_that_transformers_has_are_refused_too() -> None:
     config = SimpleNamespace(model_type="qwen3_moe", num_experts=128)
-    with pytest.raises(ModelError, match="each token goes to some of 128 experts"):
+    with pytest.raises(ModelError, match="a router picks some of 128 experts"):
         family_of(SimpleNamespace(config=config))
 
 

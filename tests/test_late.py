@@ -228,8 +228,8 @@ def test_texts_within_the_tolerance_sum_to_the_score(tiny: TinyModels, pairs: Pa
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"sums_to": "centred"}, "sums_to is score or"),
-        ({"way": "reverse"}, "way is auto"),
+        ({"sums_to": "centred"}, "needs one vector a text"),
+        ({"way": "reverse"}, "does not serve late interaction"),
         ({"similarity": "cosine"}, "maxsim"),
     ],
 )

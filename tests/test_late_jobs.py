@@ -307,7 +307,7 @@ def test_what_needs_one_vector_a_text_is_refused_in_one_line(made: dict[str, Any
     assert "leave the index out" in refused(
         *("run", "--model", model, *log, "--index", tmp_path, "--output", tmp_path / "run")
     )
-    assert "training makes models exact" in refused(
+    assert "training needs one vector" in refused(
         *("train", "--model", model, "--train", folder / "pairs.jsonl", "--scale", "0", "1", "--output", tmp_path / "t")
     )
     own = made["settings"]["log"] | {"output": str(tmp_path / "run")}
@@ -325,7 +325,7 @@ def test_texts_that_have_no_match_or_several_are_named(tiny: TinyModels, tmp_pat
     model = late_folder(tiny, "bert", projection=1, skip=skip)
     settings = FEW | {"model": str(model), "columns": {"a": "a", "b": "b"}, "output": str(tmp_path / "run")}
     outcome = run_job(parse_job(settings | {"input": str(tmp_path / "pairs.parquet")}), quiet=True)
-    assert outcome.totals.rejected == {"b: no token left to score: the model's skip list has them all": 1}
+    assert outcome.totals.rejected == {"b: no token left to score: the model's skip list drops every token": 1}
     assert outcome.totals.tied == 1
     assert any(line.startswith("ties     1 pair with a query token") for line in outcome.lines())
     assert open_run(tmp_path / "run").to_table()["ties"].to_pylist()[0] > 0

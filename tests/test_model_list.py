@@ -171,4 +171,4 @@ def test_other_programs_get_a_line_a_model_and_json() -> None:
 def test_a_model_or_the_list(words: tuple[str, ...]) -> None:
     result = doctor(*words)
     assert result.exit_code == 2
-    assert "name a MODEL to examine, or use --list" in result.stderr
+    assert "give either a MODEL to examine or --list" in result.stderr

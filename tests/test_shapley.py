@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_models import TOKENIZERS, WORDS, TinyModels
 
 from attribution_core.model.encoder import Encoder
-from attribution_core.model.making import make_encoder
+from attribution_core.model.factory import make_encoder
 from jobs.analysis.faithfulness.agreement import AGREEMENTS, Gold, agreements, summarise_agreement
 from jobs.analysis.faithfulness.judge import raw_embeddings
 from jobs.analysis.faithfulness.orders import RULES, Scored

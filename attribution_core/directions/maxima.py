@@ -1,4 +1,4 @@
-"""Max pooling along a path, integrated exactly between the nodes.
+"""Max pooling along a path, integrated by interpolation between the nodes.
 
 Each coordinate of the maximum is taken from one row after another. Wherever it changes the derivative jumps, hundreds
 of times on a path, so that the error of any rule falls no faster than 1 / N. The token embeddings themselves are
@@ -8,7 +8,7 @@ smooth: a polynomial through few nodes gives them at every α, and so the row th
     ∫ J_s(α) · 1[s is the largest at α] dα  ≈  Σ_k W_ks J_s(α_k),    W_ks = ∫ ℓ_k(α) · 1[s is the largest at α] dα
 
 with J_s the Jacobian of row s. For each coordinate, max pooling is then a sum of rows with weights of their own at each
-node, and needs few nodes more than other modes.
+node, and needs about twice the nodes of other modes.
 """
 
 from __future__ import annotations

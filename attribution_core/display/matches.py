@@ -71,8 +71,8 @@ def match_meaning(pair: PairAttribution) -> str:
     """Return what the lines are, as a sentence."""
     a, b = names(pair)
     return (
-        f"Each token of {a} meets the most similar token of {b}, as the model computes it; the values sum to the "
-        f"score. Which {unit_words(pair)}s made these tokens alike is listed above."
+        f"Each token of {a} is matched with its most similar token of {b}, as in the model; the values sum to the "
+        f"score. Above stands which {unit_words(pair)}s made these tokens similar."
     )
 
 

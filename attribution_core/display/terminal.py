@@ -175,7 +175,7 @@ class PairSheet(Sheet):
         largest = max(abs(strength(cell)) for cell in cells) or 1.0
         decimals = max(decimals_for(view.limit), 2) + 1
         head = f"{set_cell_size(self.safe(a), width_a)}  {set_cell_size(self.safe(b), width_b)}"
-        head += f"{'adds':>9} {'interacts':>9}" if both else ""
+        head += f"{'value':>9} {'interaction':>11}" if both else ""
         self.put(Text(f"Strongest {unit_words(view.pair)} pairs", "bold"))
         if both and not self.compact:
             self.line(BY_INTERACTION, "dim")

@@ -271,7 +271,9 @@ def warns(note: str) -> bool:
 
 
 # How word pairs of a late-interaction model are ranked.
-BY_INTERACTION = "Ranked by their interaction: what two words add together, without shares of the reference."
+BY_INTERACTION = (
+    "Ranked by interaction, c_i · c_j without the references' shares. Interactions do not sum to the score."
+)
 
 
 def top_cells(view: View, count: int) -> list[Cell]:

@@ -163,8 +163,8 @@ def _check_experts(name: str, built: Any) -> None:
     experts = experts_of(built.config)
     if experts and not any("expert" in path or "router" in path for path, _ in built.named_modules()):
         raise ModelError(
-            f"model {name} cannot be attributed: by config.json each of its tokens goes to some of {experts} experts, "
-            f"and {type(built).__name__} has none, so it would drop them; take a model without experts"
+            f"model {name} cannot be attributed: config.json names a mixture of {experts} experts, and "
+            f"{type(built).__name__} has none and would ignore their weights; use a model without experts"
         )
 
 
@@ -185,8 +185,8 @@ def _check_attention(name: str, module: Any) -> None:
         first, second = (module(dict(features, input_ids=one))["token_embeddings"][:, 0] for one in (ids, other))
     if torch.equal(first, second):
         raise ModelError(
-            f"model {name} cannot be attributed: its config.json says {said}, and {type(module.model).__name__} of "
-            "transformers ignores it, so no token attends to those behind it and another model was trained; set "
+            f"model {name} cannot be attributed: its config.json says {said}, but {type(module.model).__name__} of "
+            "transformers ignores that field and builds a causal decoder, not the model that was trained; set "
             "is_causal: false in config.json, which transformers' decoders follow, or trust_remote_code if the model "
             "comes with code of its own"
         )

@@ -372,7 +372,7 @@ class Encoder:
         found: int | None = getattr(self.model, "truncate_dim", None)
         return found
 
-    def values(self, text: ReadText) -> int:
+    def embedding_size(self, text: ReadText) -> int:
         """How many values the embedding of a text has."""
         return self.embedding_width
 

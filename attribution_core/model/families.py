@@ -308,8 +308,8 @@ def family_of(transformer: Any) -> Family:
     experts = experts_of(getattr(transformer, "config", None))
     if experts:
         raise ModelError(
-            f"models of type {model_type!r} cannot be attributed: each token goes to some of {experts} experts, and "
-            "that choice jumps along the path from the reference"
+            f"models of type {model_type!r} cannot be attributed: a router picks some of {experts} experts for "
+            "each token, so that the embedding is not continuous along the path from the reference"
         )
     supported = ", ".join(family.name for family in (*FAMILIES, STATIC))
     raise ModelError(f"models of type {model_type!r} cannot be attributed yet; supported are {supported}")

@@ -37,10 +37,10 @@ KINDS = {
 }
 # Architectures with code of their own that transformers has by now, under another name: what to do.
 OWN_CODE = {
-    "new": "transformers has its architecture 'new' as 'gte'; take a checkpoint of that model_type, as "
+    "new": "transformers has its architecture 'new' as 'gte'; take a checkpoint of that model_type, such as "
     "alibaba-nlp-community/gte-multilingual-base",
     "XLMRobertaLoRA": "transformers has its architecture as 'jina_embeddings_v3'; take a checkpoint of that "
-    "model_type, as jinaai/jina-embeddings-v3-hf",
+    "model_type, such as jinaai/jina-embeddings-v3-hf",
 }
 
 

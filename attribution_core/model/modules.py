@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from torch import nn
 
 from attribution_core.errors import ModelError, SettingError
+from attribution_core.model.inspection import LATE_SIMILARITIES
 from attribution_core.model.towers import modules_inside, tower_of
 
 Role = Literal["text", "query", "document"]
@@ -34,7 +35,7 @@ def similarity_of(model: AnyModel, asked: str | None) -> Similarity:
     """The similarity that was ``asked`` for, or else the model's own; SettingError where it cannot be attributed."""
     name = str(asked or model.similarity_fn_name or "cosine")
     if is_late(model):
-        if name not in ("maxsim", "meanmaxsim"):
+        if name not in LATE_SIMILARITIES:
             raise SettingError(f"similarity {name!r}: a late-interaction model scores by 'maxsim' or 'meanmaxsim'")
         return "maxsim" if name == "maxsim" else "meanmaxsim"
     if name in ("euclidean", "manhattan"):
@@ -94,7 +95,7 @@ def cut_modules(model: AnyModel, role: Role, similarity: Similarity) -> tuple[An
     else:
         check_transformer(modules[0])
         if getattr(modules[0], "query_expansion", None) is not None:
-            raise ModelError("a model that expands its queries with mask tokens and pools them cannot be attributed")
+            raise ModelError("a model with query expansion and pooling cannot be attributed")
         for mode in pooling_modes(modules[1]):
             if mode not in POOLING_MODES:
                 raise ModelError(f"pooling {mode!r} cannot be attributed; supported are {', '.join(POOLING_MODES)}")
@@ -118,7 +119,9 @@ def is_shifted(modules: Iterable[nn.Module]) -> bool:
 def check_shiftable(pooling: Any) -> None:
     """ModelError for a pooling behind which subtracting the reference's tokens is not subtracting its embedding."""
     if "max" in pooling_modes(pooling):
-        raise ModelError("a model with max pooling cannot be shifted: the maximum of differences is no difference")
+        raise ModelError(
+            "a model with max pooling cannot be shifted: the maximum of differences is not the difference of the maxima"
+        )
 
 
 def check_transformer(transformer: Any) -> None:
@@ -142,7 +145,10 @@ def _why_not(modules: list[nn.Module]) -> str:
     names = {type(module).__name__ for module in modules}
     modalities = {one for module in modules for one in getattr(module, "modalities", [])}
     if modalities & {"image", "audio", "video"} or "CLIPModel" in names:
-        return ". It is a multimodal model; of those only CLIP's and SigLIP's texts can be attributed"
+        return (
+            ". It is a multimodal model; supported are the texts of CLIP, MetaCLIP 2, SigLIP, SigLIP 2 and "
+            "EmbeddingGemma 2"
+        )
     if names & {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}:
         return ". It is a sparse encoder, with a value for each entry of a vocabulary: that is not supported"
     if names & {"BoW", "WordEmbeddings", "LSTM", "CNN"}:

@@ -1,6 +1,6 @@
 """The route of a late-interaction model (MultiVectorEncoder), which has an embedding for each token.
 
-Its g gives all output tokens in a row: E [S · D], zero where an output is not scored. With the matches of a pair fixed,
+Its g gives all outputs, concatenated: E [S · D], zero where an output is not scored. With the matches of a pair fixed,
 its score is then a product of two such embeddings (:mod:`attribution_core.pairs.late`), so all that is computed for
 one vector a text serves here too. Normalize belongs to g.
 
@@ -30,7 +30,7 @@ from attribution_core.model.reading import Reader
 from attribution_core.text.expansion import expanded
 from attribution_core.text.grouping import Unit
 
-NOTHING_SCORED = "no token left to score: the model's skip list has them all"
+NOTHING_SCORED = "no token left to score: the model's skip list drops every token"
 TOKENS = "token_embeddings"
 TEXTS_AT_ONCE = 32
 
@@ -77,6 +77,14 @@ class LateEncoder(Encoder):
         found: dict[str, Any] | None = getattr(self.transformer, "query_expansion", None)
         return found
 
+    @property
+    def expansion_token(self) -> tuple[int, str]:
+        """The token that queries are filled up with, its id and its name, by sentence-transformers' rules."""
+        tokenizer = self.transformer.tokenizer
+        own = (self.expansion or {}).get("token")
+        name = own or tokenizer.mask_token or tokenizer.eos_token or tokenizer.pad_token
+        return int(tokenizer.convert_tokens_to_ids(name)), str(name)
+
     def _reader(self) -> Reader:
         return LateReader(self, self.model, self.transformer, self.role, self.prompts)
 
@@ -86,7 +94,7 @@ class LateEncoder(Encoder):
         return self._on_device(scored_BS).to(self.dtype).unsqueeze(1)
 
     def g(self, hidden_BSd: Tensor, batch: TextBatch, *, copies: int = 1) -> Tensor:
-        """Output tokens in a row, [B, S · D], from features at the cut; zero where an output is not scored."""
+        """All outputs, concatenated, [B, S · D], from features at the cut; zero where an output is not scored."""
         outputs_BSD = self.embed_tokens(self.token_embeddings(hidden_BSd, batch, copies))
         return (outputs_BSD * batch.pool_BMS[:, 0].repeat_interleave(copies, 0).unsqueeze(-1)).flatten(1)
 
@@ -102,7 +110,7 @@ class LateEncoder(Encoder):
         sized = [module for module in (self.transformer, *self.head) if hasattr(module, "get_embedding_dimension")]
         return int(sized[-1].get_embedding_dimension())
 
-    def values(self, text: ReadText) -> int:
+    def embedding_size(self, text: ReadText) -> int:
         """How many values the embedding of a text has: D for each of its tokens."""
         return len(text) * self.embedding_width
 
@@ -140,7 +148,7 @@ class LateReader(Reader):
         prompts: dict[str, str | None],
     ) -> None:
         super().__init__(model, transformer, route, prompts)
-        self._expansion = encoder.expansion
+        self._expansion, self._expansion_token = encoder.expansion, encoder.expansion_token
         self._masks: list[nn.Module] = list(encoder.masks)
 
     def most_tokens(self, role: Role) -> int | None:
@@ -154,7 +162,7 @@ class LateReader(Reader):
         read = super().read(texts, role, unit)
         expansion = self._expansion if role == "query" else None
         if expansion is not None:
-            token_id, name = self._expansion_token(expansion)
+            token_id, name = self._expansion_token
             length, attend = int(expansion["length"]), bool(expansion.get("attend"))
             read = [expanded(text, token_id, name, length, attend=attend) for text in read]
         for text in read:
@@ -162,12 +170,6 @@ class LateReader(Reader):
             if text.problem is None and not text.scored_S.any():
                 text.problem = NOTHING_SCORED
         return read
-
-    def _expansion_token(self, expansion: dict[str, Any]) -> tuple[int, str]:
-        """The token that queries are filled up with, by sentence-transformers' rules."""
-        tokenizer = self.tokenizer
-        name = expansion.get("token") or tokenizer.mask_token or tokenizer.eos_token or tokenizer.pad_token
-        return int(tokenizer.convert_tokens_to_ids(name)), str(name)
 
     def _scored(self, text: ReadText, role: Role) -> NDArray[np.bool_]:
         """Which outputs the model scores, by its own masks."""

@@ -18,7 +18,7 @@ from attribution_core.errors import ModelError
 from attribution_core.model.families import FAMILIES, Family, at_path
 from attribution_core.text.plain import Ints
 
-# By this config.json names the end-of-text token of CLIPs from before it was corrected; it is the highest id then.
+# Old CLIP checkpoints set eos_token_id to 2; their end-of-text token is the one with the highest id.
 OLD_END = 2
 MEDIA = {"image": "an image", "video": "a video", "audio": "a sound"}
 LENGTHS = ("a", "a text of a few more words")
@@ -57,7 +57,7 @@ def why_no_text(transformer: Any, text: str, ids_S: Ints) -> str | None:
         old = end == OLD_END and transformer.model.config.model_type == "clip"
         first = int(ids_S.argmax() if old else (ids_S == end).argmax())
         if first != len(ids_S) - 1:
-            return "an end-of-text token inside, behind which the model reads nothing"
+            return "an end-of-text token inside; the model ignores the text after it"
     return None
 
 

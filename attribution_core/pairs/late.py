@@ -94,7 +94,7 @@ class LatePair:
         unit = float(np.linalg.norm(own[0].astype(np.float64)) * np.linalg.norm(other[0].astype(np.float64)))
         return LatePair(a, b, match_T, value_T, ties, tuple(ends), unit)
 
-    def met(self, values_TKD: Array) -> Array:
+    def sum_over_matches(self, values_TKD: Array) -> Array:
         """Return Σ_{i: m(i)=j} of values of a's outputs, [T, K, D], for b as an embedding, [K, S · D]."""
         t, k, d = values_TKD.shape
         one_hot_JT = np.zeros((len(self.b.e_TD), t), values_TKD.dtype)

@@ -1,1 +1,1 @@
-"""The order in which the texts of some pairs are computed, and by whom."""
+"""The order in which the texts of some pairs are computed, and by which contributor."""

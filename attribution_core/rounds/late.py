@@ -78,10 +78,10 @@ def known_for_late(
         for request in requests[at]:
             request.give(known[at].values_GD @ request.cotangents().T)
         known[at] = known[at].without_values()
-    for run in _runs(pulled, texts, asked, outputs):
-        stacks = [np.concatenate([request.cotangents() for request in requests[at]]) for at in run]
-        found = routes.projections([texts[at] for at in run], stacks, tolerance=tolerance)
-        for at, one in zip(run, found, strict=True):
+    for batch in _batches(pulled, texts, asked, outputs):
+        stacks = [np.concatenate([request.cotangents() for request in requests[at]]) for at in batch]
+        found = routes.projections([texts[at] for at in batch], stacks, tolerance=tolerance)
+        for at, one in zip(batch, found, strict=True):
             known[at] = one
             low = 0
             for request in requests[at]:
@@ -107,7 +107,7 @@ def _of_words(edge: Edge, pair: LatePair, sums_to: str) -> Iterator[tuple[int, _
         pair.cols_G = values_G1[:, 0]
 
     yield edge[0], _Request(1, lambda: pair.of_a(other), rows)
-    yield edge[1], _Request(1, lambda: pair.met(own[:, None]), cols)
+    yield edge[1], _Request(1, lambda: pair.sum_over_matches(own[:, None]), cols)
 
 
 def _of_cells(edge: Edge, pair: LatePair, known: dict[int, Contributions]) -> Iterator[tuple[int, _Request]]:
@@ -121,23 +121,23 @@ def _of_cells(edge: Edge, pair: LatePair, known: dict[int, Contributions]) -> It
         pair.cells_GG, pair.across_G = values_GK[:, :-1].T, values_GK[:, -1]
 
     def cotangents() -> Array:
-        return pair.met(np.concatenate([values_GTD.transpose(1, 0, 2), a.reference_TD[:, None]], 1))
+        return pair.sum_over_matches(np.concatenate([values_GTD.transpose(1, 0, 2), a.reference_TD[:, None]], 1))
 
     yield edge[1], _Request(len(values_GD) + 1, cotangents, cells)
 
 
-def _runs(
+def _batches(
     pulled: Sequence[int], texts: Sequence[ReadText], asked: Sequence[int], outputs: dict[int, Outputs]
 ) -> Iterator[list[int]]:
     """Texts so many at a time that what they are pulled back along stays within bounds; like lengths together."""
-    run: list[int] = []
+    batch: list[int] = []
     held = 0
     for at in sorted(pulled, key=lambda at: (len(texts[at]), at)):
         own = asked[at] * len(texts[at]) * outputs[at].e_TD.shape[1] * outputs[at].e_TD.itemsize
-        if run and held + own > COTANGENT_BYTES:
-            yield run
-            run, held = [], 0
-        run.append(at)
+        if batch and held + own > COTANGENT_BYTES:
+            yield batch
+            batch, held = [], 0
+        batch.append(at)
         held += own
-    if run:
-        yield run
+    if batch:
+        yield batch

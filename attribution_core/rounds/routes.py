@@ -11,7 +11,7 @@ from attribution_core.contribution_cache import ContributionCache
 from attribution_core.contributions import Contributor
 from attribution_core.errors import ModelError
 from attribution_core.model.encoder import Encoder, ReadText, Role
-from attribution_core.model.making import make_encoder
+from attribution_core.model.factory import make_encoder
 from attribution_core.model.modules import AnyModel, route_of
 from attribution_core.results import Contributions, Floats
 

@@ -37,7 +37,7 @@ def doctor(
     """Examine a model: what it is, whether its attributions are sound, and what they cost here."""
     with errors_as_messages(context, names=MODEL_NAMES):
         if show_list == (model is not None):
-            raise JobError("name a MODEL to examine, or use --list for the list of well-known ones")
+            raise JobError("give either a MODEL to examine or --list")
         if model is None:
             _print_list(as_json)
             return

@@ -31,9 +31,7 @@ Layer = Annotated[
 Unit = Annotated[str, typer.Option(help="The unit of attribution: token, word or sentence.")]
 Mode = Annotated[
     str | None,
-    typer.Option(
-        help="symmetric, or retrieval (the first text is a query, the second a document), which late interaction takes."
-    ),
+    typer.Option(help="symmetric, or retrieval (a query and a document); default: retrieval for late interaction."),
 ]
 Special = Annotated[bool, typer.Option("--special", help="Show special and prompt tokens too.")]
 Top = Annotated[int, typer.Option(min=0, max=1000, help="How many of the strongest pairs to list.")]

@@ -114,7 +114,7 @@ def _settings(
     level: Annotated[
         str | None,
         typer.Option(
-            help="pairs, or words (late interaction's default): sums without word pairs, about twice as fast."
+            help="pairs (default), or words (default for late interaction): no word pairs, in half the time or less."
         ),
     ] = None,
     reference: Reference = None,

@@ -50,15 +50,9 @@ def outputs_of(attributor: Attributor, role: Any, attributed: Sequence[PairAttri
     dense = [module for module in encoder.head if hasattr(module, "in_features")]
     return Outputs(
         projection=(int(dense[0].in_features), *(int(module.out_features) for module in dense)) if dense else (),
-        expansion=None if expansion is None else expanded_name(encoder, expansion),
+        expansion=None if expansion is None else encoder.expansion_token[1],
         length=0 if expansion is None else int(expansion["length"]),
         attended=expansion is not None and bool(expansion.get("attend")),
         skipped=tuple(dict.fromkeys(skipped)),
         expanded_share=statistics.median(shares) if expansion is not None and shares else None,
     )
-
-
-def expanded_name(encoder: Any, expansion: dict[str, Any]) -> str:
-    """Return the token that queries are filled up with, by sentence-transformers' rules."""
-    tokenizer = encoder.transformer.tokenizer
-    return str(expansion.get("token") or tokenizer.mask_token or tokenizer.eos_token or tokenizer.pad_token)

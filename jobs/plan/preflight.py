@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from attribution_core.model.inspection import LAYER_COUNTS, ModelFiles, first_layer_above
+from attribution_core.model.inspection import LATE_SIMILARITIES, LAYER_COUNTS, ModelFiles, first_layer_above
 from attribution_core.text.reference import NAMED, one_token
 from jobs.cluster.environment import connected_here
 from jobs.cluster.ray_internals import gpus_here
@@ -47,12 +47,12 @@ def refuse_late(job: JobConfig) -> None:
         raise JobError(f"index: {job.model} {LATE}, and an index has one for each text; leave the index out")
     if job.sums_to == "centred":
         raise JobError(
-            f"sums_to: found 'centred'; {job.model} {LATE}, and texts then have no mean; allowed: score, difference"
+            f"sums_to: found 'centred', which needs one vector a text; {job.model} {LATE}; allowed: score, difference"
         )
 
 
 def _check_similarity(job: JobConfig, *, late: bool) -> None:
-    own = ("maxsim", "meanmaxsim") if late else ("cosine", "dot")
+    own = LATE_SIMILARITIES if late else ("cosine", "dot")
     if job.similarity is not None and job.similarity not in own:
         raise JobError(f"similarity: found {job.similarity!r}; allowed for {job.model}: {' or '.join(own)}")
 

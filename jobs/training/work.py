@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from attribution_core.training.finetune import PairTrainer
 
 PROGRESS = "progress.json"
-ONE_VECTOR = "training makes models exact that have one for each text"
+ONE_VECTOR = "training needs one vector for each text"
 MODEL = "model"
 
 

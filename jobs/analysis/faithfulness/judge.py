@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribution_core.model.encoder import Encoder, Role
+from attribution_core.model.factory import make_encoder
 from attribution_core.model.loading import load_model
-from attribution_core.model.making import make_encoder
 from attribution_core.model.multi_vector import LateEncoder
 from attribution_core.model.static import StaticEncoder
 from attribution_core.text.tokenized import ReadText
