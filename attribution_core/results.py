@@ -77,6 +77,11 @@ class ExplainedText:
     way: str = "forward"
 
 
+def unit_of_errors(*, late: bool) -> str:
+    """What the errors of pairs are parts of; ``late`` says that the model is one of late interaction."""
+    return "‖E(q)‖‖M(d)‖ (the number of query tokens)" if late else "‖e(a)‖‖e(b)‖"
+
+
 @dataclass(eq=False)
 class Contributions:
     """What each group of one text adds to its embedding (path-integrated Jacobian times input difference).

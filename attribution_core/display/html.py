@@ -17,6 +17,7 @@ from attribution_core.display.view import (
     names,
     notes,
     number,
+    numerical_error,
     printable,
     shortened,
     step,
@@ -54,7 +55,7 @@ TEMPLATE = """\
 </style>
 {% for name, words in texts %}<p dir="auto"><strong>{{ name }}</strong>&ensp;{{ text(words) }}</p>
 {% endfor -%}
-<table><caption>What the score is made of</caption>
+<div class="wide"><table><caption>What the score is made of</caption>
 <tbody>
 <tr><th scope="row" class="left"><strong>score ({{ similarity }})</strong></th>
  <td><strong>{{ "%.3f" | format(score) }}</strong></td><td></td></tr>
@@ -64,7 +65,7 @@ TEMPLATE = """\
 {% endfor -%}
 <tr class="sum"><th scope="row" class="left faint">numerical error</th>
  <td class="faint">{{ "%.0e" | format(error) }}</td><td></td></tr>
-</tbody></table>
+</tbody></table></div>
 {% for note in notes %}<p role="note"{% if not warns(note) %} class="faint"{% endif %}>{{ note }}</p>
 {% endfor -%}
 {% if model %}<p class="faint">Model {{ text(model) }}, layer {{ layer }}.</p>
@@ -86,7 +87,7 @@ TEMPLATE = """\
 {% if left_out %}<p class="faint">{{ left_out }}</p>{% endif %}
 {%- endif %}
 {% if strongest -%}
-<table><caption>Strongest {{ unit }} pairs</caption>
+<div class="wide"><table><caption>Strongest {{ unit }} pairs</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
 <th scope="col">value</th>{% if interactions %}<th scope="col">interaction</th>{% endif %}<td></td></tr></thead>
 <tbody>
@@ -97,12 +98,12 @@ TEMPLATE = """\
 <td>{{ cell.number }}</td>{% if interactions %}<td>{{ cell.interaction }}</td>{% endif %}
 <td class="bar"><span class="{{ cell.level }}" style="width:{{ cell.share }}%"></span></td></tr>
 {% endfor -%}
-</tbody></table>
+</tbody></table></div>
 {% if interactions %}<p class="faint">{{ interactions }}</p>
 {% endif -%}
 {% endif -%}
 {% for one in summed -%}
-<table><caption>Strongest {{ one.unit }}s of {{ one.name }}</caption>
+<div class="wide"><table><caption>Strongest {{ one.unit }}s of {{ one.name }}</caption>
 <thead><tr><th scope="col" class="left">{{ one.unit }}</th><th scope="col">adds</th><td></td></tr></thead>
 <tbody>
 {% for word in one.words %}<tr><th scope="row" class="left">{{ text(word.label) }}
@@ -110,10 +111,10 @@ TEMPLATE = """\
 <td>{{ word.number }}</td>
 <td class="bar"><span class="{{ word.level }}" style="width:{{ word.share }}%"></span></td></tr>
 {% endfor -%}
-</tbody></table>
+</tbody></table></div>
 {% endfor -%}
 {% if matches -%}
-<table><caption>{{ matched }}</caption>
+<div class="wide"><table><caption>{{ matched }}</caption>
 <thead><tr><th scope="col" class="left">{{ names[0] }}</th><th scope="col" class="left">{{ names[1] }}</th>
 <th scope="col">value</th><th scope="col">of the score</th><td></td></tr></thead>
 <tbody>
@@ -124,7 +125,7 @@ TEMPLATE = """\
 <td>{{ line.number }}</td><td>{{ line.share }}</td>
 <td class="bar"><span class="{{ line.level }}" style="width:{{ line.width }}%"></span></td></tr>
 {% endfor -%}
-</tbody></table>
+</tbody></table></div>
 <p class="faint">{{ matched_meaning }}</p>
 {% endif -%}
 </section>
@@ -163,7 +164,7 @@ def html_of(view: View) -> str:
         "score": pair.score,
         "similarity": printable(pair.similarity),
         "terms": [(term, beside(view, place)) for place, term in enumerate(terms(pair))],
-        "error": abs(pair.error),
+        "error": numerical_error(pair),
         "model": printable(model_words(pair.model)),
         "layer": pair.layer,
         "notes": notes(view),

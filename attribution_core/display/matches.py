@@ -69,7 +69,7 @@ def expanded_part(pair: PairAttribution) -> float | None:
 
 def match_meaning(pair: PairAttribution) -> str:
     """Return what the lines are, as a sentence."""
-    a, b = names(pair)
+    a, b = (f"the {name}" if len(name) > 1 else name for name in names(pair))
     return (
         f"Each token of {a} is matched with its most similar token of {b}, as in the model; the values sum to the "
         f"score. Above stands which {unit_words(pair)}s made these tokens similar."

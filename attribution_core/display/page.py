@@ -15,7 +15,7 @@ BASE = """\
  box-sizing:border-box;text-align:left;overflow-wrap:anywhere}
 & p,& li{margin:4px 0}
 & .faint{color:var(--faint);font-weight:400}
-& .scroll{overflow:auto;margin:12px 0}
+& .scroll{overflow:auto;margin:12px 0}& .wide{overflow-x:auto}
 & table{border-collapse:separate;border-spacing:0;margin:0;color:inherit;font-size:13px}
 & caption{text-align:left;font-weight:600;padding:0 0 6px;color:inherit}
 & tr,& tbody tr:nth-child(odd),& tr:hover{background:none}

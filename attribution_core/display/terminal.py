@@ -22,6 +22,7 @@ from attribution_core.display.view import (
     names,
     notes,
     number,
+    numerical_error,
     step,
     strength,
     surroundings,
@@ -93,7 +94,7 @@ class PairSheet(Sheet):
             line = Text.assemble((f"score {pair.score:.3f}", "bold"))
             for term in parts:
                 line.append(f" {joined(term)}")
-            line.append(f"; numerical error {abs(pair.error):.0e}")
+            line.append(f"; numerical error {numerical_error(pair):.0e}")
             for piece in line.wrap(self.console, self.width):
                 self.put(piece)
             return
@@ -110,7 +111,7 @@ class PairSheet(Sheet):
                     f"{words:<{width}}  {term.value:>7.3f}", (f"   {near}" if (near := beside(view, at)) else "", "dim")
                 )
             )
-        self.put(Text(f"{last:<{width}}  {abs(pair.error):>7.0e}"))
+        self.put(Text(f"{last:<{width}}  {numerical_error(pair):>7.0e}"))
 
     # --- matrix
 

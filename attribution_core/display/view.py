@@ -265,6 +265,16 @@ def text_notes(name: str, text: ExplainedText) -> list[str]:
     return lines
 
 
+def numerical_error(pair: PairAttribution) -> float:
+    """By how much the sum misses what it must be, in the unit of the score."""
+    if pair.similarity == "cosine" or pair.sums_to == "centred":  # whose own unit that is, or whose target is not known
+        return abs(pair.error)
+    expected = pair.score
+    if pair.sums_to == "difference":
+        expected += pair.reference_ab - pair.reference_a - pair.reference_b
+    return abs(pair.total - expected)
+
+
 def warns(note: str) -> bool:
     """Whether a note is a warning about the numbers."""
     return note.startswith(("Approximate", "Truncated"))

@@ -296,7 +296,7 @@ def parse_job(settings: Mapping[str, Any], where: str = "") -> JobConfig:
 def _with_defaults_of_late(job: JobConfig) -> JobConfig:
     """Return the job with its model's defaults where it is a late-interaction model.
 
-    MaxSim is of a query and a document; words' sums are most of what it has to say, at a tenth of the cost.
+    MaxSim is of a query and a document; words' sums are most of what it has to say, at a third of the cost.
     """
     defaults = {"mode": "retrieval"} | ({"level": "words"} if job.store == "top" else {})
     missing = {name: value for name, value in defaults.items() if name not in job.model_fields_set}

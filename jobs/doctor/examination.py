@@ -20,7 +20,7 @@ from attribution_core.directions.structured import supports
 from attribution_core.model.inspection import LATE_SIMILARITIES, NO_LIMIT, PROMPT_NAMES, saved_by_sentence_transformers
 from attribution_core.model.loading import load_model
 from attribution_core.model.modules import AnyModel, route_of
-from attribution_core.results import PairAttribution, text_cells
+from attribution_core.results import PairAttribution, text_cells, unit_of_errors
 from jobs.config.model_folder import folder_at_hand
 from jobs.doctor import late
 from jobs.doctor.findings import MISSES, SAME, Diagnosis, LayerCheck, References, Scores, Sensitivity, Side, Speed
@@ -97,7 +97,7 @@ def examine(
         sensitivity=sensitivity,
         speed=speed,
         notices=tuple(notices),
-        problems=tuple(_problems(scores, sensitivity, checks, attributor.layer)),
+        problems=tuple(_problems(scores, sensitivity, checks, attributor.layer, late=attributor.late)),
     )
 
 
@@ -267,7 +267,7 @@ def _side(attributor: Attributor, role: Any, attributed: list[PairAttribution]) 
         width=encoder.embedding_width,
         reads=reads if (reads := encoder.most_tokens(role)) is not None and reads < NO_LIMIT else None,
         reference=encoder.reference_name,
-        fast=supports(encoder),
+        fast=encoder.layer_parts() is not None if attributor.late else supports(encoder),
         outputs=late.outputs_of(attributor, role, attributed) if attributor.late else None,
     )
 
@@ -303,7 +303,9 @@ def _notices(
     return list(dict.fromkeys(lines))
 
 
-def _problems(scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck, ...], default: int) -> list[str]:
+def _problems(
+    scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck, ...], default: int, *, late: bool
+) -> list[str]:
     """Notices about what makes results wrong."""
     lines: list[str] = []
     if not scores.same:
@@ -323,6 +325,7 @@ def _problems(scores: Scores, sensitivity: Sensitivity, checks: tuple[LayerCheck
         )
     if at.error_largest > MISSES:
         lines.append(
-            f"at the default layer the sum of a pair misses its score by up to {at.error_largest:.1e} of ‖e(a)‖‖e(b)‖"
+            f"at the default layer the sum of a pair misses its score by up to {at.error_largest:.1e} of "
+            + unit_of_errors(late=late)
         )
     return lines

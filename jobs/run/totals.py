@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attribution_core.results import unit_of_errors
 from jobs.progress import counted
 from jobs.run.agreement import COLUMN as LOG_SCORE
 from jobs.run.agreement import Agreement, AgreementCounter, is_number
@@ -24,13 +25,13 @@ BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of a run. ``rejected`` is by reason; errors are absolute, in units of ‖e(a)‖‖e(b)‖.
+    """Counts of a run. ``rejected`` is by reason; errors are absolute, as parts of ``unit``.
 
     ``sums_to`` is what the attributions of a pair sum to. Runs of plan version 4 and older have no such entry: a
     difference. ``checkpoint`` has the ``dtype`` of a half-precision checkpoint and the ``largest`` difference
     between its scores and those of its float32 copy; None for a float32 checkpoint. ``documents`` are those of an
     index, whose ``pairs`` are 0; None for a run of pairs. ``tied`` counts the pairs of a late-interaction model with a
-    query token whose best match is tied.
+    query token whose best match is tied; None for other models.
     """
 
     pairs: int = 0
@@ -45,7 +46,12 @@ class Totals:
     sums_to: str = "difference"
     checkpoint: dict[str, Any] | None = None
     documents: int | None = None
-    tied: int = 0
+    tied: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """What errors are parts of."""
+        return unit_of_errors(late=self.tied is not None)
 
     def lines(self) -> list[str]:
         """Return the counts as the lines of the summary."""
@@ -60,7 +66,7 @@ class Totals:
         for reason, count in self.rejected.items():
             lines.append(f"rejected {count:,} × {reason}")
         if self.pairs:
-            lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of ‖e(a)‖‖e(b)‖")
+            lines.append(f"|error|  median {self.median_error:.1e}, largest {self.largest_error:.1e} of {self.unit}")
         if self.exactness is not None:
             lines.append(self.exactness.line(self.sums_to))
         if self.tied:
@@ -140,21 +146,22 @@ def _document_batches(run: Store) -> Any:
         yield from dataset.to_batches(columns=["truncated", "residual"], batch_size=BATCH_ROWS)
 
 
-def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None, int]:
-    errors, exactness, tied = Bins(), ExactnessCounter(), 0
+def _attributions(run: Store, format: str) -> tuple[Bins, Exactness | None, Agreement | None, int | None]:
+    errors, exactness = Bins(), ExactnessCounter()
     if not run.list("attributions"):
-        return errors, None, None, tied
+        return errors, None, None, None
     dataset = run.dataset("attributions", format)
     columns = ["error", *EXACTNESS_COLUMNS]
     logged = LOG_SCORE in dataset.schema.names and is_number(dataset.schema.field(LOG_SCORE).type)
     agreement = AgreementCounter(dataset.count_rows()) if logged else None
     columns += ["text_a_id", LOG_SCORE] if logged else []
-    columns += ["ties"] if has_matches(dataset.schema) else []
+    tied = 0 if has_matches(dataset.schema) else None
+    columns += [] if tied is None else ["ties"]
     for batch in dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
         values = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns if name != "text_a_id"}
         errors.add(np.abs(values["error"].astype(np.float64)))
         exactness.add(values)
-        tied += int(np.count_nonzero(values["ties"])) if has_matches(dataset.schema) else 0
+        tied = None if tied is None else tied + int(np.count_nonzero(values["ties"]))
         if agreement is not None:
             agreement.add(batch.column("text_a_id").to_pylist(), values["score"], values[LOG_SCORE])
     sums = exactness.result()

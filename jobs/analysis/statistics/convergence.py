@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
+from attribution_core.results import unit_of_errors
 from jobs.analysis.quantiles import quantiles, sql_quantiles
 from jobs.analysis.statistics.batches import Batch
 from jobs.analysis.statistics.measure import Measure, Result, Scene, Table, columns_table, figure, mean_interval, number
@@ -60,8 +62,12 @@ class Convergence(Measure):
         every = con.sql(f"SELECT {measures}, {sql_quantiles('nodes', (0.5,))}[1] AS nodes {source}").fetchall()[0]
         texts, converged, residual, residual_max, *_, nodes = every
         at = quantiles(self.error, (0.5, 0.99, 1.0))
-        exact, cosine = EXACT[self.scene.sums_to], str(self.scene.run.setting("similarity") or "cosine") == "cosine"
-        unit = "in units of the score" if cosine else "as a part of ‖e(a)‖‖e(b)‖"
+        exact, similarity = EXACT[self.scene.sums_to], str(self.scene.run.setting("similarity") or "cosine")
+        unit = (
+            "in units of the score"
+            if similarity == "cosine"
+            else f"as a part of {unit_of_errors(late=similarity in LATE_SIMILARITIES)}"
+        )
         unit += ", with o the mean embedding of a sample" if self.scene.sums_to == "centred" else ""
         error = f"|sum of word pairs − {exact}|, {unit}"
         figures = [

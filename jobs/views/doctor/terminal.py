@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from attribution_core.model.inspection import LATE_SIMILARITIES
+from attribution_core.results import unit_of_errors
 from jobs.doctor.findings import Diagnosis, LayerCheck, Outputs, Side
 from jobs.doctor.job_lines import job_lines, plain
 from jobs.progress import counted, duration
@@ -78,7 +80,11 @@ class DiagnosisSheet(TableSheet):
         title = "Nodes that the default tolerance (2e-3 of ‖e‖) takes, by layer"
         drawn = [float(check.nodes_median) for check in diagnosis.layers]
         self.table(Table(title, table_of(HEADS, rows).columns, drawn))
-        unit = "" if diagnosis.similarity == "cosine" else ", in units of ‖e(a)‖‖e(b)‖"
+        unit = (
+            ""
+            if diagnosis.similarity == "cosine"
+            else f", in units of {unit_of_errors(late=diagnosis.similarity in LATE_SIMILARITIES)}"
+        )
         self.line(
             "Nodes: median and largest of the sample's texts; bars show the median. Residual: the largest. |error|: by "
             f"how much the sum of a pair misses its score, median and largest{unit}. Special: what pairs with a "

@@ -150,7 +150,7 @@ def failing_judged(run: Run, ranking: Ranking, known: Known, called: str, room: 
     if inverted:
         parts.append(f"in {inverted:,} a relevant one is below a document that is not relevant or not judged")
     if 0 < none + inverted < len(rows):
-        parts.append("in the others relevant documents are missing from the run")
+        parts.append("in the others relevant documents are missing from the run, or their grades are out of order")
     intro = f"{'; '.join(parts)}. Open a query to see which words decide its order."
     if not rows:
         intro = f"All {ranking.queries:,} judged queries are ranked as well as they could be."
@@ -173,7 +173,9 @@ def _judged_row(
         )
         return shortened(why, LONGEST_WHY), html
     result, html = opened.query(row["query"])
-    return shortened(f"no relevant document among the first {ranking.depth}; {lifting(result)}", LONGEST_WHY), html
+    none = not row[f"model RR@{ranking.cutoff}"]
+    said = f"no relevant document among the first {ranking.depth}" if none else "no irrelevant one above a relevant one"
+    return shortened(f"{said}; {lifting(result)}", LONGEST_WHY), html
 
 
 def raising(margin: Margin) -> str:
