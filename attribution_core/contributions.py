@@ -105,7 +105,7 @@ class Contributor:
         """The products u · c_i of each text's contributions with its cotangents [K, D], as ``values_GD`` [G, K + 1].
 
         They are pulled back along the cotangents, so that K directions do the work of all groups. The last product
-        is that with the text's own embedding.
+        is that with the text's own embedding; of late interaction, which has no lift, it is left out.
         """
         return self._every(texts, cotangents, tolerance)
 
@@ -163,7 +163,8 @@ class Contributor:
             places = waiting.pop(count)
             missed: list[int] = []
             for window in self._windows(
-                [texts[at] for at in places], [0 if (c := cotangents[at]) is None else len(c) + 1 for at in places]
+                [texts[at] for at in places],
+                [0 if (c := cotangents[at]) is None else len(c) + self.encoder.has_lift for at in places],
             ):
                 own = [places[at] for at in window]
                 goal = tolerance_of(texts[own[0]].role, tolerance)
@@ -224,7 +225,7 @@ class Contributor:
             tolerance=tolerance,
             final=self.quadrature.nodes is not None or count >= self.quadrature.max_nodes,
             given=self.quadrature.nodes is not None,
-            cotangent_BKD=_stack(cotangents, embeddings, batch.x_BSd),
+            cotangent_BKD=_stack(cotangents, embeddings, batch.x_BSd, own=self.encoder.has_lift),
         )
         out: dict[int, Contributions] = {}
 
@@ -235,7 +236,7 @@ class Contributor:
             ):
                 row = rows[at]
                 own, n = cotangents[row], self.encoder.embedding_size(texts[row])
-                width = n if own is None else len(own) + 1
+                width = n if own is None else len(own) + self.encoder.has_lift
                 out[row] = Contributions(
                     text=texts[row],
                     nodes=count,
@@ -366,14 +367,17 @@ def _fetched(values: Tensor) -> NDArray[Any]:
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values).numpy()
 
 
-def _stack(cotangents: list[NDArray[Any] | None], embeddings: NDArray[Any], like: Tensor) -> Tensor | None:
-    """Each text's cotangents and its own embedding, [B, K, D], padded with zeros; None where a window has none."""
+def _stack(
+    cotangents: list[NDArray[Any] | None], embeddings: NDArray[Any], like: Tensor, *, own: bool
+) -> Tensor | None:
+    """Each text's cotangents and its ``own`` embedding, [B, K, D], padded with zeros; None where a window has none."""
     given = [c for c in cotangents if c is not None]
     if not given:
         return None
     assert len(given) == len(cotangents), "a window is all by one way"
-    out = np.zeros((len(given), max(map(len, given)) + 1, embeddings.shape[1]), dtype=embeddings.dtype)
+    out = np.zeros((len(given), max(map(len, given)) + own, embeddings.shape[1]), dtype=embeddings.dtype)
     for at, c in enumerate(given):
         out[at, : len(c), : c.shape[1]] = c
-        out[at, len(c)] = embeddings[at]
+        if own:
+            out[at, len(c)] = embeddings[at]
     return torch.from_numpy(out).to(like)

@@ -72,7 +72,7 @@ def match_meaning(pair: PairAttribution) -> str:
     a, b = (f"the {name}" if len(name) > 1 else name for name in names(pair))
     return (
         f"Each token of {a} is matched with its most similar token of {b}, as in the model; the values sum to the "
-        f"score. Above stands which {unit_words(pair)}s made these tokens similar."
+        f"score. The {unit_words(pair)}s above are what made these tokens similar."
     )
 
 

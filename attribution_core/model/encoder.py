@@ -141,6 +141,11 @@ class Encoder:
         return False
 
     @property
+    def has_lift(self) -> bool:
+        """Whether lifts are told of its texts, which need products with a text's own embedding."""
+        return True
+
+    @property
     def takes_maxima(self) -> bool:
         """Whether a pooling mode is max, so that g has kinks."""
         return "max" in self.pooling_modes

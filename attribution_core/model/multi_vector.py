@@ -72,6 +72,11 @@ class LateEncoder(Encoder):
         return ()
 
     @property
+    def has_lift(self) -> bool:
+        """False: MaxSim of a text with itself is no part of its score with another."""
+        return False
+
+    @property
     def expansion(self) -> dict[str, Any] | None:
         """How queries are filled up: sentence-transformers' ``query_expansion``, None where they are not."""
         found: dict[str, Any] | None = getattr(self.transformer, "query_expansion", None)

@@ -91,8 +91,8 @@ def known_for_late(
 
 
 def _pulls(way: str, text: ReadText, asked: int) -> bool:
-    """Whether a text is pulled back along what it is asked for and its own embedding, and not pushed forward."""
-    return way == "partner" or (way != "forward" and asked + 1 < (1 - WORTH_A_CALL) * text.group_count)
+    """Whether a text is pulled back along what it is asked for, and not pushed forward."""
+    return way == "partner" or (way != "forward" and asked < (1 - WORTH_A_CALL) * text.group_count)
 
 
 def _of_words(edge: Edge, pair: LatePair, sums_to: str) -> Iterator[tuple[int, _Request]]:
