@@ -87,9 +87,9 @@ def test_a_log_pulls_documents_back_along_their_query_alone(
     embedded: list[str] = []
     projections, ends = Contributor.projections, Contributor.ends
 
-    def counted(self: Contributor, texts: Any, cotangents: Any) -> Any:
+    def counted(self: Contributor, texts: Any, cotangents: Any, **more: Any) -> Any:
         widths.extend(len(one) + 1 for text, one in zip(texts, cotangents, strict=True) if text.role == "document")
-        return projections(self, texts, cotangents)
+        return projections(self, texts, cotangents, **more)
 
     def noted(self: Contributor, texts: Any) -> Any:
         embedded.extend(text.role for text in texts)

@@ -172,7 +172,7 @@ class PairSheet(Sheet):
         width_a = min(max(*(cell_len(text.plain) for text in left), cell_len(a)), room)
         width_b = min(max(*(cell_len(text.plain) for text in right), cell_len(b)), room)
         both = view.pair.interactions is not None
-        bar = min(self.width - width_a - width_b - (22 if both else 12), 40)
+        bar = min(self.width - width_a - width_b - (24 if both else 12), 40)
         largest = max(abs(strength(cell)) for cell in cells) or 1.0
         decimals = max(decimals_for(view.limit), 2) + 1
         head = f"{set_cell_size(self.safe(a), width_a)}  {set_cell_size(self.safe(b), width_b)}"
@@ -185,7 +185,7 @@ class PairSheet(Sheet):
             for text, width in ((text_a, width_a), (text_b, width_b)):
                 text.truncate(width, overflow="ellipsis" if not self.ascii else "crop", pad=True)
             drawn = self.bar(abs(strength(cell)) / largest, bar)
-            value = f" {cell.value:>+8.{decimals}f} " + (f"{strength(cell):>+9.{decimals}f} " if both else "")
+            value = f" {cell.value:>+8.{decimals}f} " + (f"{strength(cell):>+11.{decimals}f} " if both else "")
             self.put(Text.assemble(text_a, "  ", text_b, value, (drawn, self.ink(strength(cell)))))
 
     def words(self, name: str, text: ExplainedText, words: Sequence[WordSum]) -> None:
