@@ -17,7 +17,6 @@ from attribution_core.directions import maxima
 from attribution_core.quadrature.rules import Doubles, gauss
 from attribution_core.training.shift import shift_model
 from jobs.config.job import load_job
-from jobs.doctor.examination import examine
 from jobs.engine.driver import run_job
 
 WAYS = ("forward", "reverse", "partner")
@@ -98,17 +97,18 @@ def test_rows_of_maxima_are_integrated_between_the_nodes(rng: random.Random) -> 
     )
 
 
+@pytest.mark.rotates(2)
 @pytest.mark.parametrize("way", ["forward", "reverse"])
 def test_few_nodes_approach_the_integral_of_the_formula(
     way: str, tiny: TinyModels, rng: random.Random, seed: int
 ) -> None:
-    """What 600 Riemann nodes of the model's own maxima approach; in any company, behind padding, in any chunks."""
+    """What 400 Riemann nodes of the model's own maxima approach; in any company, behind padding, in any chunks."""
     shape: dict[str, Any] = {"pooling": ("mean", "max"), "dense": (12, "tanh"), "normalize": True, "seed": seed % 3}
     model = tiny.load("bert", prompts={"query": "question: "}, include_prompt=False, **shape)
     settings: dict[str, Any] = {"layer": -1, "way": way, "mode": "retrieval", "tolerance": 1e-3}
     attributor, narrow = Attributor(model, **settings), Attributor(model, **settings)
     narrow.contributor.integrator.budget = 1
-    exact = Attributor(model, **settings, quadrature="riemann", nodes=600, dtype="float64")
+    exact = Attributor(model, **settings, quadrature="riemann", nodes=400, dtype="float64")
     texts = [random_text(rng, words) for words in (2, 9)]
     together, in_pieces, judged = (one.contributions(one.read(texts, "query")) for one in (attributor, narrow, exact))
     for text, pieces, wanted, own in zip(together, in_pieces, judged, texts, strict=True):
@@ -132,11 +132,9 @@ def test_kinks_of_a_head_are_marked_and_not_refused(tiny: TinyModels, rng: rando
     assert np.linalg.norm(missing_D) / size <= text.explained.residual + 1e-5 <= 0.1
 
 
-def test_doctor_and_a_job_take_a_max_pooled_folder(tiny: TinyModels, tmp_path: Path) -> None:
-    """The page says what is pooled and computed how; the rows of a job sum to the scores."""
+def test_a_job_takes_a_max_pooled_folder(tiny: TinyModels, tmp_path: Path) -> None:
+    """The rows sum to the scores."""
     folder = tiny.folder("bert", pooling=("mean", "max"))
-    side = examine(str(folder), seconds=0.0).sides[0]
-    assert (side.pooling, side.fast) == (("mean", "max"), False)
     (tmp_path / "pairs.tsv").write_text("a\tb\nrain falls\tthe red ball\nThe coffee is bad.\train\n")
     settings = {"input": str(tmp_path / "pairs.tsv"), "model": str(folder), "output": str(tmp_path / "run")}
     outcome = run_job(load_job(None, settings | {"workers": {"ray": False}}), quiet=True)
