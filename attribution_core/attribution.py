@@ -435,9 +435,9 @@ class Attributor:
         cells: bool,
     ) -> tuple[PairColumns, NDArray[np.int64]]:
         if isinstance(pulled, LatePairs):
-            return LateProducts(self.completion.sums_to, self._setting, top_k, cells, self.level == "words").columns(
-                known, edges, pulled
-            )
+            words = self.level == "words"
+            late = LateProducts(self._setting, None if words else top_k, cells and not words, words)
+            return late.columns(known, edges, pulled)
         return self._products(top_k, cells=cells).columns(known, edges, pulled)
 
     @property

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from attribution_core.errors import ModelError
 from attribution_core.model.batch import TextBatch, padded
+from attribution_core.model.embedding import embeddings_of
 from attribution_core.model.encoder import Encoder, ReadText, Role
 from attribution_core.model.modules import AnyModel, check_transformer, route_of
 from attribution_core.model.reading import Reader
@@ -32,7 +33,6 @@ from attribution_core.text.grouping import Unit
 
 NOTHING_SCORED = "no token left to score: the model's skip list drops every token"
 TOKENS = "token_embeddings"
-TEXTS_AT_ONCE = 32
 
 
 class LateEncoder(Encoder):
@@ -119,20 +119,10 @@ class LateEncoder(Encoder):
         """How many values the embedding of a text has: D for each of its tokens."""
         return len(text) * self.embedding_width
 
-    def outputs(self, texts: Sequence[str], role: Role) -> list[NDArray[Any]]:
+    def outputs(self, texts: Sequence[ReadText]) -> list[NDArray[Any]]:
         """The scored outputs of each text, [T, D]: what the model's own encode_query or encode_document gives."""
-        read = self.read(texts, role, "token")
-        found: dict[int, NDArray[Any]] = {}
-        # Texts of like length waste no padding.
-        order = sorted(range(len(read)), key=lambda at: len(read[at]))
-        for low in range(0, len(order), TEXTS_AT_ONCE):
-            some = order[low : low + TEXTS_AT_ONCE]
-            batch = self.batch([read[at] for at in some])
-            with torch.no_grad():
-                values_BSD = self.g(batch.x_BSd, batch).view(*batch.x_BSd.shape[:2], -1).cpu().numpy()
-            for row, at in enumerate(some):
-                found[at] = values_BSD[row, : len(read[at])][_scored(read[at])]
-        return [found[at] for at in range(len(read))]
+        embedded = zip(texts, embeddings_of(self, texts), strict=True)
+        return [values.reshape(len(text), -1)[_scored(text)] for text, values in embedded]
 
     def fingerprint(self) -> str:
         """A hash of everything that decides attributions, what is scored among it."""

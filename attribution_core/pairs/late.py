@@ -1,7 +1,7 @@
 """Pairs of a late-interaction model: a score that is a sum over matches, split into words.
 
 MaxSim of a text a (the query) with a text b (the document) is s = Σ_i e_i(a) · e_m(i)(b), where m(i) is the output
-token of b that is nearest to output token i of a (Khattab and Zaharia 2020). With the matches fixed where the model put
+token of b that is most like output token i of a (Khattab and Zaharia 2020). With the matches fixed where the model put
 them this is one product of two long vectors, E(a) = [e_1(a), e_2(a), …] and M(b) = [e_m(1)(b), e_m(2)(b), …]. So
 contributions, their completion and what they sum to are as for one vector a text:
 
@@ -12,7 +12,7 @@ Normalize is inside e_i. A row sums to Σ_i ĉ_{g,i}(a) · e_m(i)(b), one pullba
 Σ_j ĉ_{h,j}(b) · v_j with v_j = Σ_{i: m(i)=j} e_i(a), one pullback in b. Cells pull b back along
 V_j^g = Σ_{i: m(i)=j} c_{g,i}(a). Mean MaxSim divides all of it by the number of query outputs.
 
-What is fixed is part of the meaning: words are credited for the embeddings that met, not for having been chosen.
+What is fixed is part of the meaning: words are credited for the outputs that were matched, not for the choice of them.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class LatePair:
         one_hot_JT[self.match_T, np.arange(t)] = 1
         return self.b.spread((one_hot_JT @ values_TKD.reshape(t, k * d)).reshape(-1, k, d))
 
-    def of_a(self, *values_TD: Array) -> Array:
-        """Return what a is pulled back along to meet values of b's outputs, [K, S · D]."""
-        return self.a.spread(np.stack([value[self.match_T] for value in values_TD], 1))
+    def of_a(self, values_TD: Array) -> Array:
+        """Return values of b's outputs at the places of a's that they match, as an embedding of a, [1, S · D]."""
+        return self.a.spread(values_TD[self.match_T][:, None])
 
 
 def matched(a_TD: Array, b_TD: Array) -> tuple[Ints, Array, int]:
@@ -127,13 +127,21 @@ class LatePairs:
 
 @dataclass(frozen=True, eq=False)
 class LateProducts:
-    """Attributions of pairs whose products are known; the arguments are those of ``PairProducts``."""
+    """Attributions of pairs whose products are known.
 
-    sums_to: str
+    ``top_k`` strongest cells are selected and sums computed, None: neither; ``cells`` says whether matrices are stored.
+    With ``words`` there are no cells, and neither of the two.
+    """
+
     setting: Setting
     top_k: int | None
     cells: bool
     words: bool
+
+    @property
+    def sums_to(self) -> str:
+        """What the cells sum to."""
+        return self.setting.sums_to
 
     def columns(
         self, texts: Sequence[Contributions], edges: NDArray[np.int64], late: LatePairs
@@ -142,7 +150,7 @@ class LateProducts:
         pairs = [late.pairs[i, j] for i, j in edges.tolist()]
         table = GroupTable.of([one.text for one in texts])
         out = self._empty(texts, edges, table, pairs)
-        sums = CellSums(table, out, self.top_k) if self.top_k is not None and not self.words else None
+        sums = None if self.top_k is None else CellSums(table, out, self.top_k)
         for at, pair in enumerate(pairs):
             share_a, share_b = (texts[text].text.shares_G for text in edges[at].tolist())
             norm = len(pair.value_T) if self.setting.similarity == "meanmaxsim" else 1
@@ -210,13 +218,12 @@ class LateProducts:
         self, texts: Sequence[Contributions], edges: NDArray[np.int64], table: GroupTable, pairs: Sequence[LatePair]
     ) -> PairColumns:
         a, b = edges[:, 0], edges[:, 1]
-        matrices = self.cells and not self.words
-        sums = self.top_k is not None and not self.words
-        out = empty_columns(self.setting, texts, a, b, table.count_N, sums=sums, cells=matrices, lifts=False)
+        sums = self.top_k is not None
+        out = empty_columns(self.setting, texts, a, b, table.count_N, sums=sums, cells=self.cells, lifts=False)
         matches = np.fromiter((len(pair.match_T) for pair in pairs), np.int64, len(pairs))
         out.match_i, out.match_j = Ragged.of_sizes(matches, np.int64), Ragged.of_sizes(matches, np.int64)
         out.match_value = Ragged.of_sizes(matches)
         out.ties = np.zeros(len(pairs), np.int64)
-        if matrices:
+        if self.cells:
             out.interactions = Ragged.of_sizes(table.count_N[a] * table.count_N[b])
         return out

@@ -72,7 +72,9 @@ def examine(
     attributed = attributor.attribute_pairs(pairs)
     scores = _scores(attributor, loaded, attributed, pairs)
     echo("checking padding and batches")
-    references, sensitivity = _company(at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs)
+    references, sensitivity = _company(
+        at_layer(default, nodes=SENSITIVITY_NODES, quadrature="riemann"), pairs, attributed
+    )
     echo("measuring speed")
     # A job of a late-interaction model has no word pairs unless they are asked for.
     speed = _speed(at_layer(default, level="words") if attributor.late else attributor, pairs)
@@ -136,7 +138,9 @@ def _scores(
     return Scores(len(pairs), differences[0], differences[1], str(loaded.dtype).removeprefix("torch."))
 
 
-def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[References, Sensitivity]:
+def _company(
+    attributor: Attributor, pairs: list[tuple[str, str]], attributed: list[PairAttribution]
+) -> tuple[References, Sensitivity]:
     """The sample's texts together in one padded batch, against each alone; and their terms with a reference."""
     embedding = contributions = 0.0
     texts_of: list[list[Any]] = []
@@ -152,7 +156,7 @@ def _company(attributor: Attributor, pairs: list[tuple[str, str]]) -> tuple[Refe
             moved = float(np.abs(one.values_GD - single.values_GD).max() / np.linalg.norm(single.embedding_D))
             contributions = max(contributions, moved)
     if attributor.late:
-        return late.references(attributor.attribute_pairs(pairs)), Sensitivity(embedding, contributions)
+        return late.references(attributed), Sensitivity(embedding, contributions)
     terms: list[tuple[float, float, float]] = []
     for a, b in zip(*texts_of, strict=True):
         unit = float(np.linalg.norm(a.embedding_D) * np.linalg.norm(b.embedding_D))

@@ -107,7 +107,7 @@ def deleted(a: Side, b: Side, encoders: dict[Role, Encoder], similarity: str) ->
         encoder = encoders[role]
         assert isinstance(encoder, LateEncoder), "the models are those of late interaction"
         keys.append([(role, text) for text in texts])
-        embeddings.update(zip(keys[-1], encoder.outputs(texts, role), strict=True))
+        embeddings.update(zip(keys[-1], encoder.outputs(encoder.read(texts, role, "token")), strict=True))
     scores = Scores(embeddings, similarity)
     of_query, of_document = scores.table(keys[0], keys[1][:1])[:, 0], scores.table(keys[0][:1], keys[1])[0]
     return of_query[0] - of_query[1:], of_document[0] - of_document[1:]

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attribution_core.model.embedding import embeddings_of
 from attribution_core.model.encoder import Encoder, Role
 from attribution_core.model.factory import make_encoder
 from attribution_core.model.loading import load_model
@@ -23,7 +23,6 @@ from jobs.analysis.faithfulness.scores import Texts
 from jobs.errors import RunError
 from jobs.run.reader import Run
 
-BATCH_TEXTS = 64
 # Texts that are collected before they are encoded together: what bounds the memory.
 TEXTS_AT_ONCE = 1024
 # Where texts are cut to be encoded: references, which are read up to the cut, then cost nothing.
@@ -75,7 +74,7 @@ class Judge:
         for role, encoder in self._encoders.items():
             of_role = [text for of, text in wanted if of == role]
             if isinstance(encoder, LateEncoder):
-                values = encoder.outputs(of_role, role)
+                values = encoder.outputs(encoder.read(of_role, role, "token"))
             else:
                 values = raw_embeddings(encoder, role, of_role)
             if not all(np.isfinite(value).all() and value.size for value in values):
@@ -120,7 +119,7 @@ def matches_of(a: Side, b: Side, roles: tuple[Role, Role], encoders: Mapping[Rol
         assert isinstance(encoder, LateEncoder)
         read = encoder.read([side.text], role, "token")[0]
         assert read.scored_S is not None, "a model of late interaction says which tokens it scores"
-        return encoder.outputs([side.text], role)[0], _words_of_tokens(read, side)[read.scored_S]
+        return encoder.outputs([read])[0], _words_of_tokens(read, side)[read.scored_S]
 
     (a_TD, words_a), (b_TD, words_b) = outputs(a, roles[0]), outputs(b, roles[1])
     return of_matches(a_TD, b_TD, words_a, words_b, (len(a), len(b)))
@@ -128,17 +127,7 @@ def matches_of(a: Side, b: Side, roles: tuple[Role, Role], encoders: Mapping[Rol
 
 def raw_embeddings(encoder: Encoder, role: Role, texts: Sequence[str]) -> list[Values]:
     """Embeddings [D] of texts in their order, for cosine without the Normalize at a model's end."""
-    embeddings: dict[int, Values] = {}
-    read = encoder.read(texts, role, "token")
-    # A prompt's length is one for a role, and texts of like length waste no padding.
-    order = sorted(range(len(read)), key=lambda at: len(read[at]))
-    with torch.no_grad():
-        for at in range(0, len(order), BATCH_TEXTS):
-            some = order[at : at + BATCH_TEXTS]
-            batch = encoder.batch([read[one] for one in some], length=1)
-            values = encoder.g(batch.x_BSd, batch).double().cpu().numpy()
-            embeddings.update(zip(some, values, strict=True))
-    return [embeddings[at] for at in range(len(read))]
+    return [value.astype(np.float64) for value in embeddings_of(encoder, encoder.read(texts, role, "token"))]
 
 
 def word_vectors(encoder: Encoder, side: Side, role: Role, *, mean: bool = False) -> Values:
